@@ -1,1 +1,1 @@
-//! wbuild
+//! The engine.

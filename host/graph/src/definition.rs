@@ -187,9 +187,10 @@ impl Definition {
     ///
     /// `Invalid` when the node does not exist or has been looked at already.
     pub fn ignore_cache(&mut self, id: NodeId) -> Result<(), Failure> {
-        let node = self.nodes.get_mut(id.0 as usize).ok_or_else(|| {
-            Failure::invalid(format!("there is no node {} in this graph", id.0))
-        })?;
+        let node = self
+            .nodes
+            .get_mut(id.0 as usize)
+            .ok_or_else(|| Failure::invalid(format!("there is no node {} in this graph", id.0)))?;
         if node.digest.is_some() && !node.ignore_cache {
             return Err(Failure::invalid(format!(
                 "node {} was looked at before ignore-cache was called on it",
@@ -268,9 +269,10 @@ fn uses_session(op: &Op) -> bool {
         }
         Op::Exec(exec) => {
             !exec.secret_env.is_empty()
-                || exec.mounts.iter().any(|m| {
-                    matches!(m.kind, MountKind::Secret { .. } | MountKind::Ssh { .. })
-                })
+                || exec
+                    .mounts
+                    .iter()
+                    .any(|m| matches!(m.kind, MountKind::Secret { .. } | MountKind::Ssh { .. }))
         }
         _ => false,
     }

@@ -43,9 +43,8 @@ fn edge(edge: &Edge) -> String {
 fn node(out: &mut String, definition: &Definition, id: NodeId) {
     let vertex = definition.vertex(id);
     let meta = definition.meta(id);
-    let input = |index: &Input| {
-        vertex.inputs.get(*index as usize).map_or_else(|| "?".to_owned(), edge)
-    };
+    let input =
+        |index: &Input| vertex.inputs.get(*index as usize).map_or_else(|| "?".to_owned(), edge);
     let kind = match &vertex.op {
         Op::Source(_) => "source",
         Op::Exec(_) => "exec",
@@ -169,7 +168,10 @@ fn dump_exec(b: &mut Block<'_>, exec: &ExecOp, input: &dyn Fn(&Input) -> String)
         }
     }
     for secret in &exec.secret_env {
-        b.line(format_args!("secret-env {} {} required {}", secret.name, secret.id, secret.required));
+        b.line(format_args!(
+            "secret-env {} {} required {}",
+            secret.name, secret.id, secret.required
+        ));
     }
 }
 

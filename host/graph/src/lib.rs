@@ -11,6 +11,7 @@
 //! - Kinds of digest never share a type (see [`digest`]).
 
 pub mod attrs;
+pub mod decode;
 pub mod definition;
 pub mod diagnostic;
 pub mod digest;

@@ -116,7 +116,9 @@ impl FromStr for Platform {
         let error = |reason| ParsePlatformError { text: text.to_owned(), reason };
         let well_formed = |part: &str| {
             !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
         let parts: Vec<&str> = text.split('/').collect();
         if !parts.iter().all(|part| well_formed(part)) {

@@ -1,0 +1,159 @@
+//! What happens during a build: the only channel from the engine to people.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use wbuild_graph::{Diagnostic, Digest, Failure, Severity, SourceMap, Span};
+
+/// One thing that happened. Times are milliseconds since the build began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// A step exists. Sent before any other event of the step; hidden steps are announced only when
+    /// they fail.
+    StepDefined {
+        /// The step; equal work of several nodes is one step.
+        step: StepId,
+        /// E.g. `[build 2/5] RUN make`.
+        name: String,
+        /// Where the source says so.
+        spans: Vec<Span>,
+    },
+    /// A step runs.
+    StepStarted {
+        /// Which.
+        step: StepId,
+        /// When.
+        at_ms: u64,
+    },
+    /// A step wrote output.
+    StepLog {
+        /// Which.
+        step: StepId,
+        /// 1 = standard output, 2 = standard error.
+        stream: u8,
+        /// Bytes as written; never clipped.
+        data: Arc<[u8]>,
+        /// When.
+        at_ms: u64,
+    },
+    /// How far a step's transfer is.
+    StepProgress {
+        /// Which.
+        step: StepId,
+        /// What moves, e.g. a layer's digest.
+        item: String,
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all, if known.
+        total: Option<u64>,
+    },
+    /// A step warns.
+    StepWarning {
+        /// Which.
+        step: StepId,
+        /// What.
+        diagnostic: Diagnostic,
+    },
+    /// A step ended.
+    StepEnded {
+        /// Which.
+        step: StepId,
+        /// How.
+        how: StepEnd,
+        /// When.
+        at_ms: u64,
+    },
+    /// The frontend reports a message about the sources.
+    Diagnostic {
+        /// What.
+        diagnostic: Diagnostic,
+    },
+    /// A plugin says something.
+    PluginLog {
+        /// Which plugin.
+        plugin: String,
+        /// How grave.
+        severity: Severity,
+        /// What.
+        text: String,
+    },
+    /// The engine waits for another build.
+    Waiting {
+        /// For whom.
+        holder: String,
+    },
+}
+
+/// Names a step within one build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepId(pub u32);
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepEnd {
+    /// It ran.
+    Done,
+    /// It was found in the cache.
+    Cached,
+    /// It failed.
+    Failed(Failure),
+    /// It was given up, since another step failed or the client went away.
+    Cancelled,
+}
+
+/// Receives events. Never blocks for long: a slow display must buffer.
+pub trait EventSink: Send + Sync {
+    /// Called from any thread, in order for each step.
+    fn event(&self, event: Event);
+}
+
+/// What a build that succeeded yields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BuildReport {
+    /// One for each exported or built image.
+    pub images: Vec<ImageReport>,
+    /// Sources, for rendering diagnostics after the build.
+    pub sources: SourceMap,
+    /// Numbers for `--stats`.
+    pub stats: BuildStats,
+}
+
+/// A build that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildError {
+    /// Why.
+    pub failure: Failure,
+    /// The step that failed, if one did.
+    pub step: Option<StepId>,
+    /// Sources, for rendering the excerpt.
+    pub sources: SourceMap,
+}
+
+/// One image of a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageReport {
+    /// Names it was given.
+    pub names: Vec<String>,
+    /// Digest of the manifest or index, if it was exported as an image.
+    pub digest: Option<Digest>,
+    /// Digest of the config (first platform).
+    pub config: Option<Digest>,
+}
+
+/// Numbers of one build.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BuildStats {
+    /// Steps that ran.
+    pub steps_run: u64,
+    /// Steps found in the cache.
+    pub steps_cached: u64,
+    /// The frontend was not run, its memo trace held.
+    pub frontend_memo_hit: bool,
+    /// Milliseconds from begin to end.
+    pub total_ms: u64,
+    /// Milliseconds in the frontend, host waits included.
+    pub frontend_ms: u64,
+}

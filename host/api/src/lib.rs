@@ -1,0 +1,11 @@
+//! What clients, the engine and plugins say to each other: requests, events, the client's session,
+//! and the traits of the plug points. Types and traits only.
+//!
+//! The engine implements the capabilities and calls the plug points; `wbuild-plugin` implements the
+//! plug points over Wasm; the command line makes requests and draws events. None of the three needs
+//! to be compiled for another.
+
+pub mod event;
+pub mod extension;
+pub mod request;
+pub mod session;

@@ -1,0 +1,135 @@
+//! What a client asks for: plain, serialisable values.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use wbuild_graph::{Attrs, Platform};
+
+/// One build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// Where the build definition comes from.
+    pub definition: DefinitionSource,
+    /// Options by the names `docker buildx` uses: `build-arg:X`, `label:X`, `target`, `no-cache`
+    /// (empty = all, else stage names), `add-hosts`, …; handed to the frontend as they are.
+    pub options: Attrs,
+    /// Targets; empty = the definition's default.
+    pub targets: Vec<String>,
+    /// Empty = the machine's own.
+    pub platforms: Vec<Platform>,
+    /// Contexts by name; `context` is the main one. `name::os/arch` applies to one platform.
+    pub contexts: BTreeMap<String, ContextSpec>,
+    /// Image names, normalised when exported.
+    pub tags: Vec<String>,
+    /// Where results go; empty = they stay in the cache.
+    pub outputs: Vec<OutputSpec>,
+    /// Resolve tags anew even if a pin is known.
+    pub pull: bool,
+    /// Never look anything up.
+    pub no_cache: bool,
+    /// SOURCE_DATE_EPOCH: seconds since 1970 that all times of the result are clamped to.
+    pub source_date_epoch: Option<u64>,
+    /// Network of steps that do not say otherwise: `host` or `none`.
+    pub network: DefaultNetwork,
+    /// Names and addresses added to every step's hosts file.
+    pub add_hosts: Vec<(String, String)>,
+    /// Steps run at once; none = by the number of processors.
+    pub max_parallelism: Option<usize>,
+}
+
+/// Network of steps with the default network mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefaultNetwork {
+    /// The host's network.
+    #[default]
+    Host,
+    /// Loopback only.
+    None,
+}
+
+/// Where the build definition comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefinitionSource {
+    /// A file of a directory: the directory becomes the local context `dockerfile`.
+    File {
+        /// The directory.
+        directory: PathBuf,
+        /// File name inside it.
+        name: String,
+    },
+    /// Text the client holds (standard input).
+    Inline {
+        /// As the user knows it.
+        name: String,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+}
+
+/// What a named context is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContextSpec {
+    /// A directory on the client's machine.
+    Local(PathBuf),
+    /// `docker-image://REF`.
+    Image(String),
+    /// `oci-layout://DIR[:tag|@digest]`.
+    OciLayout {
+        /// The layout's directory.
+        directory: PathBuf,
+        /// Tag or digest; none = the only image of the layout.
+        reference: Option<String>,
+    },
+    /// A git URL.
+    Git(String),
+    /// An http(s) URL.
+    Http(String),
+    /// Nothing (a definition from standard input without a context).
+    Empty,
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputSpec {
+    /// Kind of output.
+    pub kind: OutputKind,
+    /// Where to.
+    pub dest: OutputDest,
+    /// Further `key=value` pairs: `name`, `compression`, `compression-level`, `tar`,
+    /// `rewrite-timestamp`, `platform-split`, ….
+    pub attrs: Attrs,
+}
+
+/// Kinds of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputKind {
+    /// OCI image layout, as tar or directory.
+    Oci,
+    /// A tar for `docker load`.
+    Docker,
+    /// The files, into a directory.
+    Local,
+    /// The files, as tar.
+    Tar,
+    /// Nothing: the result stays in the cache.
+    CacheOnly,
+}
+
+/// Where an output goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputDest {
+    /// A file.
+    File(PathBuf),
+    /// A directory.
+    Directory(PathBuf),
+    /// Standard output.
+    Stdout,
+    /// Nowhere.
+    Nowhere,
+}
