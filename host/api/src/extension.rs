@@ -474,11 +474,18 @@ pub trait ClampCap: Send + Sync {
 
 // ---- cache backend -----------------------------------------------------------------------------
 
-/// Where cache records and blobs are kept besides the store.
+/// A cache backend that can be connected to a build's capabilities.
 #[async_trait]
-pub trait CacheBackend: Send + Sync {
+pub trait CachePlugin: Send + Sync {
     /// Which plugin this is.
     fn identity(&self) -> PluginIdentity;
+    /// Makes an instance for one backend, direction and build.
+    async fn connect(&self, host: CacheHost) -> Result<Arc<dyn CacheBackend>, Failure>;
+}
+
+/// Where cache records and blobs are kept besides the store. Calls never overlap.
+#[async_trait]
+pub trait CacheBackend: Send + Sync {
     /// Begins a build. mode: `read` or `write`.
     async fn open(&self, mode: String, config: Attrs) -> Result<(), Failure>;
     /// One list per key, in order, newest first.
