@@ -1,6 +1,8 @@
 //! The graph as a frontend builds it: nodes are appended, each checked when it arrives, so that an
 //! error points at the line that made it and a cycle cannot be written down.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::encode::{ByDefinition, Encoder};
@@ -63,7 +65,7 @@ impl Default for GraphLimits {
 
 #[derive(Clone, Debug)]
 struct Node {
-    vertex: Vertex,
+    vertex: Arc<Vertex>,
     meta: NodeMeta,
     ignore_cache: bool,
     /// Computed when first asked for; from then on the node is fixed.
@@ -122,7 +124,7 @@ impl Definition {
         }
         let id = NodeId(u32::try_from(self.nodes.len()).map_err(|_| limit("nodes", 1 << 32))?);
         self.nodes.push(Node {
-            vertex: Vertex { op, inputs },
+            vertex: Arc::new(Vertex { op, inputs }),
             meta: NodeMeta::default(),
             ignore_cache: false,
             digest: None,
@@ -158,7 +160,7 @@ impl Definition {
     /// # Panics
     ///
     /// When `id` is of another definition.
-    pub fn vertex(&self, id: NodeId) -> &Vertex {
+    pub fn vertex(&self, id: NodeId) -> &Arc<Vertex> {
         &self.node(id).vertex
     }
 

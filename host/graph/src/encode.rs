@@ -140,7 +140,7 @@ impl ByContent for ByDefinition {
     }
 }
 
-impl ByContent for [bool] {
+impl ByContent for Vec<bool> {
     fn by_content(&self, input: Input) -> bool {
         self.get(input as usize).copied().unwrap_or(false)
     }

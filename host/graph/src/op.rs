@@ -483,4 +483,45 @@ impl Op {
         }
         out
     }
+
+    /// For each of `inputs` inputs, whether the op reads no more of it than certain files, so that
+    /// their content describes the input: sources of copies, and read-only binds below the root.
+    pub fn content_inputs(&self, inputs: usize) -> Vec<bool> {
+        let mut by_content = vec![false; inputs];
+        let mut whole = vec![false; inputs];
+        let mark = |set: &mut Vec<bool>, input: Input| {
+            if let Some(slot) = set.get_mut(input as usize) {
+                *slot = true;
+            }
+        };
+        match self {
+            Op::Source(_) => {}
+            Op::Merge => whole.fill(true),
+            Op::Diff { lower, upper } => {
+                lower.iter().chain(upper).for_each(|input| mark(&mut whole, *input));
+            }
+            Op::Exec(exec) => {
+                for mount in &exec.mounts {
+                    match &mount.kind {
+                        MountKind::Bind { source: Some(input), access, .. } => {
+                            let part = mount.target != "/" && *access != Access::Rw;
+                            mark(if part { &mut by_content } else { &mut whole }, *input);
+                        }
+                        // The seed of a cache mount is in no key, like the content of the mount.
+                        MountKind::Cache { seed: Some(input), .. } => mark(&mut whole, *input),
+                        _ => {}
+                    }
+                }
+            }
+            Op::File(file) => {
+                file.base.iter().chain(&file.names_from).for_each(|i| mark(&mut whole, *i));
+                for action in &file.actions {
+                    if let FileActionKind::Copy { source, .. } = &action.kind {
+                        mark(&mut by_content, *source);
+                    }
+                }
+            }
+        }
+        by_content.iter().zip(&whole).map(|(part, whole)| *part && !whole).collect()
+    }
 }

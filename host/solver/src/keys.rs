@@ -1,0 +1,106 @@
+//! The two levels of cache keys. Their encodings are frozen by golden vectors.
+
+use wbuild_graph::encode::Encoder;
+use wbuild_graph::{CacheKey, ContentDigest, Digest, Op, ResultId};
+
+/// What fixes a source before it is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// A manifest digest, a commit, a checksum, hashed together with what else matters.
+    Digest(Digest),
+    /// Nothing short of its content (a local directory): whoever reads it is keyed by what it reads.
+    ByContent,
+}
+
+/// What is known of a vertex's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// None for a source keyed by content: it has no record of its own.
+    pub key: Option<CacheKey>,
+    /// No vertex below, this one included, ignores the cache: the key names the stored result.
+    pub stable: bool,
+}
+
+/// What one input contributes to a definition key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DefinitionInput {
+    Key(CacheKey, u32),
+    Content(ContentDigest),
+}
+
+/// Key of a pinned source.
+pub(crate) fn source_key(op: &Op, pin: &Digest) -> CacheKey {
+    // The reference is left out: two names of one manifest are one source. What matters beside the
+    // pin (platform, options) is the worker's to hash into it.
+    let kind = match op {
+        Op::Source(_) => "source",
+        _ => "op",
+    };
+    CacheKey(Encoder::new("wbuild.source-key.v1").str(kind).digest(pin).finish())
+}
+
+pub(crate) fn definition_key(op: &Op, inputs: &[DefinitionInput]) -> CacheKey {
+    let by_content: Vec<bool> =
+        inputs.iter().map(|input| matches!(input, DefinitionInput::Content(_))).collect();
+    let mut e = Encoder::new("wbuild.definition-key.v1");
+    op.encode(&mut e, &by_content);
+    e.list(inputs.iter(), |e, input| match input {
+        DefinitionInput::Key(key, index) => {
+            e.variant("key").digest(key.digest()).int(i64::from(*index));
+        }
+        DefinitionInput::Content(content) => {
+            e.variant("content").digest(content.digest());
+        }
+    });
+    CacheKey(e.finish())
+}
+
+/// What one input contributes to a result key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ResultInput {
+    Result(ResultId),
+    Content(ContentDigest),
+}
+
+pub(crate) fn result_key(op: &Op, inputs: &[ResultInput]) -> CacheKey {
+    let by_content: Vec<bool> =
+        inputs.iter().map(|input| matches!(input, ResultInput::Content(_))).collect();
+    let mut e = Encoder::new("wbuild.result-key.v1");
+    op.encode(&mut e, &by_content);
+    e.list(inputs.iter(), |e, input| match input {
+        ResultInput::Result(id) => {
+            e.variant("result").digest(id.digest());
+        }
+        ResultInput::Content(content) => {
+            e.variant("content").digest(content.digest());
+        }
+    });
+    CacheKey(e.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frozen: a change makes every stored record unreachable and needs new domain versions.
+    #[test]
+    fn golden_vectors() {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let op = Op::Merge;
+        let key = CacheKey(digest("key"));
+        let content = ContentDigest(digest("content"));
+        let definition = [DefinitionInput::Key(key, 1), DefinitionInput::Content(content)];
+        let result = [ResultInput::Result(ResultId(digest("id"))), ResultInput::Content(content)];
+        let found = [
+            source_key(&op, &digest("pin")).0.hex(),
+            definition_key(&op, &definition).0.hex(),
+            result_key(&op, &result).0.hex(),
+        ];
+        let golden = [
+            "6978bd3095ee988b95afbd46613725704453cb9cf71739e44262524e1b26b00c",
+            "a88f7774fdb11c56633b85446841708bab545a5253c50e7ea026522fc88f9ab4",
+            "832877c4b8f80b3f61c18d17dba13f8c179fe098c293279aca286c7c31056251",
+        ];
+        assert_eq!(found, golden);
+    }
+}

@@ -1,0 +1,432 @@
+//! Solving: from a definition's edge to a result.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, try_join_all};
+use wbuild_graph::{
+    CacheKey, ContentDigest, Definition, Edge, Failure, FailureKind, Op, ResultId, Vertex,
+    VertexDigest,
+};
+
+use crate::cell::{Lazy, Spawn};
+use crate::keys::{
+    DefinitionInput, KeyInfo, Pin, ResultInput, definition_key, result_key, source_key,
+};
+
+/// A vertex as the solver sees it.
+#[derive(Debug)]
+pub struct SolveVertex {
+    /// Identity inside this process.
+    pub digest: VertexDigest,
+    /// Op and inputs, as in the definition it came from.
+    pub vertex: Arc<Vertex>,
+    /// The inputs' identities, parallel to `vertex.inputs`.
+    pub inputs: Vec<(VertexDigest, u32)>,
+    /// Do not look it up.
+    pub ignore_cache: bool,
+}
+
+impl SolveVertex {
+    /// What to do.
+    pub fn op(&self) -> &Op {
+        &self.vertex.op
+    }
+}
+
+/// What the solver needs from the world. One worker serves all builds of a process.
+#[async_trait]
+pub trait Worker: Send + Sync + 'static {
+    /// All outputs of a solved vertex: a cheap, lazy handle.
+    type Outputs: Clone + Send + Sync + 'static;
+
+    /// Fixes a source.
+    async fn pin(&self, vertex: &SolveVertex) -> Result<Pin, Failure>;
+
+    /// Digest of exactly what `vertex` reads of its input number `input`, whose result is `output`
+    /// (with the output's index). All of it, if the op does not read by content.
+    async fn content_digest(
+        &self,
+        vertex: &SolveVertex,
+        input: usize,
+        output: (&Self::Outputs, u32),
+    ) -> Result<ContentDigest, Failure>;
+
+    /// Identity of one output by content.
+    async fn result_id(&self, output: (&Self::Outputs, u32)) -> Result<ResultId, Failure>;
+
+    /// A stored result by key.
+    async fn lookup(
+        &self,
+        vertex: &SolveVertex,
+        key: CacheKey,
+    ) -> Result<Option<Self::Outputs>, Failure>;
+
+    /// A further key of a stored result.
+    async fn alias(&self, outputs: &Self::Outputs, key: CacheKey) -> Result<(), Failure>;
+
+    /// Does the work. Dropping the future must end it without a trace.
+    async fn run(
+        &self,
+        vertex: &SolveVertex,
+        inputs: Vec<(Self::Outputs, u32)>,
+    ) -> Result<Self::Outputs, Failure>;
+
+    /// Stores a result under its keys.
+    async fn save(
+        &self,
+        vertex: &SolveVertex,
+        keys: Vec<CacheKey>,
+        outputs: &Self::Outputs,
+    ) -> Result<(), Failure>;
+
+    /// Drops the stored result, whose data turned out to be gone.
+    async fn forget(&self, outputs: &Self::Outputs) -> Result<(), Failure>;
+}
+
+/// What happens to a vertex.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VertexEvent {
+    /// Its op runs.
+    Started,
+    /// It was found, or something above it was.
+    Cached,
+    /// Its op ran.
+    Done,
+    /// Its op failed.
+    Failed(Failure),
+    /// Its op was given up.
+    Cancelled,
+}
+
+/// Is told what happens.
+pub trait Observer: Send + Sync + 'static {
+    /// Called from any thread; in order for each vertex.
+    fn vertex(&self, vertex: &SolveVertex, event: VertexEvent);
+}
+
+struct Cell<W: Worker> {
+    vertex: SolveVertex,
+    key: Arc<Lazy<KeyInfo>>,
+    result: Arc<Lazy<W::Outputs>>,
+}
+
+struct Shared<W: Worker> {
+    worker: Arc<W>,
+    spawn: Arc<dyn Spawn>,
+    observer: Arc<dyn Observer>,
+    cells: Mutex<HashMap<VertexDigest, Arc<Cell<W>>>>,
+}
+
+/// Shares work between all who ask.
+pub struct Solver<W: Worker> {
+    shared: Arc<Shared<W>>,
+}
+
+impl<W: Worker> Clone for Solver<W> {
+    fn clone(&self) -> Self {
+        Solver { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<W: Worker> Solver<W> {
+    /// A solver without any vertex.
+    pub fn new(worker: Arc<W>, spawn: Arc<dyn Spawn>, observer: Arc<dyn Observer>) -> Self {
+        let cells = Mutex::new(HashMap::new());
+        Solver { shared: Arc::new(Shared { worker, spawn, observer, cells }) }
+    }
+
+    fn cells(&self) -> MutexGuard<'_, HashMap<VertexDigest, Arc<Cell<W>>>> {
+        self.shared.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an edge and all it needs known to the solver; nothing runs yet.
+    pub fn load(&self, definition: &mut Definition, edge: Edge) -> (VertexDigest, u32) {
+        let mut stack = vec![edge.node];
+        let mut cells = self.cells();
+        while let Some(id) = stack.pop() {
+            let digest = definition.digest(id);
+            if cells.contains_key(&digest) {
+                continue;
+            }
+            let vertex = Arc::clone(definition.vertex(id));
+            let inputs = vertex
+                .inputs
+                .iter()
+                .map(|input| (definition.digest(input.node), input.index))
+                .collect();
+            stack.extend(vertex.inputs.iter().map(|input| input.node));
+            let ignore_cache = definition.ignores_cache(id);
+            let cell = Cell {
+                vertex: SolveVertex { digest, vertex, inputs, ignore_cache },
+                key: Lazy::new(),
+                result: Lazy::new(),
+            };
+            cells.insert(digest, Arc::new(cell));
+        }
+        (definition.digest(edge.node), edge.index)
+    }
+
+    fn cell(&self, digest: VertexDigest) -> Arc<Cell<W>> {
+        Arc::clone(self.cells().get(&digest).expect("a vertex's inputs are loaded before it"))
+    }
+
+    /// The result of a loaded vertex.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of anything it needs. Dropping the future gives up all work that nobody
+    /// else waits for.
+    pub async fn solve(&self, vertex: VertexDigest) -> Result<W::Outputs, Failure> {
+        self.result(vertex).await.map_err(|failure| Failure::clone(&failure))
+    }
+
+    /// The definition key of a loaded vertex.
+    ///
+    /// # Errors
+    ///
+    /// What pinning its sources or reading its local inputs failed with.
+    pub async fn key(&self, vertex: VertexDigest) -> Result<KeyInfo, Failure> {
+        self.key_of(vertex).await.map_err(|failure| Failure::clone(&failure))
+    }
+
+    fn result(&self, digest: VertexDigest) -> BoxFuture<'static, Result<W::Outputs, Arc<Failure>>> {
+        let this = self.clone();
+        async move {
+            let cell = this.cell(digest);
+            let lazy = Arc::clone(&cell.result);
+            let spawn = Arc::clone(&this.shared.spawn);
+            lazy.get(&*spawn, move || async move { this.compute_result(&cell).await }.boxed()).await
+        }
+        .boxed()
+    }
+
+    fn key_of(&self, digest: VertexDigest) -> BoxFuture<'static, Result<KeyInfo, Arc<Failure>>> {
+        let this = self.clone();
+        async move {
+            let cell = this.cell(digest);
+            let lazy = Arc::clone(&cell.key);
+            let spawn = Arc::clone(&this.shared.spawn);
+            lazy.get(&*spawn, move || async move { this.compute_key(&cell).await }.boxed()).await
+        }
+        .boxed()
+    }
+
+    async fn compute_key(&self, cell: &Cell<W>) -> Result<KeyInfo, Arc<Failure>> {
+        let vertex = &cell.vertex;
+        if matches!(vertex.op(), Op::Source(_)) {
+            let pin = self.shared.worker.pin(vertex).await.map_err(|failure| {
+                self.tell(vertex, VertexEvent::Failed(failure.clone()));
+                failure.shared()
+            })?;
+            let key = match pin {
+                Pin::Digest(pin) => Some(source_key(vertex.op(), &pin)),
+                Pin::ByContent => None,
+            };
+            return Ok(KeyInfo { key, stable: !vertex.ignore_cache });
+        }
+        let keys =
+            try_join_all(vertex.inputs.iter().map(|(digest, _)| self.key_of(*digest))).await?;
+        let inputs = keys.iter().enumerate().map(|(number, info)| async move {
+            match info.key {
+                Some(key) => Ok(DefinitionInput::Key(key, vertex.inputs[number].1)),
+                None => {
+                    let content = self.content(vertex, number).await?;
+                    Ok::<_, Arc<Failure>>(DefinitionInput::Content(content))
+                }
+            }
+        });
+        let inputs = try_join_all(inputs).await?;
+        Ok(KeyInfo {
+            key: Some(definition_key(vertex.op(), &inputs)),
+            stable: !vertex.ignore_cache && keys.iter().all(|info| info.stable),
+        })
+    }
+
+    /// What `vertex` reads of an input, by content.
+    async fn content(
+        &self,
+        vertex: &SolveVertex,
+        input: usize,
+    ) -> Result<ContentDigest, Arc<Failure>> {
+        let (digest, index) = vertex.inputs[input];
+        for attempt in 0.. {
+            let outputs = self.result(digest).await?;
+            match self.shared.worker.content_digest(vertex, input, (&outputs, index)).await {
+                Ok(content) => return Ok(content),
+                Err(failure) if failure.kind == FailureKind::Gone && attempt == 0 => {
+                    self.lose(digest, &outputs).await?;
+                }
+                Err(failure) => {
+                    self.tell(vertex, VertexEvent::Failed(failure.clone()));
+                    return Err(failure.shared());
+                }
+            }
+        }
+        unreachable!("the second attempt returns")
+    }
+
+    /// Forgets a result that is gone; the next solve makes it anew.
+    async fn lose(&self, digest: VertexDigest, outputs: &W::Outputs) -> Result<(), Arc<Failure>> {
+        self.shared.worker.forget(outputs).await.map_err(Failure::shared)?;
+        self.cell(digest).result.reset();
+        Ok(())
+    }
+
+    async fn compute_result(&self, cell: &Cell<W>) -> Result<W::Outputs, Arc<Failure>> {
+        let vertex = &cell.vertex;
+        let worker = &self.shared.worker;
+        let info = self.key_of(vertex.digest).await?;
+        let Some(key) = info.key else {
+            // A directory of the client's: a handle, nothing to look up or to keep.
+            return worker.run(vertex, Vec::new()).await.map_err(|failure| {
+                self.tell(vertex, VertexEvent::Failed(failure.clone()));
+                failure.shared()
+            });
+        };
+        let inputs_stable = info.stable || self.inputs_stable(vertex).await?;
+        if !vertex.ignore_cache && inputs_stable {
+            if let Some(outputs) = worker.lookup(vertex, key).await.map_err(Failure::shared)? {
+                self.tell_cached(cell);
+                return Ok(outputs);
+            }
+        }
+        for attempt in 0.. {
+            let inputs =
+                try_join_all(vertex.inputs.iter().map(|(digest, _)| self.result(*digest))).await?;
+            match self.from_inputs(vertex, key, &inputs).await {
+                Err(Lost { input: Some(input), failure })
+                    if failure.kind == FailureKind::Gone && attempt == 0 =>
+                {
+                    let (digest, _) = vertex.inputs[input];
+                    self.lose(digest, &inputs[input]).await?;
+                }
+                Err(lost) => {
+                    self.tell(vertex, VertexEvent::Failed(lost.failure.clone()));
+                    return Err(lost.failure.shared());
+                }
+                Ok(outputs) => return Ok(outputs),
+            }
+        }
+        unreachable!("the second attempt returns")
+    }
+
+    async fn inputs_stable(&self, vertex: &SolveVertex) -> Result<bool, Arc<Failure>> {
+        let keys =
+            try_join_all(vertex.inputs.iter().map(|(digest, _)| self.key_of(*digest))).await?;
+        Ok(keys.iter().all(|info| info.stable))
+    }
+
+    /// Second look-up, then the work itself.
+    async fn from_inputs(
+        &self,
+        vertex: &SolveVertex,
+        key: CacheKey,
+        inputs: &[W::Outputs],
+    ) -> Result<W::Outputs, Lost> {
+        let worker = &self.shared.worker;
+        let mut keys = vec![key];
+        if !inputs.is_empty() {
+            let by_content = vertex.op().content_inputs(inputs.len());
+            let parts = inputs.iter().enumerate().map(|(number, outputs)| {
+                let by_content = by_content[number];
+                async move {
+                    let (digest, index) = vertex.inputs[number];
+                    let output = (outputs, index);
+                    let local = self.cell(digest).key.peek();
+                    let local = matches!(local, Some(Ok(KeyInfo { key: None, .. })));
+                    if by_content || local {
+                        let content = worker.content_digest(vertex, number, output).await;
+                        content.map(ResultInput::Content)
+                    } else {
+                        worker.result_id(output).await.map(ResultInput::Result)
+                    }
+                    .map_err(|failure| Lost { input: Some(number), failure })
+                }
+            });
+            let result_key = result_key(vertex.op(), &try_join_all(parts).await?);
+            keys.push(result_key);
+            if !vertex.ignore_cache {
+                if let Some(outputs) = worker.lookup(vertex, result_key).await? {
+                    worker.alias(&outputs, key).await?;
+                    self.tell(vertex, VertexEvent::Cached);
+                    return Ok(outputs);
+                }
+            }
+        }
+        let edges: Vec<_> =
+            inputs.iter().cloned().zip(vertex.inputs.iter().map(|(_, index)| *index)).collect();
+        let running = Running { solver: self, vertex, ended: false };
+        self.tell(vertex, VertexEvent::Started);
+        let outputs = match worker.run(vertex, edges).await {
+            Ok(outputs) => outputs,
+            Err(failure) => {
+                running.end();
+                let input = failure.attrs.get("gone-input").and_then(|text| text.parse().ok());
+                let input = input.filter(|input| *input < inputs.len());
+                return Err(Lost { input, failure });
+            }
+        };
+        running.end();
+        worker.save(vertex, keys, &outputs).await?;
+        self.tell(vertex, VertexEvent::Done);
+        Ok(outputs)
+    }
+
+    fn tell(&self, vertex: &SolveVertex, event: VertexEvent) {
+        self.shared.observer.vertex(vertex, event);
+    }
+
+    /// A hit makes all that is below it unneeded: it counts as found, too. The observer ignores what
+    /// it has heard of already.
+    fn tell_cached(&self, cell: &Cell<W>) {
+        let mut seen = std::collections::HashSet::new();
+        let mut order = Vec::new();
+        let mut stack = vec![cell.vertex.digest];
+        while let Some(digest) = stack.pop() {
+            if seen.insert(digest) {
+                let cell = self.cell(digest);
+                stack.extend(cell.vertex.inputs.iter().map(|(digest, _)| *digest));
+                order.push(cell);
+            }
+        }
+        for cell in order.iter().rev() {
+            self.tell(&cell.vertex, VertexEvent::Cached);
+        }
+    }
+}
+
+/// A failure, and the input whose result is to blame if its data is gone.
+struct Lost {
+    input: Option<usize>,
+    failure: Failure,
+}
+
+impl From<Failure> for Lost {
+    fn from(failure: Failure) -> Self {
+        Lost { input: None, failure }
+    }
+}
+
+/// Reports a cancelled run when dropped before its end.
+struct Running<'a, W: Worker> {
+    solver: &'a Solver<W>,
+    vertex: &'a SolveVertex,
+    ended: bool,
+}
+
+impl<W: Worker> Running<'_, W> {
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl<W: Worker> Drop for Running<'_, W> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.solver.tell(self.vertex, VertexEvent::Cancelled);
+        }
+    }
+}
