@@ -162,14 +162,15 @@ impl Stage {
         let root = graph::image(&info.reference, Some(&self.platform), &[])?;
         self.name(root, step);
         self.root = Some(root);
-        self.config = serde_json::from_str(&info.config).map_err(|error| {
-            failure(
-                "invalid",
-                format!("the config of {image} is not JSON: {error}"),
-                self.source,
-                &step.at,
-            )
-        })?;
+        let bad = |what: String| {
+            failure("invalid", format!("the config of {image} {what}"), self.source, &step.at)
+        };
+        let config: Json = serde_json::from_str(&info.config)
+            .map_err(|error| bad(format!("is not JSON: {error}")))?;
+        if !config.is_object() || !(config["config"].is_object() || config["config"].is_null()) {
+            return Err(bad("is no OCI image config".to_owned()));
+        }
+        self.config = config;
         // The host lists the layers itself.
         if let Some(config) = self.config.as_object_mut() {
             config.remove("rootfs");
