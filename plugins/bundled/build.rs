@@ -1,0 +1,92 @@
+//! Finds the components that are embedded and writes the table of them.
+//!
+//! It does not build them: a cargo inside a cargo would wait for its own lock and take the wrong
+//! compiler. `cargo xtask guests` does, and leaves beside each component the list of files it was
+//! made of; a component that no longer matches its list is embedded with a warning.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The bundled components: kind and name. A name is that of a package in this workspace.
+const BUNDLED: [(&str, &str); 4] = [
+    ("Frontend", "dockerfile"),
+    ("Frontend", "steps"),
+    ("Runner", "native"),
+    ("Cache", "cache-local"),
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let root = manifest.ancestors().nth(2).expect("this crate lies in plugins/bundled").to_owned();
+    let dist = root.join("target/guests/dist");
+
+    let mut missing = Vec::new();
+    let mut stale = Vec::new();
+    let mut table = String::from("&[\n");
+    for (kind, name) in BUNDLED {
+        let wasm = dist.join(format!("{name}.wasm"));
+        let inputs = dist.join(format!("{name}.inputs"));
+        println!("cargo::rerun-if-changed={}", wasm.display());
+        println!("cargo::rerun-if-changed={}", inputs.display());
+        if !wasm.is_file() {
+            missing.push(name);
+            continue;
+        }
+        if let Ok(inputs) = std::fs::read_to_string(&inputs) {
+            if changed_since(&root, &inputs) {
+                stale.push(name);
+            }
+        }
+        let _ = writeln!(
+            table,
+            "    Bundled {{ name: {name:?}, kind: Kind::{kind}, bytes: include_bytes!({:?}) }},",
+            wasm.display().to_string()
+        );
+    }
+    table.push_str("]\n");
+
+    if !missing.is_empty() {
+        println!(
+            "cargo::error=the bundled components are not built ({} missing in target/guests/dist); run: cargo xtask guests",
+            missing.join(", ")
+        );
+        return;
+    }
+    if !stale.is_empty() {
+        println!(
+            "cargo::warning=embedding components that are older than their sources ({}); run: cargo xtask guests",
+            stale.join(", ")
+        );
+    }
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("bundled.rs");
+    if let Err(error) = std::fs::write(&out, table) {
+        println!("cargo::error=cannot write {}: {error}", out.display());
+    }
+}
+
+/// Whether a source that `cargo xtask guests` listed differs now. Also has cargo watch it.
+///
+/// The toolchain and the files that concern the whole workspace are left out: they change for
+/// reasons that have nothing to do with the guests, and cargo decides about them anyway.
+fn changed_since(root: &Path, inputs: &str) -> bool {
+    let mut changed = false;
+    for line in inputs.lines() {
+        let Some((hash, path)) = line.split_once(' ') else { continue };
+        if matches!(path, "toolchain" | "Cargo.toml" | "Cargo.lock" | ".cargo/config.toml") {
+            continue;
+        }
+        let path = root.join(path);
+        println!("cargo::rerun-if-changed={}", path.display());
+        let now = std::fs::read(&path).map(|bytes| format!("{:016x}", fingerprint(&bytes)));
+        changed |= now.ok().as_deref() != Some(hash);
+    }
+    changed
+}
+
+/// FNV-1a, as in `host/xtask/src/guests.rs`.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
