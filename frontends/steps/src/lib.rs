@@ -121,7 +121,7 @@ impl Stage {
                 let context = graph::local(LocalSource::new("context"))?;
                 files.copy(
                     context,
-                    &[from.clone()],
+                    std::slice::from_ref(from),
                     &syntax::join(&self.cwd, to),
                     &[
                         option("create-dest"),

@@ -46,10 +46,8 @@ impl Surface {
         let mut depth = 0u32;
         for payload in Parser::new(0).parse_all(bytes) {
             match payload? {
-                Payload::Version { encoding, .. } if depth == 0 => {
-                    if encoding != wasmparser::Encoding::Component {
-                        bail!("a core module, not a component");
-                    }
+                Payload::Version { encoding: wasmparser::Encoding::Module, .. } if depth == 0 => {
+                    bail!("a core module, not a component")
                 }
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) if depth > 0 => depth -= 1,
