@@ -402,6 +402,27 @@ mod tests {
     }
 
     #[test]
+    fn another_toolchain_means_another_build_folder() {
+        let folder = std::env::temp_dir().join(format!("xtask-renew-{}", std::process::id()));
+        let output = folder.join(TARGET).join("guest/g.wasm");
+        let toolchain =
+            |identity: &str| Toolchain { rustc: "rustc".into(), identity: identity.into() };
+        let build = || {
+            std::fs::create_dir_all(output.parent().expect("a folder")).expect("make");
+            std::fs::write(&output, "").expect("write");
+        };
+        build();
+        renew_build_folder(&folder, &toolchain("a")).expect("renews");
+        assert!(!output.exists(), "made by nobody knows what");
+        build();
+        renew_build_folder(&folder, &toolchain("a")).expect("keeps");
+        assert!(output.exists());
+        renew_build_folder(&folder, &toolchain("b")).expect("renews");
+        assert!(!output.exists());
+        std::fs::remove_dir_all(&folder).expect("remove");
+    }
+
+    #[test]
     fn tells_what_has_changed() {
         let folder = std::env::temp_dir().join(format!("xtask-inputs-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("temporary folder");
