@@ -1,0 +1,153 @@
+//! Messages about places in a source, and failures that carry them.
+//!
+//! The shapes follow wit/types, so that a component converts them field by field.
+
+use crate::Span;
+
+/// How grave a diagnostic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The build cannot go on.
+    Error,
+    /// The build goes on; the result may not be what was meant.
+    Warning,
+    /// Information.
+    Note,
+}
+
+/// A place with a text beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Where.
+    pub at: Span,
+    /// What is to be said of this place; may be empty.
+    pub text: String,
+    /// The place the message is about, as opposed to a related one.
+    pub primary: bool,
+}
+
+/// A message about places in the sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// See [`Severity`].
+    pub severity: Severity,
+    /// Stable machine name, e.g. `unknown-flag`.
+    pub code: &'static str,
+    /// One sentence without a trailing period.
+    pub message: String,
+    /// Places.
+    pub labels: Vec<Label>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    fn new(severity: Severity, code: &'static str, at: Span, message: impl Into<String>) -> Self {
+        let labels = vec![Label { at, text: String::new(), primary: true }];
+        Diagnostic { severity, code, message: message.into(), labels, help: None }
+    }
+
+    /// An error at a place.
+    pub fn error(code: &'static str, at: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code, at, message)
+    }
+
+    /// A warning at a place.
+    pub fn warning(code: &'static str, at: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, code, at, message)
+    }
+
+    /// A note at a place.
+    pub fn note(code: &'static str, at: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, code, at, message)
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Says what to do about it, if there is something to say.
+    #[must_use]
+    pub fn maybe_help(mut self, help: Option<String>) -> Self {
+        self.help = help.or(self.help);
+        self
+    }
+
+    /// Puts a text beside the primary place.
+    #[must_use]
+    pub fn label(mut self, text: impl Into<String>) -> Self {
+        if let Some(primary) = self.labels.first_mut() {
+            primary.text = text.into();
+        }
+        self
+    }
+
+    /// Adds a related place.
+    #[must_use]
+    pub fn related(mut self, at: Span, text: impl Into<String>) -> Self {
+        self.labels.push(Label { at, text: text.into(), primary: false });
+        self
+    }
+}
+
+/// A failed operation. `kind` is one of the names of wit/types, `failure.kind`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// E.g. `invalid`, `not-found`, `unsupported`.
+    pub kind: String,
+    /// What was attempted on what.
+    pub message: String,
+    /// Trying the same again may succeed.
+    pub retryable: bool,
+    /// Places in the sources.
+    pub diagnostics: Vec<Diagnostic>,
+    /// See wit/types, `failure.attrs`.
+    pub attrs: Vec<(String, String)>,
+}
+
+impl Failure {
+    /// A failure with a message and nothing else.
+    pub fn new(kind: &str, message: impl Into<String>) -> Self {
+        Failure {
+            kind: kind.to_owned(),
+            message: message.into(),
+            retryable: false,
+            diagnostics: Vec::new(),
+            attrs: Vec::new(),
+        }
+    }
+
+    /// The failure that a list of diagnostics amounts to. Its message is that of the first error.
+    pub fn of(diagnostics: Vec<Diagnostic>) -> Self {
+        let mut errors = diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        let message = match (errors.next(), errors.count()) {
+            (None, _) => "the Dockerfile cannot be built".to_owned(),
+            (Some(first), 0) => first.message.clone(),
+            (Some(first), more) => format!("{} (and {more} more)", first.message),
+        };
+        let unsupported = diagnostics
+            .iter()
+            .filter(|d| d.severity == Severity::Error)
+            .all(|d| d.code == "unsupported");
+        let kind = if unsupported { "unsupported" } else { "invalid" };
+        Failure { diagnostics, ..Failure::new(kind, message) }
+    }
+
+    /// Points the failure at a place, unless it already points somewhere.
+    #[must_use]
+    pub fn at(mut self, code: &'static str, span: Span) -> Self {
+        if self.diagnostics.is_empty() {
+            self.diagnostics.push(Diagnostic::error(code, span, self.message.clone()));
+        }
+        self
+    }
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Failure::of(vec![diagnostic])
+    }
+}

@@ -1,0 +1,156 @@
+//! Parser directives: `# key=value` comments at the very top (Dockerfile reference, "Parser
+//! directives").
+//!
+//! The first line that is not a known directive ends them: another comment, an unknown key, an
+//! empty line, an instruction. A repeated key is an error.
+
+use crate::lines::Reader;
+use crate::suggest::did_you_mean;
+use crate::text::shown;
+use crate::{Diagnostic, Text};
+
+/// What the directives say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directives {
+    /// `# syntax=`: the frontend that the file was written for.
+    pub syntax: Option<Text>,
+    /// `# escape=`: `\` or a backtick.
+    pub escape: char,
+    /// `# check=`: how build checks are set.
+    pub check: Option<Check>,
+}
+
+/// Settings of the build checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Rules not to run.
+    pub skip: Vec<String>,
+    /// No rule is to run.
+    pub skip_all: bool,
+    /// Experimental rules to run.
+    pub experimental: Vec<String>,
+    /// All experimental rules are to run.
+    pub experimental_all: bool,
+    /// A finding fails the build.
+    pub error: bool,
+}
+
+/// Reads the directives and leaves the reader at the first line after them.
+pub(crate) fn read(reader: &mut Reader<'_>, problems: &mut Vec<Diagnostic>) -> Directives {
+    let mut directives = Directives { syntax: None, escape: '\\', check: None };
+    let mut seen: Vec<(&'static str, Text)> = Vec::new();
+    while let Some((key, name, value)) = reader.peek().and_then(|line| directive(&line)) {
+        reader.skip();
+        if let Some((_, before)) = seen.iter().find(|(known, _)| *known == key) {
+            problems.push(
+                Diagnostic::error(
+                    "repeated-directive",
+                    name.span(),
+                    format!("the `{key}` directive is given twice"),
+                )
+                .related(before.span(), "first given here")
+                .help("keep one of them"),
+            );
+            continue;
+        }
+        match key {
+            "syntax" => directives.syntax = Some(value),
+            "escape" => match value.as_str() {
+                "\\" => directives.escape = '\\',
+                "`" => directives.escape = '`',
+                _ => problems.push(
+                    Diagnostic::error(
+                        "invalid-directive",
+                        value.span(),
+                        format!("{} cannot be the escape character", shown(&value)),
+                    )
+                    .help("use `\\`, which is the default, or a backtick"),
+                ),
+            },
+            _ => directives.check = Some(check(&value, problems)),
+        }
+        seen.push((key, name));
+    }
+    directives
+}
+
+/// Takes a line apart if it is a known directive: canonical key, key and value as written.
+fn directive(line: &Text) -> Option<(&'static str, Text, Text)> {
+    let line = line.trimmed();
+    if !line.starts_with('#') {
+        return None;
+    }
+    let (name, value) = line.slice(1..line.len()).split_once('=')?;
+    let (name, value) = (name.trimmed(), value.trimmed());
+    if value.is_empty() {
+        return None;
+    }
+    let key = match name.to_ascii_lowercase().as_str() {
+        "syntax" => "syntax",
+        "escape" => "escape",
+        "check" => "check",
+        _ => return None,
+    };
+    Some((key, name, value))
+}
+
+/// Reads the value of `# check=`, e.g. `skip=StageNameCasing,JSONArgsRecommended;error=true`.
+pub fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
+    let mut check = Check::default();
+    let mut start = 0;
+    for part in value.split(';') {
+        let text = value.slice(start..start + part.len()).trimmed();
+        start += part.len() + 1;
+        if text.is_empty() {
+            continue;
+        }
+        let Some((key, setting)) = text.split_once('=') else {
+            problems.push(
+                Diagnostic::error(
+                    "invalid-directive",
+                    text.span(),
+                    format!("{} is not a setting of the build checks", shown(&text)),
+                )
+                .help("write `skip=RuleName`, `error=true` or `experimental=RuleName`"),
+            );
+            continue;
+        };
+        let names = || setting.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
+        match key.trim() {
+            "skip" if setting.trim() == "all" => check.skip_all = true,
+            "skip" => check.skip = names(),
+            "experimental" if setting.trim() == "all" => check.experimental_all = true,
+            "experimental" => check.experimental = names(),
+            "error" => match parse_bool(setting.trim()) {
+                Some(error) => check.error = error,
+                None => problems.push(
+                    Diagnostic::error(
+                        "invalid-directive",
+                        setting.span(),
+                        format!("{} is neither true nor false", shown(&setting)),
+                    )
+                    .help("write `error=true` or `error=false`"),
+                ),
+            },
+            other => problems.push(
+                Diagnostic::error(
+                    "invalid-directive",
+                    key.span(),
+                    format!("the build checks have no setting {}", shown(other)),
+                )
+                .help("the settings are `skip`, `error` and `experimental`")
+                .maybe_help(did_you_mean(other, ["skip", "error", "experimental"])),
+            ),
+        }
+    }
+    check
+}
+
+/// The spellings of booleans that the tools of the field accept.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}

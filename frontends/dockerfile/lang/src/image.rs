@@ -1,0 +1,350 @@
+//! The config of the image that a stage makes (OCI image config, with Docker's extensions).
+//!
+//! Starts from the base's config, whose unknown fields are kept, and is changed by instructions.
+//! `rootfs` and `created` are left out: the host knows the layers and the time. A change costs
+//! next to nothing whatever has gathered already, so a file of thousands of `ENV` and `LABEL` lines
+//! costs no more than its size.
+
+use serde_json::{Map, Value, json};
+
+use crate::ast::Timing;
+use crate::gostyle;
+use crate::platform::Platform;
+use crate::vars::Vars;
+
+/// Marks history entries as made by this language.
+const COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// Where programs are looked for if the base does not say.
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// An image config under construction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Everything but `config` and `history`.
+    fields: Map<String, Value>,
+    /// `config` without `Env`.
+    config: Map<String, Value>,
+    env: Vars,
+    history: Vec<Value>,
+}
+
+impl Image {
+    /// The config of an image without files.
+    pub fn empty(platform: &Platform) -> Image {
+        let mut image = Image {
+            fields: Map::new(),
+            config: Map::new(),
+            env: Vars::default(),
+            history: Vec::new(),
+        };
+        image.set_platform(platform);
+        image.config.insert("WorkingDir".to_owned(), json!("/"));
+        image
+    }
+
+    /// Takes over a base's config.
+    pub fn parse(json: &str) -> Result<Image, String> {
+        let mut fields: Map<String, Value> = match serde_json::from_str(json) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) => return Err("the image config is no JSON object".to_owned()),
+            Err(error) => return Err(format!("the image config is no valid JSON: {error}")),
+        };
+        for known in ["rootfs", "created"] {
+            fields.shift_remove(known);
+        }
+        let mut config = match fields.shift_remove("config") {
+            Some(Value::Object(config)) => config,
+            None | Some(Value::Null) => Map::new(),
+            Some(_) => return Err("`config` of the image config is no object".to_owned()),
+        };
+        let history = match fields.shift_remove("history") {
+            Some(Value::Array(history)) => history,
+            None | Some(Value::Null) => Vec::new(),
+            Some(_) => return Err("`history` of the image config is no list".to_owned()),
+        };
+        let mut env = Vars::default();
+        match config.shift_remove("Env") {
+            Some(Value::Array(list)) => {
+                for entry in &list {
+                    let Some(entry) = entry.as_str() else {
+                        return Err("`Env` of the image config holds more than strings".to_owned());
+                    };
+                    let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+                    env.set(name, value);
+                }
+            }
+            None | Some(Value::Null) => {}
+            Some(_) => return Err("`Env` of the image config is no list".to_owned()),
+        }
+        Ok(Image { fields, config, env, history })
+    }
+
+    /// The whole config as JSON.
+    pub fn to_json(&self) -> String {
+        let mut config = self.config.clone();
+        for set in ["ExposedPorts", "Labels", "Volumes"] {
+            if let Some(Value::Object(set)) = config.get_mut(set) {
+                set.sort_keys();
+            }
+        }
+        if !self.env.pairs().is_empty() {
+            let env = self.env.pairs().iter().map(|(name, value)| format!("{name}={value}"));
+            config.insert("Env".to_owned(), env.map(Value::from).collect());
+        }
+        let mut fields = self.fields.clone();
+        fields.insert("config".to_owned(), Value::Object(config));
+        fields.insert("history".to_owned(), Value::Array(self.history.clone()));
+        Value::Object(fields).to_string()
+    }
+
+    /// Says where the image runs.
+    pub fn set_platform(&mut self, platform: &Platform) {
+        let mut set = |name: &str, value: Option<Value>| match value {
+            Some(value) => {
+                self.fields.insert(name.to_owned(), value);
+            }
+            None => {
+                self.fields.shift_remove(name);
+            }
+        };
+        set("architecture", Some(json!(platform.architecture)));
+        set("os", Some(json!(platform.os)));
+        set("variant", platform.variant.as_ref().map(|variant| json!(variant)));
+        set("os.version", platform.os_version.as_ref().map(|version| json!(version)));
+        if !platform.os_features.is_empty() {
+            set("os.features", Some(json!(platform.os_features)));
+        }
+    }
+
+    /// Whether the config says where the image runs.
+    pub fn has_platform(&self) -> bool {
+        let named = |name| self.fields.get(name).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
+        named("os") && named("architecture")
+    }
+
+    /// The operating system, or nothing.
+    pub fn os(&self) -> &str {
+        self.fields.get("os").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The environment that containers start with.
+    pub fn env(&self) -> &Vars {
+        &self.env
+    }
+
+    /// Sets a variable of that environment.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.set(name, value);
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.config.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.config.insert(name.to_owned(), value.into());
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let list = self.config.get(name).and_then(Value::as_array);
+        let strings = list.into_iter().flatten().filter_map(Value::as_str);
+        strings.map(str::to_owned).collect()
+    }
+
+    /// An object below `config`, made if it is not there.
+    fn object(&mut self, name: &str) -> &mut Map<String, Value> {
+        let entry = self.config.entry(name).or_insert_with(|| Value::Object(Map::new()));
+        if !entry.is_object() {
+            *entry = Value::Object(Map::new());
+        }
+        entry.as_object_mut().expect("it was just made an object")
+    }
+
+    /// A list of the config, or nothing if it is empty.
+    fn set_list(&mut self, name: &str, list: &[String]) {
+        if list.is_empty() {
+            self.config.shift_remove(name);
+        } else {
+            self.set(name, list);
+        }
+    }
+
+    /// The working directory; `/` if none is set.
+    pub fn working_dir(&self) -> &str {
+        match self.text("WorkingDir") {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// Sets the working directory to an absolute path.
+    pub fn set_working_dir(&mut self, path: &str) {
+        self.set("WorkingDir", path);
+    }
+
+    /// The user as written; empty if none is set.
+    pub fn user(&self) -> &str {
+        self.text("User")
+    }
+
+    /// Sets the user.
+    pub fn set_user(&mut self, user: &str) {
+        self.set("User", user);
+    }
+
+    /// Sets a label.
+    pub fn set_label(&mut self, name: &str, value: &str) {
+        self.object("Labels").insert(name.to_owned(), json!(value));
+    }
+
+    /// The shell that runs the shell form of commands.
+    pub fn shell(&self) -> Vec<String> {
+        match self.list("Shell") {
+            shell if !shell.is_empty() => shell,
+            _ if self.os() == "windows" => vec!["cmd".to_owned(), "/S".to_owned(), "/C".to_owned()],
+            _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+        }
+    }
+
+    /// Sets that shell.
+    pub fn set_shell(&mut self, shell: &[String]) {
+        self.set("Shell", shell);
+    }
+
+    /// Sets the default command.
+    pub fn set_cmd(&mut self, words: &[String]) {
+        self.set_list("Cmd", words);
+        // Deprecated, but what builders have always written.
+        self.set("ArgsEscaped", true);
+    }
+
+    /// Drops the default command.
+    pub fn clear_cmd(&mut self) {
+        self.config.shift_remove("Cmd");
+    }
+
+    /// Sets the entry point.
+    pub fn set_entrypoint(&mut self, words: &[String]) {
+        self.set_list("Entrypoint", words);
+    }
+
+    /// Adds a port such as `80/tcp`.
+    pub fn expose(&mut self, port: &str) {
+        let ports = self.object("ExposedPorts");
+        ports.insert(port.to_owned(), json!({}));
+    }
+
+    /// Adds a volume.
+    pub fn add_volume(&mut self, path: &str) {
+        let volumes = self.object("Volumes");
+        volumes.insert(path.to_owned(), json!({}));
+    }
+
+    /// Sets the signal that ends a container.
+    pub fn set_stop_signal(&mut self, signal: &str) {
+        self.set("StopSignal", signal);
+    }
+
+    /// Sets the health check; `test` starts with its kind (`NONE`, `CMD`, `CMD-SHELL`).
+    pub fn set_healthcheck(&mut self, test: &[String], timing: &Timing) {
+        let mut check = Map::new();
+        check.insert("Test".to_owned(), json!(test));
+        for (name, value) in [
+            ("Interval", timing.interval),
+            ("Timeout", timing.timeout),
+            ("StartPeriod", timing.start_period),
+            ("StartInterval", timing.start_interval),
+            ("Retries", timing.retries),
+        ] {
+            if value != 0 {
+                check.insert(name.to_owned(), json!(value));
+            }
+        }
+        self.set("Healthcheck", check);
+    }
+
+    /// Stores an instruction for builds on top of the image.
+    pub fn add_trigger(&mut self, expression: &str) {
+        let mut triggers = self.list("OnBuild");
+        triggers.push(expression.to_owned());
+        self.set("OnBuild", triggers);
+    }
+
+    /// Takes those instructions out: they are carried out once, by the first build on top.
+    pub fn take_triggers(&mut self) -> Vec<String> {
+        let triggers = self.list("OnBuild");
+        self.config.shift_remove("OnBuild");
+        triggers
+    }
+
+    /// Sets the author.
+    pub fn set_author(&mut self, author: &str) {
+        self.fields.insert("author".to_owned(), json!(author));
+    }
+
+    /// Adds a history entry. `layer`: the instruction made a layer.
+    pub fn add_history(&mut self, created_by: &str, layer: bool) {
+        let mut entry = Map::new();
+        entry.insert("created_by".to_owned(), json!(created_by));
+        entry.insert("comment".to_owned(), json!(COMMENT));
+        if !layer {
+            entry.insert("empty_layer".to_owned(), json!(true));
+        }
+        self.history.push(Value::Object(entry));
+    }
+}
+
+/// A health check as history shows it.
+pub(crate) fn healthcheck_history(test: &[String], timing: &Timing) -> String {
+    let times = [timing.interval, timing.timeout, timing.start_period, timing.start_interval];
+    let times: Vec<String> = times.map(|time| gostyle::quoted(&gostyle::duration(time))).into();
+    format!(
+        "HEALTHCHECK &{{{} {} {}}}",
+        gostyle::quoted_list(test),
+        times.join(" "),
+        gostyle::quoted_number(timing.retries),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_what_it_does_not_know() {
+        let base = r#"{"architecture":"arm64","os":"linux","x-field":[1],"created":"2020","rootfs":{"type":"layers"},
+            "config":{"Env":["PATH=/bin","A"],"Cmd":["sh"],"X":{"y":1},"Volumes":null,"OnBuild":["RUN x"]},
+            "history":[{"created":"2020","created_by":"base"}]}"#;
+        let mut image = Image::parse(base).expect("valid");
+        assert_eq!(image.env().get("A"), Some(""));
+        assert_eq!(image.take_triggers(), ["RUN x"]);
+        image.set_env("PATH", "/usr/bin");
+        image.set_env("B", "2");
+        image.add_volume("/data");
+        image.set_label("a", "b");
+        image.add_history("ENV B=2", false);
+        assert_eq!(
+            image.to_json(),
+            r#"{"architecture":"arm64","os":"linux","x-field":[1],"config":{"Cmd":["sh"],"X":{"y":1},"Volumes":{"/data":{}},"Labels":{"a":"b"},"Env":["PATH=/usr/bin","A=","B=2"]},"history":[{"created":"2020","created_by":"base"},{"created_by":"ENV B=2","comment":"buildkit.dockerfile.v0","empty_layer":true}]}"#
+        );
+    }
+
+    #[test]
+    fn refuses_configs_of_another_shape() {
+        for bad in ["", "[]", "{\"config\":1}", "{\"history\":{}}", "{\"config\":{\"Env\":[1]}}"] {
+            assert!(Image::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn healthchecks_look_as_everywhere() {
+        let timing = Timing { interval: 30_000_000_000, retries: 3, ..Timing::default() };
+        let test = ["CMD-SHELL".to_owned(), "curl -f http://localhost/".to_owned()];
+        assert_eq!(
+            healthcheck_history(&test, &timing),
+            r#"HEALTHCHECK &{["CMD-SHELL" "curl -f http://localhost/"] "30s" "0s" "0s" "0s" '\x03'}"#
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! The Dockerfile language: parser, expander, image config, and lowering to a build graph.
+//!
+//! Pure: no I/O, no clock, no environment, nothing of WebAssembly. What a build needs from outside
+//! goes through the [`Host`] trait; the component beside this crate implements it over the plugin
+//! interface, tests implement it in memory.
+//!
+//! ```text
+//! bytes ─ lines ─ words ─ parse ─► Dockerfile (ast) ─ plan ─► Host: graph, results
+//!                                        ▲              │
+//!                              expand ───┴── vars ──────┘── image (config, history)
+//! ```
+//!
+//! Entry points: [`parse`](parse()) for tools, [`build`] for a build.
+
+pub mod ast;
+mod diagnostic;
+mod directives;
+pub mod expand;
+mod gostyle;
+mod heredoc;
+mod ignore;
+mod image;
+mod lines;
+mod parse;
+mod paths;
+mod pattern;
+mod plan;
+mod platform;
+pub mod suggest;
+mod text;
+mod units;
+mod vars;
+mod words;
+
+pub use diagnostic::{Diagnostic, Failure, Label, Severity};
+pub use directives::{Check, Directives};
+pub use ignore::{Pattern as IgnorePattern, parse as parse_ignore};
+pub use image::Image;
+pub use parse::{Ownership, Parsed, Resolved, Sharing, parse, parse_trigger, resolve_mount};
+pub use plan::build;
+pub use plan::host::{
+    Bind, CacheDir, CopyAction, DefinitionFile, Exec, ExecMount, FileAction, FileOp, Host,
+    ImageInfo, ImageRequest, LocalSource, NamedContext, Output,
+};
+pub use platform::Platform;
+pub use text::{Span, Text, TextBuilder};
+pub use vars::Vars;

@@ -1,0 +1,381 @@
+//! Lowers the needed stages of one platform, in the order of the file, to nodes of the graph.
+
+use crate::ast::{Instruction, Kind, Stage};
+use crate::expand::{self, Options};
+use crate::image::{DEFAULT_PATH, Image};
+use crate::platform::Platform;
+use crate::vars::Vars;
+use crate::{Failure, Span, Text};
+
+use super::host::{Attrs, FileAction, FileOp, Output};
+use super::stages::{Graph, Place, StagePlan, bad_config};
+use super::{Session, expand_word};
+
+/// A stage as it stands after some of its instructions.
+#[derive(Clone)]
+pub(super) struct State {
+    /// Its files; none as long as there are none.
+    pub root: Option<Output>,
+    pub image: Image,
+    /// What words and commands see: `ENV` and `ARG`, the later of a name wins.
+    pub vars: Vars,
+    /// Declared arguments in order, for history.
+    pub arguments: Vars,
+    pub platform: Platform,
+}
+
+/// A stage being lowered.
+pub(super) struct Lowering<'l, 'a> {
+    pub session: &'l mut Session<'a>,
+    pub graph: &'l Graph,
+    pub states: &'l [Option<State>],
+    pub plan: &'l StagePlan,
+    pub state: State,
+    /// `CMD` stood in this stage, so that an `ENTRYPOINT` after it keeps it.
+    pub cmd_set: bool,
+    pub escape: char,
+    /// Nodes run even if their results are known.
+    pub ignore_cache: bool,
+    /// The instruction in hand.
+    pub span: Span,
+    title: Title,
+}
+
+/// Names of nodes: `[build 2/5] RUN make`.
+struct Title {
+    /// Nothing, or the stage's name and a blank.
+    stage: String,
+    with_platform: bool,
+    index: usize,
+    total: usize,
+    trigger: bool,
+}
+
+/// Lowers all needed stages of a platform, and names the target's image as the result.
+pub(super) fn lower(session: &mut Session<'_>, graph: &Graph) -> Result<(), Failure> {
+    let mut states: Vec<Option<State>> = Vec::with_capacity(graph.stages.len());
+    let several = session.file.stages.len() > 1 || refers_outside(session, graph);
+    for index in 0..graph.stages.len() {
+        let state = match &graph.stages[index] {
+            None => None,
+            Some(plan) => Some(stage(session, graph, plan, index, &states, several)?),
+        };
+        states.push(state);
+    }
+    let mut state = states[graph.target].take().expect("the target is always needed");
+    for (name, value) in session.request.labels.clone() {
+        state.image.set_label(&name, &value);
+    }
+    if session.request.explicit_platform || !state.image.has_platform() {
+        state.image.set_platform(&graph.platform);
+    }
+    session.host.result(&graph.platform, state.root, &state.image.to_json())
+}
+
+/// Whether anything but the context and the base is mounted or copied from. It decides whether a
+/// lone stage is named in titles.
+fn refers_outside(session: &Session<'_>, graph: &Graph) -> bool {
+    let plans = graph.stages.iter().flatten();
+    let places = plans.clone().any(|plan| !plan.places.is_empty());
+    let own = session.file.stages.iter().flat_map(|stage| &stage.instructions);
+    let mut all = own.chain(plans.flat_map(|plan| &plan.triggers));
+    places || all.any(|i| matches!(&i.kind, Kind::Run(run) if !run.mounts.is_empty()))
+}
+
+fn stage(
+    session: &mut Session<'_>,
+    graph: &Graph,
+    plan: &StagePlan,
+    index: usize,
+    states: &[Option<State>],
+    several: bool,
+) -> Result<State, Failure> {
+    let file = session.file;
+    let stage = &file.stages[index];
+    let name = match (&stage.name, several) {
+        (Some(name), true) => format!("{} ", name.to_lowercase()),
+        (None, true) => format!("stage-{index} "),
+        (_, false) => String::new(),
+    };
+    let instructions = || plan.triggers.iter().chain(&stage.instructions);
+    let makes_node = |i: &&Instruction| {
+        matches!(i.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_))
+    };
+    let from_outside = matches!(plan.base, Place::Image(_) | Place::Context(_));
+    let mut title = Title {
+        stage: name,
+        with_platform: session.request.several_platforms,
+        index: 0,
+        total: instructions().filter(makes_node).count() + usize::from(from_outside),
+        trigger: false,
+    };
+    let state = base(session, graph, plan, stage, states, &mut title)?;
+    if plan.replaced {
+        return Ok(state);
+    }
+    let ignore_cache = session.request.ignores_cache(stage.name.as_deref());
+    let mut lowering = Lowering {
+        graph,
+        states,
+        plan,
+        state,
+        cmd_set: false,
+        escape: file.directives.escape,
+        ignore_cache,
+        span: stage.span,
+        title,
+        session,
+    };
+    lowering.start();
+    for trigger in &plan.triggers {
+        // Triggers are stored without the directives of the file they come from.
+        lowering.title.trigger = true;
+        lowering.escape = '\\';
+        lowering.instruction(trigger)?;
+    }
+    lowering.title.trigger = false;
+    lowering.escape = file.directives.escape;
+    for instruction in &stage.instructions {
+        lowering.instruction(instruction)?;
+    }
+    Ok(lowering.state)
+}
+
+/// What a stage starts from.
+fn base(
+    session: &mut Session<'_>,
+    graph: &Graph,
+    plan: &StagePlan,
+    stage: &Stage,
+    states: &[Option<State>],
+    title: &mut Title,
+) -> Result<State, Failure> {
+    let target = &graph.platform;
+    let fresh = |root, image, platform: &Platform| State {
+        root,
+        image,
+        vars: Vars::default(),
+        arguments: Vars::default(),
+        platform: platform.clone(),
+    };
+    match plan.base {
+        Place::Scratch => Ok(fresh(None, Image::empty(target), target)),
+        Place::Stage(base) => {
+            let mut state = states[base].clone().expect("a base stands above and is needed");
+            state.image.take_triggers();
+            Ok(state)
+        }
+        Place::Context(context) => {
+            let root = session.context_root(context)?;
+            let image = match session.contexts.config(context) {
+                None => Image::empty(target),
+                Some((name, config)) => Image::parse(&config)
+                    .map(without_triggers)
+                    .map_err(|why| bad_config(&name, &why, stage.span))?,
+            };
+            title.index += 1;
+            Ok(fresh(Some(root), image, target))
+        }
+        Place::Image(number) => {
+            let (request, info) = session.images.info(number);
+            let (request, info) = (request.clone(), info.clone());
+            let image = Image::parse(&info.config)
+                .map_err(|why| bad_config(&request.reference, &why, stage.base.span()))?;
+            let root = if has_layers(&info.config) {
+                // By digest, so that files and config are of one image.
+                let pinned = super::host::ImageRequest { reference: info.reference, ..request.clone() };
+                let failed = |failure: Failure| failure.at("unresolved-image", stage.base.span());
+                let root = session.host.image(&pinned).map_err(failed)?;
+                let name = title.next(&request.platform, None);
+                let name = format!("{name}FROM {}", pinned.reference);
+                session.host.annotate(root, &name, &[stage.span], &Attrs::new());
+                Some(root)
+            } else {
+                None
+            };
+            Ok(fresh(root, without_triggers(image), &request.platform))
+        }
+    }
+}
+
+fn without_triggers(mut image: Image) -> Image {
+    image.take_triggers();
+    image
+}
+
+/// Whether an image has any files. Old configs do not list their layers, but history tells.
+fn has_layers(config: &str) -> bool {
+    let Ok(config) = serde_json::from_str::<serde_json::Value>(config) else { return true };
+    let listed = config["rootfs"]["diff_ids"].as_array().is_some_and(|list| !list.is_empty());
+    let history = config["history"].as_array().into_iter().flatten();
+    listed || history.into_iter().any(|entry| entry["empty_layer"].as_bool() != Some(true))
+}
+
+impl Title {
+    /// The prefix of the next node.
+    fn next(&mut self, platform: &Platform, built_for: Option<&Platform>) -> String {
+        if self.total == 0 {
+            return String::new();
+        }
+        self.index += 1;
+        let mut prefix = String::from("[");
+        if self.with_platform {
+            prefix.push_str(&platform.to_string());
+            match built_for {
+                Some(other) if other.os != platform.os => prefix.push_str(&format!("->{other}")),
+                Some(other) if other.architecture != platform.architecture => {
+                    prefix.push_str(&format!("->{}", other.architecture));
+                    if let Some(variant) = &other.variant {
+                        prefix.push_str(&format!("/{variant}"));
+                    }
+                }
+                _ => {}
+            }
+            prefix.push(' ');
+        }
+        let width = self.total.to_string().len();
+        prefix.push_str(&format!("{}{:width$}/{}] ", self.stage, self.index, self.total));
+        if self.trigger {
+            prefix.push_str("ONBUILD ");
+        }
+        prefix
+    }
+}
+
+impl Lowering<'_, '_> {
+    /// Puts the base's environment in force.
+    fn start(&mut self) {
+        let image = &mut self.state.image;
+        if image.env().get("PATH").is_none() && self.state.platform.os != "windows" {
+            image.set_env("PATH", DEFAULT_PATH);
+        }
+        for (name, value) in image.env().pairs() {
+            self.state.vars.set(name, value);
+        }
+    }
+
+    fn instruction(&mut self, instruction: &Instruction) -> Result<(), Failure> {
+        self.span = instruction.span;
+        let lowered = match &instruction.kind {
+            Kind::Run(run) => self.run(instruction, run),
+            Kind::Copy(transfer) => self.transfer(instruction, transfer, false),
+            Kind::Add(transfer) => self.transfer(instruction, transfer, true),
+            Kind::Workdir(path) => self.workdir(instruction, path),
+            _ => self.metadata(&instruction.kind),
+        };
+        lowered.map_err(|failure| failure.at("failed-instruction", instruction.span))
+    }
+
+    /// Expands a word.
+    pub fn word(&self, word: &Text) -> Result<String, Failure> {
+        Ok(expand_word(word, self.escape, &self.state.vars)?.text)
+    }
+
+    /// The instruction as it is shown: keyword in capitals, variables filled in. What comes from a
+    /// secret is masked, to say that it does.
+    pub fn shown(&self, instruction: &Instruction, masked: &[String]) -> String {
+        let mut vars = self.state.vars.clone();
+        for name in masked {
+            vars.set(name, "****");
+        }
+        let rest = &instruction.line[instruction.keyword.len()..];
+        let keyword = instruction.keyword.to_uppercase();
+        match expand::expand(rest, Options::display(self.escape), &vars) {
+            Ok(expansion) => keyword + &expansion.text,
+            Err(_) => keyword + rest,
+        }
+    }
+
+    /// The platform that the stage builds for, as far as it has declared so.
+    fn built_for(&self) -> Option<Platform> {
+        let vars = &self.state.vars;
+        if let Some(platform) = vars.get("TARGETPLATFORM") {
+            return Platform::parse(platform, &self.state.platform);
+        }
+        let (os, architecture) = (vars.get("TARGETOS"), vars.get("TARGETARCH"));
+        if os.is_none() && architecture.is_none() {
+            return None;
+        }
+        let own = &self.state.platform;
+        let os = os.filter(|os| !os.is_empty()).unwrap_or(&own.os);
+        let architecture = architecture.filter(|a| !a.is_empty()).unwrap_or(&own.architecture);
+        Some(Platform::new(os, architecture, vars.get("TARGETVARIANT")))
+    }
+
+    /// The prefix of the next step's name.
+    pub fn next_title(&mut self) -> String {
+        let built_for = self.built_for();
+        self.title.next(&self.state.platform, built_for.as_ref())
+    }
+
+    /// Names a step's node and marks it.
+    pub fn name(&mut self, at: Output, name: &str, attrs: &Attrs) {
+        self.session.host.annotate(at, name, &[self.span], attrs);
+        if self.ignore_cache {
+            self.session.host.ignore_cache(at);
+        }
+    }
+
+    /// The files of a place. Fails for an empty one, which nothing can be taken from.
+    pub fn place(&mut self, place: Place, name: &Text) -> Result<Option<Output>, Failure> {
+        match place {
+            Place::Scratch => Ok(None),
+            Place::Stage(stage) => {
+                let state = self.states[stage].as_ref();
+                Ok(state.expect("what is copied from stands above and is needed").root)
+            }
+            Place::Context(context) => self.session.context_root(context).map(Some),
+            Place::Image(number) => {
+                let (request, info) = self.session.images.info(number);
+                let request =
+                    super::host::ImageRequest { reference: info.reference.clone(), ..request.clone() };
+                let root = self
+                    .session
+                    .host
+                    .image(&request)
+                    .map_err(|failure| failure.at("unresolved-image", name.span()))?;
+                let title = format!("FROM {}", request.reference);
+                self.session.host.annotate(root, &title, &[name.span()], &Attrs::new());
+                Ok(Some(root))
+            }
+        }
+    }
+
+    /// The time that what is made carries, as an option of file actions.
+    pub fn timestamp(&self) -> Option<(String, String)> {
+        let epoch = self.session.request.epoch?;
+        Some(("timestamp".to_owned(), epoch.to_string()))
+    }
+
+    /// `WORKDIR` makes the directory, owned by the user in force.
+    fn workdir(&mut self, instruction: &Instruction, path: &Text) -> Result<(), Failure> {
+        let path = self.word(path)?;
+        let path = crate::paths::join(self.state.image.working_dir(), &path);
+        self.state.image.set_working_dir(&path);
+        let makes = path != "/";
+        if makes {
+            let name = self.shown(instruction, &[]);
+            let name = self.next_title() + &name;
+            let mut opts = vec![
+                ("parents".to_owned(), "true".to_owned()),
+                ("mode".to_owned(), "0755".to_owned()),
+            ];
+            let user = self.state.image.user();
+            if !user.is_empty() {
+                opts.push(("chown".to_owned(), user.to_owned()));
+            }
+            opts.extend(self.timestamp());
+            let action = FileAction::Mkdir { path: path.clone(), opts };
+            let op = FileOp {
+                base: self.state.root,
+                names_from: None,
+                actions: vec![(self.span, action)],
+            };
+            let root = self.session.host.file(&op)?;
+            self.name(root, &name, &Attrs::new());
+            self.state.root = Some(root);
+        }
+        self.state.image.add_history(&format!("WORKDIR {path}"), makes);
+        Ok(())
+    }
+}

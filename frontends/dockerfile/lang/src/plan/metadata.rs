@@ -1,0 +1,271 @@
+//! Instructions that change the image's config and make no layer.
+//!
+//! All words of an instruction are expanded before any of them takes effect: `ENV a=1 b=$a` gives
+//! `b` the value that `a` had before.
+
+use crate::ast::{Command, Declaration, Healthcheck, Kind, Pair, Timing};
+use crate::gostyle;
+use crate::image::healthcheck_history;
+use crate::suggest::did_you_mean;
+use crate::text::shown;
+use crate::{Diagnostic, Failure, Text};
+
+use super::expand_word;
+use super::lower::Lowering;
+
+/// Arguments that the builder reads and no step sees.
+const UNSEEN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// Signals of Linux by name, without `SIG`.
+const SIGNALS: [&str; 36] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+    "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+    "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+];
+
+fn strings(words: &[Text]) -> Vec<String> {
+    words.iter().map(|word| word.as_str().to_owned()).collect()
+}
+
+impl Lowering<'_, '_> {
+    pub(super) fn metadata(&mut self, kind: &Kind) -> Result<(), Failure> {
+        let created_by = match kind {
+            Kind::Env(pairs) => {
+                let pairs = self.pairs(pairs)?;
+                let mut history = String::from("ENV");
+                for (name, value) in &pairs {
+                    self.state.image.set_env(name, value);
+                    self.state.vars.set(name, value);
+                    history.push_str(&format!(" {name}={value}"));
+                }
+                history
+            }
+            Kind::Label(pairs) => {
+                let pairs = self.pairs(pairs)?;
+                let mut history = String::from("LABEL");
+                for (name, value) in &pairs {
+                    self.state.image.set_label(name, value);
+                    history.push_str(&format!(" {name}={value}"));
+                }
+                history
+            }
+            Kind::Arg(declarations) => self.declare(declarations)?,
+            Kind::Cmd(command) => {
+                let words = self.command(command);
+                self.state.image.set_cmd(&words);
+                self.cmd_set = true;
+                format!("CMD {}", gostyle::quoted_list(&words))
+            }
+            Kind::Entrypoint(command) => {
+                let words = self.command(command);
+                self.state.image.set_entrypoint(&words);
+                if !self.cmd_set {
+                    // A command of the base was meant for the base's entry point.
+                    self.state.image.clear_cmd();
+                }
+                format!("ENTRYPOINT {}", gostyle::quoted_list(&words))
+            }
+            Kind::Expose(words) => self.expose(words)?,
+            Kind::Healthcheck(check) => self.healthcheck(check),
+            Kind::Maintainer(author) => {
+                self.state.image.set_author(author);
+                format!("MAINTAINER {author}")
+            }
+            Kind::Onbuild(trigger) => {
+                self.state.image.add_trigger(&trigger.expression);
+                // A stored instruction is part of the config, but has never been part of history.
+                return Ok(());
+            }
+            Kind::Shell(words) => {
+                let words = strings(words);
+                self.state.image.set_shell(&words);
+                format!("SHELL {}", gostyle::plain_list(&words))
+            }
+            Kind::Stopsignal(signal) => {
+                let value = self.word(signal)?;
+                check_signal(&value, signal)?;
+                self.state.image.set_stop_signal(&value);
+                format!("STOPSIGNAL {value}")
+            }
+            Kind::User(user) => {
+                let user = self.word(user)?;
+                self.state.image.set_user(&user);
+                format!("USER {user}")
+            }
+            Kind::Volume(paths) => {
+                let mut volumes = Vec::with_capacity(paths.len());
+                for path in paths {
+                    let volume = self.word(path)?;
+                    if volume.is_empty() {
+                        let message = "the path of a VOLUME cannot be empty";
+                        let empty = Diagnostic::error("missing-argument", path.span(), message);
+                        return Err(empty.into());
+                    }
+                    volumes.push(volume);
+                }
+                for volume in &volumes {
+                    self.state.image.add_volume(volume);
+                }
+                format!("VOLUME {}", gostyle::plain_list(&volumes))
+            }
+            Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_) => {
+                unreachable!("these make layers and are lowered elsewhere")
+            }
+        };
+        self.state.image.add_history(&created_by, false);
+        Ok(())
+    }
+
+    fn pairs(&self, pairs: &[Pair]) -> Result<Vec<(String, String)>, Failure> {
+        pairs.iter().map(|pair| Ok((self.word(&pair.name)?, self.word(&pair.value)?))).collect()
+    }
+
+    /// A command as the words of a process: the shell form behind the stage's shell.
+    pub(super) fn command(&self, command: &Command) -> Vec<String> {
+        match command {
+            Command::Exec(words) => strings(words),
+            Command::Shell(text) => {
+                let mut words = self.state.image.shell();
+                words.push(text.as_str().to_owned());
+                words
+            }
+        }
+    }
+
+    /// The caller's value wins over the default, and a name without either takes the global value.
+    fn declare(&mut self, declarations: &[Declaration]) -> Result<String, Failure> {
+        let mut history = String::from("ARG");
+        for declaration in declarations {
+            let name = &declaration.name;
+            let given = self.session.request.build_args.get(name.as_str()).cloned();
+            let value = match (given, &declaration.default) {
+                (Some(given), _) => Some(given),
+                (None, Some(default)) => Some(self.word(default)?),
+                (None, None) => self.graph.globals.get(name).map(str::to_owned),
+            };
+            history.push_str(&format!(" {name}"));
+            if let Some(value) = &value {
+                history.push_str(&format!("={value}"));
+                if !UNSEEN.contains(&name.as_str()) {
+                    self.state.vars.set(name, value);
+                }
+            }
+            self.state.arguments.set(name, value.as_deref().unwrap_or_default());
+        }
+        Ok(history)
+    }
+
+    fn expose(&mut self, words: &[Text]) -> Result<String, Failure> {
+        let mut ports = Vec::new();
+        let mut sorted: Vec<&Text> = words.iter().collect();
+        sorted.sort_by_key(|word| word.as_str());
+        for word in sorted {
+            let expansion = expand_word(word, self.escape, &self.state.vars)?;
+            for port in expansion.words {
+                ports.extend(expand_ports(&port).map_err(|(message, help)| {
+                    Diagnostic::error("invalid-port", word.span(), message).help(help)
+                })?);
+            }
+        }
+        for port in &ports {
+            self.state.image.expose(port);
+        }
+        Ok(format!("EXPOSE {}", gostyle::plain_list(&ports)))
+    }
+
+    fn healthcheck(&mut self, check: &Healthcheck) -> String {
+        let (test, timing) = match check {
+            Healthcheck::None => (vec!["NONE".to_owned()], Timing::default()),
+            Healthcheck::Check { command, timing } => {
+                let test = match command {
+                    Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.as_str().to_owned()],
+                    Command::Exec(words) => {
+                        std::iter::once("CMD".to_owned()).chain(strings(words)).collect()
+                    }
+                };
+                (test, *timing)
+            }
+        };
+        self.state.image.set_healthcheck(&test, &timing);
+        healthcheck_history(&test, &timing)
+    }
+}
+
+fn check_signal(value: &str, at: &Text) -> Result<(), Failure> {
+    let name = value.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let real_time = |prefix: &str| {
+        name.strip_prefix(prefix).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n <= 15))
+    };
+    let known = value.parse::<u8>().is_ok_and(|number| number > 0)
+        || SIGNALS.contains(&name)
+        || real_time("RTMIN+")
+        || real_time("RTMAX-");
+    if known {
+        return Ok(());
+    }
+    let close = did_you_mean(name, SIGNALS).map(|text| text.replacen('`', "`SIG", 1));
+    Err(Diagnostic::error(
+        "invalid-signal",
+        at.span(),
+        format!("{} is not a signal", shown(value)),
+    )
+    .help("write a name such as `SIGTERM`, or a number")
+    .maybe_help(close)
+    .into())
+}
+
+/// `80`, `80/udp`, `8000-8010/tcp`; a host's part before the last `:` means nothing in an image.
+fn expand_ports(text: &str) -> Result<Vec<String>, (String, &'static str)> {
+    const FORM: &str = "write a port, a range or both with a protocol: `80`, `53/udp`, `8000-8010`";
+    let port = text.rsplit(':').next().unwrap_or(text);
+    let (range, protocol) = port.split_once('/').unwrap_or((port, ""));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "" => "tcp",
+        "tcp" => "tcp",
+        "udp" => "udp",
+        "sctp" => "sctp",
+        _ => {
+            let message = format!("{} is not a protocol of ports", shown(protocol));
+            return Err((message, "it is one of `tcp`, `udp`, `sctp`"));
+        }
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    match (first.parse::<u16>(), last.parse::<u16>()) {
+        (Ok(first), Ok(last)) if first <= last => {
+            Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+        }
+        _ => Err((format!("{} is not a port", shown(text)), FORM)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports() {
+        for (text, expect) in [
+            ("80", "80/tcp"),
+            ("53/UDP", "53/udp"),
+            ("8000-8002/sctp", "8000/sctp 8001/sctp 8002/sctp"),
+            ("127.0.0.1:8080:80", "80/tcp"),
+        ] {
+            assert_eq!(expand_ports(text).expect(text).join(" "), expect);
+        }
+        for bad in ["", "/tcp", "x", "80/icmp", "70000", "9-8", "1-2-3", "-1"] {
+            assert!(expand_ports(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        let word = Text::decode(0, 0, b"x");
+        for good in ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-1"] {
+            assert!(check_signal(good, &word).is_ok(), "{good}");
+        }
+        for bad in ["SIGTREM", "0", "-1", "SIGRTMIN+99", ""] {
+            assert!(check_signal(bad, &word).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! From a parsed file to a build graph.
+//!
+//! 1. read the file and the caller's wishes, parse;
+//! 2. for each target platform find the stages that the target needs, and what they start from
+//!    (`stages`); unneeded stages are not looked at;
+//! 3. resolve the images of all platforms in one batch; stored ONBUILD triggers may ask for more;
+//! 4. lower the stages in the order of the file (`lower`, `run`, `transfer`, `metadata`).
+//!
+//! Everything is deterministic: the same answers of the host give the same calls in the same order.
+
+mod contexts;
+pub mod host;
+mod lower;
+mod metadata;
+mod remote;
+mod request;
+mod run;
+mod stages;
+mod transfer;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ast::{Dockerfile, Kind};
+use crate::expand::{self, Expansion, Lookup};
+use crate::suggest::did_you_mean;
+use crate::text::shown;
+use crate::{Diagnostic, Failure, Span, Text};
+
+use contexts::Contexts;
+use host::{Host, ImageInfo, ImageRequest};
+use request::{PROXY_VARIABLES, Request};
+use stages::Graph;
+
+/// Builds what the host asks for.
+pub fn build(host: &mut dyn Host) -> Result<(), Failure> {
+    let definition = host.definition()?;
+    let source = host.add_source(&definition.name, "dockerfile", &definition.data);
+    let parsed = crate::parse(source, &definition.data);
+    if parsed.failed() {
+        return Err(Failure::of(parsed.problems));
+    }
+    for problem in parsed.problems {
+        host.report(problem);
+    }
+    let request = Request::read(host)?;
+    let path = definition.attrs.iter().find(|(name, _)| name == "path");
+    let mut session = Session {
+        file: &parsed.file,
+        source,
+        contexts: Contexts::new(host, path.map(|(_, path)| path.clone())),
+        images: Images::default(),
+        request,
+        host,
+    };
+    session.note_unused_arguments();
+    let mut graphs = Vec::new();
+    for platform in session.request.target_platforms.clone() {
+        graphs.push(Graph::new(&mut session, platform)?);
+    }
+    loop {
+        session.resolve_images()?;
+        let mut grown = false;
+        for graph in &mut graphs {
+            grown |= graph.add_triggers(&mut session)?;
+        }
+        if !grown {
+            break;
+        }
+    }
+    for graph in &graphs {
+        lower::lower(&mut session, graph)?;
+    }
+    Ok(())
+}
+
+/// What all platforms of a build share.
+struct Session<'a> {
+    host: &'a mut dyn Host,
+    file: &'a Dockerfile,
+    source: u32,
+    request: Request,
+    contexts: Contexts,
+    images: Images,
+}
+
+/// The images that stages start from or copy from.
+#[derive(Default)]
+struct Images {
+    index: BTreeMap<ImageRequest, usize>,
+    entries: Vec<ImageEntry>,
+}
+
+struct ImageEntry {
+    request: ImageRequest,
+    /// Where it is asked for.
+    span: Span,
+    info: Option<ImageInfo>,
+}
+
+impl Images {
+    /// The number of an image, which is resolved with the next batch.
+    fn add(&mut self, request: ImageRequest, span: Span) -> usize {
+        *self.index.entry(request).or_insert_with_key(|request| {
+            self.entries.push(ImageEntry { request: request.clone(), span, info: None });
+            self.entries.len() - 1
+        })
+    }
+
+    fn info(&self, image: usize) -> (&ImageRequest, &ImageInfo) {
+        let entry = &self.entries[image];
+        let info = entry.info.as_ref().expect("images are resolved before stages are lowered");
+        (&entry.request, info)
+    }
+}
+
+impl Session<'_> {
+    /// Resolves, in one batch, all images that are not resolved yet.
+    fn resolve_images(&mut self) -> Result<(), Failure> {
+        let open: Vec<usize> = (0..self.images.entries.len())
+            .filter(|image| self.images.entries[*image].info.is_none())
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let requests: Vec<ImageRequest> =
+            open.iter().map(|image| self.images.entries[*image].request.clone()).collect();
+        let answers = self.host.resolve_images(&requests);
+        if answers.len() != requests.len() {
+            return Err(Failure::new("internal", "the host did not answer for every image"));
+        }
+        let mut failed: Option<Failure> = None;
+        for (image, answer) in open.into_iter().zip(answers) {
+            let entry = &mut self.images.entries[image];
+            match answer {
+                Ok(info) => entry.info = Some(info),
+                Err(failure) => {
+                    let stages =
+                        self.file.stages.iter().filter_map(|stage| stage.name.as_deref());
+                    let reference = &entry.request.reference;
+                    let name = reference.split([':', '@']).next().unwrap_or(reference);
+                    let close = did_you_mean(name, stages);
+                    let mut failure = failure.at("unresolved-image", entry.span);
+                    if let (Some(close), Some(first)) = (close, failure.diagnostics.first_mut()) {
+                        first.help = Some(format!("there is a stage of a similar name; {close}"));
+                    }
+                    match &mut failed {
+                        None => failed = Some(failure),
+                        Some(first) => first.diagnostics.append(&mut failure.diagnostics),
+                    }
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// A build argument that nothing declares has no effect; say so, as it is often misspelt.
+    fn note_unused_arguments(&mut self) {
+        let mut declared: BTreeSet<&str> = BTreeSet::new();
+        let stages = self.file.stages.iter().flat_map(|stage| &stage.instructions);
+        for instruction in self.file.globals.iter().chain(stages) {
+            if let Kind::Arg(declarations) = &instruction.kind {
+                declared.extend(declarations.iter().map(|declaration| declaration.name.as_str()));
+            }
+        }
+        // What triggers of a base declare is not known yet.
+        let triggers = self.file.stages.iter().any(|stage| {
+            stage.instructions.iter().any(|instruction| matches!(instruction.kind, Kind::Onbuild(_)))
+        });
+        let silent = |name: &str| {
+            PROXY_VARIABLES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
+                || name.starts_with("BUILDKIT_")
+                || name.starts_with("TARGET")
+                || name.starts_with("BUILD")
+                || name == "SOURCE_DATE_EPOCH"
+        };
+        for name in self.request.build_args.keys() {
+            if triggers || silent(name) || declared.contains(name.as_str()) {
+                continue;
+            }
+            let at = Span { source: self.source, start: 0, end: 0 };
+            let mut note = Diagnostic::note(
+                "unused-build-arg",
+                at,
+                format!("the build argument {} is not declared by any ARG", shown(name)),
+            )
+            .maybe_help(did_you_mean(name, declared.iter().copied()));
+            // It is about the command line, not about a place in the file.
+            note.labels.clear();
+            self.host.report(note);
+        }
+    }
+}
+
+/// Expands a word of an instruction.
+fn expand_word(word: &Text, escape: char, vars: &dyn Lookup) -> Result<Expansion, Diagnostic> {
+    expand::expand(word, expand::Options::word(escape), vars).map_err(|error| {
+        Diagnostic::error("invalid-expansion", word.span_of(error.at), error.message)
+            .maybe_help(error.help)
+    })
+}

@@ -1,0 +1,181 @@
+//! What the caller asked for, read once.
+
+use std::collections::BTreeMap;
+
+use super::host::Host;
+use crate::directives::parse_bool;
+use crate::platform::Platform;
+use crate::{Failure, units};
+
+/// Variables that every step may see without declaring them, and that are in no key and no history.
+pub(crate) const PROXY_VARIABLES: [&str; 5] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// Which stages are built anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoCache {
+    Nothing,
+    Everything,
+    Stages(Vec<String>),
+}
+
+/// The caller's wishes.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: Vec<(String, String)>,
+    pub no_cache: NoCache,
+    pub build_platform: Platform,
+    pub target_platforms: Vec<Platform>,
+    /// The caller named the platforms, so the image is of these whatever the base says.
+    pub explicit_platform: bool,
+    /// Node names carry the platform.
+    pub several_platforms: bool,
+    /// When tags are resolved anew: attribute `resolve` of images.
+    pub resolve: Option<String>,
+    pub network: String,
+    pub hostname: String,
+    pub add_hosts: Vec<(String, String)>,
+    pub ulimits: Vec<(String, i64, i64)>,
+    pub shm_size: Option<String>,
+    /// Put before the ids of cache mounts.
+    pub cache_namespace: String,
+    pub keep_git_dir: bool,
+    pub epoch: Option<u64>,
+}
+
+impl Request {
+    pub fn read(host: &mut dyn Host) -> Result<Request, Failure> {
+        let strip = |prefix: &str, pairs: Vec<(String, String)>| -> Vec<(String, String)> {
+            let strip = |(name, value): (String, String)| {
+                name.strip_prefix(prefix).map(|name| (name.to_owned(), value))
+            };
+            pairs.into_iter().filter_map(strip).collect()
+        };
+        let build_args: BTreeMap<String, String> =
+            strip("build-arg:", host.opts("build-arg:")).into_iter().collect();
+        let labels = strip("label:", host.opts("label:"));
+        let list = |text: &str| -> Vec<String> {
+            text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+        };
+        let no_cache = match host.opt("no-cache") {
+            None => NoCache::Nothing,
+            Some(stages) if list(&stages).is_empty() => NoCache::Everything,
+            Some(stages) => NoCache::Stages(list(&stages)),
+        };
+        let target_platforms = host.target_platforms();
+        let build_platform = host.build_platform();
+        let target_platforms =
+            if target_platforms.is_empty() { vec![build_platform.clone()] } else { target_platforms };
+        let on = |name: &str| build_args.get(name).and_then(|value| parse_bool(value));
+        let several_platforms =
+            on("BUILDKIT_MULTI_PLATFORM").unwrap_or(false) || target_platforms.len() > 1;
+        let hostname = host
+            .opt("hostname")
+            .or_else(|| build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "buildkitsandbox".to_owned());
+        let network = match host.opt("force-network-mode").as_deref() {
+            None | Some("" | "default" | "sandbox") => "sandbox".to_owned(),
+            Some(mode @ ("none" | "host")) => mode.to_owned(),
+            Some(other) => {
+                return Err(Failure::new(
+                    "invalid",
+                    format!("the option force-network-mode cannot be {other:?}"),
+                ));
+            }
+        };
+        let epoch = match build_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) {
+            None => host.epoch(),
+            // A word such as `context` asks the host to find the time.
+            Some(value) => value.parse().ok().or_else(|| host.epoch()),
+        };
+        Ok(Request {
+            target: host.opt("target").filter(|target| !target.is_empty()),
+            labels,
+            no_cache,
+            explicit_platform: host.opt("platform").is_some_and(|platform| !platform.is_empty()),
+            several_platforms,
+            resolve: host.opt("image-resolve-mode").filter(|mode| !mode.is_empty() && mode != "default"),
+            network,
+            hostname,
+            add_hosts: hosts(&host.opt("add-hosts").unwrap_or_default())?,
+            ulimits: ulimits(&host.opt("ulimit").unwrap_or_default())?,
+            shm_size: match host.opt("shm-size").filter(|size| !size.is_empty()) {
+                None => None,
+                Some(size) => Some(units::bytes(&size).map(|bytes| bytes.to_string()).ok_or_else(
+                    || {
+                        let message = format!("the option shm-size cannot be {size:?}");
+                        Failure::new("invalid", message)
+                    },
+                )?)
+                .filter(|size| size != "0"),
+            },
+            cache_namespace: build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default(),
+            keep_git_dir: on("BUILDKIT_CONTEXT_KEEP_GIT_DIR").unwrap_or(false),
+            build_platform,
+            target_platforms,
+            epoch,
+            build_args,
+        })
+    }
+
+    /// Whether the nodes of a stage run even if their results are known.
+    pub fn ignores_cache(&self, stage: Option<&str>) -> bool {
+        match &self.no_cache {
+            NoCache::Nothing => false,
+            NoCache::Everything => true,
+            NoCache::Stages(names) => {
+                stage.is_some_and(|stage| names.iter().any(|name| name.eq_ignore_ascii_case(stage)))
+            }
+        }
+    }
+
+    /// The proxy settings among the build arguments, in both spellings, as programs differ in
+    /// which they read.
+    pub fn proxy_env(&self) -> Vec<(String, String)> {
+        let mut env = Vec::new();
+        for name in PROXY_VARIABLES {
+            let given = self.build_args.iter().find(|(given, _)| given.eq_ignore_ascii_case(name));
+            if let Some((_, value)) = given {
+                env.push((name.to_owned(), value.clone()));
+                env.push((name.to_ascii_lowercase(), value.clone()));
+            }
+        }
+        env
+    }
+}
+
+/// `name=address,…`.
+fn hosts(text: &str) -> Result<Vec<(String, String)>, Failure> {
+    let parts = text.split(',').filter(|part| !part.is_empty());
+    parts
+        .map(|part| match part.split_once('=') {
+            Some((name, address)) if !name.is_empty() && !address.is_empty() => {
+                Ok((name.to_owned(), address.to_owned()))
+            }
+            _ => Err(Failure::new(
+                "invalid",
+                format!("the option add-hosts holds {part:?}, which is no name=address"),
+            )),
+        })
+        .collect()
+}
+
+/// `name=soft[:hard],…`.
+fn ulimits(text: &str) -> Result<Vec<(String, i64, i64)>, Failure> {
+    let parts = text.split(',').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let limit = part.split_once('=').and_then(|(name, limits)| {
+                let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+                Some((name.to_owned(), soft.parse().ok()?, hard.parse().ok()?))
+            });
+            limit.ok_or_else(|| {
+                let message = format!("the option ulimit holds {part:?}, which is no name=soft:hard");
+                Failure::new("invalid", message)
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,410 @@
+//! Which stages a target needs and what they are made of.
+//!
+//! A stage may refer only to stages above it, so one pass from the target upwards finds everything,
+//! and there are no circles.
+
+use std::collections::BTreeMap;
+
+use super::host::ImageRequest;
+use super::{Session, expand_word};
+use crate::ast::{Instruction, Kind, Stage};
+use crate::image::Image;
+use crate::parse;
+use crate::platform::Platform;
+use crate::suggest::did_you_mean;
+use crate::text::shown;
+use crate::vars::Vars;
+use crate::{Diagnostic, Failure, Span, Text};
+
+/// Where files come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere: an empty tree.
+    Scratch,
+    /// A stage above.
+    Stage(usize),
+    /// An image, by its number in the session.
+    Image(usize),
+    /// A named context, by its number in the session.
+    Context(usize),
+}
+
+/// A stage that is needed.
+pub(super) struct StagePlan {
+    /// What it starts from.
+    pub base: Place,
+    /// A named context takes the place of the whole stage.
+    pub replaced: bool,
+    /// What `--from` and `from=` name.
+    pub places: BTreeMap<String, Place>,
+    /// Instructions that the base stored for this build.
+    pub triggers: Vec<Instruction>,
+    triggers_known: bool,
+}
+
+/// The needed part of a file for one target platform.
+pub(super) struct Graph {
+    pub platform: Platform,
+    /// Variables that `FROM` sees.
+    pub globals: Vars,
+    pub target: usize,
+    /// By the stage's number; none if it is not needed.
+    pub stages: Vec<Option<StagePlan>>,
+    needed: Vec<bool>,
+}
+
+impl Graph {
+    /// Finds the stages that the target needs.
+    pub fn new(session: &mut Session<'_>, platform: Platform) -> Result<Graph, Failure> {
+        let target = find_target(session)?;
+        let globals = globals(session, &platform, target)?;
+        let count = session.file.stages.len();
+        let mut graph = Graph {
+            platform,
+            globals,
+            target,
+            stages: std::iter::repeat_with(|| None).take(count).collect(),
+            needed: vec![false; count],
+        };
+        graph.needed[target] = true;
+        graph.plan_needed(session)?;
+        Ok(graph)
+    }
+
+    fn plan_needed(&mut self, session: &mut Session<'_>) -> Result<(), Failure> {
+        for index in (0..=self.target).rev() {
+            if self.needed[index] && self.stages[index].is_none() {
+                self.stages[index] = Some(self.plan(session, index)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, session: &mut Session<'_>, index: usize) -> Result<StagePlan, Failure> {
+        let file = session.file;
+        let stage = &file.stages[index];
+        let platform = self.stage_platform(session, stage)?;
+        let mut plan = StagePlan {
+            base: Place::Scratch,
+            replaced: false,
+            places: BTreeMap::new(),
+            triggers: Vec::new(),
+            triggers_known: false,
+        };
+        if let Some(name) = stage.folded_name()
+            && let Some(place) = session.named_context(&name, &platform, stage.span)?
+        {
+            plan.base = place;
+            plan.replaced = true;
+            plan.triggers_known = true;
+            return Ok(plan);
+        }
+        plan.base = self.base(session, index, &platform)?;
+        if let Place::Stage(base) = plan.base {
+            self.needed[base] = true;
+            plan.triggers_known = true;
+            for instruction in &file.stages[base].instructions {
+                if let Kind::Onbuild(trigger) = &instruction.kind {
+                    plan.triggers.push((*trigger.instruction).clone());
+                }
+            }
+        } else if plan.base == Place::Scratch {
+            plan.triggers_known = true;
+        }
+        for instruction in plan.triggers.iter().chain(&stage.instructions) {
+            self.add_places(session, index, &mut plan.places, instruction)?;
+        }
+        Ok(plan)
+    }
+
+    /// The platform of a stage that starts from an image or context.
+    fn stage_platform(&self, session: &Session<'_>, stage: &Stage) -> Result<Platform, Failure> {
+        let Some(text) = &stage.platform else { return Ok(self.platform.clone()) };
+        let expansion = expand_word(text, session.file.directives.escape, &self.globals)?;
+        if expansion.text.is_empty() {
+            return Err(Diagnostic::error(
+                "invalid-platform",
+                text.span(),
+                format!("the platform {} is empty", shown(text)),
+            )
+            .help(unset_help(&expansion.unset, &self.globals))
+            .into());
+        }
+        Platform::parse(&expansion.text, &session.request.build_platform).ok_or_else(|| {
+            let message = format!("{} is not a platform", shown(&expansion.text));
+            Diagnostic::error("invalid-platform", text.span(), message)
+                .help("write os/architecture or os/architecture/variant, e.g. `linux/arm64`")
+                .into()
+        })
+    }
+
+    fn base(
+        &self,
+        session: &mut Session<'_>,
+        index: usize,
+        platform: &Platform,
+    ) -> Result<Place, Failure> {
+        let file = session.file;
+        let stage = &file.stages[index];
+        let expansion = expand_word(&stage.base, file.directives.escape, &self.globals)?;
+        let name = expansion.text;
+        if name.is_empty() {
+            return Err(Diagnostic::error(
+                "empty-base",
+                stage.base.span(),
+                format!("the image {} of FROM is empty", shown(&stage.base)),
+            )
+            .help(unset_help(&expansion.unset, &self.globals))
+            .into());
+        }
+        if let Some(base) = earlier(&file.stages[..index], &name) {
+            return Ok(Place::Stage(base));
+        }
+        if name == "scratch" {
+            return Ok(Place::Scratch);
+        }
+        if let Some(place) = session.named_context(&name, platform, stage.base.span())? {
+            return Ok(place);
+        }
+        let attrs = session.image_attrs(None);
+        let request = ImageRequest { reference: name, platform: platform.clone(), attrs };
+        Ok(Place::Image(session.images.add(request, stage.base.span())))
+    }
+
+    /// Finds what an instruction copies or mounts from.
+    fn add_places(
+        &mut self,
+        session: &mut Session<'_>,
+        index: usize,
+        places: &mut BTreeMap<String, Place>,
+        instruction: &Instruction,
+    ) -> Result<(), Failure> {
+        let names: Vec<&Text> = match &instruction.kind {
+            Kind::Copy(transfer) => transfer.from.iter().collect(),
+            Kind::Run(run) => run.mounts.iter().filter_map(|mount| mount.from()).collect(),
+            _ => return Ok(()),
+        };
+        for name in names.into_iter().filter(|name| !name.is_empty()) {
+            if places.contains_key(name.as_str()) {
+                continue;
+            }
+            let place = self.place(session, index, name)?;
+            if let Place::Stage(stage) = place {
+                self.needed[stage] = true;
+            }
+            places.insert(name.as_str().to_owned(), place);
+        }
+        Ok(())
+    }
+
+    fn place(
+        &self,
+        session: &mut Session<'_>,
+        index: usize,
+        name: &Text,
+    ) -> Result<Place, Failure> {
+        let file = session.file;
+        let above = &file.stages[..index];
+        if let Ok(number) = name.parse::<usize>() {
+            if number < index {
+                return Ok(Place::Stage(number));
+            }
+            let help = match index {
+                0 => "this is the first stage, so there is none to copy from".to_owned(),
+                1 => "only stage 0 stands above this one".to_owned(),
+                _ => format!("stages 0 to {} stand above this one", index - 1),
+            };
+            return Err(Diagnostic::error(
+                "unknown-stage",
+                name.span(),
+                format!("there is no stage {number} above this one"),
+            )
+            .help(help)
+            .into());
+        }
+        if let Some(stage) = earlier(above, name) {
+            return Ok(Place::Stage(stage));
+        }
+        if let Some(at) = earlier(&file.stages, name) {
+            let later = &file.stages[at];
+            let message = if at == index {
+                format!("the stage {} cannot copy from itself", shown(name))
+            } else {
+                format!("the stage {} stands below this one", shown(name))
+            };
+            return Err(Diagnostic::error("unknown-stage", name.span(), message)
+                .related(later.span, "this stage")
+                .help("move the stage that is copied from above the one that copies")
+                .into());
+        }
+        if name.as_str() == "scratch" {
+            return Ok(Place::Scratch);
+        }
+        let platform = self.platform.clone();
+        if let Some(place) = session.named_context(name, &platform, name.span())? {
+            return Ok(place);
+        }
+        let attrs = session.image_attrs(None);
+        let request = ImageRequest { reference: name.as_str().to_owned(), platform, attrs };
+        Ok(Place::Image(session.images.add(request, name.span())))
+    }
+
+    /// Reads the triggers that resolved base images hold. True if they need more stages or images.
+    pub fn add_triggers(&mut self, session: &mut Session<'_>) -> Result<bool, Failure> {
+        let before = session.images.entries.len();
+        let mut grown = false;
+        for index in (0..self.stages.len()).rev() {
+            let Some(plan) = &mut self.stages[index] else { continue };
+            if std::mem::replace(&mut plan.triggers_known, true) {
+                continue;
+            }
+            let base = plan.base;
+            let span = session.file.stages[index].span;
+            let triggers = match base {
+                Place::Image(image) => {
+                    let (request, info) = session.images.info(image);
+                    let name = request.reference.clone();
+                    stored_triggers(session, &name, &info.config.clone(), span)?
+                }
+                Place::Context(context) => match session.contexts.config(context) {
+                    Some((name, config)) => stored_triggers(session, &name, &config, span)?,
+                    None => Vec::new(),
+                },
+                Place::Scratch | Place::Stage(_) => Vec::new(),
+            };
+            let mut places = std::mem::take(&mut plan.places);
+            for trigger in &triggers {
+                self.add_places(session, index, &mut places, trigger)?;
+            }
+            if let Some(plan) = &mut self.stages[index] {
+                plan.places = places;
+                plan.triggers = triggers;
+            }
+        }
+        for index in 0..self.stages.len() {
+            grown |= self.needed[index] && self.stages[index].is_none();
+        }
+        self.plan_needed(session)?;
+        Ok(grown || session.images.entries.len() > before)
+    }
+}
+
+/// The last stage of a name, compared without regard to case.
+fn earlier(stages: &[Stage], name: &str) -> Option<usize> {
+    let folded = name.to_lowercase();
+    stages.iter().rposition(|stage| stage.folded_name().is_some_and(|known| known == folded))
+}
+
+fn stored_triggers(
+    session: &mut Session<'_>,
+    name: &str,
+    config: &str,
+    from: Span,
+) -> Result<Vec<Instruction>, Failure> {
+    let mut image = Image::parse(config).map_err(|why| bad_config(name, &why, from))?;
+    let mut instructions = Vec::new();
+    for text in image.take_triggers() {
+        let title = format!("ONBUILD trigger of {name}");
+        let source = session.host.add_source(&title, "dockerfile", text.as_bytes());
+        let whole = Text::decode(source, 0, text.as_bytes()).span();
+        session.host.map_source(whole, from);
+        instructions.push(parse::parse_trigger(source, &text).map_err(Failure::of)?);
+    }
+    Ok(instructions)
+}
+
+/// A base whose config cannot be used.
+pub(super) fn bad_config(name: &str, why: &str, from: Span) -> Failure {
+    let message = format!("the image {} cannot be used: {why}", shown(name));
+    Failure::from(Diagnostic::error("invalid-image-config", from, message))
+}
+
+fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
+    let stages = &session.file.stages;
+    let last = stages.len() - 1;
+    let Some(target) = &session.request.target else { return Ok(last) };
+    let found = earlier(stages, target)
+        .or_else(|| target.parse().ok().filter(|number| *number < stages.len()));
+    found.ok_or_else(|| {
+        let names: Vec<&str> = stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+        let help = did_you_mean(target, names.iter().copied()).unwrap_or_else(|| {
+            if names.is_empty() {
+                "no stage of this file has a name; write `FROM image AS name`".to_owned()
+            } else {
+                format!("the stages are {}", names.join(", "))
+            }
+        });
+        let at = Span { source: session.source, start: 0, end: 0 };
+        let message = format!("there is no stage {}", shown(target));
+        let mut diagnostic = Diagnostic::error("unknown-target", at, message).help(help);
+        // It is about the command line, not about a place in the file.
+        diagnostic.labels.clear();
+        Failure { kind: "not-found".to_owned(), ..Failure::from(diagnostic) }
+    })
+}
+
+/// Variables that are there before the file declares any (Dockerfile reference, "Automatic platform
+/// ARGs in the global scope"), then those that the file declares before its first stage.
+fn globals(
+    session: &mut Session<'_>,
+    platform: &Platform,
+    target: usize,
+) -> Result<Vars, Failure> {
+    let file = session.file;
+    let arguments = &session.request.build_args;
+    let stage = session
+        .request
+        .target
+        .clone()
+        .or_else(|| file.stages[target].folded_name())
+        .unwrap_or_else(|| "default".to_owned());
+    let mut vars = Vars::default();
+    for (prefix, platform) in [("BUILD", &session.request.build_platform), ("TARGET", platform)] {
+        for (name, value) in [
+            ("PLATFORM", platform.to_string().as_str()),
+            ("OS", &platform.os),
+            ("OSVERSION", platform.os_version.as_deref().unwrap_or_default()),
+            ("ARCH", &platform.architecture),
+            ("VARIANT", platform.variant.as_deref().unwrap_or_default()),
+        ] {
+            vars.set(&format!("{prefix}{name}"), value);
+        }
+    }
+    vars.set("TARGETSTAGE", &stage);
+    let names: Vec<String> = vars.pairs().iter().map(|(name, _)| name.clone()).collect();
+    for name in names {
+        if let Some(value) = arguments.get(&name) {
+            vars.set(&name, value);
+        }
+    }
+    for instruction in &file.globals {
+        let Kind::Arg(declarations) = &instruction.kind else { continue };
+        for declaration in declarations {
+            let value = match (arguments.get(declaration.name.as_str()), &declaration.default) {
+                (Some(given), _) => given.clone(),
+                (None, Some(default)) => {
+                    expand_word(default, file.directives.escape, &vars)?.text
+                }
+                (None, None) => continue,
+            };
+            vars.set(&declaration.name, &value);
+        }
+    }
+    // A default in the file is the last source of the time.
+    if session.request.epoch.is_none() {
+        session.request.epoch = vars.get("SOURCE_DATE_EPOCH").and_then(|value| value.parse().ok());
+    }
+    Ok(vars)
+}
+
+fn unset_help(unset: &std::collections::BTreeSet<String>, globals: &Vars) -> String {
+    let Some(name) = unset.first() else {
+        return "give the variable a value".to_owned();
+    };
+    let known = globals.pairs().iter().map(|(name, _)| name.as_str());
+    did_you_mean(name, known).unwrap_or_else(|| {
+        format!(
+            "FROM sees only variables that are declared above the first FROM: `ARG {name}=…` there, or --build-arg {name}=… for an `ARG {name}` there"
+        )
+    })
+}
