@@ -1,1 +1,2 @@
+//! The program `wbuild`.
 fn main() {}

@@ -1,0 +1,134 @@
+//! Puts a command line into the order that the parser understands: `wbuild -t x build .` becomes
+//! `wbuild build -t x .`, and `--pull=true` becomes `--pull`.
+//!
+//! Only words that cannot mean anything else are moved: the first word that is neither an option
+//! nor the value of one, if it names a command. A directory of that name is `./du`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use clap::{ArgAction, Command};
+
+/// See the module.
+pub fn normalise(command: &Command, argv: Vec<OsString>) -> Vec<OsString> {
+    let mut out: Vec<OsString> = Vec::with_capacity(argv.len());
+    let mut words = argv.into_iter();
+    out.extend(words.next());
+
+    let mut found_word = false;
+    while let Some(word) = words.next() {
+        if word == "--" {
+            out.push(word);
+            break;
+        }
+        if !is_option(&word) {
+            if !found_word && names_command(command, &word) {
+                out.insert(1, word);
+            } else {
+                out.push(word);
+            }
+            found_word = true;
+            continue;
+        }
+        if let Some(switch) = switch_with_value(command, &word) {
+            out.extend(switch);
+            continue;
+        }
+        let wants_value = takes_next_word(command, &word);
+        out.push(word);
+        if wants_value {
+            out.extend(words.next());
+        }
+    }
+    out.extend(words);
+    out
+}
+
+/// `-` alone stands for standard input and is no option.
+fn is_option(word: &OsStr) -> bool {
+    let bytes = word.as_bytes();
+    bytes.len() > 1 && bytes[0] == b'-'
+}
+
+fn names_command(command: &Command, word: &OsStr) -> bool {
+    command.get_subcommands().any(|known| OsStr::new(known.get_name()) == word)
+}
+
+/// The options of the program itself and of each command, so that `-f` is known wherever it stands.
+fn options(command: &Command) -> impl Iterator<Item = &clap::Arg> {
+    command.get_arguments().chain(command.get_subcommands().flat_map(Command::get_arguments))
+}
+
+/// `--switch=true` and `--switch=false` of an option that takes no value, as Go's flag parser has
+/// them: the switch, or nothing.
+fn switch_with_value(command: &Command, word: &OsStr) -> Option<Option<OsString>> {
+    let (name, value) = word.to_str()?.strip_prefix("--")?.split_once('=')?;
+    let is_switch = options(command)
+        .any(|arg| arg.get_long() == Some(name) && matches!(arg.get_action(), ArgAction::SetTrue));
+    match value {
+        "true" | "1" if is_switch => Some(Some(format!("--{name}").into())),
+        "false" | "0" if is_switch => Some(None),
+        _ => None,
+    }
+}
+
+/// Whether the word after an option is its value.
+fn takes_next_word(command: &Command, word: &OsStr) -> bool {
+    let takes_value = |arg: &clap::Arg| arg.get_action().takes_values();
+    let Some(text) = word.to_str() else { return false };
+    if let Some(long) = text.strip_prefix("--") {
+        return !long.contains('=')
+            && options(command).any(|arg| {
+                takes_value(arg)
+                    && (arg.get_long() == Some(long)
+                        || arg.get_all_aliases().is_some_and(|all| all.contains(&long)))
+            });
+    }
+    // `-qf FILE`: the first letter that takes a value takes what is left of the word, else the next.
+    let mut letters = text.chars().skip(1);
+    while let Some(letter) = letters.next() {
+        if options(command).any(|arg| takes_value(arg) && arg.get_short() == Some(letter)) {
+            return letters.next().is_none();
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::command;
+
+    #[test]
+    fn commands_move_to_the_front() {
+        let command = command();
+        for (words, want) in [
+            (".", "."),
+            ("build .", "build ."),
+            ("-t x build .", "build -t x ."),
+            ("-t build .", "-t build ."),
+            ("--tag build .", "--tag build ."),
+            ("--tag=x build .", "build --tag=x ."),
+            ("-qt build .", "-qt build ."),
+            ("-tbuild build .", "build -tbuild ."),
+            ("--state-dir du du", "du --state-dir du"),
+            (". du", ". du"),
+            ("-- du", "-- du"),
+            ("- du", "- du"),
+            ("./du", "./du"),
+            ("--pull=true .", "--pull ."),
+            ("--pull=false --no-cache=1 .", "--no-cache ."),
+            ("--build-arg A=true .", "--build-arg A=true ."),
+            ("--build-arg --pull=true .", "--build-arg --pull=true ."),
+            ("--help", "--help"),
+            ("plugin list", "plugin list"),
+            ("", ""),
+        ] {
+            let argv = std::iter::once("wbuild").chain(words.split_whitespace());
+            let got = normalise(&command, argv.map(OsString::from).collect());
+            let got: Vec<_> = got[1..].iter().map(|word| word.to_string_lossy()).collect();
+            assert_eq!(got.join(" "), want, "{words}");
+        }
+        assert!(normalise(&command, Vec::new()).is_empty());
+    }
+}

@@ -1,0 +1,239 @@
+//! `wbuild build`: options by the names that `docker build` uses.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use wbuild_graph::Platform;
+
+use super::StateArgs;
+use super::values::{
+    Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg, SecretArg, SshArg,
+    only_false,
+};
+
+/// Build from a definition and a context directory
+///
+/// Reads PATH/Dockerfile (or PATH/dockerfile) and builds what it says. Only those files of PATH
+/// are read that a step uses. Every step's result is kept, so that the next build runs only what
+/// has changed.
+#[derive(Args, Debug, Default)]
+pub struct BuildArgs {
+    /// The context: a directory; - takes the definition from standard input, without a context
+    #[arg(value_name = "PATH")]
+    pub path: Option<OsString>,
+
+    /// The definition [default: PATH/Dockerfile]; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// A name for the image (repeats)
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    pub tags: Vec<String>,
+
+    /// Where the result goes (repeats): type=oci|docker|local|tar|cacheonly,dest=PATH; DIR alone
+    /// is type=local, - alone a tar to standard output
+    #[arg(short, long = "output", value_name = "DEST")]
+    pub outputs: Vec<OutputArg>,
+
+    /// A value for an ARG; NAME alone is taken from the environment (repeats)
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub build_args: Vec<Assignment>,
+
+    /// A label of the image (repeats)
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<Assignment>,
+
+    /// The stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+
+    /// What to build for, e.g. linux/arm64 (repeats, commas) [default: this machine]
+    #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
+    pub platforms: Vec<Platform>,
+
+    /// A further context (repeats): NAME=DIR, docker-image://REF or oci-layout://DIR[:TAG]
+    #[arg(long = "build-context", value_name = "NAME=SOURCE")]
+    pub contexts: Vec<ContextArg>,
+
+    /// A secret for RUN --mount=type=secret (repeats): id=NAME,src=FILE or id=NAME,env=VAR
+    #[arg(long = "secret", value_name = "SECRET")]
+    pub secrets: Vec<SecretArg>,
+
+    /// An agent for RUN --mount=type=ssh (repeats): default, or ID=SOCKET
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub ssh: Vec<SshArg>,
+
+    /// A line for each step's /etc/hosts (repeats)
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
+    pub add_hosts: Vec<HostArg>,
+
+    /// Network of steps that do not choose: default, host or none
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<NetworkArg>,
+
+    /// Run every step, whatever the cache holds
+    #[arg(long)]
+    pub no_cache: bool,
+
+    /// Run the steps of these stages, whatever the cache holds (repeats, commas)
+    #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+
+    /// Look base images up anew, even those known
+    #[arg(long)]
+    pub pull: bool,
+
+    /// What reads the definition: a bundled plugin's name or a component file [default: dockerfile]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub frontend: Option<OsString>,
+
+    /// What decides how steps are launched (repeats) [default: native]
+    #[arg(long = "runner", value_name = "NAME|PATH")]
+    pub runners: Vec<OsString>,
+
+    /// What finds results besides the state directory's own records (repeats) [default:
+    /// cache-local]
+    #[arg(long = "cache-backend", value_name = "NAME|PATH")]
+    pub cache_backends: Vec<OsString>,
+
+    /// OCI runtime, by name or path [default: crun, else runc]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub runtime: Option<String>,
+
+    /// Steps run at once [default: by the number of processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub jobs: Option<u16>,
+
+    /// How the build is shown: auto, tty, plain, json or quiet
+    #[arg(long, value_name = "DISPLAY")]
+    pub progress: Option<ProgressArg>,
+
+    /// Show nothing, print the image's id
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+
+    /// Show numbers about the build at its end
+    #[arg(long)]
+    pub stats: bool,
+
+    /// Fail at once if another build holds the state directory
+    #[arg(long)]
+    pub no_wait: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub state: StateArgs,
+
+    /// Find results through the cache backends only, not through the store's own records. For
+    /// those who write a cache backend.
+    #[arg(long, hide = true)]
+    pub no_record_aliases: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub later: LaterArgs,
+}
+
+/// Options of other builders that wbuild recognises, so that it can say what to do instead.
+/// [`crate::resolve`] refuses those that would be ignored otherwise.
+#[derive(Args, Debug, Default)]
+pub struct LaterArgs {
+    /// `--output type=docker` into a running Docker.
+    #[arg(long, hide = true)]
+    pub load: bool,
+    /// `--output type=registry`.
+    #[arg(long, hide = true)]
+    pub push: bool,
+    /// Another method of the frontend than to build.
+    #[arg(long, hide = true, value_name = "METHOD")]
+    pub call: Option<String>,
+    /// `--call check`.
+    #[arg(long, hide = true)]
+    pub check: bool,
+    /// Caches elsewhere.
+    #[arg(long, hide = true, value_name = "CACHE")]
+    pub cache_from: Vec<String>,
+    /// Caches elsewhere.
+    #[arg(long, hide = true, value_name = "CACHE")]
+    pub cache_to: Vec<String>,
+    /// Entitlements.
+    #[arg(long, hide = true, value_name = "ENTITLEMENT")]
+    pub allow: Vec<String>,
+    /// Annotations of manifests.
+    #[arg(long, hide = true, value_name = "NAME=VALUE")]
+    pub annotation: Vec<String>,
+    /// Attestations.
+    #[arg(long, hide = true, value_name = "ATTESTATION")]
+    pub attest: Vec<String>,
+    /// Attestations; `false` is what there is.
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = only_false)]
+    pub sbom: Option<()>,
+    /// Attestations; `false` is what there is.
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = only_false)]
+    pub provenance: Option<()>,
+    /// Limits of steps.
+    #[arg(long, hide = true, value_name = "SIZE")]
+    pub shm_size: Option<String>,
+    /// Limits of steps.
+    #[arg(long, hide = true, value_name = "LIMIT")]
+    pub ulimit: Vec<String>,
+    /// Limits of steps.
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub cgroup_parent: Option<String>,
+    /// Another builder.
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub builder: Option<String>,
+    /// Classic builder: remove containers after the build. There are none.
+    #[arg(long, hide = true)]
+    pub rm: bool,
+    /// Classic builder: remove containers even after a failure. There are none.
+    #[arg(long, hide = true)]
+    pub force_rm: bool,
+}
+
+impl LaterArgs {
+    /// The first option that is set, and what to do instead.
+    pub fn refused(&self) -> Option<(&'static str, &'static str)> {
+        let instead: [(&str, bool, &str); 12] = [
+            (
+                "--load",
+                self.load,
+                "write a tar and load it: --output type=docker,dest=- | docker load",
+            ),
+            (
+                "--push",
+                self.push,
+                "write --output type=oci,dest=FILE and push that, e.g. with skopeo copy \
+                 oci-archive:FILE docker://NAME",
+            ),
+            (
+                "--call",
+                self.call.as_deref().is_some_and(|m| m != "build"),
+                "only --call build works",
+            ),
+            ("--check", self.check, "warnings are shown by every build"),
+            ("--cache-from", !self.cache_from.is_empty(), "give a plugin to --cache-backend"),
+            ("--cache-to", !self.cache_to.is_empty(), "give a plugin to --cache-backend"),
+            ("--allow", !self.allow.is_empty(), "steps that need an entitlement cannot run"),
+            ("--annotation", !self.annotation.is_empty(), "use --label"),
+            ("--attest", !self.attest.is_empty(), "leave it out"),
+            ("--shm-size", self.shm_size.is_some(), "mount a tmpfs: RUN --mount=type=tmpfs"),
+            (
+                "--ulimit",
+                !self.ulimit.is_empty() || self.cgroup_parent.is_some(),
+                "limit wbuild itself, e.g. with systemd-run",
+            ),
+            ("--builder", self.builder.is_some(), "the builder is this program; leave it out"),
+        ];
+        instead.into_iter().find(|(_, set, _)| *set).map(|(name, _, hint)| (name, hint))
+    }
+}

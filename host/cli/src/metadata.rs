@@ -1,0 +1,95 @@
+//! What a build leaves for scripts: the image's id, the metadata file.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use wbuild_api::event::BuildReport;
+use wbuild_api::request::{OutputKind, OutputSpec};
+use wbuild_graph::Digest;
+
+use crate::exit::Fault;
+
+/// The id of what was built: of images for Docker the digest of the config, which is what
+/// `docker image ls` shows; else the digest of the manifest or index.
+pub fn image_id(report: &BuildReport, outputs: &[OutputSpec]) -> Option<Digest> {
+    let image = report.images.first()?;
+    let for_docker = outputs.iter().any(|output| output.kind == OutputKind::Docker);
+    if for_docker { image.config.or(image.digest) } else { image.digest.or(image.config) }
+}
+
+/// The metadata file: keys as buildx writes them for the first image, and all images below
+/// `wbuild.images`.
+pub fn metadata(report: &BuildReport, outputs: &[OutputSpec]) -> Value {
+    let mut out = Map::new();
+    if let Some(image) = report.images.first() {
+        if let Some(digest) = image_id(report, outputs) {
+            out.insert("containerimage.digest".to_owned(), json!(digest));
+        }
+        if let Some(config) = image.config {
+            out.insert("containerimage.config.digest".to_owned(), json!(config));
+        }
+        if !image.names.is_empty() {
+            out.insert("image.name".to_owned(), json!(image.names.join(",")));
+        }
+    }
+    out.insert("wbuild.images".to_owned(), json!(report.images));
+    out.insert("wbuild.stats".to_owned(), json!(report.stats));
+    Value::Object(out)
+}
+
+/// Replaces a file in one step, so that a reader sees the old content or the new.
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Fault> {
+    let write = || -> std::io::Result<()> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let mut file = tempfile::Builder::new().prefix(".wbuild-").tempfile_in(parent)?;
+        file.write_all(content)?;
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(permissions)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|error| Fault::input(format!("cannot write {}", path.display())).cause(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wbuild_api::event::ImageReport;
+    use wbuild_api::request::OutputDest;
+
+    #[test]
+    fn ids_follow_the_output() {
+        let (manifest, config) = (Digest::of(b"manifest"), Digest::of(b"config"));
+        let image = ImageReport {
+            names: vec!["a:1".into(), "b:2".into()],
+            digest: Some(manifest),
+            config: Some(config),
+        };
+        let report = BuildReport { images: vec![image], ..BuildReport::default() };
+        let output =
+            |kind| OutputSpec { kind, dest: OutputDest::Stdout, attrs: Default::default() };
+        assert_eq!(image_id(&report, &[]), Some(manifest));
+        assert_eq!(image_id(&report, &[output(OutputKind::Oci)]), Some(manifest));
+        assert_eq!(image_id(&report, &[output(OutputKind::Docker)]), Some(config));
+        assert_eq!(image_id(&BuildReport::default(), &[]), None);
+
+        let value = metadata(&report, &[output(OutputKind::Oci)]);
+        assert_eq!(value["containerimage.digest"], json!(manifest));
+        assert_eq!(value["containerimage.config.digest"], json!(config));
+        assert_eq!(value["image.name"], "a:1,b:2");
+        assert_eq!(value["wbuild.images"][0]["names"][1], "b:2");
+    }
+
+    #[test]
+    fn files_are_replaced() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("id");
+        std::fs::write(&path, "old and longer").expect("file");
+        replace_file(&path, b"new").expect("replaced");
+        assert_eq!(std::fs::read(&path).expect("file"), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("directory").count(), 1);
+        let fault = replace_file(&dir.path().join("no/id"), b"x").expect_err("no directory");
+        assert!(fault.failure.message.contains("no/id"));
+    }
+}

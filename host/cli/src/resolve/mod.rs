@@ -1,0 +1,405 @@
+//! From what was written to what is meant: arguments, environment and file system become one
+//! [`Build`]. All that can be refused before anything runs is refused here.
+
+pub mod context;
+pub mod definition;
+pub mod output;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use wbuild_api::request::{BuildRequest, ContextSpec, DefaultNetwork};
+use wbuild_graph::Attrs;
+
+use crate::args::BuildArgs;
+use crate::args::values::{NetworkArg, ProgressArg, SecretArg, SecretSource, SshArg};
+use crate::environment::{Environment, vars};
+use crate::exit::Fault;
+use crate::plugin_name::PluginName;
+
+/// Everything one build needs.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// What the engine is asked.
+    pub request: BuildRequest,
+    /// What the session lends.
+    pub lends: Lends,
+    /// What reads the definition.
+    pub frontend: PluginName,
+    /// What plans launches; in order.
+    pub runners: Vec<PluginName>,
+    /// What finds further results; in order.
+    pub caches: Vec<PluginName>,
+    /// Where results are kept.
+    pub state_dir: PathBuf,
+    /// Preferred OCI runtime.
+    pub runtime: Option<String>,
+    /// Look records up by their own keys too.
+    pub record_aliases: bool,
+    /// Wait for another build.
+    pub wait: bool,
+    /// How the build is shown.
+    pub display: Display,
+    /// What is left behind for scripts.
+    pub notes: Notes,
+}
+
+/// What the session lends, before anything of it is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lends {
+    /// Directories by the name of the local context.
+    pub directories: BTreeMap<String, Directory>,
+    /// Where secrets are, by id.
+    pub secrets: BTreeMap<String, SecretPlace>,
+    /// Agents' sockets, by id.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// Directory of docker's config.json.
+    pub docker_config: Option<PathBuf>,
+}
+
+/// A directory the client lends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Absolute.
+    pub path: PathBuf,
+    /// As written.
+    pub shown: String,
+}
+
+/// Where a secret's value is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// In a file, read when it is asked for.
+    File(PathBuf),
+    /// Taken from a variable.
+    Value(Vec<u8>),
+}
+
+impl std::fmt::Debug for SecretPlace {
+    /// Never the value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SecretPlace::File(path) => f.debug_tuple("File").field(path).finish(),
+            SecretPlace::Value(_) => f.write_str("Value(…)"),
+        }
+    }
+}
+
+/// How the build is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Display {
+    /// A live view.
+    Tty,
+    /// Lines.
+    Plain,
+    /// One JSON object a line.
+    Json,
+    /// Nothing but failures.
+    Quiet,
+}
+
+/// What a build leaves behind for scripts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Print the image's id to standard output.
+    pub print_id: bool,
+    /// Write the image's id here.
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built here.
+    pub metadata_file: Option<PathBuf>,
+    /// Show numbers.
+    pub stats: bool,
+}
+
+/// Resolves the arguments of `wbuild build`. Reads `stdin` only if the definition comes from there.
+pub fn build(
+    args: &BuildArgs,
+    environment: &Environment,
+    stdin: &mut dyn Read,
+) -> Result<Build, Fault> {
+    if let Some((option, instead)) = args.later.refused() {
+        return Err(Fault::not_yet(format!("{option} is not supported yet")).hint(instead));
+    }
+    let frontend_name = match &args.frontend {
+        Some(name) => Some(name.as_os_str()),
+        None => environment.var_os(vars::FRONTEND),
+    };
+    let frontend = match frontend_name {
+        Some(name) => PluginName::parse(name, &environment.cwd)?,
+        None => PluginName::Bundled("dockerfile".to_owned()),
+    };
+    let inputs = definition::find(args, &frontend, environment, stdin)?;
+
+    let mut lends = Lends { docker_config: environment.docker_config_dir(), ..Lends::default() };
+    let mut contexts = BTreeMap::from([("context".to_owned(), inputs.context)]);
+    for arg in &args.contexts {
+        let spec = context::resolve(&arg.value, environment)
+            .map_err(|fault| name_context(fault, &arg.name))?;
+        contexts.insert(arg.name.clone(), spec);
+    }
+    for (name, spec) in &contexts {
+        if let ContextSpec::Local(path) = spec {
+            let written = args.contexts.iter().rev().find(|arg| arg.name == *name);
+            let shown = match written {
+                Some(arg) => arg.value.clone(),
+                None => inputs.context_shown.clone(),
+            };
+            lends.directories.insert(name.clone(), Directory { path: path.clone(), shown });
+        }
+    }
+    if let Some(directory) = inputs.definition_directory {
+        lends.directories.insert("dockerfile".to_owned(), directory);
+    }
+    for secret in &args.secrets {
+        lends.secrets.insert(secret.id.clone(), secret_place(secret, environment)?);
+    }
+    for agent in &args.ssh {
+        lends.agents.insert(agent.id.clone(), agent_socket(agent, environment)?);
+    }
+
+    let outputs = output::resolve(&args.outputs, environment)?;
+    let epoch = source_date_epoch(args, environment)?;
+    let request = BuildRequest {
+        definition: inputs.definition,
+        options: options(args, environment, epoch)?,
+        targets: args.target.iter().cloned().collect(),
+        platforms: unique(&args.platforms),
+        contexts,
+        tags: unique(&args.tags),
+        pull: args.pull,
+        no_cache: args.no_cache,
+        source_date_epoch: epoch,
+        network: match args.network {
+            Some(NetworkArg::None) => DefaultNetwork::None,
+            Some(NetworkArg::Default | NetworkArg::Host) | None => DefaultNetwork::Host,
+        },
+        add_hosts: args.add_hosts.iter().map(|h| (h.name.clone(), h.address.clone())).collect(),
+        max_parallelism: jobs(args, environment)?,
+        outputs,
+    };
+    let display = display(args, environment)?;
+    let notes = Notes {
+        print_id: display == Display::Quiet && !output::uses_stdout(&request.outputs),
+        iidfile: args.iidfile.as_deref().map(|path| environment.absolute(path)),
+        metadata_file: args.metadata_file.as_deref().map(|path| environment.absolute(path)),
+        stats: args.stats,
+    };
+    let plugins = |names: &[std::ffi::OsString], default: &str| match names {
+        [] => Ok(vec![PluginName::Bundled(default.to_owned())]),
+        _ => names.iter().map(|name| PluginName::parse(name, &environment.cwd)).collect(),
+    };
+    Ok(Build {
+        request,
+        lends,
+        frontend,
+        runners: plugins(&args.runners, "native")?,
+        caches: plugins(&args.cache_backends, "cache-local")?,
+        state_dir: environment.state_dir(args.state.state_dir.as_deref())?,
+        runtime: runtime(args.runtime.as_deref(), environment)?,
+        record_aliases: !args.no_record_aliases,
+        wait: !args.no_wait,
+        display,
+        notes,
+    })
+}
+
+/// The OCI runtime asked for; a path becomes absolute.
+pub fn runtime(flag: Option<&str>, environment: &Environment) -> Result<Option<String>, Fault> {
+    let Some(name) = flag.map_or_else(|| environment.var(vars::RUNTIME), |flag| Ok(Some(flag)))?
+    else {
+        return Ok(None);
+    };
+    if !name.contains('/') {
+        return Ok(Some(name.to_owned()));
+    }
+    let path = environment.absolute(Path::new(name));
+    if !path.is_file() {
+        return Err(Fault::input(format!("the OCI runtime {name} does not exist")));
+    }
+    // It was text before and stays so: the working directory may not be.
+    path.into_os_string()
+        .into_string()
+        .map(Some)
+        .map_err(|_| Fault::input(format!("the path of the OCI runtime {name} is not valid UTF-8")))
+}
+
+fn name_context(mut fault: Fault, name: &str) -> Fault {
+    *fault.failure = fault.failure.context(format!("cannot use the build context {name:?}"));
+    fault
+}
+
+/// What frontends see, by the names that `docker buildx` uses; of repeated names the last counts.
+fn options(
+    args: &BuildArgs,
+    environment: &Environment,
+    epoch: Option<u64>,
+) -> Result<Attrs, Fault> {
+    let mut options = Vec::new();
+    let mut set = |key: String, value: String| {
+        options.retain(|(known, _)| *known != key);
+        options.push((key, value));
+    };
+    if let Some(epoch) = epoch {
+        set(format!("build-arg:{}", vars::SOURCE_DATE_EPOCH), epoch.to_string());
+    }
+    for arg in &args.build_args {
+        let value = match &arg.value {
+            Some(value) => Some(value.clone()),
+            None => match environment.var_raw(&arg.name) {
+                Some(value) => Some(value.to_str().map(str::to_owned).ok_or_else(|| {
+                    Fault::input(format!(
+                        "the environment variable {} of --build-arg is not valid UTF-8",
+                        arg.name
+                    ))
+                })?),
+                None => None,
+            },
+        };
+        // A name that the environment does not have leaves the ARG's default alone.
+        if let Some(value) = value {
+            set(format!("build-arg:{}", arg.name), value);
+        }
+    }
+    for label in &args.labels {
+        set(format!("label:{}", label.name), label.value.clone().unwrap_or_default());
+    }
+    if let Some(target) = &args.target {
+        set("target".to_owned(), target.clone());
+    }
+    if args.no_cache {
+        set("no-cache".to_owned(), String::new());
+    } else if !args.no_cache_filter.is_empty() {
+        set("no-cache".to_owned(), args.no_cache_filter.join(","));
+    }
+    Ok(Attrs(options))
+}
+
+fn unique<T: Clone + PartialEq>(values: &[T]) -> Vec<T> {
+    let mut out: Vec<T> = Vec::new();
+    for value in values {
+        if !out.contains(value) {
+            out.push(value.clone());
+        }
+    }
+    out
+}
+
+fn source_date_epoch(args: &BuildArgs, environment: &Environment) -> Result<Option<u64>, Fault> {
+    let name = vars::SOURCE_DATE_EPOCH;
+    let given = args.build_args.iter().rev().find(|arg| arg.name == name);
+    let text = match given.and_then(|arg| arg.value.as_deref()) {
+        Some(text) => Some(text),
+        None => environment.var(name)?,
+    };
+    match text {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Fault::input(format!("{name} is {text:?}, which is no number of seconds since 1970"))
+                .hint(format!("for example {name}=$(git log -1 --format=%ct)"))
+        }),
+    }
+}
+
+fn jobs(args: &BuildArgs, environment: &Environment) -> Result<Option<usize>, Fault> {
+    if let Some(jobs) = args.jobs {
+        return Ok(Some(usize::from(jobs)));
+    }
+    match environment.var(vars::JOBS)? {
+        None => Ok(None),
+        Some(text) => match text.parse::<u16>() {
+            Ok(jobs) if jobs > 0 => Ok(Some(usize::from(jobs))),
+            _ => Err(Fault::usage(format!("{} is {text:?}, expected 1 to 65535", vars::JOBS))),
+        },
+    }
+}
+
+fn display(args: &BuildArgs, environment: &Environment) -> Result<Display, Fault> {
+    if args.quiet {
+        return Ok(Display::Quiet);
+    }
+    let asked = match args.progress {
+        Some(asked) => asked,
+        None => match environment.var(vars::PROGRESS)? {
+            Some(text) => text
+                .parse()
+                .map_err(|error| Fault::usage(format!("{}: {error}", vars::PROGRESS)))?,
+            // Another builder's variable: what we do not know in it is not ours to refuse.
+            None => environment
+                .var(vars::BUILDKIT_PROGRESS)?
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(ProgressArg::Auto),
+        },
+    };
+    let live = environment.stderr_terminal && environment.cursor_moves();
+    Ok(match asked {
+        ProgressArg::Auto | ProgressArg::Tty if live => Display::Tty,
+        ProgressArg::Auto | ProgressArg::Tty | ProgressArg::Plain => Display::Plain,
+        ProgressArg::Json => Display::Json,
+        ProgressArg::Quiet => Display::Quiet,
+    })
+}
+
+fn secret_place(arg: &SecretArg, environment: &Environment) -> Result<SecretPlace, Fault> {
+    use std::os::unix::ffi::OsStrExt;
+    let of_variable = |name: &str| {
+        environment.var_raw(name).map(|value| SecretPlace::Value(value.as_bytes().to_vec()))
+    };
+    let of_file = |path: &Path| {
+        let path = environment.absolute(path);
+        let failed = |why: &str| {
+            Fault::input(format!(
+                "cannot read the file {} of the secret {:?}{why}",
+                path.display(),
+                arg.id
+            ))
+        };
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_dir() => Err(failed(": it is a directory")),
+            Ok(_) => Ok(SecretPlace::File(path)),
+            Err(error) => Err(failed("").cause(&error)),
+        }
+    };
+    match &arg.source {
+        SecretSource::File(path) => of_file(path),
+        SecretSource::Env(name) => of_variable(name).ok_or_else(|| {
+            Fault::input(format!(
+                "the environment variable {name} of the secret {:?} is not set",
+                arg.id
+            ))
+        }),
+        SecretSource::Named => match of_variable(&arg.id) {
+            Some(value) => Ok(value),
+            None => of_file(Path::new(&arg.id)).map_err(|fault| {
+                fault.hint(format!(
+                    "say where the value is: --secret id={0},src=FILE or --secret id={0},env=VAR",
+                    arg.id
+                ))
+            }),
+        },
+    }
+}
+
+fn agent_socket(arg: &SshArg, environment: &Environment) -> Result<PathBuf, Fault> {
+    use std::os::unix::fs::FileTypeExt;
+    let path = match &arg.socket {
+        Some(path) => environment.absolute(path),
+        None => environment
+            .var_os(vars::SSH_AUTH_SOCK)
+            .map(|path| environment.absolute(Path::new(path)))
+            .ok_or_else(|| {
+                Fault::input(format!("no ssh agent for --ssh {}: SSH_AUTH_SOCK is not set", arg.id))
+                    .hint("start one: eval $(ssh-agent) && ssh-add")
+            })?,
+    };
+    let shown = path.display().to_string();
+    match std::fs::metadata(&path) {
+        Ok(found) if found.file_type().is_socket() => Ok(path),
+        Ok(_) => Err(Fault::input(format!("{shown} of --ssh {} is not an agent's socket", arg.id))
+            .hint("keys are lent through an agent: ssh-add KEY, then --ssh default")),
+        Err(error) => {
+            Err(Fault::input(format!("cannot find the agent's socket {shown} of --ssh {}", arg.id))
+                .cause(&error))
+        }
+    }
+}

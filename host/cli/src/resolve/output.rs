@@ -1,0 +1,151 @@
+//! Where results go. What would fail after the build is refused before it.
+
+use std::path::Path;
+
+use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
+
+use crate::args::values::OutputArg;
+use crate::environment::Environment;
+use crate::exit::Fault;
+
+/// Resolves `--output`.
+pub fn resolve(args: &[OutputArg], environment: &Environment) -> Result<Vec<OutputSpec>, Fault> {
+    let mut outputs: Vec<OutputSpec> = Vec::new();
+    for arg in args {
+        let dest = destination(arg, environment)?;
+        let taken = |known: &OutputSpec| dest != OutputDest::Nowhere && known.dest == dest;
+        if outputs.iter().any(taken) {
+            let shown = arg.dest.as_deref().unwrap_or("-");
+            return Err(Fault::usage(format!("two outputs go to the same place: {shown}")));
+        }
+        outputs.push(OutputSpec { kind: arg.kind, dest, attrs: arg.attrs.clone() });
+    }
+    Ok(outputs)
+}
+
+/// Whether an output goes to standard output, so that nothing else may.
+pub fn uses_stdout(outputs: &[OutputSpec]) -> bool {
+    outputs.iter().any(|output| output.dest == OutputDest::Stdout)
+}
+
+fn destination(arg: &OutputArg, environment: &Environment) -> Result<OutputDest, Fault> {
+    let as_directory = match arg.kind {
+        OutputKind::CacheOnly => {
+            return match &arg.dest {
+                None => Ok(OutputDest::Nowhere),
+                Some(_) => Err(Fault::usage("an output of type=cacheonly has no dest")),
+            };
+        }
+        OutputKind::Local => true,
+        OutputKind::Oci | OutputKind::Docker => match arg.attrs.get("tar") {
+            None | Some("true" | "1") => false,
+            Some("false" | "0") if arg.kind == OutputKind::Oci => true,
+            Some("false" | "0") => {
+                return Err(Fault::usage("an output of type=docker is always a tar")
+                    .hint("a directory is written by type=oci,tar=false,dest=DIR"));
+            }
+            Some(other) => {
+                return Err(Fault::usage(format!(
+                    "tar={other} of --output: expected true or false"
+                )));
+            }
+        },
+        OutputKind::Tar => false,
+    };
+    match (arg.dest.as_deref(), as_directory) {
+        (None | Some("-"), true) => {
+            let mut fault = Fault::usage("an output that is a directory needs a dest");
+            fault = fault.hint("for example --output type=local,dest=out");
+            Err(fault)
+        }
+        (None, false) if arg.kind == OutputKind::Docker => {
+            Err(Fault::not_yet("wbuild cannot load images into Docker by itself yet")
+                .hint("pipe them: --output type=docker,dest=- | docker load"))
+        }
+        (None | Some("-"), false) if environment.stdout_terminal => {
+            Err(Fault::usage("an archive is not written to a terminal")
+                .hint("name a file: dest=FILE, or redirect standard output"))
+        }
+        (None | Some("-"), false) => Ok(OutputDest::Stdout),
+        (Some(dest), as_directory) => path(dest, as_directory, arg.kind, environment),
+    }
+}
+
+fn path(
+    dest: &str,
+    as_directory: bool,
+    kind: OutputKind,
+    environment: &Environment,
+) -> Result<OutputDest, Fault> {
+    let path = environment.absolute(Path::new(dest));
+    let found = std::fs::metadata(&path).ok();
+    if as_directory {
+        return match found {
+            Some(found) if !found.is_dir() => {
+                Err(Fault::input(format!("cannot write to the directory {dest}: it is a file")))
+            }
+            _ => Ok(OutputDest::Directory(path)),
+        };
+    }
+    if dest.ends_with('/') || found.is_some_and(|found| found.is_dir()) {
+        let fault = Fault::input(format!("cannot write the file {dest}: it is a directory"));
+        return Err(match kind {
+            OutputKind::Oci => fault.hint("add tar=false for an image layout in a directory"),
+            _ => fault.hint("name a file in it, e.g. dest=DIR/image.tar"),
+        });
+    }
+    match path.parent() {
+        Some(parent) if !parent.is_dir() => Err(Fault::input(format!(
+            "cannot write the file {dest}: the directory {} does not exist",
+            parent.display()
+        ))),
+        _ => Ok(OutputDest::File(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::fs::create_dir(dir.path().join("d")).expect("directory");
+        std::fs::write(dir.path().join("f"), "").expect("file");
+        let mut env = Environment::of_parts(dir.path(), &[]);
+        let at = |name: &str| dir.path().join(name);
+        for (text, want) in [
+            ("d", OutputDest::Directory(at("d"))),
+            ("new", OutputDest::Directory(at("new"))),
+            ("-", OutputDest::Stdout),
+            ("type=tar", OutputDest::Stdout),
+            ("type=oci,dest=x.tar", OutputDest::File(at("x.tar"))),
+            ("type=oci,dest=f", OutputDest::File(at("f"))),
+            ("type=oci,tar=false,dest=d", OutputDest::Directory(at("d"))),
+            ("type=docker,dest=-", OutputDest::Stdout),
+            ("type=docker,dest=d/x", OutputDest::File(at("d/x"))),
+            ("type=cacheonly", OutputDest::Nowhere),
+        ] {
+            let got = resolve(&[text.parse().expect(text)], &env).expect(text);
+            assert_eq!(got[0].dest, want, "{text}");
+        }
+        for bad in [
+            "f",
+            "type=local",
+            "type=local,dest=-",
+            "type=oci,dest=d",
+            "type=oci,dest=d/",
+            "type=oci,dest=no/x",
+            "type=oci,tar=maybe,dest=x",
+            "type=docker",
+            "type=docker,tar=false,dest=d",
+            "type=cacheonly,dest=x",
+        ] {
+            assert!(resolve(&[bad.parse().expect(bad)], &env).is_err(), "{bad}");
+        }
+        let twice = ["-".parse().expect("tar"), "type=oci,dest=-".parse().expect("oci")];
+        assert!(resolve(&twice, &env).is_err());
+        env.stdout_terminal = true;
+        assert!(resolve(&["-".parse().expect("tar")], &env).is_err());
+    }
+}

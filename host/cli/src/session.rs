@@ -1,0 +1,196 @@
+//! The command line's side of a build: directories, secrets, agents, registry credentials.
+//!
+//! Nothing is opened or read before it is asked for. A secret's value exists while it is handed
+//! over, in no message and no log.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rustix::fs::{Mode, OFlags};
+use wbuild_api::session::{BuildContext, RegistryAuth, Session};
+use wbuild_graph::{Failure, FailureKind};
+
+use crate::resolve::{Directory, Lends, SecretPlace};
+
+/// A secret is at most this long, in bytes; the limit that BuildKit has.
+pub const MAX_SECRET: u64 = 500 << 10;
+
+/// Finds the credentials of registry hosts.
+pub trait Credentials: Send + Sync {
+    /// The credentials for a host, e.g. `ghcr.io` or `localhost:5000`.
+    fn of_host(&self, host: &str) -> Result<Option<RegistryAuth>, Failure>;
+}
+
+/// The session of one command line.
+pub struct LocalSession {
+    contexts: BTreeMap<String, Arc<LocalContext>>,
+    secrets: BTreeMap<String, SecretPlace>,
+    agents: BTreeMap<String, PathBuf>,
+    credentials: Arc<dyn Credentials>,
+}
+
+impl LocalSession {
+    /// A session that lends what was resolved.
+    pub fn new(lends: Lends, credentials: Arc<dyn Credentials>) -> Self {
+        let contexts = lends
+            .directories
+            .into_iter()
+            .map(|(name, directory)| (name, Arc::new(LocalContext { directory })))
+            .collect();
+        LocalSession { contexts, secrets: lends.secrets, agents: lends.agents, credentials }
+    }
+}
+
+#[async_trait]
+impl Session for LocalSession {
+    fn id(&self) -> String {
+        // One command line is one client.
+        format!("cli-{}", std::process::id())
+    }
+
+    fn context(&self, name: &str) -> Option<Arc<dyn BuildContext>> {
+        let context = self.contexts.get(name)?;
+        Some(Arc::<LocalContext>::clone(context))
+    }
+
+    fn has_secret(&self, id: &str) -> bool {
+        self.secrets.contains_key(id)
+    }
+
+    async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(place) = self.secrets.get(id) else { return Ok(None) };
+        let value = match place {
+            SecretPlace::Value(value) => value.clone(),
+            SecretPlace::File(path) => {
+                let mut value = Vec::new();
+                std::fs::File::open(path)
+                    .and_then(|file| file.take(MAX_SECRET + 1).read_to_end(&mut value))
+                    .map_err(|error| {
+                        let message =
+                            format!("cannot read the file {} of the secret {id:?}", path.display());
+                        Failure::new(kind_of(&error), message).cause(&error)
+                    })?;
+                value
+            }
+        };
+        if value.len() as u64 > MAX_SECRET {
+            return Err(Failure::new(
+                FailureKind::Limit,
+                format!("the secret {id:?} is longer than {} KiB", MAX_SECRET >> 10),
+            )
+            .hint("secrets are for keys and tokens; hand over files with --build-context"));
+        }
+        Ok(Some(value))
+    }
+
+    fn has_ssh(&self, id: &str) -> bool {
+        self.agents.contains_key(id)
+    }
+
+    fn ssh_socket(&self, id: &str) -> Option<PathBuf> {
+        self.agents.get(id).cloned()
+    }
+
+    async fn registry_auth(&self, host: &str) -> Result<Option<RegistryAuth>, Failure> {
+        self.credentials.of_host(host)
+    }
+}
+
+fn kind_of(error: &std::io::Error) -> FailureKind {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => FailureKind::NotFound,
+        std::io::ErrorKind::PermissionDenied => FailureKind::Denied,
+        _ => FailureKind::Invalid,
+    }
+}
+
+/// A directory on this machine, read in place.
+struct LocalContext {
+    directory: Directory,
+}
+
+impl BuildContext for LocalContext {
+    fn identity(&self) -> String {
+        // By the real path, so that the same tree reached by another way is the same tree.
+        let path = std::fs::canonicalize(&self.directory.path);
+        path.as_deref().unwrap_or(&self.directory.path).to_string_lossy().into_owned()
+    }
+
+    fn display(&self) -> String {
+        self.directory.shown.clone()
+    }
+
+    fn open(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.directory.path, flags, Mode::empty()).map_err(|error| {
+            let error = std::io::Error::from(error);
+            let message = format!("cannot open the directory {}", self.directory.shown);
+            Failure::new(kind_of(&error), message).cause(&error)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+    impl Credentials for Nobody {
+        fn of_host(&self, _: &str) -> Result<Option<RegistryAuth>, Failure> {
+            Ok(None)
+        }
+    }
+
+    /// The session answers at once; no runtime is needed to ask it.
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(future).poll(&mut context) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("the session waits for something"),
+        }
+    }
+
+    #[test]
+    fn lends_what_was_offered_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("token"), b"s3cret\n").expect("file");
+        std::fs::write(at("large"), vec![b'x'; MAX_SECRET as usize + 1]).expect("file");
+        std::fs::write(at("fits"), vec![b'x'; MAX_SECRET as usize]).expect("file");
+        let directory = Directory { path: dir.path().into(), shown: ".".into() };
+        let lends = Lends {
+            directories: BTreeMap::from([("context".into(), directory)]),
+            secrets: BTreeMap::from([
+                ("file".into(), SecretPlace::File(at("token"))),
+                ("large".into(), SecretPlace::File(at("large"))),
+                ("fits".into(), SecretPlace::File(at("fits"))),
+                ("gone".into(), SecretPlace::File(at("gone"))),
+                ("env".into(), SecretPlace::Value(b"v".to_vec())),
+            ]),
+            agents: BTreeMap::from([("default".into(), at("agent"))]),
+            docker_config: None,
+        };
+        assert!(!format!("{lends:?}").contains("118"), "a secret's bytes are not shown");
+        let session = LocalSession::new(lends, Arc::new(Nobody));
+
+        assert_eq!(now(session.secret("file")), Ok(Some(b"s3cret\n".to_vec())));
+        assert_eq!(now(session.secret("env")), Ok(Some(b"v".to_vec())));
+        assert_eq!(now(session.secret("other")), Ok(None));
+        assert_eq!(now(session.secret("large")).expect_err("limit").kind, FailureKind::Limit);
+        assert!(now(session.secret("fits")).is_ok());
+        assert_eq!(now(session.secret("gone")).expect_err("gone").kind, FailureKind::NotFound);
+        assert!(session.has_secret("gone") && !session.has_secret("other"));
+        assert!(session.has_ssh("default") && !session.has_ssh("x"));
+        assert_eq!(session.ssh_socket("default"), Some(at("agent")));
+
+        let context = session.context("context").expect("lent");
+        assert_eq!(context.display(), ".");
+        let fd = context.open().expect("directory");
+        assert!(rustix::fs::openat(&fd, "token", OFlags::RDONLY, Mode::empty()).is_ok());
+        assert!(session.context("dockerfile").is_none());
+    }
+}

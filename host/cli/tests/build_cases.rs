@@ -1,0 +1,138 @@
+//! Command lines and what they resolve to. A case is a folder:
+//!
+//! - `args`: one argument a line
+//! - `env`: `NAME=VALUE` lines; may be missing
+//! - `stdin`: what standard input holds; may be missing
+//! - `expected.txt` or `error.txt`
+//!
+//! `expected.txt` holds what differs from `wbuild .`, one value a line; the case `bare` holds that.
+//!
+//! All run in one directory that holds the files of [`fixture`]; it shows as `$DIR`.
+
+mod common;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use wbuild_cli::args::parse;
+use wbuild_cli::environment::Environment;
+use wbuild_cli::plugin_name::PluginName;
+use wbuild_cli::report::{Report, style::Style};
+use wbuild_cli::resolve;
+use wbuild_graph::SourceMap;
+
+fn fixture(root: &Path) {
+    for (name, content) in [
+        ("Dockerfile", "FROM scratch\n"),
+        ("Dockerfile.prod", "FROM scratch\n"),
+        ("lower/dockerfile", "FROM scratch\n"),
+        ("both/Dockerfile", "FROM scratch\n"),
+        ("both/dockerfile", "FROM scratch\n"),
+        ("other/Containerfile", "FROM scratch\n"),
+        ("other/app.dockerfile", "FROM scratch\n"),
+        ("other/Dockerfile.dockerignore", "x\n"),
+        ("other/inside", "FROM scratch\n"),
+        ("steps/Stepsfile", "from scratch\n"),
+        ("nothing/README", "\n"),
+        ("layout/index.json", "{}"),
+        ("token", "secret\n"),
+        ("my.wasm", ""),
+    ] {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().expect("below the root")).expect("directory");
+        std::fs::write(path, content).expect("file");
+    }
+    std::os::unix::fs::symlink("../Dockerfile.prod", root.join("nothing/link")).expect("link");
+    std::os::unix::net::UnixListener::bind(root.join("agent")).expect("socket");
+}
+
+/// `a.b = value` lines, sorted.
+fn flatten(path: &str, value: &Value, out: &mut Vec<String>) {
+    match value {
+        Value::Object(object) if !object.is_empty() => {
+            for (key, value) in object {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(&path, value, out);
+            }
+        }
+        other => out.push(format!("{path} = {other}")),
+    }
+}
+
+fn describe(build: &resolve::Build) -> Vec<String> {
+    let shown =
+        |names: &[PluginName]| names.iter().map(|name| name.shown().to_owned()).collect::<Vec<_>>();
+    let directories: serde_json::Map<_, _> = build
+        .lends
+        .directories
+        .iter()
+        .map(|(name, dir)| (name.clone(), json!([dir.path, dir.shown])))
+        .collect();
+    let value = json!({
+        "request": build.request,
+        "lends": {
+            "directories": directories,
+            "secrets": format!("{:?}", build.lends.secrets),
+            "agents": build.lends.agents,
+            "docker_config": build.lends.docker_config,
+        },
+        "frontend": build.frontend.shown(),
+        "runners": shown(&build.runners),
+        "caches": shown(&build.caches),
+        "state_dir": build.state_dir,
+        "runtime": build.runtime,
+        "record_aliases": build.record_aliases,
+        "wait": build.wait,
+        "display": format!("{:?}", build.display),
+        "notes": format!("{:?}", build.notes),
+    });
+    let mut lines = Vec::new();
+    flatten("", &value, &mut lines);
+    lines.sort();
+    lines
+}
+
+#[test]
+fn command_lines() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    fixture(root.path());
+    let hide = |text: &str| text.replace(root.path().to_str().expect("UTF-8"), "$DIR");
+    let run = |args: &str, env: &str, stdin: &str| {
+        let mut vars: Vec<(&str, &str)> = vec![("HOME", "/home/user")];
+        vars.extend(env.lines().filter_map(|line| line.split_once('=')));
+        let environment = Environment::of_parts(root.path(), &vars);
+        let argv = std::iter::once("wbuild").chain(args.lines()).map(Into::into);
+        let cli = parse(argv).unwrap_or_else(|error| panic!("{args}: {error}"));
+        let build = match &cli.command {
+            None => &cli.build,
+            Some(wbuild_cli::args::Command::Build(build)) => build,
+            Some(other) => panic!("{args}: {other:?}"),
+        };
+        resolve::build(build, &environment, &mut stdin.as_bytes())
+    };
+    let bare = describe(&run(".", "", "").expect("wbuild ."));
+    let mut goldens = common::Goldens::default();
+    for case in common::cases("build") {
+        let optional = |name: &str| std::fs::read_to_string(case.join(name)).unwrap_or_default();
+        let args = common::read(&case, "args");
+        match run(&args, &optional("env"), &optional("stdin")) {
+            Ok(build) => {
+                assert!(!case.join("error.txt").exists(), "{} succeeds", case.display());
+                let lines = describe(&build);
+                let is_bare = case.ends_with("bare");
+                let new = lines.iter().filter(|line| is_bare || !bare.contains(line));
+                let text: String = new.map(|line| format!("{line}\n")).collect();
+                goldens.check(&case.join("expected.txt"), &hide(&text));
+            }
+            Err(fault) => {
+                assert!(!case.join("expected.txt").exists(), "{}: {fault}", case.display());
+                let sources = SourceMap::default();
+                let report =
+                    Report { style: Style::new(false), sources: &sources, output_was_shown: true };
+                let text = report.failure(&fault.failure, None);
+                let text = format!("{text}exit {}\n", fault.exit.code());
+                goldens.check(&case.join("error.txt"), &hide(&text));
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The help is part of the interface: what it says is pinned.
+
+mod common;
+
+use std::path::Path;
+
+use wbuild_cli::args::{command, parse};
+
+#[test]
+fn help_of_every_command() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/help");
+    let mut goldens = common::Goldens::default();
+    for words in [
+        &["-h"][..],
+        &["--help"],
+        &["build", "-h"],
+        &["build", "--help"],
+        &["du", "--help"],
+        &["prune", "--help"],
+        &["doctor", "--help"],
+        &["plugin", "--help"],
+        &["plugin", "inspect", "--help"],
+        &["plugin", "list", "--help"],
+    ] {
+        let argv = std::iter::once("wbuild").chain(words.iter().copied()).map(Into::into);
+        let error = parse(argv).expect_err("help comes as an error");
+        assert_eq!(error.exit_code(), 0, "{words:?}");
+        let text = error.render().to_string();
+        goldens.check(&root.join(format!("{}.txt", words.join("_"))), &text);
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{words:?} is too wide");
+    }
+}
+
+#[test]
+fn usage_errors_end_with_2() {
+    for words in [
+        &[][..],
+        &["--no-such-option", "."],
+        &["--platform", "linux/am d64", "."],
+        &["--jobs", "0", "."],
+        &["--output", "type=flying", "."],
+        &["--sbom", "."],
+        &["prune", "--filter", "until=soon"],
+        &["prune", "--max-used-space", "much"],
+        &["plugin"],
+        &["plugin", "inspect"],
+        &["du", "x"],
+        &[".", "."],
+    ] {
+        let argv = std::iter::once("wbuild").chain(words.iter().copied()).map(Into::into);
+        let error = parse(argv).expect_err(&words.join(" "));
+        assert_eq!(error.exit_code(), 2, "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn the_parser_is_consistent() {
+    command().debug_assert();
+}
