@@ -1,0 +1,350 @@
+//! File name patterns with the meaning of Go's `path/filepath.Match` on Unix.
+//!
+//! ```text
+//! *       any characters but '/'
+//! ?       one character but '/'
+//! [a-z]   one character of the class, [^a-z] one that is not in it
+//! \c      the character c
+//! ```
+//!
+//! A character is a UTF-8 sequence; a byte that is none counts as one. As in Go, a class may match
+//! `/`, and a pattern is checked as a whole: one that is malformed anywhere is an error. Matching
+//! takes at most time proportional to pattern times name.
+
+use crate::error::{Result, TreeError, show};
+
+/// Longest pattern in bytes.
+pub const MAX_PATTERN: usize = 8192;
+
+/// A compiled pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    chunks: Vec<Chunk>,
+}
+
+/// A run of items, possibly after a `*`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Chunk {
+    star: bool,
+    items: Vec<Item>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    Bytes(Vec<u8>),
+    Any,
+    Class { negated: bool, ranges: Vec<(u32, u32)> },
+}
+
+/// Value and width of the character at the start of a text that is not empty.
+fn character(text: &[u8]) -> (u32, usize) {
+    let width = match text[0] {
+        byte @ 0..=0x7f => return (byte.into(), 1),
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => return (0xfffd, 1),
+    };
+    text.get(..width)
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .and_then(|text| text.chars().next())
+        .map_or((0xfffd, 1), |c| (c.into(), width))
+}
+
+/// Length of the class that starts at `text[0] == '['`, and its item.
+fn class(text: &[u8]) -> Result<(usize, Item), &'static str> {
+    const UNCLOSED: &str = "a character class is not closed";
+    let mut at = 1;
+    let negated = text.get(at) == Some(&b'^');
+    at += usize::from(negated);
+    let mut ranges = Vec::new();
+    let bound = |at: &mut usize| -> Result<u32, &'static str> {
+        match text.get(*at) {
+            None => return Err(UNCLOSED),
+            Some(b'-' | b']') => {
+                return Err("a character class has an empty range; escape - and ]");
+            }
+            Some(b'\\') => *at += 1,
+            Some(_) => {}
+        }
+        let rest = text.get(*at..).filter(|rest| !rest.is_empty()).ok_or(UNCLOSED)?;
+        let (value, width) = character(rest);
+        if value == 0xfffd && width == 1 {
+            return Err("a character class is not UTF-8");
+        }
+        *at += width;
+        if *at >= text.len() { Err(UNCLOSED) } else { Ok(value) }
+    };
+    loop {
+        if text.get(at) == Some(&b']') && !ranges.is_empty() {
+            return Ok((at + 1, Item::Class { negated, ranges }));
+        }
+        let low = bound(&mut at)?;
+        let mut high = low;
+        if text[at] == b'-' {
+            at += 1;
+            high = bound(&mut at)?;
+        }
+        ranges.push((low, high));
+    }
+}
+
+/// Length of the class at the start of `text`, for those who split patterns.
+pub(crate) fn class_len(text: &[u8]) -> Option<usize> {
+    class(text).ok().map(|(len, _)| len)
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// A class that is not closed or empty, a `\` at the end, more than [`MAX_PATTERN`] bytes.
+    pub fn new(pattern: &[u8]) -> Result<Pattern> {
+        let fail = |reason| TreeError::Pattern { pattern: show(pattern), reason };
+        if pattern.len() > MAX_PATTERN {
+            return Err(fail("it is longer than 8192 bytes"));
+        }
+        let mut chunks = vec![Chunk::default()];
+        let mut at = 0;
+        while at < pattern.len() {
+            let last = chunks.last_mut().expect("never empty");
+            let byte = match pattern[at] {
+                b'*' => {
+                    if !last.items.is_empty() {
+                        chunks.push(Chunk { star: true, items: Vec::new() });
+                    } else {
+                        last.star = true;
+                    }
+                    at += 1;
+                    continue;
+                }
+                b'?' => {
+                    last.items.push(Item::Any);
+                    at += 1;
+                    continue;
+                }
+                b'[' => {
+                    let (len, item) = class(&pattern[at..]).map_err(fail)?;
+                    last.items.push(item);
+                    at += len;
+                    continue;
+                }
+                b'\\' => {
+                    at += 1;
+                    *pattern.get(at).ok_or_else(|| fail("it ends with a backslash"))?
+                }
+                byte => byte,
+            };
+            match last.items.last_mut() {
+                Some(Item::Bytes(bytes)) => bytes.push(byte),
+                _ => last.items.push(Item::Bytes(vec![byte])),
+            }
+            at += 1;
+        }
+        chunks.retain(|chunk| chunk.star || !chunk.items.is_empty());
+        Ok(Pattern { chunks })
+    }
+
+    /// The text, if the pattern matches nothing but one text.
+    pub fn literal(&self) -> Option<&[u8]> {
+        match self.chunks.as_slice() {
+            [] => Some(b""),
+            [Chunk { star: false, items }] => match items.as_slice() {
+                [Item::Bytes(bytes)] => Some(bytes),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the whole of `name` matches.
+    pub fn matches(&self, name: &[u8]) -> bool {
+        let mut rest = name;
+        'chunks: for (index, chunk) in self.chunks.iter().enumerate() {
+            let last = index + 1 == self.chunks.len();
+            if chunk.items.is_empty() {
+                // A star at the end takes everything up to a slash.
+                return !rest.contains(&b'/');
+            }
+            let fits = |text| chunk.eat(text).filter(|after| !last || after.is_empty());
+            if let Some(after) = fits(rest) {
+                rest = after;
+                continue;
+            }
+            if chunk.star {
+                // The earliest place is as good as any: what follows begins with another star.
+                for skipped in 0..rest.len() {
+                    if rest[skipped] == b'/' {
+                        break;
+                    }
+                    if let Some(after) = fits(&rest[skipped + 1..]) {
+                        rest = after;
+                        continue 'chunks;
+                    }
+                }
+            }
+            return false;
+        }
+        rest.is_empty()
+    }
+}
+
+impl Chunk {
+    /// What is left of `text` after the items.
+    fn eat<'t>(&self, mut text: &'t [u8]) -> Option<&'t [u8]> {
+        for item in &self.items {
+            text = match item {
+                Item::Bytes(bytes) => text.strip_prefix(bytes.as_slice())?,
+                Item::Any | Item::Class { .. } if text.is_empty() => return None,
+                Item::Any if text[0] == b'/' => return None,
+                Item::Any => &text[character(text).1..],
+                Item::Class { negated, ranges } => {
+                    let (value, width) = character(text);
+                    let inside = ranges.iter().any(|(low, high)| (*low..=*high).contains(&value));
+                    if inside == *negated {
+                        return None;
+                    }
+                    &text[width..]
+                }
+            };
+        }
+        Some(text)
+    }
+}
+
+/// Whether a path holds an unescaped `*`, `?` or `[`.
+pub fn has_wildcard(path: &[u8]) -> bool {
+    let mut escaped = false;
+    path.iter().any(|byte| {
+        let literal = escaped;
+        escaped = *byte == b'\\' && !literal;
+        !literal && matches!(byte, b'*' | b'?' | b'[')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `Some(matches)`, or `None` for a malformed pattern. Results as Go gives them.
+    const TABLE: &[(&str, &str, Option<bool>)] = &[
+        ("abc", "abc", Some(true)),
+        ("*", "abc", Some(true)),
+        ("*c", "abc", Some(true)),
+        ("a*", "a", Some(true)),
+        ("a*", "abc", Some(true)),
+        ("a*", "ab/c", Some(false)),
+        ("a*/b", "abc/b", Some(true)),
+        ("a*/b", "a/c/b", Some(false)),
+        ("a*b*c*d*e*/f", "axbxcxdxe/f", Some(true)),
+        ("a*b*c*d*e*/f", "axbxcxdxexxx/f", Some(true)),
+        ("a*b*c*d*e*/f", "axbxcxdxe/xxx/f", Some(false)),
+        ("a*b*c*d*e*/f", "axbxcxdxexxx/fff", Some(false)),
+        ("a*b?c*x", "abxbbxdbxebxczzx", Some(true)),
+        ("a*b?c*x", "abxbbxdbxebxczzy", Some(false)),
+        ("ab[c]", "abc", Some(true)),
+        ("ab[b-d]", "abc", Some(true)),
+        ("ab[e-g]", "abc", Some(false)),
+        ("ab[^c]", "abc", Some(false)),
+        ("ab[^b-d]", "abc", Some(false)),
+        ("ab[^e-g]", "abc", Some(true)),
+        ("a\\*b", "a*b", Some(true)),
+        ("a\\*b", "ab", Some(false)),
+        ("a?b", "a☺b", Some(true)),
+        ("a[^a]b", "a☺b", Some(true)),
+        ("a???b", "a☺b", Some(false)),
+        ("a[^a][^a][^a]b", "a☺b", Some(false)),
+        ("[a-ζ]*", "α", Some(true)),
+        ("*[a-ζ]", "A", Some(false)),
+        ("a?b", "a/b", Some(false)),
+        ("a*b", "a/b", Some(false)),
+        ("a[^x]b", "a/b", Some(true)),
+        ("[\\]a]", "]", Some(true)),
+        ("[\\-]", "-", Some(true)),
+        ("[x\\-]", "x", Some(true)),
+        ("[x\\-]", "-", Some(true)),
+        ("[x\\-]", "z", Some(false)),
+        ("[\\-x]", "x", Some(true)),
+        ("[\\-x]", "-", Some(true)),
+        ("[\\-x]", "a", Some(false)),
+        ("[]a]", "]", None),
+        ("[-]", "-", None),
+        ("[x-]", "x", None),
+        ("[-x]", "x", None),
+        ("\\", "a", None),
+        ("[a-b-c]", "a", None),
+        ("[", "a", None),
+        ("[^", "a", None),
+        ("[^bc", "a", None),
+        ("a[", "a", None),
+        ("a[", "ab", None),
+        ("*x", "xxx", Some(true)),
+        ("", "", Some(true)),
+        ("", "a", Some(false)),
+        ("**", "a", Some(true)),
+        ("**", "a/b", Some(false)),
+        ("x\\", "y", None),
+    ];
+
+    #[test]
+    fn matches_what_go_matches() {
+        for (pattern, name, wanted) in TABLE {
+            let got = Pattern::new(pattern.as_bytes()).ok().map(|p| p.matches(name.as_bytes()));
+            assert_eq!(got, *wanted, "{pattern} on {name}");
+        }
+    }
+
+    #[test]
+    fn knows_literals_and_wildcards() {
+        for (pattern, literal, wildcard) in [
+            ("abc", Some("abc"), false),
+            ("a\\*c", Some("a*c"), false),
+            ("a\\\\*", None, true),
+            ("a[b]", None, true),
+            ("a?", None, true),
+            ("", Some(""), false),
+        ] {
+            let compiled = Pattern::new(pattern.as_bytes()).unwrap();
+            assert_eq!(compiled.literal(), literal.map(str::as_bytes), "{pattern}");
+            assert_eq!(has_wildcard(pattern.as_bytes()), wildcard, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn many_stars_do_not_explode() {
+        let pattern = Pattern::new("a*".repeat(500).as_bytes()).unwrap();
+        let mut name = b"a".repeat(2000);
+        name.push(b'/');
+        assert!(!pattern.matches(&name));
+    }
+
+    /// Tries every split at a star.
+    fn slow(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some((b'*', rest)) => (0..=name.len())
+                .take_while(|at| !name[..*at].contains(&b'/'))
+                .any(|at| slow(rest, &name[at..])),
+            Some((b'?', rest)) => {
+                name.first().is_some_and(|c| *c != b'/') && slow(rest, &name[1..])
+            }
+            Some((byte, rest)) => name.first() == Some(byte) && slow(rest, &name[1..]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(pattern: Vec<u8>, name: Vec<u8>) {
+            if let Ok(pattern) = Pattern::new(&pattern) {
+                pattern.matches(&name);
+            }
+        }
+
+        #[test]
+        fn agrees_with_exhaustive_search(pattern in "[ab*?/]{0,8}", name in "[ab/]{0,8}") {
+            let fast = Pattern::new(pattern.as_bytes()).unwrap().matches(name.as_bytes());
+            prop_assert_eq!(fast, slow(pattern.as_bytes(), name.as_bytes()));
+        }
+    }
+}
