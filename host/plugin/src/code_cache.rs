@@ -1,0 +1,364 @@
+//! Compiled code of components, kept between processes.
+//!
+//! Loading compiled code executes it, so an entry is used only if this program wrote it:
+//!
+//! - The directory belongs to the present user and nobody else may enter it (0700); so does each
+//!   file. Files are opened relative to the directory, never through a symlink.
+//! - An entry ends in no doubt: its header holds magic, key, length and a 256-bit keyed hash over
+//!   all of it. The hash's key is random, is made with the directory and is readable by this user
+//!   only: whoever can merely place a file there cannot make an entry that is used. The hash is
+//!   HighwayHash, a pseudo-random function at memory speed: a tenth of a millisecond per MiB where
+//!   sha256 takes five and would be most of the time to load a plugin.
+//! - The name of an entry is the key: component, engine version, settings and machine features.
+//! - Whatever is wrong with an entry, it is removed and the component compiled anew. A cache that
+//!   cannot be used costs time, never a build.
+//!
+//! Entries are written to a temporary name and renamed, without syncs: after a power cut the hash
+//! tells a torn entry.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use highway::{HighwayHash, HighwayHasher, Key};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+use wbuild_graph::Digest;
+
+use crate::engine::PROFILE;
+
+const MAGIC: &[u8; 16] = b"wbuild code v1\0\n";
+/// magic, key, length, hash.
+const HEADER: usize = 16 + 32 + 8 + 32;
+/// Where the hash begins.
+const HASH_AT: usize = 16 + 32 + 8;
+/// Largest entry that is read: far above what the largest component compiles to.
+const ENTRY_BYTES: u64 = 512 << 20;
+/// All entries together; beyond it the oldest go.
+const TOTAL_BYTES: u64 = 1 << 30;
+const SECRET: &str = "hash.key";
+const SUFFIX: &str = ".cwasm";
+const TEMPORARY: &str = ".new-";
+
+/// A directory of compiled code.
+pub(crate) struct CodeCache {
+    path: PathBuf,
+    opened: OnceLock<Result<Opened, String>>,
+}
+
+struct Opened {
+    dir: OwnedFd,
+    secret: [u64; 4],
+}
+
+/// What became of a look-up.
+pub(crate) enum Found {
+    Component(Component),
+    Nothing,
+    /// Something was there and is gone now; says what was wrong with it.
+    Rejected(String),
+}
+
+/// The key of a component's code.
+pub(crate) fn entry_key(engine: &Engine, component: &Digest) -> Digest {
+    struct Feed(Sha256);
+    impl Hasher for Feed {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+    let mut feed = Feed(Sha256::new());
+    feed.write(MAGIC);
+    feed.write(component.as_bytes());
+    PROFILE.hash(&mut feed);
+    // Holds wasmtime's version, all settings, and the features of the processor.
+    engine.precompile_compatibility_hash().hash(&mut feed);
+    Digest::from_bytes(feed.0.finalize().into())
+}
+
+impl CodeCache {
+    /// A cache in `path`, which is made when it is first used.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        CodeCache { path, opened: OnceLock::new() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn opened(&self) -> Result<&Opened, String> {
+        self.opened.get_or_init(|| Opened::new(&self.path)).as_ref().map_err(Clone::clone)
+    }
+
+    /// Loads compiled code.
+    pub(crate) fn load(&self, engine: &Engine, key: &Digest) -> Found {
+        let Ok(opened) = self.opened() else { return Found::Nothing };
+        let entry = match opened.read(key) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Found::Nothing,
+            Err(reason) => {
+                opened.remove(&entry_name(key));
+                return Found::Rejected(reason);
+            }
+        };
+        match deserialize(engine, &entry) {
+            Ok(component) => Found::Component(component),
+            Err(error) => {
+                opened.remove(&entry_name(key));
+                Found::Rejected(error.to_string())
+            }
+        }
+    }
+
+    /// Keeps compiled code. An error means that it is not kept, no more.
+    pub(crate) fn store(&self, key: &Digest, component: &Component) -> Result<u64, String> {
+        let code = component.serialize().map_err(|error| error.to_string())?;
+        let opened = self.opened()?;
+        opened.write(key, &code)?;
+        opened.prune(key);
+        Ok(code.len() as u64)
+    }
+}
+
+/// An entry whose hash was right.
+struct Trusted(Vec<u8>);
+
+/// Makes code of an entry.
+#[allow(unsafe_code)]
+fn deserialize(engine: &Engine, entry: &Trusted) -> wasmtime::Result<Component> {
+    // SAFETY: `deserialize` demands bytes that `Component::serialize` made. A `Trusted` exists only
+    // after its keyed hash, whose key only this user can read, was found right over a private copy
+    // of the bytes; entries with a right hash are written by `Opened::write` alone, from what
+    // `serialize` answered. Wasmtime itself refuses another version's or another setting's code.
+    unsafe { Component::deserialize(engine, &entry.0[HEADER..]) }
+}
+
+fn entry_name(key: &Digest) -> String {
+    format!("{}{SUFFIX}", key.hex())
+}
+
+fn hash(secret: [u64; 4], head: &[u8], code: &[u8]) -> [u8; 32] {
+    let mut hasher = HighwayHasher::new(Key(secret));
+    hasher.append(head);
+    hasher.append(code);
+    let mut out = [0; 32];
+    for (bytes, word) in out.chunks_exact_mut(8).zip(hasher.finalize256()) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    out
+}
+
+impl Opened {
+    fn new(path: &Path) -> Result<Self, String> {
+        let because = |what: &str| format!("code cache {}: {what}", path.display());
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .create(path.parent().unwrap_or(path))
+            .map_err(|error| because(&error.to_string()))?;
+        match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(because(&error.to_string())),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|error| because(&error.to_string()))?;
+        let stat = rustix::fs::fstat(&dir).map_err(|error| because(&error.to_string()))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(because("it belongs to another user"));
+        }
+        if stat.st_mode & 0o077 != 0 {
+            return Err(because("others may enter it (its mode must be 0700)"));
+        }
+        let secret = secret(&dir).map_err(|error| because(&error))?;
+        Ok(Opened { dir, secret })
+    }
+
+    fn remove(&self, name: &str) {
+        // Nothing depends on it: an entry that stays is rejected again.
+        let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
+    }
+
+    fn read(&self, key: &Digest) -> Result<Option<Trusted>, String> {
+        let Some(entry) = read_private(self.dir.as_fd(), &entry_name(key), ENTRY_BYTES)? else {
+            return Ok(None);
+        };
+        let Some((head, code)) = entry.split_at_checked(HEADER) else {
+            return Err("it is shorter than its header".to_owned());
+        };
+        if head[..16] != MAGIC[..] {
+            return Err("it is not an entry of this version".to_owned());
+        }
+        if head[16..48] != key.as_bytes()[..] {
+            return Err("it is the code of another component or engine".to_owned());
+        }
+        if head[48..HASH_AT] != (code.len() as u64).to_le_bytes()[..] {
+            return Err("its length is wrong".to_owned());
+        }
+        if head[HASH_AT..] != hash(self.secret, &head[..HASH_AT], code)[..] {
+            return Err("its hash is wrong".to_owned());
+        }
+        Ok(Some(Trusted(entry)))
+    }
+
+    fn write(&self, key: &Digest, code: &[u8]) -> Result<(), String> {
+        let mut head = Vec::with_capacity(HEADER);
+        head.extend_from_slice(MAGIC);
+        head.extend_from_slice(key.as_bytes());
+        head.extend_from_slice(&(code.len() as u64).to_le_bytes());
+        let hash = hash(self.secret, &head, code);
+        head.extend_from_slice(&hash);
+        write_private(self.dir.as_fd(), &entry_name(key), &[&head, code], RenameFlags::empty())
+    }
+
+    /// Removes what was left behind, and the oldest entries when there are too many.
+    fn prune(&self, keep: &Digest) {
+        let Ok(entries) = self.list() else { return };
+        let newest = entries.iter().map(|entry| entry.modified).max().unwrap_or(0);
+        for entry in entries.iter().filter(|entry| entry.name.starts_with(TEMPORARY)) {
+            // A writer takes seconds; an hour old one has died.
+            if entry.modified < newest - 3600 {
+                self.remove(&entry.name);
+            }
+        }
+        let mut code: Vec<&Listed> = entries.iter().filter(|e| e.name.ends_with(SUFFIX)).collect();
+        code.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
+        let mut total = 0u64;
+        for entry in code {
+            total = total.saturating_add(entry.size);
+            if total > TOTAL_BYTES && entry.name != entry_name(keep) {
+                self.remove(&entry.name);
+            }
+        }
+    }
+
+    fn list(&self) -> rustix::io::Result<Vec<Listed>> {
+        let mut out = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.dir)? {
+            let entry = entry?;
+            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+            let (Ok(name), Ok(stat)) = (
+                name.into_string(),
+                rustix::fs::statat(&self.dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW),
+            ) else {
+                continue;
+            };
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            out.push(Listed { name, size, modified: stat.st_mtime });
+        }
+        Ok(out)
+    }
+}
+
+struct Listed {
+    name: String,
+    size: u64,
+    modified: i64,
+}
+
+/// The key of the hash, made when there is none.
+fn secret(dir: &OwnedFd) -> Result<[u64; 4], String> {
+    let words = |bytes: &[u8]| -> Option<[u64; 4]> {
+        let bytes: &[u8; 32] = bytes.try_into().ok()?;
+        let mut out = [0; 4];
+        for (word, bytes) in out.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().ok()?);
+        }
+        Some(out)
+    };
+    // Twice: another process may make it between our look and our rename.
+    for _ in 0..2 {
+        match read_private(dir.as_fd(), SECRET, 64) {
+            Ok(Some(bytes)) => match words(&bytes) {
+                Some(words) => return Ok(words),
+                None => {
+                    let _ = rustix::fs::unlinkat(dir, SECRET, AtFlags::empty());
+                }
+            },
+            Ok(None) => {}
+            Err(_) => {
+                let _ = rustix::fs::unlinkat(dir, SECRET, AtFlags::empty());
+            }
+        }
+        let mut fresh = [0u8; 32];
+        let mut filled = 0;
+        while filled < fresh.len() {
+            let flags = rustix::rand::GetRandomFlags::empty();
+            filled += rustix::rand::getrandom(&mut fresh[filled..], flags)
+                .map_err(|error| format!("no random bytes: {error}"))?;
+        }
+        // Never over another process's: its entries would all be rejected.
+        match write_private(dir.as_fd(), SECRET, &[&fresh], RenameFlags::NOREPLACE) {
+            Ok(()) => return words(&fresh).ok_or_else(|| "no key of 32 bytes".to_owned()),
+            Err(_) => continue,
+        }
+    }
+    match read_private(dir.as_fd(), SECRET, 64)? {
+        Some(bytes) => words(&bytes).ok_or_else(|| "its key is damaged".to_owned()),
+        None => Err("its key cannot be written".to_owned()),
+    }
+}
+
+/// Reads a file that must be a regular file of this user which nobody else can write.
+fn read_private(dir: impl AsFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(format!("it cannot be opened: {error}")),
+    };
+    let stat = rustix::fs::fstat(&file).map_err(|error| error.to_string())?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err("it is not a regular file".to_owned());
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+        return Err("others may write it".to_owned());
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if size > limit {
+        return Err("it is too large".to_owned());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    File::from(file).take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(Some(bytes))
+}
+
+/// Writes a file under a temporary name and gives it its own.
+fn write_private(
+    dir: impl AsFd,
+    name: &str,
+    parts: &[&[u8]],
+    rename: RenameFlags,
+) -> Result<(), String> {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let temporary = format!("{TEMPORARY}{}-{serial}", std::process::id());
+    let dir = dir.as_fd();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR);
+    let file = open().or_else(|error| {
+        // A process of the same id that was killed.
+        rustix::fs::unlinkat(dir, &temporary, AtFlags::empty()).map_err(|_| error)?;
+        open()
+    });
+    let mut file = File::from(file.map_err(|error| format!("{temporary}: {error}"))?);
+    let written = parts.iter().try_for_each(|part| file.write_all(part)).map_err(|e| e.to_string());
+    let renamed = written.and_then(|()| {
+        rustix::fs::renameat_with(dir, &temporary, dir, name, rename)
+            .map_err(|error| format!("{name}: {error}"))
+    });
+    if renamed.is_err() {
+        let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
+    }
+    renamed
+}

@@ -1,0 +1,43 @@
+//! Frontends: one fresh instance per build, nothing loaded before.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use wbuild_api::extension::{Frontend, FrontendHost, PluginIdentity};
+use wbuild_graph::Failure;
+
+use crate::PluginKind;
+use crate::guest::Caller;
+use crate::host::Inner;
+use crate::v0_1::types::failure_in;
+
+/// A frontend that is a component. Made by [`crate::Plugin::frontend`]; the component is loaded
+/// when [`Frontend::build`] is first called, so that knowing its identity costs nothing.
+pub struct WasmFrontend {
+    plugin: Arc<Inner>,
+    identity: PluginIdentity,
+}
+
+impl WasmFrontend {
+    pub(crate) fn new(plugin: Arc<Inner>, identity: PluginIdentity) -> Self {
+        WasmFrontend { plugin, identity }
+    }
+}
+
+#[async_trait]
+impl Frontend for WasmFrontend {
+    fn identity(&self) -> PluginIdentity {
+        self.identity.clone()
+    }
+
+    async fn build(&self, host: FrontendHost) -> Result<(), Failure> {
+        let pre = self.plugin.frontend_pre().await?;
+        let kind = PluginKind::Frontend;
+        let runtime = self.plugin.shared().runtime()?;
+        let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
+        let mut store = caller.store(Some(host));
+        let instance = caller.call(pre.instantiate_async(&mut store)).await?;
+        let result = caller.call(instance.wbuild_frontend_build().call_build(&mut store)).await?;
+        result.map_err(failure_in)
+    }
+}

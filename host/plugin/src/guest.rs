@@ -1,0 +1,73 @@
+//! A live instance and how it is called: the processor clock, the wall clock, and the words for
+//! what ends it. The same for every kind of plugin.
+
+use std::future::Future;
+
+use wasmtime::{Engine, Store};
+use wbuild_graph::Failure;
+
+use crate::PluginKind;
+use crate::engine::{CpuClock, Runtime};
+use crate::error::Subject;
+use crate::limits::{LimitReached, Limits};
+use crate::state::{Capabilities, GuestState};
+
+/// Calls guests of one kind within their limits.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    kind: PluginKind,
+    name: String,
+    limits: Limits,
+    clock: CpuClock,
+    engine: Engine,
+}
+
+impl Caller {
+    pub(crate) fn new(runtime: &Runtime, kind: PluginKind, name: &str, limits: Limits) -> Self {
+        Caller {
+            kind,
+            name: name.to_owned(),
+            limits,
+            clock: runtime.clock(limits.cpu),
+            engine: runtime.engine().clone(),
+        }
+    }
+
+    /// A store in which an instance can be made.
+    pub(crate) fn store<C: Capabilities>(&self, caps: Option<C>) -> Store<GuestState<C>> {
+        GuestState::store(&self.engine, self.limits, &self.clock, caps)
+    }
+
+    /// Gives the guest its processor time anew, where the limit is per call.
+    pub(crate) fn reset(&self) {
+        self.clock.reset();
+    }
+
+    /// Runs one call. When it fails the instance must not be called again.
+    pub(crate) async fn call<T>(
+        &self,
+        call: impl Future<Output = wasmtime::Result<T>>,
+    ) -> Result<T, Failure> {
+        let measured = self.clock.measure(call);
+        let result = match self.limits.wall {
+            Some(wall) => match tokio::time::timeout(wall, measured).await {
+                Ok(result) => result,
+                Err(_) => Err(LimitReached::Wall(wall).into()),
+            },
+            None => measured.await,
+        };
+        result.map_err(|error| self.subject().ended(error))
+    }
+
+    /// Says what a guest did wrong.
+    pub(crate) fn broken(&self, what: &str) -> Failure {
+        let Caller { kind, name, .. } = self;
+        Failure::internal(format!("the {kind} {name} {what}"))
+            .attr("plugin", name)
+            .hint(format!("this is a bug of the {kind}, not of the build it was run for"))
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject { kind: self.kind, name: &self.name, limits: &self.limits }
+    }
+}

@@ -1,0 +1,471 @@
+//! Plugins: from bytes to something that can be instantiated, each step as late as possible.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OnceCell;
+use wasmtime::component::{Component, Linker};
+use wbuild_api::extension::{CachePlugin, Frontend, PluginIdentity, Runner};
+use wbuild_graph::{Digest, Failure, FailureKind};
+
+use crate::code_cache::{CodeCache, Found, entry_key};
+use crate::engine::Runtime;
+use crate::error::Subject;
+use crate::limits::{Limits, size};
+use crate::load::Outline;
+use crate::v0_1;
+use crate::{PluginKind, WasmCache, WasmFrontend, WasmRunner};
+
+/// How plugins are hosted.
+#[derive(Clone, Debug)]
+pub struct PluginHostOptions {
+    /// Where compiled code is kept. Made with mode 0700 when first used; must be this user's own
+    /// and closed to others, else nothing is kept.
+    pub code_cache_dir: PathBuf,
+    /// What frontends may use.
+    pub frontend_limits: Limits,
+    /// What runners may use.
+    pub runner_limits: Limits,
+    /// What cache backends may use.
+    pub cache_limits: Limits,
+}
+
+impl PluginHostOptions {
+    /// The default limits and this code cache.
+    pub fn new(code_cache_dir: impl Into<PathBuf>) -> Self {
+        PluginHostOptions {
+            code_cache_dir: code_cache_dir.into(),
+            frontend_limits: Limits::of(PluginKind::Frontend),
+            runner_limits: Limits::of(PluginKind::Runner),
+            cache_limits: Limits::of(PluginKind::Cache),
+        }
+    }
+
+    fn limits(&self, kind: PluginKind) -> Limits {
+        match kind {
+            PluginKind::Frontend => self.frontend_limits,
+            PluginKind::Runner => self.runner_limits,
+            PluginKind::Cache => self.cache_limits,
+        }
+    }
+}
+
+/// Where a component comes from.
+#[derive(Clone, Debug)]
+pub enum PluginSource {
+    /// A file.
+    Path(PathBuf),
+    /// Bytes in memory.
+    Bytes(Arc<[u8]>),
+    /// Bytes that are part of the program, with their sha256: hashing them at every start would
+    /// cost more than loading them.
+    Embedded {
+        /// The component.
+        bytes: &'static [u8],
+        /// Its sha256, computed when the program was built.
+        digest: Digest,
+    },
+}
+
+impl From<PathBuf> for PluginSource {
+    fn from(path: PathBuf) -> Self {
+        PluginSource::Path(path)
+    }
+}
+
+impl From<&Path> for PluginSource {
+    fn from(path: &Path) -> Self {
+        PluginSource::Path(path.to_owned())
+    }
+}
+
+impl From<Arc<[u8]>> for PluginSource {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        PluginSource::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for PluginSource {
+    fn from(bytes: Vec<u8>) -> Self {
+        PluginSource::Bytes(bytes.into())
+    }
+}
+
+/// Hosts plugins. Cheap to make: the engine starts with the first component that is needed.
+#[derive(Clone)]
+pub struct PluginHost {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    options: PluginHostOptions,
+    code_cache: CodeCache,
+    runtime: OnceLock<Result<Runtime, Failure>>,
+    frontend_linker: OnceLock<Result<Linker<v0_1::frontend::State>, Failure>>,
+    runner_linker: OnceLock<Result<Linker<v0_1::runner::State>, Failure>>,
+    cache_linker: OnceLock<Result<Linker<v0_1::cache::State>, Failure>>,
+}
+
+impl Shared {
+    pub(crate) fn runtime(&self) -> Result<&Runtime, Failure> {
+        self.runtime
+            .get_or_init(|| {
+                Runtime::new().map_err(|error| {
+                    let mut failure = Failure::internal("the WebAssembly engine cannot start");
+                    failure.causes = error.chain().map(ToString::to_string).collect();
+                    failure
+                })
+            })
+            .as_ref()
+            .map_err(Clone::clone)
+    }
+
+    fn linker<'a, T: 'static>(
+        &self,
+        cell: &'a OnceLock<Result<Linker<T>, Failure>>,
+        link: impl FnOnce(&mut Linker<T>) -> wasmtime::Result<()>,
+    ) -> Result<&'a Linker<T>, Failure> {
+        let runtime = self.runtime()?;
+        cell.get_or_init(|| {
+            let mut linker = Linker::new(runtime.engine());
+            link(&mut linker).map_err(|error| Failure::internal(format!("linker: {error:#}")))?;
+            Ok(linker)
+        })
+        .as_ref()
+        .map_err(Clone::clone)
+    }
+}
+
+impl PluginHost {
+    /// A host. Touches no file and starts no thread.
+    pub fn new(options: PluginHostOptions) -> Self {
+        let code_cache = CodeCache::new(options.code_cache_dir.clone());
+        PluginHost {
+            shared: Arc::new(Shared {
+                options,
+                code_cache,
+                runtime: OnceLock::new(),
+                frontend_linker: OnceLock::new(),
+                runner_linker: OnceLock::new(),
+                cache_linker: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Reads a component's bytes and what it imports and exports. Compiles nothing. `name` is what
+    /// the user calls it: `dockerfile`, `./my.wasm`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` or `Unavailable` when the file cannot be read, `Invalid` when it is no component,
+    /// `Limit` when it is larger than any plugin may be.
+    pub fn load(&self, name: &str, source: impl Into<PluginSource>) -> Result<Plugin, Failure> {
+        let largest = PluginKind::ALL
+            .into_iter()
+            .map(|kind| self.shared.options.limits(kind).component_bytes)
+            .max()
+            .unwrap_or(0);
+        let (bytes, known) = match source.into() {
+            PluginSource::Path(path) => (Bytes::Shared(read(name, &path, largest)?), None),
+            PluginSource::Bytes(bytes) => (Bytes::Shared(bytes), None),
+            PluginSource::Embedded { bytes, digest } => (Bytes::Embedded(bytes), Some(digest)),
+        };
+        if bytes.get().len() > largest {
+            return Err(too_large(name, bytes.get().len() as u64, largest));
+        }
+        let digest = known.unwrap_or_else(|| Digest::of(bytes.get()));
+        let outline = Outline::read(name, bytes.get())?;
+        Ok(Plugin {
+            inner: Arc::new(Inner {
+                shared: Arc::clone(&self.shared),
+                name: name.to_owned(),
+                digest,
+                bytes,
+                outline,
+                component: OnceCell::new(),
+                frontend: OnceCell::new(),
+                runner: OnceCell::new(),
+                cache: OnceCell::new(),
+                compiled: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Compiles what is not compiled yet, one after the other. Answers how long each took, `None`
+    /// for what was compiled already.
+    pub async fn warm(&self, plugins: &[Plugin]) -> Result<Vec<Option<Duration>>, Failure> {
+        let mut out = Vec::with_capacity(plugins.len());
+        for plugin in plugins {
+            plugin.inner.component().await?;
+            out.push(plugin.inner.compiled().time);
+        }
+        Ok(out)
+    }
+
+    /// Where compiled code is kept.
+    pub fn code_cache_dir(&self) -> &Path {
+        self.shared.code_cache.path()
+    }
+}
+
+fn too_large(name: &str, bytes: u64, limit: usize) -> Failure {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    Failure::new(
+        FailureKind::Limit,
+        format!("the component {name} is {} large, more than {}", size(bytes), size(limit)),
+    )
+}
+
+fn read(name: &str, path: &Path, limit: usize) -> Result<Arc<[u8]>, Failure> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| {
+        let kind = match error.kind() {
+            std::io::ErrorKind::NotFound => FailureKind::NotFound,
+            std::io::ErrorKind::PermissionDenied => FailureKind::Denied,
+            _ => FailureKind::Unavailable,
+        };
+        Failure::new(kind, format!("cannot read the plugin {}", path.display())).cause(&error)
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    if size > limit as u64 {
+        return Err(too_large(name, size, limit));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes.into())
+}
+
+enum Bytes {
+    Shared(Arc<[u8]>),
+    Embedded(&'static [u8]),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Bytes::Shared(bytes) => bytes,
+            Bytes::Embedded(bytes) => bytes,
+        }
+    }
+}
+
+/// A component that was read; compiled and linked when it is first run. Cheap to clone.
+#[derive(Clone)]
+pub struct Plugin {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    shared: Arc<Shared>,
+    name: String,
+    digest: Digest,
+    bytes: Bytes,
+    outline: Outline,
+    component: OnceCell<Component>,
+    frontend: OnceCell<v0_1::frontend::bindings::FrontendPre<v0_1::frontend::State>>,
+    runner: OnceCell<v0_1::runner::RunnerPre<v0_1::runner::State>>,
+    cache: OnceCell<v0_1::cache::LocalCachePre<v0_1::cache::State>>,
+    compiled: Mutex<Compiled>,
+}
+
+/// How the component's code came about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Compiled {
+    /// If it was compiled now.
+    pub(crate) time: Option<Duration>,
+    /// Size of the native code, if known.
+    pub(crate) size: Option<u64>,
+    /// What was wrong with the code cache, if anything.
+    pub(crate) note: Option<String>,
+}
+
+impl Plugin {
+    /// What the user calls it.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// sha256 of the component.
+    pub fn digest(&self) -> Digest {
+        self.inner.digest
+    }
+
+    /// The kinds of plugin it is; may be several, or none that this version knows.
+    pub fn kinds(&self) -> Vec<PluginKind> {
+        self.inner.outline.kinds()
+    }
+
+    /// The component as a frontend.
+    ///
+    /// # Errors
+    ///
+    /// When it is none, or asks for what frontends do not get. Says which.
+    pub fn frontend(&self) -> Result<Arc<dyn Frontend>, Failure> {
+        let identity = self.inner.admit(PluginKind::Frontend)?;
+        Ok(Arc::new(WasmFrontend::new(Arc::clone(&self.inner), identity)))
+    }
+
+    /// The component as a runner.
+    ///
+    /// # Errors
+    ///
+    /// When it is none, or asks for what runners do not get. Says which.
+    pub fn runner(&self) -> Result<Arc<dyn Runner>, Failure> {
+        let identity = self.inner.admit(PluginKind::Runner)?;
+        Ok(Arc::new(WasmRunner::new(Arc::clone(&self.inner), identity)))
+    }
+
+    /// The component as a cache backend.
+    ///
+    /// # Errors
+    ///
+    /// When it is none, or asks for what cache backends do not get. Says which.
+    pub fn cache(&self) -> Result<Arc<dyn CachePlugin>, Failure> {
+        let identity = self.inner.admit(PluginKind::Cache)?;
+        Ok(Arc::new(WasmCache::new(Arc::clone(&self.inner), identity)))
+    }
+}
+
+impl Inner {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.get().len()
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn limits(&self, kind: PluginKind) -> Limits {
+        self.shared.options.limits(kind)
+    }
+
+    pub(crate) fn compiled(&self) -> Compiled {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Checks that the component is what it is to be used as.
+    fn admit(&self, kind: PluginKind) -> Result<PluginIdentity, Failure> {
+        let wit_version = self.outline.check(kind, &self.name)?;
+        let limits = self.limits(kind);
+        if self.size() > limits.component_bytes {
+            let subject = Subject { kind, name: &self.name, limits: &limits };
+            return Err(subject.too_large(self.size()));
+        }
+        Ok(PluginIdentity { name: self.name.clone(), digest: self.digest, wit_version })
+    }
+
+    /// The compiled component: from the code cache, else compiled and kept there.
+    pub(crate) async fn component(self: &Arc<Self>) -> Result<&Component, Failure> {
+        self.component
+            .get_or_try_init(|| async {
+                let engine = self.shared.runtime()?.engine();
+                let key = entry_key(engine, &self.digest);
+                let rejected = match self.shared.code_cache.load(engine, &key) {
+                    Found::Component(component) => return Ok(component),
+                    Found::Nothing => None,
+                    Found::Rejected(reason) => Some(reason),
+                };
+                // Compiling takes from tens of milliseconds to seconds of processor time.
+                let this = Arc::clone(self);
+                tokio::task::spawn_blocking(move || this.compile(&key, rejected)).await.map_err(
+                    |error| Failure::internal(format!("compiling {}", self.name)).cause(&error),
+                )?
+            })
+            .await
+    }
+
+    fn compile(&self, key: &Digest, rejected: Option<String>) -> Result<Component, Failure> {
+        let kind = self.outline.kinds().first().copied().unwrap_or(PluginKind::Frontend);
+        let limits = self.limits(kind);
+        let engine = self.shared.runtime()?.engine();
+        let begin = Instant::now();
+        let component = Component::from_binary(engine, self.bytes.get())
+            .map_err(|error| Subject { kind, name: &self.name, limits: &limits }.invalid(&error))?;
+        let time = begin.elapsed();
+        let stored = self.shared.code_cache.store(key, &component);
+        *self.compiled.lock().unwrap_or_else(PoisonError::into_inner) = Compiled {
+            time: Some(time),
+            size: stored.as_ref().ok().copied(),
+            note: rejected.or(stored.err()),
+        };
+        Ok(component)
+    }
+
+    /// Loads the code anew, to see how long it takes.
+    pub(crate) fn reload(&self) -> Result<Option<Duration>, Failure> {
+        let engine = self.shared.runtime()?.engine();
+        let begin = Instant::now();
+        let key = entry_key(engine, &self.digest);
+        Ok(match self.shared.code_cache.load(engine, &key) {
+            Found::Component(_) => Some(begin.elapsed()),
+            Found::Nothing | Found::Rejected(_) => None,
+        })
+    }
+
+    fn link_failure(&self, kind: PluginKind) -> impl FnOnce(wasmtime::Error) -> Failure + '_ {
+        move |error| {
+            let limits = self.limits(kind);
+            Subject { kind, name: &self.name, limits: &limits }.link(error)
+        }
+    }
+
+    pub(crate) async fn frontend_pre(
+        self: &Arc<Self>,
+    ) -> Result<&v0_1::frontend::bindings::FrontendPre<v0_1::frontend::State>, Failure> {
+        self.frontend
+            .get_or_try_init(|| async {
+                let component = self.component().await?;
+                let linker =
+                    self.shared.linker(&self.shared.frontend_linker, v0_1::frontend::link)?;
+                linker
+                    .instantiate_pre(component)
+                    .and_then(v0_1::frontend::bindings::FrontendPre::new)
+                    .map_err(self.link_failure(PluginKind::Frontend))
+            })
+            .await
+    }
+
+    pub(crate) async fn runner_pre(
+        self: &Arc<Self>,
+    ) -> Result<&v0_1::runner::RunnerPre<v0_1::runner::State>, Failure> {
+        self.runner
+            .get_or_try_init(|| async {
+                let component = self.component().await?;
+                let linker = self.shared.linker(&self.shared.runner_linker, v0_1::runner::link)?;
+                linker
+                    .instantiate_pre(component)
+                    .and_then(v0_1::runner::RunnerPre::new)
+                    .map_err(self.link_failure(PluginKind::Runner))
+            })
+            .await
+    }
+
+    pub(crate) async fn cache_pre(
+        self: &Arc<Self>,
+    ) -> Result<&v0_1::cache::LocalCachePre<v0_1::cache::State>, Failure> {
+        self.cache
+            .get_or_try_init(|| async {
+                let component = self.component().await?;
+                let linker = self.shared.linker(&self.shared.cache_linker, v0_1::cache::link)?;
+                linker
+                    .instantiate_pre(component)
+                    .and_then(v0_1::cache::LocalCachePre::new)
+                    .map_err(self.link_failure(PluginKind::Cache))
+            })
+            .await
+    }
+}
