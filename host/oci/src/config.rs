@@ -101,7 +101,7 @@ impl ImageConfig {
             root.insert("created".to_owned(), json!(created));
         }
 
-        let mut history = match root.remove("history") {
+        let mut history = match root.shift_remove("history") {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(history)) => history,
             Some(_) => return Err(bad("history is not a list".to_owned())),

@@ -468,13 +468,16 @@ impl Document {
         if is_image && is_index || shape.fs_layers.is_some() {
             return Err(bad("it is both an image and an index".to_owned()));
         }
-        for said in [media_type, shape.media_type.as_deref()].into_iter().flatten() {
-            // Servers that do not know the type answer with a general one.
+        let claims = [(media_type, true), (shape.media_type.as_deref(), false)];
+        for (said, from_outside) in claims {
+            let Some(said) = said else { continue };
             let index = match said.split(';').next().unwrap_or_default().trim() {
                 OCI_MANIFEST | DOCKER_MANIFEST => false,
                 OCI_INDEX | DOCKER_LIST => true,
-                "application/json" | "text/plain" | "application/octet-stream"
-                    if Some(said) == media_type => continue,
+                // Servers that do not know the type answer with a general one.
+                "application/json" | "text/plain" | "application/octet-stream" if from_outside => {
+                    continue;
+                }
                 other => {
                     let other: String = other.chars().take(100).collect();
                     return Err(Error::unsupported(format!("{what} has the media type {other:?}")));
@@ -568,8 +571,8 @@ mod tests {
     #[test]
     fn accepts_docker_types_and_general_content_types() {
         let image = image();
-        assert!(Document::decode(image.as_bytes(), Some("application/json; charset=utf-8"), "m").is_err());
-        assert!(Document::decode(image.as_bytes(), Some("application/json"), "m").is_ok());
+        assert!(Document::decode(image.as_bytes(), Some("application/json; charset=utf-8"), "m").is_ok());
+        assert!(Document::decode(image.as_bytes(), Some("text/html"), "m").is_err());
         let docker = image.replacen('{', &format!(r#"{{"mediaType":"{DOCKER_MANIFEST}","#), 1);
         let document = Document::decode(docker.as_bytes(), Some(DOCKER_MANIFEST), "m").expect("docker");
         assert_eq!(document.media_type(), DOCKER_MANIFEST);

@@ -501,7 +501,7 @@ impl Applier<'_, '_> {
             let make = || rustix::fs::mknodat(dir, made, kind, mode, rustix::fs::makedev(major, minor));
             (make(), "make the device")
         };
-        let mut make = || match &entry.kind {
+        let make = || match &entry.kind {
             EntryKind::Symlink(target) => (rustix::fs::symlinkat(path(target), dir, made), "make the link"),
             EntryKind::CharDevice { major, minor } => device(FileType::CharacterDevice, (*major, *minor)),
             EntryKind::BlockDevice { major, minor } => device(FileType::BlockDevice, (*major, *minor)),

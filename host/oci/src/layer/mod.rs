@@ -33,8 +33,6 @@ pub use tar_read::{TarLimits, TarReader};
 pub use tar_write::TarWriter;
 pub use write::{WriteOptions, write_upper};
 
-pub(crate) use entry::show;
-
 use crate::error::{Error, Result};
 use crate::media::{Descriptor, MediaFamily};
 

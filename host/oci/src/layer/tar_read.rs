@@ -575,6 +575,15 @@ mod tests {
 
         #[test]
         fn another_decoder_agrees(entries in prop::collection::vec(any_entry(), 0..4)) {
+            // The other decoder ends a pax record at the first newline, inside of a value too.
+            let plain = |e: &Entry| {
+                let link = match &e.kind {
+                    EntryKind::Symlink(link) | EntryKind::HardLink(link) => &link[..],
+                    _ => b"",
+                };
+                ![&e.path[..], link].into_iter().chain(e.xattrs.values().map(Vec::as_slice)).any(|v| v.contains(&b'\n'))
+            };
+            let entries: Vec<Read1> = entries.into_iter().filter(|(e, _)| plain(e)).collect();
             let archive = write_all(&entries);
             let mut other = tar::Archive::new(&archive[..]);
             let mut seen = 0;

@@ -1,0 +1,309 @@
+//! Writes image layouts: as tar, as directory, and as an archive for `docker load`.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use serde_json::json;
+use wbuild_graph::{Digest, Platform};
+
+use super::read::{open_file, read_limited};
+use super::{BlobSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_TEXT, VerifyingReader};
+use crate::config::ImageConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::{Entry, EntryKind, TarWriter};
+use crate::media::{
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_MANIFEST, Manifest,
+    MediaFamily,
+};
+use crate::reference::Reference;
+
+/// One image of an export.
+#[derive(Clone, Debug)]
+pub struct ExportImage {
+    /// Where it runs; goes into the descriptor.
+    pub platform: Platform,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its manifest; must name that config.
+    pub manifest: Manifest,
+}
+
+impl ExportImage {
+    /// An image of `family` over `layers`, bottom first.
+    pub fn new(family: MediaFamily, config: ImageConfig, layers: Vec<Descriptor>) -> Self {
+        let manifest = Manifest::new(family, config.descriptor(family), layers);
+        ExportImage { platform: config.platform().clone(), config, manifest }
+    }
+}
+
+/// A result to export: one image or several by platform, with any number of names.
+#[derive(Clone, Debug)]
+pub struct Export {
+    names: Vec<Reference>,
+    images: Vec<ExportImage>,
+    /// What the export is known by: the manifest, or the index of several.
+    root: Descriptor,
+    /// Everything but layers.
+    documents: BTreeMap<Digest, Vec<u8>>,
+    layers: BTreeMap<Digest, Descriptor>,
+    mtime: i64,
+}
+
+impl Export {
+    /// Puts an export together. One image is exported as its manifest, several as an index of `family`
+    /// in the given order. `epoch` (seconds since 1970) dates the entries of archives; without it they
+    /// are dated 1970.
+    pub fn new(
+        family: MediaFamily,
+        images: Vec<ExportImage>,
+        names: Vec<Reference>,
+        epoch: Option<i64>,
+    ) -> Result<Self> {
+        let mut documents = BTreeMap::new();
+        let mut layers = BTreeMap::new();
+        let mut manifests = Vec::new();
+        for image in &images {
+            let config = image.config.bytes();
+            let what = format!("the config of the image for {}", image.platform);
+            image.manifest.config.verify(&what, config)?;
+            let (listed, diffs) = (image.manifest.layers.len(), image.config.diff_ids().len());
+            if listed != diffs {
+                let message = format!("{what} has {diffs} layers, its manifest {listed}");
+                return Err(Error::invalid(message));
+            }
+            documents.insert(image.manifest.config.digest, config.to_vec());
+            for layer in &image.manifest.layers {
+                layers.insert(layer.digest, layer.clone());
+            }
+            let bytes = image.manifest.to_bytes();
+            let media_type = image.manifest.media_type.as_deref().unwrap_or(family.manifest());
+            let descriptor = Descriptor::of(media_type, &bytes).with_platform(&image.platform);
+            documents.insert(descriptor.digest, bytes);
+            manifests.push(descriptor);
+        }
+        let root = match &manifests[..] {
+            [] => return Err(Error::invalid("there is no image to export")),
+            [one] => one.clone(),
+            _ => {
+                let bytes = Index::new(family, manifests).to_bytes();
+                let root = Descriptor::of(family.index(), &bytes);
+                documents.insert(root.digest, bytes);
+                root
+            }
+        };
+        Ok(Export { names, images, root, documents, layers, mtime: epoch.unwrap_or(0) })
+    }
+
+    /// The manifest, or the index of several images.
+    pub fn root(&self) -> &Descriptor {
+        &self.root
+    }
+
+    /// The names.
+    pub fn names(&self) -> &[Reference] {
+        &self.names
+    }
+
+    /// The images, in the order given.
+    pub fn images(&self) -> &[ExportImage] {
+        &self.images
+    }
+
+    /// Layers of all images, each once, by digest.
+    pub fn layers(&self) -> impl Iterator<Item = &Descriptor> {
+        self.layers.values()
+    }
+
+    /// Manifests, configs and the index, by digest.
+    pub fn documents(&self) -> &BTreeMap<Digest, Vec<u8>> {
+        &self.documents
+    }
+
+    /// Entries of `index.json`: one for each name, or one without.
+    fn entries(&self) -> Vec<Descriptor> {
+        if self.names.is_empty() {
+            return vec![self.root.clone()];
+        }
+        let named = |name: &Reference| {
+            let name = name.without_digest();
+            let tag = name.tag().unwrap_or("latest").to_owned();
+            let root = self.root.clone().annotate(ANNOTATION_IMAGE_NAME, name.to_string());
+            root.annotate(ANNOTATION_REF_NAME, tag)
+        };
+        self.names.iter().map(named).collect()
+    }
+
+    fn index_json(&self, entries: Vec<Descriptor>) -> Vec<u8> {
+        Index::new(MediaFamily::Oci, entries).to_bytes()
+    }
+
+    /// All blobs in order of digest.
+    fn blobs(&self) -> impl Iterator<Item = (&Digest, Blob<'_>)> {
+        let documents = self.documents.iter().map(|(digest, bytes)| (digest, Blob::Document(bytes)));
+        let layers = self.layers.iter().map(|(digest, layer)| (digest, Blob::Layer(layer)));
+        // Where a layer shares its digest with a document, both are the same bytes.
+        documents.chain(layers).collect::<BTreeMap<_, _>>().into_iter()
+    }
+}
+
+enum Blob<'a> {
+    Document(&'a [u8]),
+    Layer(&'a Descriptor),
+}
+
+/// Writes an OCI image layout as a tar archive and gives `out` back.
+pub fn write_oci_tar<W: Write>(export: &Export, source: &dyn BlobSource, out: W) -> Result<W> {
+    write_tar(export, source, None, out)
+}
+
+/// Writes an archive for `docker load`: `manifest.json` beside an OCI layout, so that old and new
+/// versions of Docker read it.
+pub fn write_docker_tar<W: Write>(export: &Export, source: &dyn BlobSource, out: W) -> Result<W> {
+    let [image] = &export.images[..] else {
+        let message = "an archive for docker load holds one platform only";
+        return Err(Error::unsupported(message).hint("build one platform, or export with type=oci"));
+    };
+    let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let layers: Vec<String> = image.manifest.layers.iter().map(|l| path(&l.digest)).collect();
+    let tags: Vec<String> = export.names.iter().map(|name| name.without_digest().familiar()).collect();
+    let manifest = json!([{
+        "Config": path(&image.manifest.config.digest),
+        "RepoTags": if tags.is_empty() { None } else { Some(tags) },
+        "Layers": layers,
+    }]);
+    write_tar(export, source, Some(manifest.to_string().into_bytes()), out)
+}
+
+fn write_tar<W: Write>(
+    export: &Export,
+    source: &dyn BlobSource,
+    docker: Option<Vec<u8>>,
+    out: W,
+) -> Result<W> {
+    let mut tar = TarWriter::new(out);
+    let entry = |path: &str, kind: EntryKind, size: u64| {
+        let mode = if kind == EntryKind::Directory { 0o755 } else { 0o644 };
+        Entry { size, mtime: export.mtime, ..Entry::new(path, kind, mode) }
+    };
+    let file = |tar: &mut TarWriter<W>, path: &str, bytes: &[u8]| {
+        tar.append(&entry(path, EntryKind::File, bytes.len() as u64), Some(&mut &bytes[..]))
+    };
+    file(&mut tar, LAYOUT_FILE, LAYOUT_TEXT)?;
+    file(&mut tar, INDEX_FILE, &export.index_json(export.entries()))?;
+    if let Some(docker) = docker {
+        file(&mut tar, "manifest.json", &docker)?;
+    }
+    tar.append(&entry("blobs", EntryKind::Directory, 0), None)?;
+    tar.append(&entry("blobs/sha256", EntryKind::Directory, 0), None)?;
+    for (digest, blob) in export.blobs() {
+        let path = format!("blobs/sha256/{}", digest.hex());
+        match blob {
+            Blob::Document(bytes) => file(&mut tar, &path, bytes)?,
+            Blob::Layer(layer) => {
+                let mut data = VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
+                tar.append(&entry(&path, EntryKind::File, layer.size), Some(&mut data))
+                    .map_err(|e| shorter(e, digest))?;
+                end(&mut data, digest)?;
+            }
+        }
+    }
+    tar.finish()
+}
+
+/// A blob that ends early is damaged, not changed under us.
+fn shorter(error: Error, digest: &Digest) -> Error {
+    if error.kind() == ErrorKind::Changed {
+        return Error::new(ErrorKind::Mismatch, format!("the blob {digest} is smaller than announced"));
+    }
+    error
+}
+
+/// Reads past the last byte, where the check sits.
+fn end(data: &mut impl Read, digest: &Digest) -> Result<()> {
+    match data.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Error::new(ErrorKind::Mismatch, format!("the blob {digest} is larger than announced"))),
+        Err(e) => Err(Error::io(format!("cannot read the blob {digest}"), e)),
+    }
+}
+
+/// Writes an OCI image layout into the directory `dir`. A layout that is there already is added to:
+/// blobs it has are kept, entries of the same name are replaced. `index.json` is replaced last and in one
+/// step, so that a reader sees the old state or the new one.
+pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'_>) -> Result<()> {
+    for path in ["blobs", "blobs/sha256"] {
+        match rustix::fs::mkdirat(dir, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(Error::io(format!("cannot make the directory {path} of an image layout"), e)),
+        }
+    }
+    for (digest, blob) in export.blobs() {
+        let path = format!("blobs/sha256/{}", digest.hex());
+        if let Ok(present) = open_file(dir, &path)
+            && is_blob(present, digest)
+        {
+            continue;
+        }
+        match blob {
+            Blob::Document(bytes) => put(dir, &path, &mut &bytes[..])?,
+            Blob::Layer(layer) => {
+                let mut data = VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
+                put(dir, &path, &mut data)?;
+            }
+        }
+    }
+    let mut entries = export.entries();
+    match open_file(dir, INDEX_FILE) {
+        Err(Errno::NOENT) => {}
+        Err(e) => return Err(Error::io("cannot open index.json of an image layout", e)),
+        Ok(file) => {
+            let bytes = read_limited(file, MAX_MANIFEST, INDEX_FILE)?;
+            let Document::Index(old) = Document::decode(&bytes, None, INDEX_FILE)? else {
+                return Err(Error::invalid("index.json of an image layout is an image instead of an index"));
+            };
+            let name = |d: &Descriptor| {
+                (d.annotation(ANNOTATION_IMAGE_NAME).map(str::to_owned), d.annotation(ANNOTATION_REF_NAME).map(str::to_owned))
+            };
+            let replaced = |old: &Descriptor| {
+                entries.iter().any(|new| name(new) == name(old) && (name(new) != (None, None) || new.digest == old.digest))
+            };
+            let mut kept: Vec<Descriptor> = old.manifests.into_iter().filter(|d| !replaced(d)).collect();
+            kept.append(&mut entries);
+            entries = kept;
+        }
+    }
+    put(dir, LAYOUT_FILE, &mut &LAYOUT_TEXT[..])?;
+    put(dir, INDEX_FILE, &mut &export.index_json(entries)[..])
+}
+
+fn is_blob(file: std::fs::File, digest: &Digest) -> bool {
+    std::io::copy(&mut VerifyingReader::new(file, *digest, None), &mut std::io::sink()).is_ok()
+}
+
+/// Writes a file under another name and renames it.
+fn put(dir: BorrowedFd<'_>, path: &str, data: &mut dyn Read) -> Result<()> {
+    let failed = |e: Errno| Error::io(format!("cannot write {path} of an image layout"), e);
+    let temporary = format!("{path}.partial");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(dir, &*temporary, flags, Mode::from_raw_mode(0o644));
+    let fd = match open() {
+        // Left by a run that was killed.
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(dir, &*temporary, AtFlags::empty()).map_err(failed)?;
+            open()
+        }
+        other => other,
+    };
+    let mut file = std::fs::File::from(fd.map_err(failed)?);
+    let written = std::io::copy(data, &mut file)
+        .map_err(|e| Error::io(format!("cannot write {path} of an image layout"), e))
+        .and_then(|_| rustix::fs::renameat(dir, &*temporary, dir, path).map_err(failed));
+    if written.is_err() {
+        // The error that counts is the first one.
+        let _ = rustix::fs::unlinkat(dir, &*temporary, AtFlags::empty());
+    }
+    written
+}
