@@ -2,6 +2,8 @@
 //!
 //! The shapes follow wit/types, so that a component converts them field by field.
 
+use std::borrow::Cow;
+
 use crate::Span;
 
 /// How grave a diagnostic is.
@@ -13,6 +15,8 @@ pub enum Severity {
     Warning,
     /// Information.
     Note,
+    /// Advice.
+    Help,
 }
 
 /// A place with a text beside it.
@@ -32,19 +36,31 @@ pub struct Diagnostic {
     /// See [`Severity`].
     pub severity: Severity,
     /// Stable machine name, e.g. `unknown-flag`.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// One sentence without a trailing period.
     pub message: String,
     /// Places.
     pub labels: Vec<Label>,
     /// What to do about it.
     pub help: Option<String>,
+    /// Where to read more.
+    pub url: Option<String>,
+    /// See wit/types, `diagnostic.attrs`.
+    pub attrs: Vec<(String, String)>,
 }
 
 impl Diagnostic {
     fn new(severity: Severity, code: &'static str, at: Span, message: impl Into<String>) -> Self {
         let labels = vec![Label { at, text: String::new(), primary: true }];
-        Diagnostic { severity, code, message: message.into(), labels, help: None }
+        Diagnostic {
+            severity,
+            code: Cow::Borrowed(code),
+            message: message.into(),
+            labels,
+            help: None,
+            url: None,
+            attrs: Vec::new(),
+        }
     }
 
     /// An error at a place.

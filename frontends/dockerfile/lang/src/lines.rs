@@ -52,11 +52,6 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// Reads on from an offset that [`Self::offset`] gave.
-    pub fn rewind(&mut self, offset: usize) {
-        self.at = offset;
-    }
-
     /// The rest of the line at the current position, decoded; does not move.
     pub fn peek(&self) -> Option<Text> {
         Some(self.decode(self.physical()?.0))
@@ -222,7 +217,7 @@ mod tests {
         let (body, close) = reader.heredoc("E", false).expect("closed");
         assert_eq!(body.as_str(), "# a \\\n\n\tE\n");
         assert_eq!((close.start, close.end), (18, 19));
-        reader.rewind(here);
+        reader.at = here;
         let (body, _) = reader.heredoc("E", true).expect("closed");
         assert_eq!(body.as_str(), "# a \\\n\n");
         assert!(reader.heredoc("nowhere", false).is_none());

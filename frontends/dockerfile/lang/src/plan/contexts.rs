@@ -8,22 +8,20 @@ use std::collections::BTreeMap;
 
 use super::Session;
 use super::host::{Attrs, Host, ImageRequest, LocalSource, NamedContext, Output};
-use super::remote;
+use super::remote::{self, GitSource};
 use super::stages::Place;
 use crate::platform::Platform;
 use crate::text::shown;
-use crate::{Diagnostic, Failure, Span, ignore};
+use crate::{Failure, Span, ignore};
 
 /// The name of the directory that `COPY` takes files from.
 const MAIN: &str = "context";
-/// The name of the directory that the file to build is in.
-const BESIDE_FILE: &str = "dockerfile";
 
 pub(super) struct Contexts {
     /// Names as the caller gave them, by the form they are compared in.
     names: BTreeMap<String, String>,
-    /// Where the file to build is, in the directory it is in.
-    path: Option<String>,
+    /// The local directory that holds the file to build, and the file's path in there.
+    beside: Option<(String, String)>,
     main: Option<Output>,
     entries: Vec<Entry>,
 }
@@ -46,14 +44,14 @@ fn familiar(name: &str) -> String {
 }
 
 impl Contexts {
-    pub fn new(host: &mut dyn Host, path: Option<String>) -> Self {
+    pub fn new(host: &mut dyn Host, beside: Option<(String, String)>) -> Self {
         let mut names = BTreeMap::new();
         for name in host.context_names() {
             // The host picks the one for a platform.
             let name = name.split("::").next().unwrap_or_default().to_owned();
             names.insert(familiar(&name), name);
         }
-        Contexts { names, path, main: None, entries: Vec::new() }
+        Contexts { names, beside, main: None, entries: Vec::new() }
     }
 
     /// The image config of a context, and the context's name.
@@ -64,16 +62,10 @@ impl Contexts {
 }
 
 impl Session<'_> {
-    /// Attributes of an image, from the registry or from the layout that a context names.
-    pub(super) fn image_attrs(&self, layout: Option<&str>) -> Attrs {
-        let mut attrs = Attrs::new();
-        if let Some(mode) = &self.request.resolve {
-            attrs.push(("resolve".to_owned(), mode.clone()));
-        }
-        if let Some(name) = layout {
-            attrs.push(("store".to_owned(), format!("oci-layout:{name}")));
-        }
-        attrs
+    /// Attributes of an image besides `attrs`.
+    pub(super) fn image_attrs(&self, attrs: &Attrs) -> Attrs {
+        let mode = self.request.resolve.iter().map(|mode| ("resolve".to_owned(), mode.clone()));
+        mode.chain(attrs.iter().cloned()).collect()
     }
 
     /// What the caller supplied under a name.
@@ -95,18 +87,14 @@ impl Session<'_> {
         if let Some(known) = known {
             return Ok(Some(Place::Context(known)));
         }
-        let found = self.host.context(&name, platform).map_err(|f| f.at("named-context", span))?;
+        let found = self.host.context(&name, Some(platform)).map_err(|f| f.at("named-context", span))?;
         let Some(context) = found else { return Ok(None) };
-        let layout = match context.kind.as_str() {
-            "image" => None,
-            "oci-layout" => Some(name.as_str()),
-            _ => {
-                let platform = platform.clone();
-                self.contexts.entries.push(Entry { name, platform, context, span, root: None });
-                return Ok(Some(Place::Context(self.contexts.entries.len() - 1)));
-            }
-        };
-        let attrs = self.image_attrs(layout);
+        if !matches!(context.kind.as_str(), "image" | "oci-layout") {
+            let platform = platform.clone();
+            self.contexts.entries.push(Entry { name, platform, context, span, root: None });
+            return Ok(Some(Place::Context(self.contexts.entries.len() - 1)));
+        }
+        let attrs = self.image_attrs(&context.attrs);
         let reference = context.identifier;
         let request = ImageRequest { reference, platform: platform.clone(), attrs };
         Ok(Some(Place::Image(self.images.add(request, span))))
@@ -119,35 +107,9 @@ impl Session<'_> {
             return Ok(*root);
         }
         let (name, span, found) = (name.clone(), *span, found.clone());
-        let root = match (found.kind.as_str(), found.root) {
-            ("input", Some(root)) => root,
-            ("local", _) => {
-                let title = format!("[context {name}] load from client");
-                self.local(&found.identifier, &title, None)
-                    .map_err(|failure| failure.at("named-context", span))?
-            }
-            ("git", _) => {
-                let Some(git) = remote::git_source(&found.identifier) else {
-                    let message =
-                        format!("{} is not a git repository", shown(&found.identifier));
-                    return Err(Diagnostic::error("named-context", span, message).into());
-                };
-                let attrs = git.attrs(self.request.keep_git_dir);
-                let root = self
-                    .host
-                    .git(&git.url, &git.reference, &attrs)
-                    .map_err(|failure| failure.at("named-context", span))?;
-                let title = format!("[context {name}] {}", git.url);
-                self.host.annotate(root, &title, &[span], &Attrs::new());
-                root
-            }
-            (kind, _) => {
-                let message = format!("the context {} is of kind {kind}", shown(&name));
-                return Err(Diagnostic::error("unsupported", span, message)
-                    .help("give it as a directory, an image, an OCI layout or a git repository")
-                    .into());
-            }
-        };
+        let title = format!("[context {name}] load");
+        let root = self.open(&name, &found, &title, None);
+        let root = root.map_err(|failure| failure.at("named-context", span))?;
         self.contexts.entries[context].root = Some(root);
         Ok(root)
     }
@@ -157,16 +119,50 @@ impl Session<'_> {
         if let Some(root) = self.contexts.main {
             return Ok(root);
         }
-        let beside = match self.contexts.path.clone().filter(|path| !path.is_empty()) {
+        let beside = match self.contexts.beside.clone() {
             None => None,
             // An ignore file of its own takes the place of the one in the context.
-            Some(path) => {
+            Some((directory, path)) => {
                 let path = format!("{path}.dockerignore");
-                self.ignore_file(BESIDE_FILE, &path)?.map(|bytes| (path, bytes))
+                self.ignore_file(&directory, &path)?.map(|bytes| (path, bytes))
             }
         };
-        let root = self.local(MAIN, "[internal] load build context", beside)?;
+        let title = "[internal] load build context";
+        let root = match self.host.context(MAIN, None)? {
+            Some(context) => self.open(MAIN, &context, title, beside)?,
+            None => self.local(MAIN, title, beside)?,
+        };
         self.contexts.main = Some(root);
+        Ok(root)
+    }
+
+    fn open(
+        &mut self,
+        name: &str,
+        context: &NamedContext,
+        title: &str,
+        ignored: Option<(String, Vec<u8>)>,
+    ) -> Result<Output, Failure> {
+        let id = &context.identifier;
+        let root = match (context.kind.as_str(), context.root) {
+            ("local", _) => return self.local(id, title, ignored),
+            ("input", Some(root)) => return Ok(root),
+            ("git", _) => {
+                let git = remote::git_source(id).unwrap_or_else(|| GitSource {
+                    url: id.clone(),
+                    ..GitSource::default()
+                });
+                let mut attrs = git.attrs(self.request.keep_git_dir);
+                attrs.extend(context.attrs.iter().cloned());
+                self.host.git(&git.url, &git.reference, &attrs)?
+            }
+            (kind, _) => {
+                let message =
+                    format!("the context {} is of the unsupported kind {kind}", shown(name));
+                return Err(Failure::new("unsupported", message));
+            }
+        };
+        self.host.annotate(root, title, &[], &Attrs::new());
         Ok(root)
     }
 

@@ -42,6 +42,8 @@ pub struct NamedContext {
     pub root: Option<Output>,
     /// The image config of an `input`.
     pub config: Option<String>,
+    /// To be passed on with what `identifier` asks for.
+    pub attrs: Attrs,
 }
 
 /// Asks for an image's config.
@@ -123,7 +125,7 @@ pub enum ExecMount {
         target: String,
         /// None means an empty directory.
         source: Option<Output>,
-        /// Path in the source.
+        /// Path in the source; empty means the whole of it.
         subpath: String,
         /// See [`Bind`].
         access: Bind,
@@ -256,7 +258,7 @@ pub trait Host {
     fn definition(&mut self) -> Result<DefinitionFile, Failure>;
     /// An option by its name.
     fn opt(&mut self, name: &str) -> Option<String>;
-    /// Options whose names begin with `prefix`, with their whole names.
+    /// Options whose names begin with `prefix`, which is cut off.
     fn opts(&mut self, prefix: &str) -> Vec<(String, String)>;
     /// Where the build runs.
     fn build_platform(&mut self) -> Platform;
@@ -264,12 +266,14 @@ pub trait Host {
     fn target_platforms(&mut self) -> Vec<Platform>;
     /// Names of the contexts that the caller supplied.
     fn context_names(&mut self) -> Vec<String>;
-    /// A context by its name.
+    /// A context by its name; `context` is the main one.
     fn context(
         &mut self,
         name: &str,
-        platform: &Platform,
+        platform: Option<&Platform>,
     ) -> Result<Option<NamedContext>, Failure>;
+    /// What to build, in the words of the caller; nothing means the file's default.
+    fn targets(&mut self) -> Vec<String>;
     /// The time that files and configs are to carry, in seconds since 1970.
     fn epoch(&mut self) -> Option<u64>;
 

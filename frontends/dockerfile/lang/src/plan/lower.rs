@@ -1,7 +1,7 @@
 //! Lowers the needed stages of one platform, in the order of the file, to nodes of the graph.
 
 use crate::ast::{Instruction, Kind, Stage};
-use crate::expand::{self, Options};
+use crate::expand::{self, Lookup, Options};
 use crate::image::{DEFAULT_PATH, Image};
 use crate::platform::Platform;
 use crate::vars::Vars;
@@ -211,6 +211,21 @@ fn has_layers(config: &str) -> bool {
     listed || history.into_iter().any(|entry| entry["empty_layer"].as_bool() != Some(true))
 }
 
+/// Variables of which some come from secrets.
+struct Masked<'v> {
+    vars: &'v Vars,
+    masked: &'v [String],
+}
+
+impl Lookup for Masked<'_> {
+    fn lookup(&self, name: &str) -> Option<&str> {
+        if self.masked.iter().any(|masked| masked == name) {
+            return Some("****");
+        }
+        self.vars.get(name)
+    }
+}
+
 impl Title {
     /// The prefix of the next node.
     fn next(&mut self, platform: &Platform, built_for: Option<&Platform>) -> String {
@@ -274,10 +289,7 @@ impl Lowering<'_, '_> {
     /// The instruction as it is shown: keyword in capitals, variables filled in. What comes from a
     /// secret is masked, to say that it does.
     pub fn shown(&self, instruction: &Instruction, masked: &[String]) -> String {
-        let mut vars = self.state.vars.clone();
-        for name in masked {
-            vars.set(name, "****");
-        }
+        let vars = Masked { vars: &self.state.vars, masked };
         let rest = &instruction.line[instruction.keyword.len()..];
         let keyword = instruction.keyword.to_uppercase();
         match expand::expand(rest, Options::display(self.escape), &vars) {

@@ -43,11 +43,15 @@ pub fn build(host: &mut dyn Host) -> Result<(), Failure> {
         host.report(problem);
     }
     let request = Request::read(host)?;
-    let path = definition.attrs.iter().find(|(name, _)| name == "path");
+    let attr = |name: &str| {
+        let found = definition.attrs.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    };
+    let beside = attr("context").zip(attr("path"));
     let mut session = Session {
         file: &parsed.file,
         source,
-        contexts: Contexts::new(host, path.map(|(_, path)| path.clone())),
+        contexts: Contexts::new(host, beside),
         images: Images::default(),
         request,
         host,

@@ -47,15 +47,8 @@ pub(crate) struct Request {
 
 impl Request {
     pub fn read(host: &mut dyn Host) -> Result<Request, Failure> {
-        let strip = |prefix: &str, pairs: Vec<(String, String)>| -> Vec<(String, String)> {
-            let strip = |(name, value): (String, String)| {
-                name.strip_prefix(prefix).map(|name| (name.to_owned(), value))
-            };
-            pairs.into_iter().filter_map(strip).collect()
-        };
-        let build_args: BTreeMap<String, String> =
-            strip("build-arg:", host.opts("build-arg:")).into_iter().collect();
-        let labels = strip("label:", host.opts("label:"));
+        let build_args: BTreeMap<String, String> = host.opts("build-arg:").into_iter().collect();
+        let labels = host.opts("label:");
         let list = |text: &str| -> Vec<String> {
             text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
         };
@@ -69,8 +62,15 @@ impl Request {
         let target_platforms =
             if target_platforms.is_empty() { vec![build_platform.clone()] } else { target_platforms };
         let on = |name: &str| build_args.get(name).and_then(|value| parse_bool(value));
-        let several_platforms =
-            on("BUILDKIT_MULTI_PLATFORM").unwrap_or(false) || target_platforms.len() > 1;
+        let several_platforms = target_platforms.len() > 1
+            || host.opt("multi-platform").is_some_and(|value| parse_bool(&value) == Some(true))
+            || on("BUILDKIT_MULTI_PLATFORM").unwrap_or(false);
+        let mut targets = host.targets();
+        if targets.len() > 1 {
+            let message = "a Dockerfile is built for one target at a time";
+            return Err(Failure::new("unsupported", message));
+        }
+        let target = targets.pop().or_else(|| host.opt("target"));
         let hostname = host
             .opt("hostname")
             .or_else(|| build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned())
@@ -92,7 +92,7 @@ impl Request {
             Some(value) => value.parse().ok().or_else(|| host.epoch()),
         };
         Ok(Request {
-            target: host.opt("target").filter(|target| !target.is_empty()),
+            target: target.filter(|target| !target.is_empty()),
             labels,
             no_cache,
             explicit_platform: host.opt("platform").is_some_and(|platform| !platform.is_empty()),

@@ -151,7 +151,7 @@ impl Lowering<'_, '_> {
         Ok(ExecMount::Bind {
             target: PROGRAMS.trim_end_matches('/').to_owned(),
             source: Some(source),
-            subpath: "/".to_owned(),
+            subpath: String::new(),
             access: Bind::ReadOnly,
         })
     }
@@ -200,7 +200,7 @@ impl Lowering<'_, '_> {
                 mounts.push(ExecMount::Bind {
                     target,
                     source: self.mounted(from.as_ref())?,
-                    subpath: paths::rooted(&source),
+                    subpath: subpath(&source),
                     access: if writable { Bind::Discard } else { Bind::ReadOnly },
                 });
             }
@@ -250,6 +250,12 @@ impl Lowering<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// A path in a mount's source; nothing for all of it.
+fn subpath(source: &str) -> String {
+    let path = paths::rooted(source);
+    if path == "/" { String::new() } else { path }
 }
 
 /// The first line of a heredoc, for the step's name.

@@ -166,7 +166,7 @@ impl Graph {
         if let Some(place) = session.named_context(&name, platform, stage.base.span())? {
             return Ok(place);
         }
-        let attrs = session.image_attrs(None);
+        let attrs = session.image_attrs(&Vec::new());
         let request = ImageRequest { reference: name, platform: platform.clone(), attrs };
         Ok(Place::Image(session.images.add(request, stage.base.span())))
     }
@@ -244,7 +244,7 @@ impl Graph {
         if let Some(place) = session.named_context(name, &platform, name.span())? {
             return Ok(place);
         }
-        let attrs = session.image_attrs(None);
+        let attrs = session.image_attrs(&Vec::new());
         let request = ImageRequest { reference: name.as_str().to_owned(), platform, attrs };
         Ok(Place::Image(session.images.add(request, name.span())))
     }

@@ -1,0 +1,315 @@
+//! A host in memory that writes down what it is asked for.
+//!
+//! A case's `request.txt` holds one fact a line: `opt name=value`, `platform linux/arm64`,
+//! `build-platform linux/amd64`, `epoch 1`, `image NAME CONFIG-JSON`, `file DIRECTORY PATH CONTENT`
+//! (with `\n` for line ends), `context NAME KIND IDENTIFIER`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use wbuild_dockerfile::{
+    DefinitionFile, Diagnostic, Exec, ExecMount, Failure, FileAction, FileOp, Host, ImageInfo,
+    ImageRequest, LocalSource, NamedContext, Output, Platform, Span,
+};
+
+use super::{Source, render};
+
+#[derive(Default)]
+pub struct Recorder {
+    pub out: String,
+    pub sources: Vec<Source>,
+    dockerfile: Vec<u8>,
+    opts: Vec<(String, String)>,
+    platforms: Vec<Platform>,
+    build_platform: Option<Platform>,
+    epoch: Option<u64>,
+    images: BTreeMap<String, String>,
+    files: BTreeMap<(String, String), Vec<u8>>,
+    contexts: BTreeMap<String, NamedContext>,
+    locals: BTreeMap<u32, String>,
+    nodes: u32,
+}
+
+fn platform(text: &str) -> Platform {
+    Platform::parse(text, &Platform::new("linux", "amd64", None)).expect("a platform")
+}
+
+impl Recorder {
+    pub fn new(dockerfile: Vec<u8>, request: &str) -> Self {
+        let mut recorder = Recorder { dockerfile, ..Recorder::default() };
+        for line in request.lines().filter(|line| !line.is_empty()) {
+            let (word, rest) = line.split_once(' ').expect("a word and a rest");
+            match word {
+                "opt" => {
+                    let (name, value) = rest.split_once('=').expect("name=value");
+                    recorder.opts.push((name.to_owned(), value.to_owned()));
+                }
+                "platform" => recorder.platforms.push(platform(rest)),
+                "build-platform" => recorder.build_platform = Some(platform(rest)),
+                "epoch" => recorder.epoch = Some(rest.parse().expect("a number")),
+                "image" => {
+                    let (name, config) = rest.split_once(' ').expect("name and config");
+                    recorder.images.insert(name.to_owned(), config.to_owned());
+                }
+                "file" => {
+                    let mut parts = rest.splitn(3, ' ');
+                    let mut next = || parts.next().expect("directory, path, content").to_owned();
+                    let (directory, path, content) = (next(), next(), next());
+                    let content = content.replace("\\n", "\n").into_bytes();
+                    recorder.files.insert((directory, path), content);
+                }
+                "context" => {
+                    let mut parts = rest.splitn(3, ' ');
+                    let mut next = || parts.next().expect("name, kind, identifier").to_owned();
+                    let (name, kind, identifier) = (next(), next(), next());
+                    let attrs = match kind.as_str() {
+                        "oci-layout" => vec![("store".to_owned(), format!("oci-layout:{name}"))],
+                        _ => Vec::new(),
+                    };
+                    let context = NamedContext { kind, identifier, root: None, config: None, attrs };
+                    recorder.contexts.insert(name, context);
+                }
+                other => panic!("unknown word {other}"),
+            }
+        }
+        if recorder.platforms.is_empty() {
+            recorder.platforms.push(platform("linux/amd64"));
+        }
+        recorder
+    }
+
+    /// Builds and returns what was asked for, or why it failed.
+    pub fn run(mut self) -> String {
+        if let Err(failure) = wbuild_dockerfile::build(&mut self) {
+            self.say(format!("failed ({}): {}", failure.kind, failure.message));
+            let rendered = render(&failure.diagnostics, &self.sources);
+            self.out.push_str(&rendered);
+        }
+        self.out
+    }
+
+    fn say(&mut self, text: impl AsRef<str>) {
+        writeln!(self.out, "{}", text.as_ref()).expect("a String takes all");
+    }
+
+    fn add(&mut self, what: String) -> Output {
+        self.nodes += 1;
+        let node = self.nodes;
+        self.say(format!("{node}: {what}"));
+        Output { node, index: 0 }
+    }
+}
+
+fn at(output: Option<Output>) -> String {
+    output.map_or("empty".to_owned(), |output| format!("#{}", output.node))
+}
+
+fn attrs(attrs: &[(String, String)]) -> String {
+    attrs.iter().fold(String::new(), |all, (key, value)| all + &format!(" {key}={value}"))
+}
+
+impl Host for Recorder {
+    fn definition(&mut self) -> Result<DefinitionFile, Failure> {
+        let attrs = vec![
+            ("path".to_owned(), "Dockerfile".to_owned()),
+            ("context".to_owned(), "dockerfile".to_owned()),
+        ];
+        Ok(DefinitionFile { name: "Dockerfile".to_owned(), data: self.dockerfile.clone(), attrs })
+    }
+    fn opt(&mut self, name: &str) -> Option<String> {
+        self.opts.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    }
+    fn opts(&mut self, prefix: &str) -> Vec<(String, String)> {
+        let cut = |(key, value): &(String, String)| {
+            key.strip_prefix(prefix).map(|key| (key.to_owned(), value.clone()))
+        };
+        self.opts.iter().filter_map(cut).collect()
+    }
+    fn targets(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+    fn build_platform(&mut self) -> Platform {
+        self.build_platform.clone().unwrap_or_else(|| platform("linux/amd64"))
+    }
+    fn target_platforms(&mut self) -> Vec<Platform> {
+        self.platforms.clone()
+    }
+    fn context_names(&mut self) -> Vec<String> {
+        self.contexts.keys().cloned().collect()
+    }
+    fn context(
+        &mut self,
+        name: &str,
+        _: Option<&Platform>,
+    ) -> Result<Option<NamedContext>, Failure> {
+        Ok(self.contexts.get(name).cloned())
+    }
+    fn epoch(&mut self) -> Option<u64> {
+        self.epoch
+    }
+    fn add_source(&mut self, name: &str, _: &str, text: &[u8]) -> u32 {
+        self.sources.push(Source { name: name.to_owned(), text: text.to_vec() });
+        u32::try_from(self.sources.len() - 1).expect("a few")
+    }
+    fn map_source(&mut self, generated: Span, original: Span) {
+        self.say(format!("map {generated:?} -> {original:?}"));
+    }
+    fn report(&mut self, diagnostic: Diagnostic) {
+        let rendered = render(&[diagnostic], &self.sources);
+        self.out.push_str(&rendered);
+    }
+    fn resolve_images(&mut self, requests: &[ImageRequest]) -> Vec<Result<ImageInfo, Failure>> {
+        self.say("resolve");
+        let mut answers = Vec::new();
+        for request in requests {
+            let shown =
+                format!("  {} {}{}", request.reference, request.platform, attrs(&request.attrs));
+            self.say(shown);
+            let config = self.images.get(&request.reference).cloned();
+            answers.push(match config {
+                Some(config) => Ok(ImageInfo {
+                    reference: format!("{}@sha256:0", request.reference),
+                    platform: request.platform.clone(),
+                    config,
+                }),
+                None => {
+                    Err(Failure::new("not-found", format!("no image {}", request.reference)))
+                }
+            });
+        }
+        answers
+    }
+    fn read_file(&mut self, at: Output, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let directory = self.locals[&at.node].clone();
+        Ok(self.files.get(&(directory, path.to_owned())).cloned())
+    }
+    fn image(&mut self, request: &ImageRequest) -> Result<Output, Failure> {
+        let attrs = attrs(&request.attrs);
+        Ok(self.add(format!("image {} {}{attrs}", request.reference, request.platform)))
+    }
+    fn local(&mut self, source: &LocalSource) -> Result<Output, Failure> {
+        let mut text = format!("local {}", source.name);
+        for pattern in &source.include {
+            text += &format!(" +{pattern}");
+        }
+        for (pattern, at) in &source.exclude {
+            let at = at.expect("every pattern stands somewhere");
+            text += &format!(" -{pattern}({}..{})", at.start, at.end);
+        }
+        let output = self.add(text);
+        self.locals.insert(output.node, source.name.clone());
+        Ok(output)
+    }
+    fn git(
+        &mut self,
+        url: &str,
+        reference: &str,
+        list: &Vec<(String, String)>,
+    ) -> Result<Output, Failure> {
+        Ok(self.add(format!("git {url} {reference:?}{}", attrs(list))))
+    }
+    fn http(
+        &mut self,
+        url: &str,
+        checksum: Option<&str>,
+        list: &Vec<(String, String)>,
+    ) -> Result<Output, Failure> {
+        Ok(self.add(format!("http {url} {checksum:?}{}", attrs(list))))
+    }
+    fn exec(&mut self, exec: &Exec) -> Result<Output, Failure> {
+        let output = self.add(format!("exec {:?} on {}", exec.args, at(exec.root)));
+        let env: Vec<String> = exec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        self.say(format!("     env {env:?}"));
+        if !exec.volatile_env.is_empty() {
+            self.say(format!("     volatile {}", attrs(&exec.volatile_env).trim()));
+        }
+        let user = if exec.user.is_empty() { "root" } else { &exec.user };
+        self.say(format!(
+            "     cwd {} user {user} host {} platform {} network {} security {}",
+            exec.cwd, exec.hostname, exec.platform, exec.network, exec.security
+        ));
+        for (name, address) in &exec.add_hosts {
+            self.say(format!("     add-host {name} {address}"));
+        }
+        for limit in &exec.ulimits {
+            self.say(format!("     ulimit {limit:?}"));
+        }
+        for mount in &exec.mounts {
+            let text = match mount {
+                ExecMount::Bind { target, source, subpath, access } => {
+                    format!("bind {target} {} {subpath:?} {}", at(*source), access.as_str())
+                }
+                ExecMount::Cache(cache) => format!(
+                    "cache {} id {} {} seed {}{}",
+                    cache.target,
+                    cache.id,
+                    cache.sharing,
+                    at(cache.seed),
+                    attrs(&cache.opts)
+                ),
+                ExecMount::Tmpfs { target, opts } => format!("tmpfs {target}{}", attrs(opts)),
+                ExecMount::SecretFile { target, id, required, opts } => {
+                    format!("secret {target} id {id} required {required}{}", attrs(opts))
+                }
+                ExecMount::SecretEnv { name, id, required } => {
+                    format!("secret-env {name} id {id} required {required}")
+                }
+                ExecMount::Ssh { target, id, required, opts } => {
+                    format!("ssh {target} id {id} required {required}{}", attrs(opts))
+                }
+            };
+            self.say(format!("     {text}"));
+        }
+        Ok(output)
+    }
+    fn file(&mut self, op: &FileOp) -> Result<Output, Failure> {
+        let names = op.names_from.map(|names| format!(" names from #{}", names.node));
+        let output = self.add(format!("file on {}{}", at(op.base), names.unwrap_or_default()));
+        for (_, action) in &op.actions {
+            let text = match action {
+                FileAction::Copy(copy) => format!(
+                    "copy #{} {} -> {}{}",
+                    copy.source.node,
+                    copy.path,
+                    copy.target,
+                    attrs(&copy.opts)
+                ),
+                FileAction::Write { path, data, opts } => {
+                    format!("write {path} {:?}{}", String::from_utf8_lossy(data), attrs(opts))
+                }
+                FileAction::Mkdir { path, opts } => format!("mkdir {path}{}", attrs(opts)),
+            };
+            self.say(format!("     {text}"));
+        }
+        Ok(output)
+    }
+    fn merge(&mut self, layers: &[Output]) -> Result<Output, Failure> {
+        let layers: Vec<String> = layers.iter().map(|layer| at(Some(*layer))).collect();
+        Ok(self.add(format!("merge {}", layers.join(" "))))
+    }
+    fn annotate(
+        &mut self,
+        at: Output,
+        name: &str,
+        spans: &[Span],
+        list: &Vec<(String, String)>,
+    ) {
+        let spans: Vec<String> =
+            spans.iter().map(|s| format!("{}:{}..{}", s.source, s.start, s.end)).collect();
+        self.say(format!("     #{} {name:?} {}{}", at.node, spans.join(" "), attrs(list)));
+    }
+    fn ignore_cache(&mut self, at: Output) {
+        self.say(format!("     #{} ignores the cache", at.node));
+    }
+    fn result(
+        &mut self,
+        platform: &Platform,
+        root: Option<Output>,
+        config: &str,
+    ) -> Result<(), Failure> {
+        let config: serde_json::Value = serde_json::from_str(config).expect("valid JSON");
+        let config = serde_json::to_string_pretty(&config).expect("it can be written");
+        self.say(format!("result {platform} {}\n{config}", at(root)));
+        Ok(())
+    }
+}
