@@ -11,13 +11,13 @@
 #   4. Debian's rustc-web and the sources of its standard library, unpacked into DIR (nothing is
 #      installed), and the standard library built once.
 #
-# Runs of several processes take turns (a lock in DIR). A run that was interrupted leaves no
-# half-made toolchain behind: DIR/ready is written last.
+# Runs of several processes take turns (a lock in DIR). The toolchain is made in DIR/stage and moved
+# into place when it is finished: a run that was interrupted leaves no half-made one behind.
 set -eu
 
 target=wasm32-unknown-unknown
 # Raise this when a toolchain made by an older version of this script must be made again.
-recipe=1
+recipe=2
 remedy="run 'rustup target add $target', or install a Rust toolchain that has the target"
 
 say() { printf '%s\n' "wasm-std: $*" >&2; }
@@ -53,12 +53,12 @@ fi
 triple=$("$host_rustc" -vV | sed -n 's/^host: //p')
 host_bin=$("$host_rustc" --print sysroot)/lib/rustlib/$triple/bin
 link_linkers() {
-    link=$dir/usr/lib/rustlib/$triple/bin
+    link=$1/usr/lib/rustlib/$triple/bin
     [ "$(readlink "$link" 2>/dev/null)" = "$host_bin" ] || ln -sfn "$host_bin" "$link"
 }
 
 if [ "$(cat "$dir/ready" 2>/dev/null)" = "recipe $recipe" ] && have_std "$dir/rustc"; then
-    link_linkers
+    link_linkers "$dir"
     echo "$dir/rustc"
     exit 0
 fi
@@ -97,37 +97,38 @@ packages="rustc-web libstd-rust-web-dev rust-web-src $libstd $llvm"
 
 say "no standard library for $target here: making a private toolchain in $dir"
 say "downloading from the distribution (about 140 MB, nothing is installed): $packages"
-rm -rf "$dir/ready" "$dir/usr" "$dir/deb" "$dir/seed"
-mkdir -p "$dir/deb" "$dir/seed/src"
+stage=$dir/stage
+rm -rf "$stage"
+mkdir -p "$stage/deb" "$stage/seed/src"
 # apt's own sandbox user cannot write into a private folder; root downloads as root then.
-(cd "$dir/deb" && apt-get -o APT::Sandbox::User=root -q download $packages >"$dir/apt.log" 2>&1) ||
+(cd "$stage/deb" && apt-get -o APT::Sandbox::User=root -q download $packages >"$dir/apt.log" 2>&1) ||
     fail "apt-get download failed: $(tail -n1 "$dir/apt.log"); $remedy"
 
 say "unpacking"
-for deb in "$dir"/deb/*.deb; do
+for deb in "$stage"/deb/*.deb; do
     case $deb in
     */rust-web-src_*)
         # 45 of 342 MB: the standard library and the link that -Zbuild-std looks for.
         dpkg-deb --fsys-tarfile "$deb" |
-            tar -x -C "$dir" --wildcards './usr/src/rustc-*/library' './usr/lib/rustlib/src'
+            tar -x -C "$stage" --wildcards './usr/src/rustc-*/library' './usr/lib/rustlib/src'
         ;;
-    *) dpkg-deb -x "$deb" "$dir" ;;
+    *) dpkg-deb -x "$deb" "$stage" ;;
     esac
 done
-rm -rf "$dir/deb" "$dir/usr/share" "$dir/usr/bin/rustdoc"
-link_linkers
-cat >"$dir/rustc" <<'WRAP'
+rm -rf "$stage/deb" "$stage/usr/share" "$stage/usr/bin/rustdoc"
+link_linkers "$stage"
+cat >"$stage/rustc" <<'WRAP'
 #!/bin/sh
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 lib=$here/usr/lib/$(uname -m)-linux-gnu
 LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/usr/bin/rustc" "$@"
 WRAP
-chmod +x "$dir/rustc"
-version=$("$dir/rustc" -V 2>"$dir/rustc.log") ||
+chmod +x "$stage/rustc"
+version=$("$stage/rustc" -V 2>"$dir/rustc.log") ||
     fail "the unpacked rustc does not start: $(tail -n1 "$dir/rustc.log") ('apt-get install --no-install-recommends $llvm' brings what it needs); or $remedy"
 
 say "building the standard library for $target with $version (about a minute)"
-cat >"$dir/seed/Cargo.toml" <<'TOML'
+cat >"$stage/seed/Cargo.toml" <<'TOML'
 [package]
 name = "seed"
 version = "0.0.0"
@@ -136,27 +137,37 @@ edition = "2021"
 panic = "abort"
 [workspace]
 TOML
-: >"$dir/seed/src/lib.rs"
-vendor=$(ls -d "$dir"/usr/src/rustc-*/library/vendor)
-# -Cembed-bitcode: guests are linked with LTO. --offline: the sources carry their own crates.
+: >"$stage/seed/src/lib.rs"
+library=$(ls -d "$stage"/usr/src/rustc-*/library)
+vendor=$library/vendor
+# -Cembed-bitcode: guests are linked with LTO. The source paths end up in guests' panic messages:
+# they must not tell where this was built. --offline: the sources carry their own crates.
+sep=$(printf '\037')
+flags=-Cembed-bitcode=yes
+flags=$flags$sep--remap-path-prefix=$library=/rustc/library
+flags=$flags$sep--remap-path-prefix=$stage/usr/lib/rustlib/src/rust/library=/rustc/library
 # RUSTC_BOOTSTRAP lets a stable compiler build its own standard library; it is set for this one
 # command only.
-(cd "$dir/seed" &&
+(cd "$stage/seed" &&
     env -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET_DIR -u CARGO_BUILD_TARGET -u RUSTC_WRAPPER \
-        -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS \
-        RUSTC="$dir/rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Cembed-bitcode=yes" \
+        -u RUSTFLAGS -u CARGO_BUILD_RUSTFLAGS CARGO_ENCODED_RUSTFLAGS="$flags" \
+        RUSTC="$stage/rustc" RUSTC_BOOTSTRAP=1 \
         cargo build --offline --release --target $target -Zbuild-std=std,panic_abort \
-        --target-dir "$dir/seed/target" \
+        --target-dir "$stage/seed/target" \
         --config 'source.crates-io.replace-with="std-vendor"' \
         --config "source.std-vendor.directory=\"$vendor\"" >"$dir/build.log" 2>&1) ||
     fail "building the standard library failed, see $dir/build.log; $remedy"
-lib=$("$dir/rustc" --print target-libdir --target $target)
+lib=$("$stage/rustc" --print target-libdir --target $target)
 mkdir -p "$lib"
-for rlib in "$dir/seed/target/$target/release/deps/"*.rlib; do
+for rlib in "$stage/seed/target/$target/release/deps/"*.rlib; do
     case $rlib in */libseed-*) ;; *) cp "$rlib" "$lib/" ;; esac
 done
-rm -rf "$dir/seed" "$dir/usr/src"
-have_std "$dir/rustc" || fail "the standard library was built but is not found in $lib"
+rm -rf "$stage/seed" "$stage/usr/src"
+have_std "$stage/rustc" || fail "the standard library was built but is not found in $lib"
+
+rm -rf "$dir/ready" "$dir/usr" "$dir/rustc"
+mv "$stage/usr" "$stage/rustc" "$dir/"
+rm -rf "$stage"
 echo "recipe $recipe" >"$dir/ready"
 say "ready ($(du -sh "$dir" | cut -f1) in $dir)"
 echo "$dir/rustc"

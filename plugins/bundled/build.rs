@@ -33,10 +33,9 @@ fn main() {
             missing.push(name);
             continue;
         }
-        if let Ok(inputs) = std::fs::read_to_string(&inputs) {
-            if changed_since(&root, &inputs) {
-                stale.push(name);
-            }
+        let inputs = std::fs::read_to_string(&inputs);
+        if inputs.is_ok_and(|inputs| changed_since(&root, &inputs)) {
+            stale.push(name);
         }
         let _ = writeln!(
             table,

@@ -120,6 +120,7 @@ pub fn build(root: &Path, options: &Options) -> Result<()> {
         .args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         .env("RUSTC", &toolchain.rustc)
+        .env("CARGO_ENCODED_RUSTFLAGS", remapped_paths())
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-component-ld");
     for guest in &chosen {
         build.args(["--package", &guest.name]);
@@ -209,6 +210,23 @@ fn cargo(root: &Path) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Compiler flags that keep the folders of this machine out of the components: panic messages name
+/// source files, and a component's digest must not depend on where it was built. (Files of the
+/// workspace are named relative to its root anyway.)
+fn remapped_paths() -> std::ffi::OsString {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+        let home = std::env::var_os("HOME")?;
+        Some(PathBuf::from(home).join(".cargo"))
+    });
+    let mut flags = std::ffi::OsString::new();
+    if let Some(home) = home {
+        flags.push("--remap-path-prefix=");
+        flags.push(home.join("registry/src"));
+        flags.push("=crates");
+    }
+    flags
 }
 
 fn choose<'a>(all: &'a [Guest], only: &[String]) -> Result<Vec<&'a Guest>> {

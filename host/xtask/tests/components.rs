@@ -63,3 +63,23 @@ fn no_component_imports_anything_foreign_but_the_one_that_is_about_it() {
         assert_eq!(foreign, allowed, "{name}");
     }
 }
+
+#[test]
+fn no_component_tells_where_it_was_built() {
+    let root = workspace_root();
+    let mut places = vec![root.display().to_string()];
+    places.extend(["CARGO_HOME", "HOME"].into_iter().filter_map(|name| std::env::var(name).ok()));
+    // A home of "/" would be found everywhere.
+    places.retain(|place| place.len() > 1);
+    for guest in list(&root).expect("cargo metadata") {
+        let path = dist(&root).join(format!("{}.wasm", guest.name));
+        let Ok(bytes) = std::fs::read(&path) else {
+            panic!("{} is not built; run: cargo xtask guests", guest.name);
+        };
+        for place in &places {
+            let place = format!("{place}/");
+            let found = bytes.windows(place.len()).any(|window| window == place.as_bytes());
+            assert!(!found, "{} holds the path {place}", guest.name);
+        }
+    }
+}
