@@ -24,16 +24,20 @@ pub enum DocumentKind {
     Context,
     /// A memo trace: what a frontend read, and what it answered.
     Memo,
+    /// What was found out about this machine, e.g. which container runtime works.
+    Machine,
 }
 
 impl DocumentKind {
-    const ALL: [DocumentKind; 2] = [DocumentKind::Context, DocumentKind::Memo];
+    const ALL: [DocumentKind; 3] =
+        [DocumentKind::Context, DocumentKind::Memo, DocumentKind::Machine];
 
-    /// `context` or `memo`.
+    /// `context`, `memo` or `machine`.
     pub const fn as_str(self) -> &'static str {
         match self {
             DocumentKind::Context => "context",
             DocumentKind::Memo => "memo",
+            DocumentKind::Machine => "machine",
         }
     }
 

@@ -160,7 +160,7 @@ impl Check<'_> {
             let path = inner.records.join(&name.path());
             self.problem(ProblemKind::DamagedRecord, path, "damaged, or under a wrong name");
             if self.options.repair {
-                inner.remove_record_name(name)?;
+                inner.discard_record_name(name)?;
             }
         }
         let mut needed = HashSet::new();
@@ -194,7 +194,7 @@ impl Check<'_> {
             if bad {
                 if self.options.repair {
                     for name in &entry.names {
-                        inner.remove_record_name(name)?;
+                        inner.discard_record_name(name)?;
                     }
                 }
                 continue;

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
-use wbuild_graph::{BlobDigest, Digest};
+use wbuild_graph::BlobDigest;
 
 use crate::document::DocumentKind;
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub struct PruneFilter {
 pub struct PruneReport {
     /// What is gone, in order of eviction.
     pub removed: Vec<UsageEntry>,
-    /// Records that are gone.
+    /// Records that are gone, damaged and stale files among them.
     pub records: usize,
     /// Bytes freed on disk.
     pub freed_bytes: u64,
@@ -86,8 +86,14 @@ impl Store {
         let (report, trash) = {
             let _writes = lock(&inner.record_writes);
             let _gc = write(&inner.gc);
-            let catalog = Catalog::load(inner)?;
+            let mut catalog = Catalog::load(inner)?;
+            let discarded = inner.discard_invalid(&catalog)?;
+            if discarded > 0 {
+                // Earlier versions may have come back in their place.
+                catalog = Catalog::load(inner)?;
+            }
             let mut pruning = Pruning::new(inner, &catalog, sizes, filter);
+            pruning.report.records = discarded;
             let result = pruning.run(filter);
             (result.map(|()| pruning.report), pruning.trash)
         };
@@ -149,14 +155,6 @@ impl<'a> Pruning<'a> {
     }
 
     fn collect_garbage(&mut self) -> Result<()> {
-        for name in &self.catalog.broken {
-            self.inner.remove_record_name(name)?;
-        }
-        for entry in &self.catalog.records {
-            if !entry.state.is_valid() {
-                self.remove_record(entry)?;
-            }
-        }
         for id in self.inner.list_snapshots()? {
             if !self.snapshots.contains_key(&id) {
                 self.retire(id)?;
@@ -327,12 +325,33 @@ fn release<K: Ord>(map: &mut BTreeMap<K, Reference>, key: &K) -> bool {
 }
 
 impl Inner {
-    /// Removes one name of a record, and the earlier version kept under it.
-    pub(crate) fn remove_record_name(&self, name: &RecordName) -> Result<()> {
-        if !name.name.ends_with('~') && Digest::from_hex(&name.name).is_ok() {
+    /// Removes one name of a valid record, and the earlier version kept under it.
+    fn remove_record_name(&self, name: &RecordName) -> Result<()> {
+        if name.key().is_some_and(|(_, kept)| !kept) {
             self.records.remove_file(&format!("{}~", name.path()))?;
         }
         self.records.remove_file(&name.path()).map(|_| ())
+    }
+
+    /// Takes an invalid record file away. The earlier version kept under its name, if there is
+    /// one, takes its place: it was acknowledged, and is all that is left of this key.
+    pub(crate) fn discard_record_name(&self, name: &RecordName) -> Result<()> {
+        let kept = format!("{}~", name.path());
+        if name.key().is_some_and(|(_, kept)| !kept) && self.records.exists(&kept)? {
+            return self.records.rename(&kept, &self.records, &name.path());
+        }
+        self.records.remove_file(&name.path()).map(|_| ())
+    }
+
+    fn discard_invalid(&self, catalog: &Catalog) -> Result<usize> {
+        let invalid = catalog.records.iter().filter(|entry| !entry.state.is_valid());
+        let names = catalog.broken.iter().chain(invalid.flat_map(|entry| &entry.names));
+        let mut count = 0;
+        for name in names {
+            self.discard_record_name(name)?;
+            count += 1;
+        }
+        Ok(count)
     }
 }
 
@@ -340,7 +359,7 @@ impl Inner {
 mod tests {
     use std::time::Duration;
 
-    use wbuild_graph::CacheKey;
+    use wbuild_graph::{CacheKey, Digest};
 
     use super::*;
     use crate::cache_dir::{CacheOwner, CacheSharing};

@@ -118,8 +118,11 @@ impl Store {
                 return Ok(true);
             }
             let (shard, name) = place(key);
-            let stat = inner.records.stat(&format!("{shard}/{name}"))?;
-            Ok(stat.is_none_or(|stat| Some(stat.st_ino) == inode))
+            let path = format!("{shard}/{name}");
+            let Some(file) = inner.records.try_open(&path)? else { return Ok(true) };
+            let same = file.metadata().map(|meta| meta.ino()).ok() == inode;
+            // Another file that is not valid is no newer record, only the rest of one.
+            Ok(same || inner.read_record(file, &path, key)?.is_none())
         })?;
         Ok(true)
     }
@@ -460,6 +463,24 @@ mod tests {
             std::fs::write(&path, torn).unwrap();
             let store = open_in_boot(dir.path(), "two");
             assert_eq!(found(&store, key(1)).unwrap(), "acknowledged");
+        }
+        // Nor may cleaning up throw it away together with the rest of its replacement.
+        for clean in ["prune", "fsck", "update"] {
+            std::fs::write(&path, &bytes).unwrap();
+            let store = open_in_boot(dir.path(), "two");
+            match clean {
+                "prune" => drop(store.prune(&crate::PruneFilter::default()).unwrap()),
+                "fsck" => {
+                    let repair = crate::FsckOptions { repair: true, verify_blobs: false };
+                    store.fsck(repair).unwrap();
+                }
+                _ => assert!(store.update_record(&key(1), |record| record.created = 9).unwrap()),
+            }
+            assert_eq!(found(&store, key(1)).unwrap(), "acknowledged", "{clean}");
+            let kept = path.with_file_name(format!("{}~", key(1).0.hex()));
+            if !kept.exists() {
+                std::fs::rename(&path, kept).unwrap();
+            }
         }
         let store = open_in_boot(dir.path(), "two");
         store.put_record(&record(&[key(1)], "third", &[])).unwrap();

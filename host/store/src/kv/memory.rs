@@ -33,10 +33,10 @@ struct Bucket {
 }
 
 impl KvStore for MemoryStore {
-    fn open_bucket(&self, name: &str) -> Result<Box<dyn Kv>> {
+    fn open_bucket(&self, name: &str) -> Result<Arc<dyn Kv>> {
         check_name(name)?;
         let map = Arc::clone(lock(&self.buckets).entry(name.to_owned()).or_default());
-        Ok(Box::new(Bucket { generation: self.generation.clone(), map }))
+        Ok(Arc::new(Bucket { generation: self.generation.clone(), map }))
     }
 
     fn commit(&self) -> Result<()> {

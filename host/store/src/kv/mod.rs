@@ -9,6 +9,8 @@ mod sled_store;
 #[cfg(test)]
 mod suite;
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 
 pub use memory::MemoryStore;
@@ -37,7 +39,7 @@ pub trait KvStore: Send + Sync {
     /// # Errors
     ///
     /// [`Error::Invalid`] for a name that is empty or longer than [`MAX_NAME`]; [`Error::Index`].
-    fn open_bucket(&self, name: &str) -> Result<Box<dyn Kv>>;
+    fn open_bucket(&self, name: &str) -> Result<Arc<dyn Kv>>;
 
     /// Makes everything applied so far durable.
     fn commit(&self) -> Result<()>;

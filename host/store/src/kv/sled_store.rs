@@ -518,10 +518,10 @@ impl Drop for Shared {
 }
 
 impl KvStore for SledStore {
-    fn open_bucket(&self, name: &str) -> Result<Box<dyn Kv>> {
+    fn open_bucket(&self, name: &str) -> Result<Arc<dyn Kv>> {
         check_name(name)?;
         let shared = Arc::clone(&self.shared);
-        Ok(Box::new(SledBucket { shared, name: name.to_owned() }))
+        Ok(Arc::new(SledBucket { shared, name: name.to_owned() }))
     }
 
     fn commit(&self) -> Result<()> {

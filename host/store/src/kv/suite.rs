@@ -186,7 +186,7 @@ proptest! {
             }
             let expected: Vec<_> = model.clone().into_iter().collect();
             for store in stores {
-                let bucket: Box<dyn Kv> = store.open_bucket("m").unwrap();
+                let bucket: std::sync::Arc<dyn Kv> = store.open_bucket("m").unwrap();
                 prop_assert_eq!(bucket.scan(b"", None, 100).unwrap(), expected.clone());
             }
         }
