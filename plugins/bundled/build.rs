@@ -72,7 +72,9 @@ fn changed_since(root: &Path, inputs: &str) -> bool {
     let mut changed = false;
     for line in inputs.lines() {
         let Some((hash, path)) = line.split_once(' ') else { continue };
-        if matches!(path, "toolchain" | "Cargo.toml" | "Cargo.lock" | ".cargo/config.toml") {
+        if matches!(path, "toolchain" | "Cargo.toml" | ".cargo/config.toml")
+            || path.starts_with("Cargo.lock")
+        {
             continue;
         }
         let path = root.join(path);

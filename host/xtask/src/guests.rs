@@ -285,10 +285,17 @@ fn inputs(root: &Path, guest: &Guest, outputs: &Path, toolchain: &Toolchain) -> 
     let dep_info = outputs.join(format!("{}.d", guest.library));
     let mut paths: BTreeSet<PathBuf> = dep_info_files(&read_text(&dep_info)?).into_iter().collect();
     paths.insert(guest.manifest.clone());
-    for file in ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"] {
+    for file in ["Cargo.toml", ".cargo/config.toml"] {
         paths.insert(root.join(file));
     }
+    let lock = read_text(&root.join("Cargo.lock"))?;
     let mut text = format!("{:016x} toolchain\n", fingerprint(toolchain.identity.as_bytes()));
+    let _ = writeln!(
+        text,
+        "{:016x} {LOCKED}{}",
+        fingerprint(locked(&lock, &guest.name).as_bytes()),
+        guest.name
+    );
     for path in paths {
         let bytes =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -309,6 +316,9 @@ fn first_difference(root: &Path, recorded: &str, toolchain: &str) -> Option<Stri
         };
         let now = if path == "toolchain" {
             Some(fingerprint(toolchain.as_bytes()))
+        } else if let Some(package) = path.strip_prefix(LOCKED) {
+            let lock = std::fs::read_to_string(root.join("Cargo.lock")).ok();
+            lock.map(|lock| fingerprint(locked(&lock, package).as_bytes()))
         } else {
             std::fs::read(root.join(path)).ok().map(|bytes| fingerprint(&bytes))
         };
@@ -340,6 +350,36 @@ fn dep_info_files(text: &str) -> Vec<PathBuf> {
         files.push(name);
     }
     files.into_iter().filter(|name| !name.is_empty()).map(PathBuf::from).collect()
+}
+
+/// Before the name of a package: what `Cargo.lock` says of it and of everything it depends on.
+const LOCKED: &str = "Cargo.lock#";
+
+/// The entries of a lock file that `package` reaches, sorted. The rest is about the host and
+/// changes for reasons that do not concern a guest.
+fn locked(lock: &str, package: &str) -> String {
+    let entries: Vec<&str> = lock.split("[[package]]\n").skip(1).map(str::trim_end).collect();
+    let is = |entry: &str, key: &str, value: &str| {
+        entry.lines().any(|line| line == format!("{key} = \"{value}\""))
+    };
+    let mut reached = BTreeSet::new();
+    let mut next = vec![package.to_owned()];
+    while let Some(wanted) = next.pop() {
+        // A dependency is written as "name", or "name version" where there are several versions.
+        let mut words = wanted.split(' ');
+        let (name, version) = (words.next().unwrap_or_default(), words.next());
+        for entry in &entries {
+            if is(entry, "name", name)
+                && version.is_none_or(|version| is(entry, "version", version))
+                && reached.insert(*entry)
+            {
+                let dependencies =
+                    entry.lines().filter_map(|line| line.strip_prefix(" \"")?.strip_suffix("\","));
+                next.extend(dependencies.map(str::to_owned));
+            }
+        }
+    }
+    reached.into_iter().collect::<Vec<_>>().join("\n")
 }
 
 /// FNV-1a. Tells a changed file from an unchanged one, and nothing more: no one gains anything by
@@ -417,6 +457,28 @@ mod tests {
         accept(&strict, &useless).expect_err("no role");
         accept(&guest(Exceptions { imports: Vec::new(), no_role: true }), &useless)
             .expect("said so");
+    }
+
+    #[test]
+    fn only_its_own_part_of_the_lock_file_concerns_a_guest() {
+        let lock = |log: &str, host: &str| {
+            format!(
+                "version = 4\n\n[[package]]\nname = \"g\"\nversion = \"0.1.0\"\ndependencies = [\n \"log {log}\",\n]\n\n[[package]]\nname = \"host\"\nversion = \"{host}\"\ndependencies = [\n \"log 9.0.0\",\n]\n\n[[package]]\nname = \"log\"\nversion = \"{log}\"\ndependencies = [\n \"low\",\n]\n\n[[package]]\nname = \"log\"\nversion = \"9.0.0\"\n\n[[package]]\nname = \"low\"\nversion = \"0.2.0\"\nchecksum = \"aa\"\n"
+            )
+        };
+        let part = locked(&lock("1.0.0", "1.0.0"), "g");
+        for (text, there) in [
+            ("\"g\"", true),
+            ("\"1.0.0\"", true),
+            ("\"aa\"", true),
+            ("host", false),
+            ("9.0.0", false),
+        ] {
+            assert_eq!(part.contains(text), there, "{text} in {part}");
+        }
+        assert_eq!(part, locked(&lock("1.0.0", "2.0.0"), "g"));
+        assert_ne!(part, locked(&lock("1.0.1", "1.0.0"), "g"));
+        assert_ne!(part, locked(&lock("1.0.0", "1.0.0").replace("aa", "bb"), "g"));
     }
 
     #[test]
