@@ -417,7 +417,7 @@ mod tests {
             let good = index.encode();
             let mut bad = good.clone();
             let at = at % bad.len();
-            bad[at] ^= 1 << bit;
+            bad[at] ^= 1_u8 << bit;
             prop_assert!(DigestIndex::decode(bad).is_empty());
             prop_assert!(DigestIndex::decode(good[..at].to_vec()).is_empty());
         }

@@ -59,6 +59,7 @@ pub mod ignore;
 pub mod index;
 pub mod layer;
 pub mod mode;
+mod open;
 pub mod par;
 pub mod path;
 pub mod root;

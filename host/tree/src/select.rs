@@ -448,6 +448,13 @@ impl Selection {
         &self.roots
     }
 
+    /// The selected path with this number alone. What it arrives as does not change: a base name
+    /// that counts still does.
+    pub fn only(&self, number: usize) -> Selection {
+        let roots = self.roots.get(number).cloned().into_iter().collect();
+        Selection { roots, names_count: self.names_count, loaded: self.loaded }
+    }
+
     /// Whether nothing is copied.
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()

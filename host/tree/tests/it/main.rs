@@ -1,0 +1,7 @@
+//! Behaviour of copies and layers on real directories.
+
+mod context;
+mod copy;
+mod layer;
+mod paths;
+mod support;
