@@ -1,31 +1,68 @@
 //! The engine: joins the solver to sources, ops, the store, exporters and plugins. What the command
 //! line, an embedding program and, later, a daemon call.
+//!
+//! ```text
+//! build ─► frontend (plugin) ─► job: definition ─► solver ─► worker ─► source / ops ─► store
+//!                 ▲                                  │
+//!                 └── inspect: parts solved on the way          export ◄── results of the frontend
+//! ```
+//!
+//! Invariants:
+//!
+//! - Everything a frontend sees or does goes through the capability objects of `frontend_host`.
+//! - Nothing is printed; what happens is an [`event::Event`].
+//! - A build that returns `Ok` is sealed: it survives a power cut.
+//! - Cancelling at any await leaves no process, mount or half-written record.
 
+mod build;
+mod cache;
+mod export;
+mod frontend_host;
+mod inspect;
+mod job;
+mod ops;
+mod runners;
+mod solved;
+mod source;
+mod steps;
+mod worker;
+
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tokio_util::sync::CancellationToken;
-use wbuild_api::event::{BuildError, BuildReport, EventSink};
+use tokio::sync::OnceCell;
+use wbuild_api::event::{Event, EventSink};
 use wbuild_api::extension::{CachePlugin, Frontend, Runner};
-use wbuild_api::request::BuildRequest;
-use wbuild_api::session::Session;
-use wbuild_graph::Failure;
+use wbuild_exec::spec::UserNamespace;
+use wbuild_exec::{Launcher, LauncherOptions, RuntimeInfo};
+use wbuild_graph::{Failure, FailureKind};
+use wbuild_store::{DocumentKind, LockWait, OpenOptions, Store};
+
+pub use wbuild_api::{event, extension, request, session};
+pub use wbuild_store as store;
 
 /// How to open an engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// The state directory; made if missing.
     pub state_dir: PathBuf,
-    /// Program and arguments that start this program's launcher (see `wbuild-exec`), e.g.
-    /// `/proc/self/exe` with a hidden subcommand.
-    pub launcher: (PathBuf, Vec<String>),
-    /// Preferred OCI runtime by name or path; none = crun, else runc.
-    pub runtime: Option<String>,
+    /// Program and hidden subcommand that start the launcher (see `wbuild-exec`).
+    pub launcher: (PathBuf, String),
+    /// Directories to look for programs in, e.g. those of `PATH`.
+    pub search: Vec<PathBuf>,
+    /// What steps get where this process runs in a user namespace of its own; see
+    /// `wbuild_exec::namespace`.
+    pub user_namespace: Option<UserNamespace>,
     /// Look records up by their key aliases in the store; off, hits come from the cache backend
     /// alone.
     pub record_aliases: bool,
     /// Wait for another build that holds the state directory; off, fail at once.
     pub wait: bool,
+    /// Command line, for the message another build shows while it waits for this one.
+    pub owner: String,
+    /// Identity of this boot; none = the machine's. Tests of power cuts set it.
+    pub boot_id: Option<String>,
 }
 
 /// The plugins of one build.
@@ -41,33 +78,134 @@ pub struct Plugins {
 
 /// An open engine.
 pub struct Engine {
-    options: EngineOptions,
+    store: Store,
+    launcher: Arc<LazyLauncher>,
 }
 
 impl Engine {
     /// Opens the state directory, waiting for another build if need be.
+    ///
+    /// # Errors
+    ///
+    /// What opening the store fails with; `Unavailable` if another build holds it and `wait` is off.
     pub async fn open(
         options: EngineOptions,
         events: Arc<dyn EventSink>,
     ) -> Result<Engine, Failure> {
-        let _ = events;
-        Ok(Engine { options })
+        let EngineOptions {
+            state_dir,
+            launcher,
+            search,
+            user_namespace,
+            record_aliases,
+            wait,
+            owner,
+            boot_id,
+        } = options;
+        let wait = if wait {
+            let mut told = false;
+            LockWait::Callback(Box::new(move |holder, _| {
+                if !std::mem::replace(&mut told, true) {
+                    events.event(Event::Waiting { holder: holder.to_string() });
+                }
+                ControlFlow::Continue(())
+            }))
+        } else {
+            LockWait::Fail
+        };
+        let open = OpenOptions { boot_id, owner, wait, record_aliases, ..OpenOptions::default() };
+        let store = blocking(move || Store::open(state_dir, open)).await?;
+        let launcher = Arc::new(LazyLauncher {
+            program: launcher,
+            search,
+            user_namespace,
+            store: store.clone(),
+            started: OnceCell::new(),
+            resolv_conf: OnceLock::new(),
+        });
+        Ok(Engine { store, launcher })
     }
 
-    /// Builds. Cancelling `cancel` ends every step and returns `Cancelled`.
-    pub async fn build(
-        &self,
-        request: BuildRequest,
-        session: Arc<dyn Session>,
-        plugins: Plugins,
-        events: Arc<dyn EventSink>,
-        cancel: CancellationToken,
-    ) -> Result<BuildReport, Box<BuildError>> {
-        let _ = (request, session, plugins, events, cancel, &self.options);
-        Err(Box::new(BuildError {
-            failure: Failure::internal("being written"),
-            step: None,
-            sources: Default::default(),
-        }))
+    /// The state directory, for `du` and `prune`.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// Id of the document that keeps which runtime was found to work.
+const RUNTIME_DOCUMENT: &str = "container runtime";
+
+/// The launcher, started by the first step that runs a process.
+struct LazyLauncher {
+    program: (PathBuf, String),
+    search: Vec<PathBuf>,
+    user_namespace: Option<UserNamespace>,
+    store: Store,
+    started: OnceCell<Launcher>,
+    resolv_conf: OnceLock<String>,
+}
+
+impl LazyLauncher {
+    async fn get(&self) -> Result<&Launcher, Failure> {
+        let start = async {
+            Launcher::start(LauncherOptions {
+                exe: self.program.0.clone(),
+                subcommand: self.program.1.clone().into(),
+                runtime: self.runtime().await?,
+                grace: std::time::Duration::from_secs(3),
+            })
+            .await
+        };
+        self.started.get_or_try_init(|| start).await
+    }
+
+    /// The runtime that worked before and is still the same program, else one that is tried now.
+    async fn runtime(&self) -> Result<RuntimeInfo, Failure> {
+        let id = format!("{RUNTIME_DOCUMENT} {}", self.user_namespace.is_some());
+        // What cannot be read is tried again.
+        let kept = self.store.load_document(DocumentKind::Machine, &id).ok().flatten();
+        let kept = kept.and_then(|data| serde_json::from_slice::<RuntimeInfo>(&data).ok());
+        if let Some(runtime) = kept.filter(RuntimeInfo::is_current) {
+            return Ok(runtime);
+        }
+        let runtime = wbuild_exec::runtime::probe(&wbuild_exec::runtime::ProbeOptions {
+            search: self.search.clone(),
+            exe: self.program.0.clone(),
+            subcommand: self.program.1.clone().into(),
+            user_namespace: self.user_namespace.clone(),
+        })
+        .await?;
+        let data = serde_json::to_vec(&runtime)
+            .map_err(|error| Failure::internal("cannot keep the runtime found").cause(&error))?;
+        self.store.save_document(DocumentKind::Machine, &id, &data)?;
+        Ok(runtime)
+    }
+
+    /// The machine's resolver configuration, read once.
+    fn resolv_conf(&self) -> &str {
+        self.resolv_conf
+            .get_or_init(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    }
+
+    /// Waits until nothing of any step is left.
+    async fn drained(&self) {
+        if let Some(launcher) = self.started.get() {
+            launcher.drained().await;
+        }
+    }
+}
+
+/// Runs `work` on a thread that may block. A panic there is a failure here.
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    E: Into<Failure> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) if error.is_cancelled() => Err(Failure::cancelled()),
+        Err(error) => {
+            Err(Failure::new(FailureKind::Internal, "a worker thread panicked").cause(&error))
+        }
     }
 }

@@ -166,8 +166,6 @@ impl Facts {
     /// Looks at the machine. `search` are directories with programs. Runs `--version` of the runtimes
     /// found and mounts nothing.
     pub fn gather(search: &[PathBuf]) -> Facts {
-        let cpu = read("/proc/cpuinfo").unwrap_or_default();
-        let compat = fs::metadata("/proc/sys/abi/vsyscall32").is_ok();
         let filesystems = read("/proc/filesystems").unwrap_or_default();
         let overlay_append = try_append();
         let overlay = overlay_append.is_some()
@@ -179,7 +177,7 @@ impl Facts {
         let held = capabilities::from_mask(mask);
         Facts {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            native: native_platforms(&Platform::host(), &cpu, compat),
+            native: native(),
             root: rustix::process::geteuid().is_root(),
             overlay,
             overlay_append,
@@ -196,6 +194,13 @@ impl Facts {
                 .filter(|name| !held.iter().any(|(have, _)| have == name))
                 .collect(),
         }
+    }
+
+    /// The kernel's handler for programs of a platform, by the name QEMU's packages register.
+    pub fn handler_for(&self, platform: &Platform) -> Option<&Handler> {
+        let machines = EMULATED.iter().filter(|(_, arch)| *arch == platform.architecture);
+        let names: Vec<String> = machines.map(|(machine, _)| format!("qemu-{machine}")).collect();
+        self.handlers.iter().find(|h| h.enabled && names.contains(&h.name))
     }
 
     /// What a runner may know, without any path of the machine. Keys: `rootless`, `cgroups`,
@@ -413,6 +418,13 @@ fn try_append() -> Option<bool> {
     let flags = rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC;
     let context = rustix::mount::fsopen("overlay", flags).ok()?;
     Some(rustix::mount::fsconfig_set_string(&context, "lowerdir+", "/").is_ok())
+}
+
+/// What this machine runs without help; see [`Facts::native`]. Cheap, unlike [`Facts::gather`].
+pub fn native() -> Vec<Platform> {
+    let cpu = read("/proc/cpuinfo").unwrap_or_default();
+    let compat = fs::metadata("/proc/sys/abi/vsyscall32").is_ok();
+    native_platforms(&Platform::host(), &cpu, compat)
 }
 
 /// Platforms that run without help: the machine's own, higher variants its processor has, and its

@@ -57,7 +57,7 @@ struct Table {
 
 macro_rules! number {
     ($arch:ident) => {
-        |name| {
+        |name: &str| {
             let found = syscalls::$arch::Sysno::from_str(name).ok()?;
             u32::try_from(found.id()).ok()
         }
@@ -67,10 +67,20 @@ macro_rules! number {
 const X86_64: Table = Table { audit: 0xc000_003e, number: number!(x86_64), x32: true };
 const X86: Table = Table { audit: 0x4000_0003, number: number!(x86), x32: false };
 const AARCH64: Table = Table { audit: 0xc000_00b7, number: number!(aarch64), x32: false };
-const ARM: Table = Table { audit: 0x4000_0028, number: number!(arm), x32: false };
+const ARM: Table = Table { audit: 0x4000_0028, number: arm_number, x32: false };
 const RISCV64: Table = Table { audit: 0xc000_00f3, number: number!(riscv64), x32: false };
 const S390X: Table = Table { audit: 0x8000_0016, number: number!(s390x), x32: false };
 const PPC64LE: Table = Table { audit: 0xc000_0015, number: number!(powerpc64), x32: false };
+
+/// 32 bit ARM has calls of its own beside the table (`__ARM_NR_BASE`); every thread needs `set_tls`.
+fn arm_number(name: &str) -> Option<u32> {
+    match name {
+        "breakpoint" => Some(0x000f_0001),
+        "cacheflush" => Some(0x000f_0002),
+        "set_tls" => Some(0x000f_0005),
+        _ => number!(arm)(name),
+    }
+}
 
 fn tables(architecture: &str) -> Option<&'static [Table]> {
     Some(match architecture {

@@ -16,6 +16,7 @@
 pub mod bpf;
 pub mod capabilities;
 pub mod files;
+pub mod late;
 pub mod seccomp;
 
 use std::path::PathBuf;

@@ -24,7 +24,9 @@ use wbuild_graph::DiffId;
 
 use super::decompress::{Decompressed, Limits, start};
 use super::entry::{Entry, EntryKind, show};
-use super::fs::{Links, fd_xattrs, mtime, open_child, open_dir, path, remove_tree, set_child_xattr};
+use super::fs::{
+    Links, fd_xattrs, mtime, open_child, open_dir, path, remove_tree, set_child_xattr,
+};
 use super::tar_read::TarReader;
 use super::write::is_whiteout;
 use super::{MAX_DEPTH, OverlayKind, travels};
@@ -90,7 +92,13 @@ impl ApplyOptions<'_> {
     /// Owners of the archive, default limits, nothing known of the content.
     pub fn new(overlay: OverlayKind) -> Self {
         let ownership = Ownership::Keep;
-        ApplyOptions { overlay, ownership, limits: Limits::default(), media_type: None, diff_id: None }
+        ApplyOptions {
+            overlay,
+            ownership,
+            limits: Limits::default(),
+            media_type: None,
+            diff_id: None,
+        }
     }
 }
 
@@ -136,10 +144,13 @@ pub fn apply<R: Read + Send>(
         })?),
     };
     // What exists was made by this layer: the handling of whiteouts relies on it.
-    let present = super::fs::names(upper).map_err(|e| Error::io("cannot list a layer's directory", e))?;
+    let present =
+        super::fs::names(upper).map_err(|e| Error::io("cannot list a layer's directory", e))?;
     if let Some(name) = present.first() {
         let name = show(name);
-        return Err(Error::invalid(format!("the directory for a layer is not empty: it holds {name}")));
+        return Err(Error::invalid(format!(
+            "the directory for a layer is not empty: it holds {name}"
+        )));
     }
     let applier = Applier {
         root: upper,
@@ -204,7 +215,8 @@ fn run<R: Read + Send>(
         if let Some(wanted) = diff_id
             && wanted != found
         {
-            let message = format!("the content of a layer has the digest {found} instead of {wanted}");
+            let message =
+                format!("the content of a layer has the digest {found} instead of {wanted}");
             return Err(Error::new(ErrorKind::Mismatch, message));
         }
         applier.finish_directories()?;
@@ -239,16 +251,25 @@ struct Applier<'a, 'p> {
 #[derive(Debug, PartialEq, Eq)]
 enum Name {
     Root,
-    Normal { parent: Vec<u8>, name: Vec<u8> },
-    Whiteout { parent: Vec<u8>, name: Vec<u8> },
-    Opaque { parent: Vec<u8> },
+    Normal {
+        parent: Vec<u8>,
+        name: Vec<u8>,
+    },
+    Whiteout {
+        parent: Vec<u8>,
+        name: Vec<u8>,
+    },
+    Opaque {
+        parent: Vec<u8>,
+    },
     /// Metadata of AUFS that old images carry.
     Ignored,
 }
 
 /// Components of a path; `.` and empty ones dropped, `..` refused.
 fn components(at: &[u8]) -> Result<Vec<&[u8]>> {
-    let parts: Vec<&[u8]> = at.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+    let parts: Vec<&[u8]> =
+        at.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
     if parts.contains(&&b".."[..]) {
         return Err(Error::invalid(format!("the archive holds {}, which leads upwards", show(at))));
     }
@@ -279,7 +300,8 @@ fn name_of(at: &[u8], dest: &[u8], whiteouts: bool) -> Result<Name> {
     if !whiteouts {
         return Ok(Name::Normal { parent, name });
     }
-    if parts.iter().any(|part| part.starts_with(b".wh..wh.")) && !last.starts_with(b".wh..wh..opq") {
+    if parts.iter().any(|part| matches!(*part, b".wh..wh.plnk" | b".wh..wh.aufs" | b".wh..wh.orph"))
+    {
         return Ok(Name::Ignored);
     }
     if parents.iter().any(|part| part.starts_with(b".wh.")) {
@@ -289,8 +311,16 @@ fn name_of(at: &[u8], dest: &[u8], whiteouts: bool) -> Result<Name> {
     match last.strip_prefix(b".wh.") {
         None => Ok(Name::Normal { parent, name }),
         Some(b".wh..opq") => Ok(Name::Opaque { parent }),
-        Some(hidden) if hidden.is_empty() || hidden == b"." || hidden == b".." || hidden.starts_with(b".wh.") => {
-            Err(Error::invalid(format!("the layer holds {}, which hides no possible name", show(at))))
+        Some(hidden)
+            if hidden.is_empty()
+                || hidden == b"."
+                || hidden == b".."
+                || hidden.starts_with(b".wh.") =>
+        {
+            Err(Error::invalid(format!(
+                "the layer holds {}, which hides no possible name",
+                show(at)
+            )))
         }
         Some(hidden) => Ok(Name::Whiteout { parent, name: hidden.to_vec() }),
     }
@@ -328,7 +358,9 @@ impl Applier<'_, '_> {
             self.unpacked = self.unpacked.saturating_add(entry.size);
             if self.unpacked > self.limits.unpacked {
                 let limit = self.limits.unpacked;
-                return Err(Error::limit(format!("the archive holds more than {limit} bytes of files")));
+                return Err(Error::limit(format!(
+                    "the archive holds more than {limit} bytes of files"
+                )));
             }
             self.entry(&entry, &mut tar)?;
         }
@@ -354,8 +386,9 @@ impl Applier<'_, '_> {
                 if parent.is_empty() {
                     // overlayfs reads no mark on the root of an upper directory.
                     let message = "the layer hides everything below it";
-                    return Err(Error::unsupported(message)
-                        .hint("flatten the image with another tool, so that its first layer is this one"));
+                    return Err(Error::unsupported(message).hint(
+                        "flatten the image with another tool, so that its first layer is this one",
+                    ));
                 }
                 let dir = self.parent(&parent, entry.mtime)?;
                 self.set_opaque(dir.as_fd(), &parent)
@@ -377,7 +410,9 @@ impl Applier<'_, '_> {
     fn root_entry(&mut self, entry: &Entry) -> Result<()> {
         if !matches!(entry.kind, EntryKind::Directory) {
             let noun = entry.kind.noun();
-            return Err(Error::invalid(format!("the archive replaces the root directory by a {noun}")));
+            return Err(Error::invalid(format!(
+                "the archive replaces the root directory by a {noun}"
+            )));
         }
         if self.layer.is_none() {
             // The destination keeps what it is.
@@ -424,7 +459,8 @@ impl Applier<'_, '_> {
         let mut dir = open_dir(self.root, b"", self.links).map_err(|e| failed("open", b".", e))?;
         let mut start = 0;
         loop {
-            let end = at[start..].iter().position(|b| *b == b'/').map_or(at.len(), |slash| start + slash);
+            let end =
+                at[start..].iter().position(|b| *b == b'/').map_or(at.len(), |slash| start + slash);
             let (prefix, name) = (&at[..end], &at[start..end]);
             dir = match open_dir(self.root, prefix, self.links) {
                 Ok(next) => next,
@@ -460,7 +496,13 @@ impl Applier<'_, '_> {
         if fresh {
             self.set_opaque(fd.as_fd(), at)?;
         }
-        let meta = found.unwrap_or(ParentMeta { mode: 0o755, uid: 0, gid: 0, mtime: near, xattrs: Vec::new() });
+        let meta = found.unwrap_or(ParentMeta {
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: near,
+            xattrs: Vec::new(),
+        });
         self.own_fd(fd.as_fd(), meta.uid, meta.gid, at)?;
         self.set_fd_xattrs(fd.as_fd(), meta.xattrs.iter().map(|(n, v)| (n, v)), at)?;
         // Outside of layers the time is that of the build, as for any directory made by a step.
@@ -470,7 +512,8 @@ impl Applier<'_, '_> {
     }
 
     fn is_whiteout_at(&self, dir: &OwnedFd, name: &[u8]) -> bool {
-        rustix::fs::statat(dir, path(name), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| is_whiteout(&stat))
+        rustix::fs::statat(dir, path(name), AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| is_whiteout(&stat))
     }
 
     fn normal<R: Read>(
@@ -490,7 +533,9 @@ impl Applier<'_, '_> {
         }
         if let EntryKind::CharDevice { major: 0, minor: 0 } = entry.kind {
             let at = show(at);
-            return Err(Error::invalid(format!("the archive holds {at}, a device that means deletion")));
+            return Err(Error::invalid(format!(
+                "the archive holds {at}, a device that means deletion"
+            )));
         }
         if let EntryKind::File = entry.kind {
             return self.file(entry, tar, dir, at, name);
@@ -498,15 +543,24 @@ impl Applier<'_, '_> {
         let made = path(name);
         let mode = Mode::from_raw_mode(0o600);
         let device = |kind: FileType, (major, minor): (u32, u32)| {
-            let make = || rustix::fs::mknodat(dir, made, kind, mode, rustix::fs::makedev(major, minor));
+            let make =
+                || rustix::fs::mknodat(dir, made, kind, mode, rustix::fs::makedev(major, minor));
             (make(), "make the device")
         };
         let make = || match &entry.kind {
-            EntryKind::Symlink(target) => (rustix::fs::symlinkat(path(target), dir, made), "make the link"),
-            EntryKind::CharDevice { major, minor } => device(FileType::CharacterDevice, (*major, *minor)),
-            EntryKind::BlockDevice { major, minor } => device(FileType::BlockDevice, (*major, *minor)),
+            EntryKind::Symlink(target) => {
+                (rustix::fs::symlinkat(path(target), dir, made), "make the link")
+            }
+            EntryKind::CharDevice { major, minor } => {
+                device(FileType::CharacterDevice, (*major, *minor))
+            }
+            EntryKind::BlockDevice { major, minor } => {
+                device(FileType::BlockDevice, (*major, *minor))
+            }
             EntryKind::Fifo => (rustix::fs::mkfifoat(dir, made, mode), "make the pipe"),
-            EntryKind::File | EntryKind::Directory | EntryKind::HardLink(_) => unreachable!("handled above"),
+            EntryKind::File | EntryKind::Directory | EntryKind::HardLink(_) => {
+                unreachable!("handled above")
+            }
         };
         let (mut result, verb) = make();
         if result == Err(Errno::EXIST) {
@@ -578,7 +632,8 @@ impl Applier<'_, '_> {
         at: &[u8],
         name: &[u8],
     ) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(dir, path(name), flags, Mode::from_raw_mode(0o600));
         let fd = match open() {
             Err(Errno::EXIST) => {
@@ -588,7 +643,8 @@ impl Applier<'_, '_> {
             other => other,
         };
         let file = File::from(fd.map_err(|e| failed("make the file", at, e))?);
-        let wrote = |e| Error::io(format!("cannot write {} while an archive is unpacked", show(at)), e);
+        let wrote =
+            |e| Error::io(format!("cannot write {} while an archive is unpacked", show(at)), e);
         let mut buffer = [0; 64 << 10];
         match &entry.sparse {
             None => loop {
@@ -603,7 +659,8 @@ impl Applier<'_, '_> {
                 for (offset, length) in map {
                     let (mut offset, mut left) = (*offset, *length);
                     while left > 0 {
-                        let want = usize::try_from(left).map_or(buffer.len(), |l| l.min(buffer.len()));
+                        let want =
+                            usize::try_from(left).map_or(buffer.len(), |l| l.min(buffer.len()));
                         let got = tar.read_data(&mut buffer[..want])?;
                         file.write_all_at(&buffer[..got], offset).map_err(wrote)?;
                         offset += got as u64;
@@ -617,15 +674,19 @@ impl Applier<'_, '_> {
         self.set_fd_xattrs(file.as_fd(), entry.xattrs.iter(), at)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))
             .map_err(|e| failed("change the mode of", at, e))?;
-        rustix::fs::futimens(&file, &mtime(entry.mtime)).map_err(|e| failed("change the time of", at, e))
+        rustix::fs::futimens(&file, &mtime(entry.mtime))
+            .map_err(|e| failed("change the time of", at, e))
     }
 
     fn hard_link(&mut self, target: &[u8], dir: &OwnedFd, at: &[u8], name: &[u8]) -> Result<()> {
         let absent = || {
             let (at, target) = (show(at), show(target));
-            Error::invalid(format!("the hard link {at} leads to {target}, which the archive does not hold"))
+            Error::invalid(format!(
+                "the hard link {at} leads to {target}, which the archive does not hold"
+            ))
         };
-        let Name::Normal { parent, name: target_name } = name_of(target, self.dest, self.layer.is_some())?
+        let Name::Normal { parent, name: target_name } =
+            name_of(target, self.dest, self.layer.is_some())?
         else {
             return Err(absent());
         };
@@ -646,7 +707,8 @@ impl Applier<'_, '_> {
             let at = show(at);
             return Err(Error::invalid(format!("the hard link {at} leads to a directory")));
         }
-        let link = || rustix::fs::linkat(&from, path(&target_name), dir, path(name), AtFlags::empty());
+        let link =
+            || rustix::fs::linkat(&from, path(&target_name), dir, path(name), AtFlags::empty());
         let mut result = link();
         if result == Err(Errno::EXIST) {
             let there = rustix::fs::statat(dir, path(name), AtFlags::SYMLINK_NOFOLLOW)
@@ -658,7 +720,9 @@ impl Applier<'_, '_> {
             self.clear(dir, at, name)?;
             result = link();
         }
-        result.map_err(|e| if e == Errno::NOENT { absent() } else { failed("make the hard link", at, e) })
+        result.map_err(|e| {
+            if e == Errno::NOENT { absent() } else { failed("make the hard link", at, e) }
+        })
     }
 
     /// Hides `name` of the layers below. What this layer itself puts there stays (layer.md,
@@ -710,7 +774,8 @@ impl Applier<'_, '_> {
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(pending.mode))
                 .map_err(|e| failed("change the mode of", at, e))?;
             if let Some(seconds) = pending.mtime {
-                rustix::fs::futimens(&fd, &mtime(seconds)).map_err(|e| failed("change the time of", at, e))?;
+                rustix::fs::futimens(&fd, &mtime(seconds))
+                    .map_err(|e| failed("change the time of", at, e))?;
             }
         }
         Ok(())
@@ -748,13 +813,19 @@ impl Applier<'_, '_> {
 
     /// An attribute that cannot exist here is worth a warning; losing it seldom matters, and Docker
     /// goes on too.
-    fn xattr_result(&mut self, result: rustix::io::Result<()>, key: &[u8], at: &[u8]) -> Result<()> {
+    fn xattr_result(
+        &mut self,
+        result: rustix::io::Result<()>,
+        key: &[u8],
+        at: &[u8],
+    ) -> Result<()> {
         match result {
             Ok(()) => Ok(()),
             Err(error @ (Errno::OPNOTSUPP | Errno::PERM)) => {
                 if self.warnings.len() < 20 {
                     let (key, at) = (show(key), show(at));
-                    self.warnings.push(format!("the attribute {key} of {at} was not kept: {error}"));
+                    self.warnings
+                        .push(format!("the attribute {key} of {at} was not kept: {error}"));
                 }
                 Ok(())
             }

@@ -174,7 +174,8 @@ impl<W: Write> ParallelGzip<W> {
 
     fn collect(&mut self) -> io::Result<()> {
         if let Some(pending) = self.pending.pop_front() {
-            let piece = pending.recv().map_err(|_| io::Error::other("a compression thread died"))??;
+            let piece =
+                pending.recv().map_err(|_| io::Error::other("a compression thread died"))??;
             self.emit(piece)?;
         }
         Ok(())
@@ -245,7 +246,12 @@ fn start_workers(level: u32, threads: usize) -> Sender<Job> {
     sender
 }
 
-fn deflate(compress: &mut Compress, data: &[u8], before: Option<&[u8]>, last: bool) -> io::Result<Piece> {
+fn deflate(
+    compress: &mut Compress,
+    data: &[u8],
+    before: Option<&[u8]>,
+    last: bool,
+) -> io::Result<Piece> {
     compress.reset();
     if let Some(before) = before {
         let dictionary = &before[before.len().saturating_sub(WINDOW)..];
@@ -255,10 +261,13 @@ fn deflate(compress: &mut Compress, data: &[u8], before: Option<&[u8]>, last: bo
     let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
     loop {
         let consumed = usize::try_from(compress.total_in()).expect("at most one chunk");
-        let status = compress.compress_vec(&data[consumed..], &mut deflated, flush).map_err(io::Error::other)?;
+        let status = compress
+            .compress_vec(&data[consumed..], &mut deflated, flush)
+            .map_err(io::Error::other)?;
         let all_read = compress.total_in() == data.len() as u64;
         // Room left over means that everything asked for was written.
-        let all_written = if last { status == Status::StreamEnd } else { deflated.len() < deflated.capacity() };
+        let all_written =
+            if last { status == Status::StreamEnd } else { deflated.len() < deflated.capacity() };
         if all_read && all_written {
             break;
         }
@@ -335,7 +344,8 @@ mod tests {
         use std::process::{Command, Stdio};
         let data = sample(2 * CHUNK + 77);
         let packed = compress(&data, Compression::Gzip, 2, usize::MAX);
-        let child = Command::new("gzip").arg("-t").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child =
+            Command::new("gzip").arg("-t").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let Ok(mut child) = child else {
             return crate::test_support::skip("the_system_gzip_accepts_it", "there is no gzip");
         };
@@ -350,7 +360,10 @@ mod tests {
             let data = sample(length);
             let one = compress(&data, Compression::Zstd, 1, 256 << 10);
             for (threads, step) in [(2, 256 << 10), (4, 99_999)] {
-                assert!(one == compress(&data, Compression::Zstd, threads, step), "{length} bytes, {threads}");
+                assert!(
+                    one == compress(&data, Compression::Zstd, threads, step),
+                    "{length} bytes, {threads}"
+                );
             }
             assert!(zstd::stream::decode_all(&one[..]).expect("valid zstd") == data);
         }

@@ -147,7 +147,8 @@ fn produce<R: Read>(
             Compression::Gzip => "a gzip archive",
             Compression::Zstd => "a zstd archive",
         };
-        let message = format!("the layer is {}, its media type says {}", name(found), name(expected));
+        let message =
+            format!("the layer is {}, its media type says {}", name(found), name(expected));
         return Err(Error::invalid(message));
     }
     let input = BufReader::with_capacity(PIECE, io::Cursor::new(start).chain(input));
@@ -184,10 +185,15 @@ fn produce<R: Read>(
         let taken_in = count.load(Ordering::Relaxed);
         if size > limits.ratio_floor && size / limits.ratio > taken_in {
             let ratio = limits.ratio;
-            return Err(Error::limit(format!("the archive expands to more than {ratio} times its size")));
+            return Err(Error::limit(format!(
+                "the archive expands to more than {ratio} times its size"
+            )));
         }
         if size > limits.unpacked.saturating_add(limits.entries.saturating_mul(4096)) {
-            return Err(Error::limit(format!("the archive is larger than {} bytes", limits.unpacked)));
+            return Err(Error::limit(format!(
+                "the archive is larger than {} bytes",
+                limits.unpacked
+            )));
         }
         if sender.send(Ok(piece)).is_err() {
             return Ok(None);

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags, openat, openat2,
+    AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags, openat,
+    openat2,
 };
 use rustix::io::Errno;
 
@@ -17,7 +18,11 @@ pub(crate) fn path(bytes: &[u8]) -> &Path {
 
 /// Opens the directory `at` below `root` without leaving it and, unless `links` allows them within
 /// the root, without following any symbolic link. The empty path is the root itself.
-pub(crate) fn open_dir(root: BorrowedFd<'_>, at: &[u8], links: Links) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_dir(
+    root: BorrowedFd<'_>,
+    at: &[u8],
+    links: Links,
+) -> rustix::io::Result<OwnedFd> {
     let name = if at.is_empty() { Path::new(".") } else { path(at) };
     let resolve = match links {
         Links::Refuse => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
@@ -144,7 +149,11 @@ pub(crate) fn set_child_xattr(
 }
 
 /// Removes whatever `name` is, with all that is in it, never following a link.
-pub(crate) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8], depth: usize) -> rustix::io::Result<()> {
+pub(crate) fn remove_tree(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    depth: usize,
+) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(dir, path(name), AtFlags::empty()) {
         // EISDIR from Linux, EPERM from POSIX.
         Err(Errno::ISDIR | Errno::PERM) => {}

@@ -10,6 +10,7 @@
 //! or directory order.
 
 mod apply;
+mod archive;
 mod compress;
 mod decompress;
 mod entry;
@@ -24,8 +25,10 @@ use sha2::{Digest as _, Sha256};
 use wbuild_graph::{BlobDigest, DiffId, Digest};
 
 pub use apply::{
-    Applied, ApplyOptions, Ownership, ParentLookup, ParentMeta, UnpackOptions, apply, no_parents, unpack,
+    Applied, ApplyOptions, Ownership, ParentLookup, ParentMeta, UnpackOptions, apply, no_parents,
+    unpack,
 };
+pub use archive::is_archive;
 pub use compress::{CompressOptions, Compressor};
 pub use decompress::{Limits, detect};
 pub use entry::{Entry, EntryKind};

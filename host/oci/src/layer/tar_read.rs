@@ -85,7 +85,11 @@ impl<R: Read> TarReader<R> {
                 b'L' | b'K' => {
                     let mut body = self.extended_body(size, &mut extended)?;
                     body.truncate(body.iter().position(|b| *b == 0).unwrap_or(body.len()));
-                    let slot = if type_flag == b'L' { &mut extended.long_name } else { &mut extended.long_link };
+                    let slot = if type_flag == b'L' {
+                        &mut extended.long_name
+                    } else {
+                        &mut extended.long_link
+                    };
                     *slot = Some(body);
                 }
                 // A volume label names no file.
@@ -235,7 +239,8 @@ impl<R: Read> TarReader<R> {
             let text = String::from_utf8(value).unwrap_or_default();
             let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
             let digits = whole.strip_prefix('-').unwrap_or(whole);
-            let fine = !digits.is_empty() && digits.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit());
+            let fine = !digits.is_empty()
+                && digits.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit());
             let number = whole.parse::<i64>().ok().filter(|_| fine);
             let down = whole.starts_with('-') && fraction.bytes().any(|b| b != b'0');
             number
@@ -285,10 +290,13 @@ impl<R: Read> TarReader<R> {
             b'6' => EntryKind::Fifo,
             other => {
                 let flag = other.escape_ascii();
-                return Err(Error::unsupported(format!("{at} is an entry of the unknown type '{flag}'")));
+                return Err(Error::unsupported(format!(
+                    "{at} is an entry of the unknown type '{flag}'"
+                )));
             }
         };
-        if matches!(&kind, EntryKind::HardLink(link) | EntryKind::Symlink(link) if link.is_empty()) {
+        if matches!(&kind, EntryKind::HardLink(link) | EntryKind::Symlink(link) if link.is_empty())
+        {
             return Err(bad(format_args!("the link {at} has no target")));
         }
         let mut data = size;
@@ -301,8 +309,17 @@ impl<R: Read> TarReader<R> {
         }
         self.left = data;
         self.padding = padding(data);
-        let mut entry = Entry { path, kind, mode: mode as u32 & 0o7777, uid, gid, mtime, size: data,
-            xattrs: BTreeMap::new(), sparse: None };
+        let mut entry = Entry {
+            path,
+            kind,
+            mode: mode as u32 & 0o7777,
+            uid,
+            gid,
+            mtime,
+            size: data,
+            xattrs: BTreeMap::new(),
+            sparse: None,
+        };
         if matches!(entry.kind, EntryKind::File) {
             let (sparse, real) = self.sparse(header, &mut extended, &at)?;
             if let Some(map) = sparse {
@@ -317,7 +334,9 @@ impl<R: Read> TarReader<R> {
         entry.xattrs = extended
             .records
             .into_iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix(PAX_XATTR.as_bytes())?.to_vec(), value)))
+            .filter_map(|(key, value)| {
+                Some((key.strip_prefix(PAX_XATTR.as_bytes())?.to_vec(), value))
+            })
             .collect();
         Ok(entry)
     }
@@ -331,11 +350,13 @@ impl<R: Read> TarReader<R> {
     ) -> Result<(Option<Vec<(u64, u64)>>, u64)> {
         let wrong = || bad(format_args!("the sparse map of {at} is malformed"));
         let limit = self.limits.sparse;
-        let too_many = || Error::limit(format!("the sparse file {at} has more than {limit} pieces"));
+        let too_many =
+            || Error::limit(format!("the sparse file {at} has more than {limit} pieces"));
         let mut text = |key: &str| extended.records.remove(key.as_bytes());
         let parse = |bytes: &[u8]| -> Result<u64> {
             let digits = !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit);
-            let number = std::str::from_utf8(bytes).ok().filter(|_| digits).and_then(|t| t.parse().ok());
+            let number =
+                std::str::from_utf8(bytes).ok().filter(|_| digits).and_then(|t| t.parse().ok());
             number.ok_or_else(wrong)
         };
         if header[156] == b'S' {
@@ -369,7 +390,8 @@ impl<R: Read> TarReader<R> {
             (None, None) if major.is_some() || old_map.is_some() => return Err(wrong()),
             (None, None) => return Ok((None, 0)),
         };
-        let numbers: Vec<u64> = if major.as_deref() == Some(b"1") && minor.as_deref() == Some(b"0") {
+        let numbers: Vec<u64> = if major.as_deref() == Some(b"1") && minor.as_deref() == Some(b"0")
+        {
             // Decimal numbers, one a line, in front of the data and padded to a block.
             let mut block = [0; BLOCK];
             let (mut at_byte, mut digits, mut numbers) = (BLOCK, Vec::new(), Vec::new());
@@ -451,7 +473,8 @@ fn parse_pax(mut body: &[u8], into: &mut Extended) -> Result<()> {
     while !body.is_empty() {
         let space = body.iter().take(20).position(|b| *b == b' ').ok_or_else(wrong)?;
         let digits = &body[..space];
-        let length = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+        let length =
+            std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
         let length: usize = length.and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
         let record = body.get(space + 1..length).ok_or_else(wrong)?;
         let (newline, record) = record.split_last().ok_or_else(wrong)?;
@@ -462,7 +485,8 @@ fn parse_pax(mut body: &[u8], into: &mut Extended) -> Result<()> {
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         if matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes") {
             let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-            let in_turn = into.sparse_pairs.len().is_multiple_of(2) == (key == b"GNU.sparse.offset");
+            let in_turn =
+                into.sparse_pairs.len().is_multiple_of(2) == (key == b"GNU.sparse.offset");
             into.sparse_pairs.push(number.filter(|_| in_turn).ok_or_else(wrong)?);
         } else if value.is_empty() && !key.starts_with(PAX_XATTR.as_bytes()) {
             into.records.remove(key);
@@ -484,9 +508,9 @@ fn signed_number(field: &[u8]) -> Option<i64> {
         // Big endian two's complement; the top bit only says that it is binary.
         let negative = field[0] & 0x40 != 0;
         let first = if negative { i128::from(field[0] as i8) } else { i128::from(field[0] & 0x7f) };
-        let value = field[1..].iter().try_fold(first, |value, byte| {
-            value.checked_mul(256).map(|v| v + i128::from(*byte))
-        })?;
+        let value = field[1..]
+            .iter()
+            .try_fold(first, |value, byte| value.checked_mul(256).map(|v| v + i128::from(*byte)))?;
         return i64::try_from(value).ok();
     }
     let text = field.split(|b| *b == 0).next().unwrap_or_default().trim_ascii();
@@ -515,7 +539,9 @@ mod tests {
             let mut all = Vec::new();
             loop {
                 let got = reader.read_data(&mut data)?;
-                if got == 0 { break }
+                if got == 0 {
+                    break;
+                }
                 all.extend_from_slice(&data[..got]);
             }
             out.push((entry, all));
@@ -540,23 +566,32 @@ mod tests {
                 "[a-z]{90,110}".prop_map(String::into_bytes),
                 "[a-z]{60,155}/[a-z]{60,101}".prop_map(String::into_bytes),
             ]
-            .prop_filter("a trailing slash is not kept", |n| !n.ends_with(b"/") )
+            .prop_filter("a trailing slash is not kept", |n| !n.ends_with(b"/"))
         };
         let kind = prop_oneof![
-            Just(EntryKind::File), Just(EntryKind::Directory), name().prop_map(EntryKind::Symlink),
+            Just(EntryKind::File),
+            Just(EntryKind::Directory),
+            name().prop_map(EntryKind::Symlink),
             name().prop_map(EntryKind::HardLink),
-            (0u32..4096, 0u32..1 << 20).prop_map(|(major, minor)| EntryKind::CharDevice { major, minor }),
-            (0u32..4096, 0u32..1 << 20).prop_map(|(major, minor)| EntryKind::BlockDevice { major, minor }),
+            (0u32..4096, 0u32..1 << 20)
+                .prop_map(|(major, minor)| EntryKind::CharDevice { major, minor }),
+            (0u32..4096, 0u32..1 << 20)
+                .prop_map(|(major, minor)| EntryKind::BlockDevice { major, minor }),
             Just(EntryKind::Fifo),
         ];
         let xattrs = prop::collection::btree_map(
-            "user\\.[a-z]{1,5}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..1200), 0..3);
+            "user\\.[a-z]{1,5}".prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 0..1200),
+            0..3,
+        );
         let ids = prop_oneof![0u32..70_000, Just(u32::MAX - 1)];
         let time = prop_oneof![0i64..2_000_000_000, any::<i64>()];
         let data = prop::collection::vec(any::<u8>(), 0..1500);
         (name(), kind, 0u32..0o10000, ids.clone(), ids, time, xattrs, data).prop_map(
             |(path, kind, mode, uid, gid, mtime, xattrs, mut data)| {
-                if kind != EntryKind::File { data.clear(); }
+                if kind != EntryKind::File {
+                    data.clear();
+                }
                 let size = data.len() as u64;
                 (Entry { path, kind, mode, uid, gid, mtime, size, xattrs, sparse: None }, data)
             },
@@ -628,9 +663,14 @@ mod tests {
     #[test]
     fn numbers() {
         for (field, want) in [
-            (&b"0000644\0"[..], Some(0o644)), (b"   644 \0", Some(0o644)), (b"\0\0\0\0\0\0\0\0", Some(0)),
-            (b"0000648\0", None), (b"-000644\0", None), (b"\x80\0\0\0\0\0\x01\x02", Some(258)),
-            (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)), (b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"0000648\0", None),
+            (b"-000644\0", None),
+            (b"\x80\0\0\0\0\0\x01\x02", Some(258)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
+            (b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
         ] {
             assert_eq!(signed_number(field), want, "{field:?}");
         }

@@ -44,7 +44,8 @@ impl<W: Write> TarWriter<W> {
         let data = data.expect("a file of some size comes with its data");
         let mut left = entry.size;
         while left > 0 {
-            let want = usize::try_from(left).map_or(self.buffer.len(), |l| l.min(self.buffer.len()));
+            let want =
+                usize::try_from(left).map_or(self.buffer.len(), |l| l.min(self.buffer.len()));
             let got = match data.read(&mut self.buffer[..want]) {
                 Ok(got) => got,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -187,7 +188,8 @@ fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
     }
     // The last possible slash; the one that ends a directory's name leaves nothing behind it.
     let last = name.len().min(156);
-    let slash = name[..last].iter().rposition(|b| *b == b'/').filter(|s| *s > 0 && s + 1 < name.len())?;
+    let slash =
+        name[..last].iter().rposition(|b| *b == b'/').filter(|s| *s > 0 && s + 1 < name.len())?;
     let (prefix, rest) = (&name[..slash], &name[slash + 1..]);
     (rest.len() <= 100).then_some((prefix, rest))
 }

@@ -50,7 +50,8 @@ pub fn write_upper<W: Write>(
     if options.root_entry {
         let stat = rustix::fs::fstat(upper).map_err(|e| failed("read", b".", e))?;
         let mut entry = walk.entry(b".", EntryKind::Directory, &stat);
-        entry.xattrs = fd_xattrs(upper, travels).map_err(|e| failed("read", b".", e))?.into_iter().collect();
+        entry.xattrs =
+            fd_xattrs(upper, travels).map_err(|e| failed("read", b".", e))?.into_iter().collect();
         walk.layer.append(&entry, None)?;
     }
     walk.directory(upper, &mut Vec::new(), 0)
@@ -84,17 +85,21 @@ impl<W: Write> Walk<'_, '_, W> {
     fn directory(&mut self, dir: BorrowedFd<'_>, at: &mut Vec<u8>, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             let at = show(at);
-            return Err(Error::limit(format!("{at} is nested deeper than {MAX_DEPTH} directories")));
+            return Err(Error::limit(format!(
+                "{at} is nested deeper than {MAX_DEPTH} directories"
+            )));
         }
         let mut children = Vec::new();
         for name in names(dir).map_err(|e| failed("list", at, e))? {
             let stat = rustix::fs::statat(dir, path(&name), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|e| failed("read", &join(at, &name), e))?;
-            let stored = if is_whiteout(&stat) { [b".wh.", &name[..]].concat() } else { name.clone() };
+            let stored =
+                if is_whiteout(&stat) { [b".wh.", &name[..]].concat() } else { name.clone() };
             if name.starts_with(b".wh.") {
                 let message = format!("{} cannot be stored in a layer", show(&join(at, &name)));
-                return Err(Error::unsupported(message)
-                    .hint("names that start with .wh. mean deleted files there; remove or rename it"));
+                return Err(Error::unsupported(message).hint(
+                    "names that start with .wh. mean deleted files there; remove or rename it",
+                ));
             }
             children.push(Child { stored, name, stat });
         }
@@ -111,7 +116,13 @@ impl<W: Write> Walk<'_, '_, W> {
         Ok(())
     }
 
-    fn child(&mut self, dir: BorrowedFd<'_>, child: &Child, at: &mut Vec<u8>, depth: usize) -> Result<()> {
+    fn child(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        child: &Child,
+        at: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<()> {
         let stat = &child.stat;
         let device = || {
             let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
@@ -160,7 +171,9 @@ impl<W: Write> Walk<'_, '_, W> {
                 let opaque = self.options.overlay.opaque_xattr().as_bytes();
                 let keep = |name: &[u8]| travels(name) || name == opaque;
                 let mut is_opaque = false;
-                for (name, value) in fd_xattrs(open.as_fd(), keep).map_err(|e| failed("read", at, e))? {
+                for (name, value) in
+                    fd_xattrs(open.as_fd(), keep).map_err(|e| failed("read", at, e))?
+                {
                     if name == opaque {
                         is_opaque = value == b"y";
                     } else {
@@ -174,7 +187,8 @@ impl<W: Write> Walk<'_, '_, W> {
                 self.directory(open.as_fd(), at, depth + 1)
             }
             _ => {
-                let xattrs = child_xattrs(dir, &child.name, travels).map_err(|e| failed("read", at, e))?;
+                let xattrs =
+                    child_xattrs(dir, &child.name, travels).map_err(|e| failed("read", at, e))?;
                 entry.xattrs.extend(xattrs);
                 self.layer.append(&entry, None)
             }

@@ -1,0 +1,184 @@
+//! One build from request to report.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use wbuild_api::event::{BuildError, BuildReport, BuildStats, Event, EventSink, ImageReport};
+use wbuild_api::extension::LogCap;
+use wbuild_api::request::BuildRequest;
+use wbuild_api::session::Session;
+use wbuild_graph::{Failure, FailureKind, Severity};
+use wbuild_solver::{Abort, Solver, Spawn};
+
+use crate::cache::CacheLine;
+use crate::frontend_host::frontend_host;
+use crate::job::Job;
+use crate::runners::Runners;
+use crate::source::image::Images;
+use crate::source::layout::Layouts;
+use crate::source::local::Locals;
+use crate::source::registry::Registries;
+use crate::steps::Steps;
+use crate::worker::{BuildWorker, Settings};
+use crate::{Engine, Plugins, export};
+
+impl Engine {
+    /// Builds. Cancelling `cancel` ends every step, waits until nothing of them is left, and returns
+    /// a failure of kind `Cancelled`.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, with the step that failed and the sources to show where.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        session: Arc<dyn Session>,
+        plugins: Plugins,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<BuildReport, Box<BuildError>> {
+        let began = Instant::now();
+        let steps = Arc::new(Steps::new(Arc::clone(&events)));
+        let worker = Arc::new(self.worker(&request, &session, &plugins, &steps, &events));
+        let observer = Arc::clone(&steps) as Arc<dyn wbuild_solver::Observer>;
+        let solver = Solver::new(Arc::clone(&worker), Arc::new(TokioSpawn), observer);
+        let job = Job::new(request, session, Arc::clone(&steps), worker, solver);
+        let mut stats = BuildStats::default();
+        let result = tokio::select! {
+            result = self.run(&job, &plugins, &mut stats) => result,
+            () = cancel.cancelled() => Err(Failure::cancelled()),
+        };
+        job.stop_background().await;
+        // Everything that was cut off ends before this returns, however the build ended.
+        self.launcher.drained().await;
+        (stats.steps_run, stats.steps_cached) = steps.counts();
+        stats.total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let sources = job.sources().clone();
+        match result {
+            Ok(images) => Ok(BuildReport { images, sources, stats }),
+            Err(failure) => {
+                // What did succeed is kept for the next build.
+                if failure.kind != FailureKind::Cancelled
+                    && let Err(error) = self.finish(&job).await
+                {
+                    events.event(Event::PluginLog {
+                        plugin: "wbuild".to_owned(),
+                        severity: Severity::Warning,
+                        text: format!("what succeeded could not be kept: {error}"),
+                    });
+                }
+                Err(Box::new(BuildError { failure, step: steps.failed(), sources }))
+            }
+        }
+    }
+
+    fn worker(
+        &self,
+        request: &BuildRequest,
+        session: &Arc<dyn Session>,
+        plugins: &Plugins,
+        steps: &Arc<Steps>,
+        events: &Arc<dyn EventSink>,
+    ) -> BuildWorker {
+        let store = self.store.clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let log = |plugin: String| -> Arc<dyn LogCap> {
+            Arc::new(PluginLines { plugin, events: Arc::clone(events) })
+        };
+        let caches = plugins
+            .caches
+            .iter()
+            .map(|plugin| (Arc::clone(plugin), log(plugin.identity().name)))
+            .collect();
+        let runners = plugins
+            .runners
+            .iter()
+            .map(|runner| (Arc::clone(runner), log(runner.identity().name)))
+            .collect();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        BuildWorker {
+            images: Images::new(
+                store.clone(),
+                Arc::clone(steps),
+                Registries::new(Arc::clone(session)),
+                Layouts::new(&request.contexts),
+                now,
+            ),
+            locals: Locals::new(store.clone(), Arc::clone(session)),
+            caches: CacheLine::new(store.clone(), caches),
+            runners: Runners::new(runners, self.launcher.search.clone()),
+            launcher: Arc::clone(&self.launcher),
+            steps: Arc::clone(steps),
+            session: Arc::clone(session),
+            settings: Settings {
+                network: request.network,
+                add_hosts: request.add_hosts.clone(),
+                source_date_epoch: request.source_date_epoch,
+                now,
+            },
+            // Steps wait for input and output much of the time, so more of them than cores.
+            exec_slots: Semaphore::new(request.max_parallelism.unwrap_or(cores.max(4) * 2).max(1)),
+            io_slots: Semaphore::new(cores.max(2)),
+            store,
+        }
+    }
+
+    async fn run(
+        &self,
+        job: &Arc<Job>,
+        plugins: &Plugins,
+        stats: &mut BuildStats,
+    ) -> Result<Vec<ImageReport>, Failure> {
+        let began = Instant::now();
+        let frontend = &plugins.frontend;
+        frontend.build(frontend_host(job, &frontend.identity().name)).await?;
+        stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if job.images().is_empty() && job.files().is_empty() {
+            return Err(Failure::invalid("the frontend yielded nothing"));
+        }
+        let images = export::export(job).await?;
+        self.finish(job).await?;
+        Ok(images)
+    }
+
+    /// Makes what was learnt durable. Does nothing if there is nothing new.
+    async fn finish(&self, job: &Arc<Job>) -> Result<(), Failure> {
+        let worker = job.worker();
+        worker.caches.flush().await?;
+        worker.locals.keep().await?;
+        let store = self.store.clone();
+        crate::blocking(move || store.seal()).await.map(|_| ())
+    }
+}
+
+struct PluginLines {
+    plugin: String,
+    events: Arc<dyn EventSink>,
+}
+
+impl LogCap for PluginLines {
+    fn log(&self, severity: Severity, text: String) {
+        let plugin = self.plugin.clone();
+        self.events.event(Event::PluginLog { plugin, severity, text });
+    }
+}
+
+/// Runs the solver's tasks on tokio.
+struct TokioSpawn;
+
+struct Handle(tokio::task::AbortHandle);
+
+impl Abort for Handle {
+    fn abort(&self) {
+        self.0.abort();
+    }
+}
+
+impl Spawn for TokioSpawn {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
+        Box::new(Handle(tokio::spawn(task).abort_handle()))
+    }
+}

@@ -1,0 +1,238 @@
+//! The cache backends of a build: asked after the store's own records, told of every new record.
+//!
+//! A backend maps keys to results; the result itself is a record of the store, found by the key
+//! that the entry carries. So there is one owner of what a result is, and a backend that lies can at
+//! most cause a miss or offer another result of this store.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+use wbuild_api::extension::{
+    BlobInfo, BlobsCap, CacheBackend, CacheHost, CachePlugin, KvCap, KvPair, LayerDescriptor, LogCap,
+    RecordEntry,
+};
+use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure, FailureKind, ResultId};
+use wbuild_store::{KvStore, Record, Store};
+
+use crate::blocking;
+use crate::solved::Solved;
+
+/// Media type of a layer that exists as files on this machine only.
+const SNAPSHOT: &str = "application/vnd.wbuild.snapshot.v1";
+/// The attribute of an entry that holds the key of the store's record.
+const RECORD: &str = "record";
+/// The most one read of a blob returns, and the largest small blob.
+const SMALL: u32 = 1 << 20;
+
+struct Line {
+    plugin: Arc<dyn CachePlugin>,
+    log: Arc<dyn LogCap>,
+    backend: OnceCell<Arc<dyn CacheBackend>>,
+    /// Calls of one backend never overlap.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// All backends of a build.
+pub(crate) struct CacheLine {
+    store: Store,
+    lines: Vec<Line>,
+    pending: Mutex<Vec<RecordEntry>>,
+}
+
+impl CacheLine {
+    pub(crate) fn new(
+        store: Store,
+        plugins: Vec<(Arc<dyn CachePlugin>, Arc<dyn LogCap>)>,
+    ) -> CacheLine {
+        let lines = plugins
+            .into_iter()
+            .map(|(plugin, log)| Line {
+                plugin,
+                log,
+                backend: OnceCell::new(),
+                turn: tokio::sync::Mutex::new(()),
+            })
+            .collect();
+        CacheLine { store, lines, pending: Mutex::default() }
+    }
+
+    async fn backend(&self, line: &Line) -> Result<Arc<dyn CacheBackend>, Failure> {
+        let connect = async {
+            let store = self.store.clone();
+            // Opening the index reads and may write: not on an executor's thread.
+            let kv = blocking(move || store.kv()).await?;
+            let host = CacheHost {
+                kv: Arc::new(KvBuckets { kv, plugin: line.plugin.identity().name }),
+                blobs: Arc::new(StoreBlobs { store: self.store.clone() }),
+                log: Arc::clone(&line.log),
+            };
+            let backend = line.plugin.connect(host).await?;
+            backend.open("write".to_owned(), Attrs::default()).await?;
+            Ok::<_, Failure>(backend)
+        };
+        line.backend.get_or_try_init(|| connect).await.cloned()
+    }
+
+    /// A result by key.
+    pub(crate) async fn find(&self, key: CacheKey) -> Result<Option<Arc<Solved>>, Failure> {
+        for line in &self.lines {
+            let backend = self.backend(line).await?;
+            let found = {
+                let _turn = line.turn.lock().await;
+                backend.find(vec![key]).await?
+            };
+            for entry in found.into_iter().flatten() {
+                let Some(record_key) = entry.attrs.get(RECORD).and_then(|k| k.parse().ok()) else {
+                    continue;
+                };
+                if let Some(held) = self.store.record(&record_key)? {
+                    let (record, lease) = held.into_parts();
+                    return Ok(Some(Solved::from_record(record, lease)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes a new or changed record, to be told to the backends with [`CacheLine::flush`].
+    pub(crate) fn announce(&self, outputs: &Solved) {
+        if self.lines.is_empty() {
+            return;
+        }
+        if let Some(entry) = outputs.record().as_ref().and_then(entry) {
+            self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        }
+    }
+
+    /// Tells the backends of all new records. Does nothing, and opens nothing, if there are none.
+    pub(crate) async fn flush(&self) -> Result<(), Failure> {
+        let entries =
+            std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        if entries.is_empty() {
+            return Ok(());
+        }
+        for line in &self.lines {
+            let backend = self.backend(line).await?;
+            let _turn = line.turn.lock().await;
+            backend.save(entries.clone()).await?;
+            backend.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a backend keeps of a record.
+fn entry(record: &Record) -> Option<RecordEntry> {
+    let first = record.keys.first()?;
+    let layers = record.layers().filter_map(|layer| {
+        let content = layer.content_digest.map(|content| *content.digest());
+        let (media_type, digest, size) = match &layer.blob {
+            Some(blob) => (blob.media_type.clone(), *blob.digest.digest(), blob.size),
+            None => (SNAPSHOT.to_owned(), content?, layer.size_bytes),
+        };
+        Some(LayerDescriptor {
+            media_type,
+            digest,
+            size,
+            diff_id: layer.diff_id,
+            uncompressed_size: (layer.size_bytes > 0).then_some(layer.size_bytes),
+            attrs: Attrs::default(),
+        })
+    });
+    let mut attrs = Attrs::default();
+    attrs.push("kind", "result");
+    attrs.push(RECORD, first.to_string());
+    // The identity of a result is computed lazily; until then the record's key stands for it.
+    let id = record.outputs.first().and_then(|output| output.result_id);
+    Some(RecordEntry {
+        keys: record.keys.clone(),
+        id: id.unwrap_or(ResultId(*first.digest())),
+        layers: layers.collect(),
+        created: record.created,
+        attrs,
+    })
+}
+
+/// Buckets of one plugin, apart from those of others by their names.
+struct KvBuckets {
+    kv: Arc<dyn KvStore>,
+    plugin: String,
+}
+
+impl KvBuckets {
+    fn bucket(&self, name: &str) -> Result<Arc<dyn wbuild_store::Kv>, Failure> {
+        Ok(self.kv.open_bucket(&format!("{}/{name}", self.plugin))?)
+    }
+}
+
+impl KvCap for KvBuckets {
+    fn open(&self, bucket: String) -> Result<String, Failure> {
+        Ok(self.bucket(&bucket)?.generation()?)
+    }
+
+    fn get_many(
+        &self,
+        bucket: String,
+        keys: Vec<Vec<u8>>,
+    ) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        Ok(self.bucket(&bucket)?.get_many(&keys)?)
+    }
+
+    fn scan(
+        &self,
+        bucket: String,
+        prefix: Vec<u8>,
+        after: Option<Vec<u8>>,
+        limit: u32,
+    ) -> Result<Vec<KvPair>, Failure> {
+        Ok(self.bucket(&bucket)?.scan(&prefix, after.as_deref(), limit as usize)?)
+    }
+
+    fn apply(
+        &self,
+        bucket: String,
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), Failure> {
+        Ok(self.bucket(&bucket)?.apply(&changes)?)
+    }
+
+    fn clear(&self, bucket: String) -> Result<(), Failure> {
+        Ok(self.bucket(&bucket)?.clear()?)
+    }
+}
+
+/// The content store as a plugin sees it.
+struct StoreBlobs {
+    store: Store,
+}
+
+impl BlobsCap for StoreBlobs {
+    fn open(&self, digest: Digest) -> Option<BlobInfo> {
+        let digest = BlobDigest(digest);
+        let blob = self.store.open_blob(&digest).ok()??;
+        let media_type = "application/octet-stream".to_owned();
+        Some(BlobInfo { digest, size: blob.size, media_type })
+    }
+
+    fn read(&self, digest: Digest, offset: u64, length: u32) -> Result<Vec<u8>, Failure> {
+        use std::os::unix::fs::FileExt as _;
+        let gone = || Failure::new(FailureKind::Gone, format!("the blob {digest} is not here"));
+        let blob = self.store.open_blob(&BlobDigest(digest))?.ok_or_else(gone)?;
+        let rest = blob.size.saturating_sub(offset);
+        let length = u64::from(length.min(SMALL)).min(rest);
+        let mut data = vec![0; usize::try_from(length).expect("at most 1 MiB")];
+        blob.file
+            .read_exact_at(&mut data, offset)
+            .map_err(|e| Failure::internal(format!("cannot read the blob {digest}")).cause(&e))?;
+        Ok(data)
+    }
+
+    fn write_small(&self, media_type: String, data: Vec<u8>) -> Result<BlobInfo, Failure> {
+        if data.len() > SMALL as usize {
+            let message = format!("a small blob has at most {SMALL} bytes, not {}", data.len());
+            return Err(Failure::new(FailureKind::Limit, message));
+        }
+        let digest = self.store.put_blob(&data)?;
+        Ok(BlobInfo { digest, size: data.len() as u64, media_type })
+    }
+}

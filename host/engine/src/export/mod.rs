@@ -1,0 +1,41 @@
+//! Exporters: turn what the frontend yielded into what the client asked for.
+//!
+//! Deterministic: the same results give the same bytes, whatever the number of threads, except for
+//! dates, which SOURCE_DATE_EPOCH fixes.
+
+mod files;
+mod image;
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use wbuild_api::event::ImageReport;
+use wbuild_api::request::OutputKind;
+use wbuild_graph::{Edge, Failure};
+
+use crate::job::Job;
+use crate::solved::Solved;
+
+/// Solves everything that was yielded, then writes every output.
+pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> {
+    let roots: Vec<Edge> = job
+        .images()
+        .iter()
+        .filter_map(|image| image.root)
+        .chain(job.files().iter().map(|files| files.root))
+        .collect();
+    let solved: Vec<Arc<Solved>> =
+        try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
+    drop(solved);
+    let mut reports = Vec::new();
+    for output in &job.request().outputs {
+        match output.kind {
+            OutputKind::Oci | OutputKind::Docker => {
+                reports.push(image::export(job, output).await?);
+            }
+            OutputKind::Local | OutputKind::Tar => files::export(job, output).await?,
+            OutputKind::CacheOnly => {}
+        }
+    }
+    Ok(reports)
+}

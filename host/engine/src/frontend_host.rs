@@ -1,0 +1,341 @@
+//! The capabilities of a frontend run: thin objects over the build's [`Job`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use wbuild_api::event::Event;
+use wbuild_api::extension::{
+    DefinitionFile, DiagnosticsCap, Entry, FilesResult, FrontendHost, GraphCap, ImageInfo,
+    ImageRequest, ImageResult, InspectCap, LogCap, NamedContext, Outcome, ReadDir, RequestCap,
+    ResultsCap, SourceInfo, SourceRequest,
+};
+use wbuild_api::request::{ContextSpec, DefinitionSource};
+use wbuild_graph::encode::Encoder;
+use wbuild_graph::{
+    Attrs, Diagnostic, Digest, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity,
+    SourceFile, Span,
+};
+
+use crate::job::Job;
+
+/// The most one read of a file returns, in bytes (`limits.read-bytes`).
+pub(crate) const READ_LIMIT: u32 = 1 << 20;
+/// The largest definition file.
+pub(crate) const DEFINITION_LIMIT: u64 = 16 << 20;
+/// The most lines a plugin may say in one build.
+const LOG_LINES: u32 = 10_000;
+/// The longest line.
+const LOG_BYTES: usize = 8 << 10;
+/// The most sources and messages of one build.
+const SOURCES: usize = 10_000;
+const DIAGNOSTICS: u32 = 10_000;
+
+/// The capabilities of `job`'s frontend.
+pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
+    FrontendHost {
+        graph: Arc::new(Graph(Arc::clone(job))),
+        inspect: Arc::new(Inspect(Arc::clone(job))),
+        request: Arc::new(Request(Arc::clone(job))),
+        diagnostics: Arc::new(Diagnostics { job: Arc::clone(job), reported: AtomicU32::new(0) }),
+        results: Arc::new(Results(Arc::clone(job))),
+        log: plugin_log(job, plugin),
+    }
+}
+
+/// Where a plugin of `job` says things.
+pub(crate) fn plugin_log(job: &Arc<Job>, plugin: &str) -> Arc<dyn LogCap> {
+    Arc::new(Log { job: Arc::clone(job), plugin: plugin.to_owned(), lines: AtomicU32::new(0) })
+}
+
+struct Graph(Arc<Job>);
+
+impl GraphCap for Graph {
+    fn insert(&self, op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
+        self.0.check_granted(&op)?;
+        let mut definition = self.0.definition();
+        let outputs = op.outputs();
+        let node = definition.insert(op, inputs)?;
+        Ok((0..outputs).map(|index| Edge { node, index }).collect())
+    }
+
+    fn annotate(&self, at: Edge, meta: NodeMeta) -> Result<(), Failure> {
+        self.0.definition().annotate(at.node, meta)
+    }
+
+    fn ignore_cache(&self, at: Edge) -> Result<(), Failure> {
+        self.0.definition().ignore_cache(at.node)
+    }
+
+    fn digest_of(&self, at: Edge) -> Result<Digest, Failure> {
+        let mut definition = self.0.definition();
+        definition.check_edge(at)?;
+        let digest = definition.digest(at.node);
+        Ok(Encoder::new("wbuild.edge.v1").digest(&digest.0).int(i64::from(at.index)).finish())
+    }
+}
+
+struct Inspect(Arc<Job>);
+
+#[async_trait]
+impl InspectCap for Inspect {
+    async fn resolve_images(&self, requests: Vec<ImageRequest>) -> Vec<Result<ImageInfo, Failure>> {
+        join_all(requests.into_iter().map(|request| self.0.resolve_image(request))).await
+    }
+
+    async fn resolve_sources(
+        &self,
+        requests: Vec<SourceRequest>,
+    ) -> Vec<Result<SourceInfo, Failure>> {
+        let refuse = |request: SourceRequest| {
+            Err(Failure::unsupported(format!(
+                "this host cannot resolve the source {:?}",
+                request.identifier
+            )))
+        };
+        requests.into_iter().map(refuse).collect()
+    }
+
+    async fn read_file(
+        &self,
+        at: Edge,
+        path: String,
+        offset: u64,
+        length: u32,
+    ) -> Result<Vec<u8>, Failure> {
+        let length = length.min(READ_LIMIT);
+        self.0.tree_of(at).await?.read(path, offset, length).await
+    }
+
+    async fn stat(&self, at: Edge, path: String) -> Result<Option<Entry>, Failure> {
+        self.0.tree_of(at).await?.stat(path).await
+    }
+
+    async fn read_dir(&self, at: Edge, query: ReadDir) -> Result<Vec<Entry>, Failure> {
+        self.0.tree_of(at).await?.read_dir(query).await
+    }
+
+    fn start(&self, at: Vec<Edge>) {
+        for edge in at {
+            self.0.start(edge);
+        }
+    }
+
+    async fn evaluate(&self, at: Vec<Edge>) -> Vec<Result<(), Failure>> {
+        join_all(at.into_iter().map(|edge| async move {
+            let solved = self.0.solve(edge).await?;
+            self.0.materialise(&solved, edge).await
+        }))
+        .await
+    }
+
+    async fn outcome_of(&self, at: Edge) -> Result<Arc<Outcome>, Failure> {
+        let solved = self.0.solve(at).await?;
+        solved.outcome.clone().ok_or_else(|| {
+            Failure::invalid(format!("node {} is no exec with capture", at.node.0))
+        })
+    }
+}
+
+struct Request(Arc<Job>);
+
+impl RequestCap for Request {
+    fn definition(&self) -> Result<DefinitionFile, Failure> {
+        match &self.0.request().definition {
+            DefinitionSource::Inline { name, data } => Ok(DefinitionFile {
+                name: name.clone(),
+                data: data.clone(),
+                attrs: Attrs::default(),
+            }),
+            DefinitionSource::File { directory, name } => {
+                let root = wbuild_tree::root::Root::open(directory, &directory.to_string_lossy())
+                    .map_err(Failure::from)?;
+                let path = wbuild_tree::path::RelPath::clean(name).map_err(Failure::from)?;
+                let data = root.read_file(&path, DEFINITION_LIMIT).map_err(Failure::from)?;
+                let mut attrs = Attrs::default();
+                attrs.push("path", name.clone());
+                attrs.push("context", crate::job::DEFINITION_CONTEXT);
+                Ok(DefinitionFile { name: name.clone(), data, attrs })
+            }
+        }
+    }
+
+    fn opt(&self, name: String) -> Option<String> {
+        self.0.options().get(&name).map(str::to_owned)
+    }
+
+    fn opts(&self, prefix: String) -> Attrs {
+        let options = self.0.options();
+        let of_prefix =
+            options.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
+        Attrs(of_prefix.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    fn targets(&self) -> Vec<String> {
+        self.0.request().targets.clone()
+    }
+
+    fn build_platform(&self) -> Platform {
+        self.0.build_platform().clone()
+    }
+
+    fn target_platforms(&self) -> Vec<Platform> {
+        self.0.target_platforms().to_vec()
+    }
+
+    fn context(
+        &self,
+        name: String,
+        platform: Option<Platform>,
+    ) -> Result<Option<NamedContext>, Failure> {
+        let contexts = &self.0.request().contexts;
+        let specific = platform.map(|platform| format!("{name}::{platform}"));
+        let found = specific
+            .as_deref()
+            .and_then(|specific| contexts.get_key_value(specific))
+            .or_else(|| contexts.get_key_value(&name));
+        let Some((key, spec)) = found else {
+            return Ok(None);
+        };
+        let mut attrs = Attrs::default();
+        let (kind, identifier) = match spec {
+            ContextSpec::Local(_) | ContextSpec::Empty => ("local", key.clone()),
+            ContextSpec::Image(reference) => ("image", reference.clone()),
+            ContextSpec::OciLayout { reference, .. } => {
+                attrs.push("store", format!("oci-layout:{key}"));
+                ("oci-layout", crate::source::layout::context_reference(key, reference.as_deref()))
+            }
+            ContextSpec::Git(url) => ("git", url.clone()),
+            ContextSpec::Http(url) => ("http", url.clone()),
+        };
+        Ok(Some(NamedContext {
+            kind: kind.to_owned(),
+            identifier,
+            root: None,
+            config: None,
+            attrs,
+        }))
+    }
+
+    fn context_names(&self) -> Vec<String> {
+        self.0.request().contexts.keys().cloned().collect()
+    }
+
+    fn has_secret(&self, id: String) -> bool {
+        self.0.session().has_secret(&id)
+    }
+
+    fn has_ssh(&self, id: String) -> bool {
+        self.0.session().has_ssh(&id)
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.0.request().source_date_epoch
+    }
+
+    fn supports(&self, feature: String) -> bool {
+        crate::job::supports(&feature)
+    }
+}
+
+struct Diagnostics {
+    job: Arc<Job>,
+    reported: AtomicU32,
+}
+
+impl DiagnosticsCap for Diagnostics {
+    fn add_source(&self, source: SourceFile) -> Result<u32, Failure> {
+        let mut sources = self.job.sources();
+        if sources.len() >= SOURCES {
+            let message = format!("more than {SOURCES} sources were registered");
+            return Err(Failure::new(FailureKind::Limit, message));
+        }
+        Ok(sources.add(source))
+    }
+
+    fn map_source(&self, generated: Span, original: Span) -> Result<(), Failure> {
+        self.job.map_source(generated, original)
+    }
+
+    fn report(&self, diagnostic: Diagnostic) -> Result<(), Failure> {
+        if self.reported.fetch_add(1, Ordering::Relaxed) >= DIAGNOSTICS {
+            let message = format!("more than {DIAGNOSTICS} diagnostics were reported");
+            return Err(Failure::new(FailureKind::Limit, message));
+        }
+        let diagnostic = self.job.map_diagnostic(diagnostic);
+        self.job.steps().sink().event(Event::Diagnostic { diagnostic });
+        Ok(())
+    }
+}
+
+struct Results(Arc<Job>);
+
+#[async_trait]
+impl ResultsCap for Results {
+    fn image(&self, image: ImageResult) -> Result<(), Failure> {
+        if let Some(root) = image.root {
+            self.0.definition().check_edge(root)?;
+        }
+        check_config(&image.config)?;
+        self.0.add_image(image)
+    }
+
+    fn files(&self, files: FilesResult) -> Result<(), Failure> {
+        self.0.definition().check_edge(files.root)?;
+        self.0.add_files(files)
+    }
+
+    fn attest(&self, kind: String, _: FilesResult) -> Result<(), Failure> {
+        Err(Failure::unsupported(format!("this host cannot attach the attestation {kind:?}")))
+    }
+
+    fn effect(&self, name: String, _: Edge) -> Result<(), Failure> {
+        Err(Failure::unsupported(format!("this host cannot run {name:?} for its effect")))
+    }
+
+    fn fail_after(&self, _: Edge) -> Result<(), Failure> {
+        Err(Failure::unsupported("this host cannot fail a build after its export"))
+    }
+
+    async fn publish(&self, _: Vec<String>) -> Result<(), Failure> {
+        Err(Failure::unsupported("this host cannot publish results before the build's end"))
+    }
+}
+
+/// What is no object of a sensible size is refused where the frontend yields it; the rest is checked
+/// when the host's part is added.
+fn check_config(config: &str) -> Result<(), Failure> {
+    if config.len() as u64 > wbuild_oci::media::MAX_CONFIG {
+        return Err(Failure::new(FailureKind::Limit, "the image config is too large"));
+    }
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(config) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::invalid("the image config is no JSON object").cause(&error)),
+    }
+}
+
+struct Log {
+    job: Arc<Job>,
+    plugin: String,
+    lines: AtomicU32,
+}
+
+impl LogCap for Log {
+    fn log(&self, severity: Severity, mut text: String) {
+        let line = self.lines.fetch_add(1, Ordering::Relaxed);
+        if line > LOG_LINES {
+            return;
+        }
+        if line == LOG_LINES {
+            text = format!("more than {LOG_LINES} lines; the rest is not shown");
+        }
+        if text.len() > LOG_BYTES {
+            let end = (0..=LOG_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
+            text.push('…');
+        }
+        let plugin = self.plugin.clone();
+        self.job.steps().sink().event(Event::PluginLog { plugin, severity, text });
+    }
+}

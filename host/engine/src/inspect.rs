@@ -1,0 +1,121 @@
+//! Looking at the files of a result, for frontends. Reads stay inside the tree and below limits.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use wbuild_api::extension::{Entry, EntryKind, ReadDir};
+use wbuild_graph::{Attrs, Failure, decode};
+use wbuild_store::Lease;
+use wbuild_tree::path::RelPath;
+use wbuild_tree::root::Root;
+use wbuild_tree::stat::{Kind, Stat};
+
+use crate::blocking;
+
+/// The most entries one listing returns.
+const LIST_LIMIT: usize = 10_000;
+
+/// An open tree.
+pub(crate) struct Inspected {
+    root: Arc<Root>,
+    _lease: Option<Lease>,
+}
+
+impl Inspected {
+    pub(crate) fn new(fd: OwnedFd, place: &str, lease: Option<Lease>) -> Self {
+        Inspected { root: Arc::new(Root::from_fd(fd, place)), _lease: lease }
+    }
+
+    /// Bytes `offset..offset + length` of a file, fewer at its end.
+    pub(crate) async fn read(
+        &self,
+        path: String,
+        offset: u64,
+        length: u32,
+    ) -> Result<Vec<u8>, Failure> {
+        let root = Arc::clone(&self.root);
+        blocking(move || -> Result<Vec<u8>, Failure> {
+            let path = RelPath::clean(&path)?;
+            Ok(root.read_range(&path, offset, length as usize)?)
+        })
+        .await
+    }
+
+    pub(crate) async fn stat(&self, path: String) -> Result<Option<Entry>, Failure> {
+        let root = Arc::clone(&self.root);
+        blocking(move || -> Result<Option<Entry>, Failure> {
+            let rel = RelPath::clean(&path)?;
+            let found = root.follow(&rel, false)?;
+            match found.stat {
+                Some(stat) => entry(&root, &found.path, path, &stat).map(Some),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn read_dir(&self, query: ReadDir) -> Result<Vec<Entry>, Failure> {
+        decode::only_known(&query.opts, "inspect.read-dir", &["pattern", "recursive"])?;
+        let recursive = decode::flag(&query.opts, "recursive")?;
+        let patterns = query
+            .opts
+            .all("pattern")
+            .map(|pattern| wbuild_tree::glob::Pattern::new(pattern.as_bytes()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let root = Arc::clone(&self.root);
+        let limit = (query.limit as usize).min(LIST_LIMIT);
+        blocking(move || -> Result<Vec<Entry>, Failure> {
+            let base = root.follow(&RelPath::clean(&query.path)?, true)?.path;
+            let mut out = Vec::new();
+            let mut stack = vec![(base, String::new())];
+            // Depth first in name order, which is the order of the paths below the directory.
+            while let Some((dir, prefix)) = stack.pop() {
+                let mut below = Vec::new();
+                for child in root.read_dir(&dir)? {
+                    let name = String::from_utf8_lossy(&child.name).into_owned();
+                    let path = format!("{prefix}{name}");
+                    let rel = dir.join(&child.name);
+                    let stat = child.stat;
+                    if recursive && stat.is_dir() {
+                        below.push((rel.clone(), format!("{path}/")));
+                    }
+                    let wanted =
+                        patterns.is_empty() || patterns.iter().any(|p| p.matches(path.as_bytes()));
+                    if wanted && query.after.as_deref().is_none_or(|after| path.as_str() > after) {
+                        out.push(entry(&root, &rel, path, &stat)?);
+                    }
+                }
+                stack.extend(below.into_iter().rev());
+            }
+            out.sort_by(|a, b| a.path.cmp(&b.path));
+            out.truncate(limit);
+            Ok(out)
+        })
+        .await
+    }
+}
+
+fn entry(root: &Root, rel: &RelPath, path: String, stat: &Stat) -> Result<Entry, Failure> {
+    let kind = match stat.kind {
+        Kind::File => EntryKind::File,
+        Kind::Directory => EntryKind::Directory,
+        Kind::Symlink => EntryKind::Symlink,
+        _ => EntryKind::Other,
+    };
+    let link = match kind {
+        EntryKind::Symlink => {
+            Some(String::from_utf8_lossy(&root.read_link(rel)?).into_owned())
+        }
+        _ => None,
+    };
+    Ok(Entry {
+        path,
+        kind,
+        size: if kind == EntryKind::File { stat.size } else { 0 },
+        mode: stat.mode & 0o7777,
+        uid: stat.uid,
+        gid: stat.gid,
+        link,
+        attrs: Attrs::default(),
+    })
+}

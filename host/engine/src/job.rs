@@ -1,0 +1,268 @@
+//! One build: what the client asked for, the graph as it grows, the solver over it, and what the
+//! frontend has yielded so far.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinSet;
+use wbuild_api::extension::{FilesResult, ImageInfo, ImageRequest, ImageResult};
+use wbuild_api::request::BuildRequest;
+use wbuild_api::session::Session;
+use wbuild_graph::op::{Network, Security, SourceOp};
+use wbuild_graph::{
+    Attrs, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, Op, Platform, SourceMap,
+    Span,
+};
+use wbuild_solver::Solver;
+
+use crate::inspect::Inspected;
+use crate::solved::Solved;
+use crate::steps::Steps;
+use crate::worker::BuildWorker;
+
+/// Name of the local context that holds the definition file.
+pub(crate) const DEFINITION_CONTEXT: &str = "dockerfile";
+
+/// Keys and values of the plugin contract that this host knows beyond the first release's.
+const FEATURES: &[&str] = &["exec.cache-dir.seed-path", "exec.capture", "file-op.copy.unpack"];
+
+/// Whether this host knows a feature.
+pub(crate) fn supports(feature: &str) -> bool {
+    FEATURES.contains(&feature)
+}
+
+/// One build.
+pub(crate) struct Job {
+    request: BuildRequest,
+    options: Attrs,
+    session: Arc<dyn Session>,
+    platforms: Vec<Platform>,
+    build_platform: Platform,
+    definition: Mutex<Definition>,
+    sources: Mutex<SourceMap>,
+    mapped: Mutex<Vec<(Span, Span)>>,
+    images: Mutex<Vec<ImageResult>>,
+    files: Mutex<Vec<FilesResult>>,
+    steps: Arc<Steps>,
+    worker: Arc<BuildWorker>,
+    solver: Solver<BuildWorker>,
+    /// Work begun in the background; ends with the job.
+    background: AsyncMutex<JoinSet<()>>,
+    background_edges: Mutex<Vec<Edge>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Job {
+    pub(crate) fn new(
+        request: BuildRequest,
+        session: Arc<dyn Session>,
+        steps: Arc<Steps>,
+        worker: Arc<BuildWorker>,
+        solver: Solver<BuildWorker>,
+    ) -> Arc<Job> {
+        let build_platform = Platform::host();
+        let platforms = match &request.platforms[..] {
+            [] => vec![build_platform.clone()],
+            wanted => wanted.to_vec(),
+        };
+        let mut options = request.options.clone();
+        if request.no_cache && options.get("no-cache").is_none() {
+            options.push("no-cache", "");
+        }
+        Arc::new(Job {
+            definition: Mutex::new(Definition::new(session.id(), GraphLimits::default())),
+            options,
+            request,
+            session,
+            platforms,
+            build_platform,
+            sources: Mutex::default(),
+            mapped: Mutex::default(),
+            images: Mutex::default(),
+            files: Mutex::default(),
+            steps,
+            worker,
+            solver,
+            background: AsyncMutex::new(JoinSet::new()),
+            background_edges: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn request(&self) -> &BuildRequest {
+        &self.request
+    }
+
+    pub(crate) fn options(&self) -> &Attrs {
+        &self.options
+    }
+
+    pub(crate) fn session(&self) -> &Arc<dyn Session> {
+        &self.session
+    }
+
+    pub(crate) fn steps(&self) -> &Arc<Steps> {
+        &self.steps
+    }
+
+    pub(crate) fn worker(&self) -> &Arc<BuildWorker> {
+        &self.worker
+    }
+
+    pub(crate) fn build_platform(&self) -> &Platform {
+        &self.build_platform
+    }
+
+    pub(crate) fn target_platforms(&self) -> &[Platform] {
+        &self.platforms
+    }
+
+    pub(crate) fn definition(&self) -> MutexGuard<'_, Definition> {
+        lock(&self.definition)
+    }
+
+    pub(crate) fn sources(&self) -> MutexGuard<'_, SourceMap> {
+        lock(&self.sources)
+    }
+
+    /// Refuses what needs an entitlement nobody gave. The one place of this check.
+    pub(crate) fn check_granted(&self, op: &Op) -> Result<(), Failure> {
+        let Op::Exec(exec) = op else {
+            return Ok(());
+        };
+        let denied = |what: &str, option: &str| {
+            Err(Failure::new(FailureKind::Denied, format!("{what} is not granted to this build"))
+                .hint(format!("this version of wbuild has no way to grant {option}")))
+        };
+        if exec.security == Security::Insecure {
+            return denied("a privileged process", "security.insecure");
+        }
+        if exec.network == Network::Host
+            && self.request.network != wbuild_api::request::DefaultNetwork::Host
+        {
+            return denied("the host's network", "network.host");
+        }
+        if exec.devices.iter().any(|(_, required)| *required) {
+            return denied("a device", "device");
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn resolve_image(&self, request: ImageRequest) -> Result<ImageInfo, Failure> {
+        let platform = request.platform.unwrap_or_else(|| self.platforms[0].clone());
+        self.worker.images().resolve(&request.reference, &platform, &request.attrs).await
+    }
+
+    /// Solves one output.
+    pub(crate) async fn solve(&self, edge: Edge) -> Result<Arc<Solved>, Failure> {
+        let (vertex, _) = {
+            let mut definition = self.definition();
+            definition.check_edge(edge)?;
+            self.name_steps(&mut definition, edge);
+            self.solver.load(&mut definition, edge)
+        };
+        self.solver.solve(vertex).await
+    }
+
+    /// Tells the steps what the nodes below an edge are called.
+    fn name_steps(&self, definition: &mut Definition, edge: Edge) {
+        let mut seen = std::collections::HashSet::new();
+        let mut stack = vec![edge.node];
+        while let Some(id) = stack.pop() {
+            if seen.insert(id) {
+                let digest = definition.digest(id);
+                let mut meta = definition.meta(id).clone();
+                if let Op::Source(SourceOp::Image { reference, .. }) = &definition.vertex(id).op
+                    && meta.name.is_empty()
+                {
+                    meta.name = format!("FROM {reference}");
+                }
+                self.steps.name(digest, &meta);
+                stack.extend(definition.vertex(id).inputs.iter().map(|input| input.node));
+            }
+        }
+    }
+
+    /// Begins solving in the background; its failure shows when somebody needs the result.
+    pub(crate) fn start(self: &Arc<Self>, edge: Edge) {
+        lock(&self.background_edges).push(edge);
+        let job = Arc::clone(self);
+        // The set is only locked to add and to end: never across a solve.
+        if let Ok(mut set) = self.background.try_lock() {
+            set.spawn(async move {
+                let _ = job.solve(edge).await;
+            });
+        }
+    }
+
+    /// Ends what was begun in the background.
+    pub(crate) async fn stop_background(&self) {
+        self.background.lock().await.shutdown().await;
+    }
+
+    /// Makes an output's files present.
+    pub(crate) async fn materialise(&self, solved: &Solved, edge: Edge) -> Result<(), Failure> {
+        self.worker.materialise(solved, edge.index).await
+    }
+
+    /// An output's files, for looking at.
+    pub(crate) async fn tree_of(&self, edge: Edge) -> Result<Inspected, Failure> {
+        let solved = self.solve(edge).await?;
+        self.worker.inspect(&solved, edge.index).await
+    }
+
+    pub(crate) fn map_source(&self, generated: Span, original: Span) -> Result<(), Failure> {
+        let mut mapped = lock(&self.mapped);
+        if mapped.len() >= 100_000 {
+            return Err(Failure::new(FailureKind::Limit, "more than 100000 mapped ranges"));
+        }
+        mapped.push((generated, original));
+        Ok(())
+    }
+
+    /// Replaces spans in generated sources by what they stand for.
+    pub(crate) fn map_diagnostic(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        let mapped = lock(&self.mapped);
+        for label in &mut diagnostic.labels {
+            let inside = |generated: &Span| {
+                generated.source == label.at.source
+                    && generated.start <= label.at.start
+                    && label.at.end <= generated.end
+            };
+            if let Some((_, original)) = mapped.iter().rev().find(|(g, _)| inside(g)) {
+                label.at = *original;
+            }
+        }
+        diagnostic
+    }
+
+    pub(crate) fn add_image(&self, image: ImageResult) -> Result<(), Failure> {
+        let mut images = lock(&self.images);
+        let platform = |image: &ImageResult| {
+            image.platform.clone().unwrap_or_else(|| self.platforms[0].clone())
+        };
+        let (name, wanted) = (&image.name, platform(&image));
+        if images.iter().any(|known| known.name == *name && platform(known) == wanted) {
+            return Err(Failure::invalid(format!(
+                "the image {name:?} for {wanted} was yielded twice"
+            )));
+        }
+        images.push(ImageResult { platform: Some(wanted), ..image });
+        Ok(())
+    }
+
+    pub(crate) fn add_files(&self, files: FilesResult) -> Result<(), Failure> {
+        lock(&self.files).push(files);
+        Ok(())
+    }
+
+    pub(crate) fn images(&self) -> Vec<ImageResult> {
+        lock(&self.images).clone()
+    }
+
+    pub(crate) fn files(&self) -> Vec<FilesResult> {
+        lock(&self.files).clone()
+    }
+}

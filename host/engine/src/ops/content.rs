@@ -1,0 +1,194 @@
+//! The content that an op reads of an input: for keys, and checked again when it is copied.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use wbuild_graph::encode::Encoder;
+use wbuild_graph::op::{CopyOpts, FileActionKind, MountKind};
+use wbuild_graph::{ContentDigest, Failure, Op, Span};
+use wbuild_tree::par::{Cancel, Work};
+use wbuild_tree::root::Root;
+use wbuild_tree::select::{SelectOptions, Selection, Source, SourceKind, select};
+use wbuild_tree::walk::Filter;
+
+use crate::blocking;
+use crate::solved::Output;
+use crate::source::local::{LocalTree, point};
+use crate::worker::BuildWorker;
+
+/// One read of an input.
+pub(crate) struct Read {
+    pub(crate) paths: Vec<String>,
+    pub(crate) options: SelectOptions,
+    pub(crate) mark: Option<Span>,
+}
+
+impl Read {
+    /// What a copy action reads.
+    pub(crate) fn of_copy(
+        paths: &[String],
+        target: &str,
+        opts: &CopyOpts,
+        mark: Option<Span>,
+    ) -> Read {
+        Read {
+            paths: paths.to_vec(),
+            options: SelectOptions {
+                wildcard: opts.wildcard,
+                contents_only: opts.contents_only,
+                follow_links: opts.follow_links,
+                parents: opts.parents,
+                allow_missing: opts.allow_missing,
+                include: opts.include.clone(),
+                exclude: opts.exclude.clone(),
+                required: opts.required.clone(),
+                into_dir: target.ends_with('/'),
+            },
+            mark,
+        }
+    }
+
+    /// One path with all below it.
+    pub(crate) fn of_path(path: &str) -> Read {
+        let options = SelectOptions { follow_links: true, ..SelectOptions::default() };
+        Read { paths: vec![path.to_owned()], options, mark: None }
+    }
+}
+
+/// What `op` reads of input number `input`; everything, if it does not read by content.
+fn reads(op: &Op, input: usize) -> Vec<Read> {
+    let mut reads = Vec::new();
+    match op {
+        Op::File(file) => {
+            for action in &file.actions {
+                if let FileActionKind::Copy { source, paths, target, opts } = &action.kind
+                    && *source as usize == input
+                {
+                    reads.push(Read::of_copy(paths, target, opts, action.mark));
+                }
+            }
+            if file.base.is_some_and(|base| base as usize == input) {
+                reads.push(Read::of_path("/"));
+            }
+        }
+        Op::Exec(exec) => {
+            for mount in &exec.mounts {
+                match &mount.kind {
+                    MountKind::Bind { source: Some(source), subpath, .. }
+                        if *source as usize == input =>
+                    {
+                        reads.push(Read::of_path(subpath));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Op::Source(_) | Op::Merge | Op::Diff { .. } => {}
+    }
+    if reads.is_empty() {
+        reads.push(Read::of_path("/"));
+    }
+    reads
+}
+
+/// An input opened for reading.
+pub(crate) struct Opened {
+    pub(crate) root: Root,
+    pub(crate) filter: Filter,
+    pub(crate) kind: SourceKind,
+    pub(crate) local: Option<Arc<LocalTree>>,
+    _lease: Option<wbuild_store::Lease>,
+}
+
+impl Opened {
+    /// Opens an output's files.
+    pub(crate) async fn new(worker: &BuildWorker, output: &Output) -> Result<Opened, Failure> {
+        let (fd, lease) = worker.files_of(output).await?;
+        Ok(match output {
+            Output::Tree(_) => Opened {
+                root: Root::from_fd(fd, "the stage or image"),
+                filter: Filter::all(),
+                kind: SourceKind::Image,
+                local: None,
+                _lease: lease,
+            },
+            Output::Local(local) => Opened {
+                root: Root::from_fd(fd, &format!("the build context {}", local.display())),
+                filter: local.filter.clone(),
+                kind: SourceKind::Context,
+                local: Some(Arc::clone(local)),
+                _lease: lease,
+            },
+        })
+    }
+
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source { root: &self.root, filter: &self.filter, kind: self.kind }
+    }
+
+    /// Selects what a read covers, with digests.
+    pub(crate) fn select(
+        &self,
+        read: &Read,
+        work: &Work,
+    ) -> Result<(Selection, ContentDigest), Failure> {
+        let source = self.source();
+        let index = self.local.as_ref().map(|local| local.kept.index());
+        let selected = select(&source, &read.paths, &read.options, work).and_then(|mut selection| {
+            let digest = selection.digest(&source, index, work)?;
+            Ok((selection, digest))
+        });
+        selected.map_err(|error| match &self.local {
+            Some(local) => local.failure(error, read.mark),
+            None => point(error.into(), read.mark, None),
+        })
+    }
+}
+
+/// Stops work on other threads when dropped.
+pub(crate) struct CancelOnDrop(Cancel);
+
+impl CancelOnDrop {
+    pub(crate) fn new() -> (CancelOnDrop, Work) {
+        let work = Work::default();
+        (CancelOnDrop(work.cancel.clone()), work)
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// The digest of what `op` reads of its input number `input`.
+pub(crate) async fn digest(
+    worker: &BuildWorker,
+    op: &Op,
+    input: usize,
+    output: &Output,
+) -> Result<ContentDigest, Failure> {
+    let reads = reads(op, input);
+    let opened = Opened::new(worker, output).await?;
+    let (_cancel, work) = CancelOnDrop::new();
+    blocking(move || -> Result<ContentDigest, Failure> {
+        let mut e = Encoder::new("wbuild.content.v1");
+        let digests: Vec<ContentDigest> = reads
+            .iter()
+            .map(|read| opened.select(read, &work).map(|(_, digest)| digest))
+            .collect::<Result<_, _>>()?;
+        e.list(digests.iter(), |e, digest| {
+            e.digest(digest.digest());
+        });
+        Ok(ContentDigest(e.finish()))
+    })
+    .await
+}
+
+/// The overlay attributes of a layer are read where it lies; see [`wbuild_tree::digest`].
+pub(crate) fn layer_root(view: &wbuild_store::View) -> Result<Root, Failure> {
+    let fd = view.as_fd().try_clone_to_owned().map_err(|error| {
+        Failure::internal("cannot duplicate a directory descriptor").cause(&error)
+    })?;
+    Ok(Root::from_fd(fd, "a layer"))
+}

@@ -1,0 +1,543 @@
+//! Running a process: mounts from inputs, the runner's plan, output, and the layers it leaves.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::Receiver;
+use wbuild_api::extension::{Job, MountView, Outcome};
+use wbuild_api::request::DefaultNetwork;
+use wbuild_exec::spec::{self, files};
+use wbuild_exec::stubs::{self, TargetKind};
+use wbuild_exec::{Content, ExecSpec, MountSpec, Source, Step, output, user};
+use wbuild_graph::op::{Access, ExecOp, Mount, MountKind, Network, Sharing};
+use wbuild_graph::{Failure, FailureKind};
+use wbuild_solver::SolveVertex;
+use wbuild_store::{
+    CacheDir, CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId,
+};
+use wbuild_tree::path::RelPath;
+use wbuild_tree::root::{Links, Root};
+
+use crate::blocking;
+use crate::ops::file;
+use crate::solved::{Layer, Output, Solved, Tree};
+use crate::worker::BuildWorker;
+
+/// The largest secret, in bytes.
+const SECRET_LIMIT: usize = 512 << 10;
+/// Bytes read of a pipe at once.
+const CHUNK: usize = 64 << 10;
+
+/// A writable tree of a running step.
+struct Writable {
+    builder: SnapshotBuilder,
+    below: Arc<Tree>,
+}
+
+/// What has to outlive the step's processes.
+#[derive(Default)]
+struct Keep {
+    leases: Vec<Lease>,
+    caches: Vec<CacheDir>,
+    /// Stub layers and trees whose writes are dropped.
+    discarded: Vec<SnapshotBuilder>,
+}
+
+/// Collects what a step is made of.
+struct Assembly<'a> {
+    worker: &'a BuildWorker,
+    inputs: &'a [Output],
+    slots: BTreeMap<String, Source>,
+    mounts: Vec<MountSpec>,
+    views: Vec<MountView>,
+    secret_env: Vec<(String, String)>,
+    keep: Keep,
+    /// In the order of the op's `rw` binds.
+    outputs: Vec<Writable>,
+}
+
+/// Runs the process of `exec`.
+pub(crate) async fn run(
+    worker: &BuildWorker,
+    vertex: &SolveVertex,
+    exec: &ExecOp,
+    inputs: &[Output],
+) -> Result<Arc<Solved>, Failure> {
+    let mut assembly = Assembly {
+        worker,
+        inputs,
+        slots: BTreeMap::new(),
+        mounts: Vec::new(),
+        views: Vec::new(),
+        secret_env: Vec::new(),
+        keep: Keep::default(),
+        outputs: Vec::new(),
+    };
+    // Locks before a slot, in one order for everybody: nobody waits for a lock while holding a slot
+    // that its holder needs, and no two wait for each other.
+    let mut caches = assembly.lock_caches(exec).await?;
+    let _slot = worker.exec_slots.acquire().await.expect("the semaphore is never closed");
+    for secret in &exec.secret_env {
+        if let Some(value) = secret_value(worker, &secret.id, secret.required).await? {
+            let value = String::from_utf8(value).map_err(|_| {
+                Failure::invalid(format!(
+                    "the secret {:?} is no text, so it cannot be a variable",
+                    secret.id
+                ))
+            })?;
+            assembly.secret_env.push((secret.name.clone(), value));
+        }
+    }
+    let (root, rest) = exec.mounts.split_first().expect("checked when the node was inserted");
+    let MountKind::Bind { source, access, .. } = &root.kind else {
+        return Err(Failure::internal("the root of a process is not a bind"));
+    };
+    let root_tree = assembly.tree(*source)?;
+    let root_view = worker.view(&root_tree).await?;
+    wbuild_exec::check_root(root_view.as_fd())?;
+    // Outputs come in the order of the binds, and the root is the first.
+    let root_place = assembly.outputs.len();
+    for mount in rest {
+        assembly.mount(mount, &mut caches).await?;
+    }
+    let network = match (exec.network, worker.settings.network) {
+        (Network::Sandbox, DefaultNetwork::None) | (Network::None, _) => Network::None,
+        (Network::Sandbox, DefaultNetwork::Host) | (Network::Host, _) => Network::Host,
+    };
+    let hostname = match exec.hostname.as_str() {
+        "" => "wbuild".to_owned(),
+        name => name.to_owned(),
+    };
+    let hosts: Vec<(String, String)> =
+        exec.add_hosts.iter().chain(&worker.settings.add_hosts).cloned().collect();
+    assembly.system_files(&hostname, &hosts, network)?;
+
+    let identity = match exec.user.as_str() {
+        "" => user::root(root_view.as_fd())?,
+        name => user::resolve(root_view.as_fd(), name)?,
+    };
+    let mut env = exec.env.clone();
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".to_owned(), identity.home.clone()));
+    }
+    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
+    let entry_format =
+        wbuild_exec::elf::entry_format(root_view.as_fd(), &exec.args[0], &exec.cwd, path)?;
+    let mut exec_spec = ExecSpec::new(exec.args.clone());
+    exec_spec.env.clone_from(&env);
+    exec_spec.cwd.clone_from(&exec.cwd);
+    exec_spec.user = identity;
+    exec_spec.hostname = hostname;
+    exec_spec.network = network;
+    exec_spec.security = exec.security;
+    exec_spec.readonly_root = *access == Access::Ro;
+    exec_spec.mounts.clone_from(&assembly.mounts);
+    exec_spec.ulimits.clone_from(&exec.ulimits);
+    exec_spec.user_namespace.clone_from(&worker.launcher.user_namespace);
+    if let Some(size) = exec.attrs.get("shm-size") {
+        exec_spec.shm_size = size
+            .parse()
+            .map_err(|_| Failure::invalid(format!("shm-size is a number of bytes, not {size:?}")))?;
+    }
+    let base = spec::base(&exec_spec)?;
+    let plan = worker
+        .runners
+        .plan(Job {
+            platform: exec.platform.clone(),
+            args: exec.args.clone(),
+            env,
+            cwd: exec.cwd.clone(),
+            mounts: assembly.views.clone(),
+            entry_format,
+            base_spec: spec::to_json(&base).to_string(),
+            attrs: wbuild_graph::Attrs::default(),
+        })
+        .await?;
+    for warning in plan.warnings {
+        worker.steps.warning(vertex.digest, warning);
+    }
+    let mut final_spec = match &plan.spec {
+        None => base,
+        Some(text) => spec::late::from_json(text)?,
+    };
+    if let Some(domain) = &plan.personality {
+        spec::late::set_personality(&mut final_spec, domain)?;
+    }
+    // What is in no key is not shown to runners either.
+    let late = exec.volatile_env.iter().chain(&assembly.secret_env);
+    spec::late::add_env(&mut final_spec, late)?;
+
+    let root_source = assembly.root(&root_tree, &root_view, *access, root_place).await?;
+    drop(root_view);
+    let Assembly { slots, keep, outputs, .. } = assembly;
+    let (stdout, stdout_reader) = output::pipe()?;
+    let (stderr, stderr_reader) = output::pipe()?;
+    let launcher = worker.launcher.get().await?;
+    let outputs = Arc::new(std::sync::Mutex::new(outputs));
+    let step = Step {
+        spec: final_spec,
+        root: root_source,
+        slots,
+        stdout,
+        stderr,
+        keep: Some(Box::new((keep, Arc::clone(&outputs)))),
+    };
+    let limit = exec.capture.unwrap_or(0) as usize;
+    let (exit, stdout, stderr) = tokio::join!(
+        launcher.run(step),
+        drain(worker, vertex, stdout_reader, 1, limit),
+        drain(worker, vertex, stderr_reader, 2, limit),
+    );
+    let exit = exit?;
+    if exec.capture.is_none() {
+        let good = match &exec.valid_exit_codes[..] {
+            [] => exit.code == 0,
+            codes => codes.contains(&exit.code),
+        };
+        if !good {
+            let command = exec.args.join(" ");
+            return Err(Failure::new(
+                FailureKind::ExecFailed,
+                format!("process {command:?} did not complete successfully: exit code: {}", exit.code),
+            )
+            .attr("exit-code", exit.code.to_string()));
+        }
+    }
+    let outcome = exec.capture.map(|_| {
+        let ((stdout, stdout_truncated), (stderr, stderr_truncated)) = (stdout, stderr);
+        let exit_code = exit.code;
+        Arc::new(Outcome { exit_code, stdout, stdout_truncated, stderr, stderr_truncated })
+    });
+    let writables = std::mem::take(
+        &mut *outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
+    let now = worker.settings.now;
+    let trees = blocking(move || -> Result<Vec<Output>, Failure> {
+        writables
+            .into_iter()
+            .map(|writable| {
+                let (snapshot, lease) = writable.builder.commit()?.into_parts();
+                let mut layers = writable.below.layers.clone();
+                layers.push(Layer::made(snapshot, lease, now));
+                Ok(Output::Tree(Tree::new(layers)))
+            })
+            .collect()
+    })
+    .await?;
+    Ok(Solved::new(trees, outcome))
+}
+
+/// Reads a pipe to its end: everything is shown, the first `limit` bytes are kept.
+async fn drain(
+    worker: &BuildWorker,
+    vertex: &SolveVertex,
+    mut pipe: Receiver,
+    stream: u8,
+    limit: usize,
+) -> (Vec<u8>, bool) {
+    let mut buffer = vec![0; CHUNK];
+    let (mut kept, mut truncated) = (Vec::new(), false);
+    // A pipe that cannot be read has ended as far as this step is concerned.
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        worker.steps.output(vertex.digest, stream, &buffer[..count]);
+        let room = limit - kept.len();
+        truncated |= limit > 0 && count > room;
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    (kept, truncated)
+}
+
+async fn secret_value(
+    worker: &BuildWorker,
+    id: &str,
+    required: bool,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let value = worker.session.secret(id).await?;
+    match value {
+        None if required => Err(Failure::not_found(format!("the secret {id:?} is not given"))
+            .hint(format!("give it with --secret id={id},src=FILE or --secret id={id},env=NAME"))),
+        Some(value) if value.len() > SECRET_LIMIT => Err(Failure::new(
+            FailureKind::Limit,
+            format!("the secret {id:?} has more than {SECRET_LIMIT} bytes"),
+        )),
+        value => Ok(value),
+    }
+}
+
+impl Assembly<'_> {
+    fn tree(&self, source: Option<u32>) -> Result<Arc<Tree>, Failure> {
+        match source {
+            None => Ok(Tree::new(Vec::new())),
+            Some(input) => match self.inputs.get(input as usize) {
+                Some(Output::Tree(tree)) => Ok(Arc::clone(tree)),
+                Some(Output::Local(_)) => Err(Failure::unsupported(
+                    "a local directory cannot be the root of a process: copy from it first",
+                )),
+                None => Err(Failure::internal("a mount refers to an input that is not there")),
+            },
+        }
+    }
+
+    /// Takes all cache directories of the op, by id, before anything else is held.
+    async fn lock_caches(&self, exec: &ExecOp) -> Result<BTreeMap<String, CacheDir>, Failure> {
+        let mut wanted = BTreeMap::new();
+        for mount in &exec.mounts {
+            if let MountKind::Cache { id, sharing, mode, .. } = &mount.kind {
+                let owner = CacheOwner {
+                    mode: mode.mode.unwrap_or(0o755),
+                    uid: mode.uid,
+                    gid: mode.gid,
+                };
+                let sharing = match sharing {
+                    Sharing::Shared => CacheSharing::Shared,
+                    Sharing::Private => CacheSharing::Private,
+                    Sharing::Locked => CacheSharing::Locked,
+                };
+                wanted.insert(id.clone(), (sharing, owner));
+            }
+        }
+        let mut taken = BTreeMap::new();
+        for (id, (sharing, owner)) in wanted {
+            let mut pause = std::time::Duration::from_millis(1);
+            let dir = loop {
+                let (store, name) = (self.worker.store.clone(), id.clone());
+                match blocking(move || store.try_cache_dir(&name, sharing, owner)).await? {
+                    Some(dir) => break dir,
+                    None => tokio::time::sleep(pause).await,
+                }
+                pause = (pause * 2).min(std::time::Duration::from_millis(100));
+            };
+            taken.insert(id, dir);
+        }
+        Ok(taken)
+    }
+
+    fn add_slot(&mut self, target: &str, source: Source, readonly: bool, kind: &str) {
+        let slot = u32::try_from(self.views.len()).expect("mounts are limited by the graph's limits");
+        self.slots.insert(spec::slot_token(slot), source);
+        self.mounts.push(MountSpec {
+            target: target.to_owned(),
+            kind: wbuild_exec::MountKind::Slot { slot, readonly },
+        });
+        self.views.push(MountView {
+            slot,
+            target: target.to_owned(),
+            kind: kind.to_owned(),
+            readonly,
+            attrs: wbuild_graph::Attrs::default(),
+        });
+    }
+
+    async fn mount(
+        &mut self,
+        mount: &Mount,
+        caches: &mut BTreeMap<String, CacheDir>,
+    ) -> Result<(), Failure> {
+        let target = mount.target.as_str();
+        match &mount.kind {
+            MountKind::Bind { source, subpath, access } => {
+                let local = source.and_then(|input| match self.inputs.get(input as usize) {
+                    Some(Output::Local(local)) => Some(Arc::clone(local)),
+                    _ => None,
+                });
+                let tree = match local {
+                    // What is mounted is what was hashed: a copy, as ignore rules apply and the
+                    // directory may change meanwhile.
+                    Some(local) => {
+                        let layer = file::import(self.worker, local, subpath).await?;
+                        Tree::new(vec![layer])
+                    }
+                    None => self.tree(*source)?,
+                };
+                let readonly = *access == Access::Ro;
+                let fd = if readonly {
+                    let (fd, lease) = self.worker.view(&tree).await?.into_parts();
+                    self.keep.leases.push(lease);
+                    fd
+                } else {
+                    self.writable(&tree, None, *access == Access::Rw).await?
+                };
+                let source = below(fd, subpath, tree.layers.len() > 1 || !readonly).await?;
+                self.add_slot(target, source, readonly, "bind");
+            }
+            MountKind::Cache { id, seed, seed_path, readonly, .. } => {
+                // Two mounts of one id share the directory that was taken for it.
+                if let Some(mut dir) = caches.remove(id) {
+                    if dir.is_fresh() {
+                        if let Some(seed) = seed {
+                            let from = self.inputs.get(*seed as usize).ok_or_else(|| {
+                                Failure::internal("a cache mount's seed is not there")
+                            })?;
+                            file::seed(self.worker, from, seed_path, &dir).await?;
+                        }
+                        dir.mark_ready()?;
+                    }
+                    self.keep.caches.push(dir);
+                    let dir = self.keep.caches.last().expect("just pushed");
+                    let fd = open_path(&dir.path())?;
+                    self.add_slot(target, Source::Path(fd), *readonly, "cache");
+                } else {
+                    return Err(Failure::unsupported(format!(
+                        "the cache mount {id:?} is mounted twice in one step"
+                    )));
+                }
+            }
+            MountKind::Tmpfs { size, mode } => {
+                self.mounts.push(MountSpec {
+                    target: target.to_owned(),
+                    kind: wbuild_exec::MountKind::Tmpfs { size: *size, mode: mode.mode },
+                });
+            }
+            MountKind::Secret { id, required, mode } => {
+                if let Some(value) = secret_value(self.worker, id, *required).await? {
+                    let content = Content {
+                        data: value.into(),
+                        mode: mode.mode.unwrap_or(0o400),
+                        uid: mode.uid,
+                        gid: mode.gid,
+                    };
+                    self.add_slot(target, Source::Content(content), true, "secret");
+                }
+            }
+            MountKind::Ssh { id, required, .. } => match self.worker.session.ssh_socket(id) {
+                Some(path) => {
+                    let fd = open_path(&path)?;
+                    self.add_slot(target, Source::Path(fd), false, "ssh");
+                }
+                None if *required => {
+                    return Err(Failure::not_found(format!("the ssh agent {id:?} is not given"))
+                        .hint(format!("give it with --ssh {id}")));
+                }
+                None => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// `/etc/hosts` and `/etc/resolv.conf`, unless the step mounts its own.
+    fn system_files(
+        &mut self,
+        hostname: &str,
+        hosts: &[(String, String)],
+        network: Network,
+    ) -> Result<(), Failure> {
+        let resolv = match network {
+            Network::None => String::new(),
+            _ => files::resolv_conf(&self.worker.launcher.resolv_conf(), false),
+        };
+        let texts = [
+            ("/etc/hosts", files::hosts(hostname, hosts)?),
+            ("/etc/resolv.conf", resolv),
+        ];
+        for (path, text) in texts {
+            if !self.mounts.iter().any(|mount| mount.target == path) {
+                let content = Content::readable(text.into_bytes());
+                self.add_slot(path, Source::Content(content), true, "file");
+            }
+        }
+        Ok(())
+    }
+
+    /// A writable overlay over a tree. `keep`: its writes become an output.
+    async fn writable(
+        &mut self,
+        tree: &Arc<Tree>,
+        stubs: Option<OwnedFd>,
+        keep: bool,
+    ) -> Result<OwnedFd, Failure> {
+        let snapshots: Vec<SnapshotId> = self.worker.snapshots(tree).await?;
+        let store = self.worker.store.clone();
+        let (fd, lease, builder) = blocking(move || -> Result<_, Failure> {
+            let builder = store.begin_snapshot()?;
+            let (fd, lease) = store.writable(&snapshots, &builder, stubs)?.into_parts();
+            Ok((fd, lease, builder))
+        })
+        .await?;
+        self.keep.leases.push(lease);
+        if keep {
+            self.outputs.push(Writable { builder, below: Arc::clone(tree) });
+        } else {
+            self.keep.discarded.push(builder);
+        }
+        Ok(fd)
+    }
+
+    /// The root with its mount points, and its place among the outputs.
+    async fn root(
+        &mut self,
+        tree: &Arc<Tree>,
+        view: &wbuild_store::View,
+        access: Access,
+        place: usize,
+    ) -> Result<Source, Failure> {
+        let stub_builder = self.worker.store.begin_snapshot()?;
+        let is_file = |mount: &MountSpec| match &mount.kind {
+            wbuild_exec::MountKind::Slot { slot, .. } => {
+                self.slots.get(&spec::slot_token(*slot)).is_some_and(is_file)
+            }
+            wbuild_exec::MountKind::Tmpfs { .. } => false,
+        };
+        let targets: Vec<stubs::Target<'_>> = stubs::SYSTEM_TARGETS
+            .into_iter()
+            .chain(self.mounts.iter().map(|mount| stubs::Target {
+                path: &mount.target,
+                kind: if is_file(mount) { TargetKind::File } else { TargetKind::Directory },
+            }))
+            .collect();
+        let made = stubs::make(view.as_fd(), &targets, stub_builder.fs())?;
+        let stub_layer = if made.needed {
+            let fd = stub_builder.fs().try_clone_to_owned().map_err(|error| {
+                Failure::internal("cannot duplicate a directory descriptor").cause(&error)
+            })?;
+            self.keep.discarded.push(stub_builder);
+            Some(fd)
+        } else {
+            None
+        };
+        let fd = self.writable(tree, stub_layer, access == Access::Rw).await?;
+        if access == Access::Rw {
+            let root = self.outputs.pop().expect("just pushed");
+            self.outputs.insert(place, root);
+        }
+        Ok(Source::Mount(fd))
+    }
+}
+
+/// Whether a source is a file, not a directory.
+fn is_file(source: &Source) -> bool {
+    match source {
+        Source::Content(_) => true,
+        Source::Mount(fd) | Source::Path(fd) => rustix::fs::fstat(fd).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory
+        }),
+    }
+}
+
+/// The part of a tree that a mount shows. `mount`: the tree is a mount of its own.
+async fn below(fd: OwnedFd, subpath: &str, mount: bool) -> Result<Source, Failure> {
+    let path = RelPath::clean(subpath)?;
+    if path.is_root() {
+        return Ok(if mount { Source::Mount(fd) } else { Source::Path(fd) });
+    }
+    let subpath = subpath.to_owned();
+    blocking(move || -> Result<Source, Failure> {
+        let root = Root::from_fd(fd, "the source of a mount");
+        let found = root.follow(&path, true)?;
+        let fd = root.open_place(&found.path, Links::Refuse)?.ok_or_else(|| {
+            Failure::not_found(format!("the source of a mount, {subpath:?}, does not exist"))
+        })?;
+        Ok(Source::Path(fd))
+    })
+    .await
+}
+
+fn open_path(path: &std::path::Path) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
+        Failure::internal(format!("cannot open {}", path.display())).cause(&error)
+    })
+}
+

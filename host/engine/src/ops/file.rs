@@ -1,0 +1,374 @@
+//! File ops: one layer from copies, writes, directories, removals and links.
+//!
+//! The layer is written straight into a new snapshot, with the tree below it as a read-only view:
+//! nothing is mounted for writing.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use wbuild_exec::user::{Name, UserSpec};
+use wbuild_graph::op::{EntryOpts, FileAction, FileActionKind, FileOp, Unpack};
+use wbuild_graph::{Failure, Span};
+use wbuild_oci::layer::{Limits, Ownership, UnpackOptions, unpack};
+use wbuild_solver::SolveVertex;
+use wbuild_store::{CacheDir, Store};
+use wbuild_tree::layer::{
+    CopyOptions, LayerWriter, LinkOptions, MkdirOptions, Owner, RemoveOptions, WriteOptions,
+};
+use wbuild_tree::mode::ModeChange;
+use wbuild_tree::par::Work;
+use wbuild_tree::path::RelPath;
+use wbuild_tree::root::{Links, Root};
+use wbuild_tree::select::{SelectOptions, Shape, Source, SourceKind, select};
+use wbuild_tree::stat::{Kind, Timestamp};
+use wbuild_tree::walk::Filter;
+
+use crate::blocking;
+use crate::ops::content::{CancelOnDrop, Opened, Read};
+use crate::ops::xattr_kind;
+use crate::solved::{Layer, Output, Solved, Tree};
+use crate::source::local::{LocalTree, point};
+use crate::worker::BuildWorker;
+
+/// Carries out the actions of `op`.
+pub(crate) async fn run(
+    worker: &BuildWorker,
+    _vertex: &SolveVertex,
+    op: &FileOp,
+    inputs: &[Output],
+) -> Result<Arc<Solved>, Failure> {
+    let input = |index: u32| {
+        inputs
+            .get(index as usize)
+            .ok_or_else(|| Failure::internal("a file op refers to an input that is not there"))
+    };
+    let below = match op.base.map(input).transpose()? {
+        None => Tree::new(Vec::new()),
+        Some(Output::Tree(tree)) => Arc::clone(tree),
+        Some(Output::Local(_)) => {
+            return Err(Failure::unsupported(
+                "a local directory cannot be what a layer lies on: copy from it instead",
+            ));
+        }
+    };
+    let base = match below.layers.is_empty() {
+        true => None,
+        false => Some(worker.view(&below).await?),
+    };
+    let names = match op.names_from {
+        Some(index) if op.names_from != op.base && needs_names(op) => {
+            Some(worker.files_of(input(index)?).await?)
+        }
+        _ => None,
+    };
+    let mut opened: Vec<Option<Opened>> = inputs.iter().map(|_| None).collect();
+    for action in &op.actions {
+        if let FileActionKind::Copy { source, .. } = &action.kind {
+            let slot = &mut opened[*source as usize];
+            if slot.is_none() {
+                *slot = Some(Opened::new(worker, input(*source)?).await?);
+            }
+        }
+    }
+    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
+    let (_cancel, work) = CancelOnDrop::new();
+    let (store, actions, now) = (worker.store.clone(), op.actions.clone(), worker.settings.now);
+    let layer = blocking(move || -> Result<Arc<Layer>, Failure> {
+        let names = names.as_ref().map(|(fd, _)| fd.as_fd());
+        let names = names.or_else(|| base.as_ref().map(AsFd::as_fd));
+        let base = base.as_ref().map(|view| duplicate(view.as_fd())).transpose()?;
+        let base = base.map(|fd| Root::from_fd(fd, "the tree below"));
+        write_layer(&store, base, now, &work, |writer| {
+            for action in &actions {
+                act(writer, &store, action, &opened, names, &work)
+                    .map_err(|failure| point(failure, unpointed(action), None))?;
+            }
+            Ok(())
+        })
+    })
+    .await?;
+    let mut layers = below.layers.clone();
+    layers.push(layer);
+    Ok(Solved::tree(Tree::new(layers)))
+}
+
+/// Copies point at their own place when they select; other actions are pointed at here.
+fn unpointed(action: &FileAction) -> Option<Span> {
+    match action.kind {
+        FileActionKind::Copy { .. } => None,
+        _ => action.mark,
+    }
+}
+
+fn needs_names(op: &FileOp) -> bool {
+    op.actions.iter().any(|action| {
+        let opts = match &action.kind {
+            FileActionKind::Copy { opts, .. } => &opts.entry,
+            FileActionKind::Write { opts, .. }
+            | FileActionKind::Mkdir { opts, .. }
+            | FileActionKind::Symlink { opts, .. } => opts,
+            FileActionKind::Remove { .. } => return false,
+        };
+        opts.chown.is_some()
+    })
+}
+
+fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    fd.try_clone_to_owned()
+        .map_err(|error| Failure::internal("cannot duplicate a descriptor").cause(&error))
+}
+
+/// Makes a snapshot by `write`.
+fn write_layer(
+    store: &Store,
+    base: Option<Root>,
+    now: u64,
+    work: &Work,
+    write: impl FnOnce(&mut LayerWriter) -> Result<(), Failure>,
+) -> Result<Arc<Layer>, Failure> {
+    let builder = store.begin_snapshot()?;
+    // Readable, as the writer lists what it has made.
+    let upper = Root::from_fd(duplicate(builder.fs())?, "the new layer");
+    let mut writer = LayerWriter::new(upper, base, xattr_kind(store.kind()), work.clone())?;
+    write(&mut writer)?;
+    writer.finish()?;
+    let (snapshot, lease) = builder.commit()?.into_parts();
+    Ok(Layer::made(snapshot, lease, now))
+}
+
+/// Owner and mode of what an action makes.
+struct EntryFacts {
+    owner: Option<(u32, u32)>,
+    mode: Option<ModeChange>,
+    timestamp: Option<Timestamp>,
+}
+
+fn facts(
+    opts: &EntryOpts,
+    names: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Result<EntryFacts, Failure> {
+    let owner = match (&opts.chown, names) {
+        (None, _) => None,
+        (Some(owner), Some(names)) => Some(wbuild_exec::user::resolve_owner(names, owner)?),
+        (Some(owner), None) => {
+            Some(numeric_owner(owner)?.ok_or_else(|| {
+                Failure::not_found(format!("cannot look up the owner {owner:?}: the tree is empty"))
+                    .hint("use numbers, e.g. --chown=1000:1000")
+            })?)
+        }
+    };
+    Ok(EntryFacts {
+        owner,
+        mode: opts.mode.as_deref().map(str::parse::<ModeChange>).transpose()?,
+        timestamp: opts.timestamp.map(Timestamp::from_secs),
+    })
+}
+
+/// `uid[:gid]` in numbers; the group defaults to the user's number.
+fn numeric_owner(text: &str) -> Result<Option<(u32, u32)>, Failure> {
+    let spec = UserSpec::parse(text)?;
+    Ok(match (spec.user, spec.group) {
+        (Name::Id(uid), None) => Some((uid, uid)),
+        (Name::Id(uid), Some(Name::Id(gid))) => Some((uid, gid)),
+        _ => None,
+    })
+}
+
+fn act(
+    writer: &mut LayerWriter,
+    store: &Store,
+    action: &FileAction,
+    opened: &[Option<Opened>],
+    names: Option<std::os::fd::BorrowedFd<'_>>,
+    work: &Work,
+) -> Result<(), Failure> {
+    match &action.kind {
+        FileActionKind::Copy { source, paths, target, opts } => {
+            let from = opened[*source as usize].as_ref().expect("opened before");
+            let facts = facts(&opts.entry, names)?;
+            let read = Read::of_copy(paths, target, opts, action.mark);
+            let (selection, _) = from.select(&read, work)?;
+            let options = CopyOptions {
+                owner: match (facts.owner, opts.keep_owner) {
+                    (Some((uid, gid)), _) => Owner::Fixed { uid, gid },
+                    (None, true) => Owner::Kept,
+                    (None, false) => Owner::Fixed { uid: 0, gid: 0 },
+                },
+                mode: facts.mode,
+                create_dest: opts.create_dest,
+                follow_links: true,
+                keep_times: opts.keep_times,
+                replace: opts.replace,
+                timestamp: facts.timestamp,
+            };
+            let failure = |error| match &from.local {
+                Some(local) => local.failure(error, action.mark),
+                None => point(Failure::from(error), action.mark, None),
+            };
+            if opts.unpack == Unpack::Never {
+                writer.copy(&from.source(), &selection, target, &options).map_err(failure)?;
+                return Ok(());
+            }
+            // Archives one by one; everything else as usual.
+            for (number, root) in selection.roots().iter().enumerate() {
+                let archive = root.shape == Shape::Node
+                    && root.top.stat.kind == Kind::File
+                    && unpack_one(writer, store, from, &root.path, target, &options, work)?;
+                if !archive && opts.unpack == Unpack::Always {
+                    let path = root.path.to_string();
+                    return Err(Failure::invalid(format!("{path:?} is not an archive")));
+                }
+                if !archive {
+                    let one = selection.only(number);
+                    writer.copy(&from.source(), &one, target, &options).map_err(failure)?;
+                }
+            }
+            Ok(())
+        }
+        FileActionKind::Write { path, data, opts } => {
+            let facts = facts(opts, names)?;
+            let (uid, gid) = facts.owner.unwrap_or((0, 0));
+            let options = WriteOptions {
+                mode: facts.mode.map_or(0o644, |mode| mode.apply(0o644, false)),
+                uid,
+                gid,
+                timestamp: facts.timestamp,
+                follow_links: true,
+            };
+            Ok(writer.write_file(path, data, &options)?)
+        }
+        FileActionKind::Mkdir { path, parents, opts } => {
+            let facts = facts(opts, names)?;
+            let (uid, gid) = facts.owner.unwrap_or((0, 0));
+            let options = MkdirOptions {
+                mode: facts.mode.map_or(0o755, |mode| mode.apply(0o755, true)),
+                uid,
+                gid,
+                parents: *parents,
+                timestamp: facts.timestamp,
+            };
+            Ok(writer.make_dir(path, &options)?)
+        }
+        FileActionKind::Remove { path, wildcard, allow_missing } => {
+            let options = RemoveOptions {
+                wildcard: *wildcard,
+                allow_missing: *allow_missing,
+                timestamp: None,
+            };
+            Ok(writer.remove(path, &options)?)
+        }
+        FileActionKind::Symlink { path, target, opts } => {
+            let facts = facts(opts, names)?;
+            let (uid, gid) = facts.owner.unwrap_or((0, 0));
+            let options = LinkOptions { uid, gid, timestamp: facts.timestamp };
+            Ok(writer.make_link(path, target, &options)?)
+        }
+    }
+}
+
+/// Unpacks `path` into the directory `target` if it is an archive; answers whether it is.
+///
+/// The archive is unpacked by itself first and copied from there, so that what is below it (links to
+/// directories, owners and modes of directories that exist) is treated as by any other copy.
+fn unpack_one(
+    writer: &mut LayerWriter,
+    store: &Store,
+    from: &Opened,
+    path: &RelPath,
+    target: &str,
+    options: &CopyOptions,
+    work: &Work,
+) -> Result<bool, Failure> {
+    let mut file = from.root.open_file(path, Links::Refuse)?;
+    if !wbuild_oci::layer::is_archive(&mut file)? {
+        return Ok(false);
+    }
+    let scratch = store.begin_snapshot()?;
+    let limits = Limits::default();
+    unpack(&file, scratch.fs(), &UnpackOptions { dest: b"", ownership: Ownership::Keep, limits })?;
+    let root = Root::from_fd(duplicate(scratch.fs())?, "the archive");
+    let filter = Filter::all();
+    let source = Source { root: &root, filter: &filter, kind: SourceKind::Image };
+    let everything = SelectOptions { contents_only: true, ..SelectOptions::default() };
+    let selection = select(&source, &["/"], &everything, work)?;
+    let target = format!("{}/", target.trim_end_matches('/'));
+    let owner = match options.owner {
+        Owner::Fixed { uid: 0, gid: 0 } | Owner::Kept => Owner::Kept,
+        chosen @ Owner::Fixed { .. } => chosen,
+    };
+    let options = CopyOptions { owner, keep_times: true, replace: true, ..options.clone() };
+    writer.copy(&source, &selection, &target, &options)?;
+    Ok(true)
+}
+
+/// A part of a local directory as a layer of its own, for a mount. Never recorded.
+pub(crate) async fn import(
+    worker: &BuildWorker,
+    local: Arc<LocalTree>,
+    subpath: &str,
+) -> Result<Arc<Layer>, Failure> {
+    let opened = Opened::new(worker, &Output::Local(local)).await?;
+    let (_cancel, work) = CancelOnDrop::new();
+    let (store, now) = (worker.store.clone(), worker.settings.now);
+    let subpath = subpath.to_owned();
+    blocking(move || {
+        write_layer(&store, None, now, &work, |writer| {
+            copy_whole(writer, &opened, &subpath, &subpath, &work)
+        })
+    })
+    .await
+}
+
+/// Copies one path with all below it to the same path.
+fn copy_whole(
+    writer: &mut LayerWriter,
+    from: &Opened,
+    path: &str,
+    target: &str,
+    work: &Work,
+) -> Result<(), Failure> {
+    let mut read = Read::of_path(path);
+    read.options.contents_only = true;
+    let (selection, _) = from.select(&read, work)?;
+    let target = format!("/{}", target.trim_start_matches('/'));
+    let copied = writer.copy(&from.source(), &selection, &target, &CopyOptions::default());
+    match (copied, &from.local) {
+        (Ok(_), _) => Ok(()),
+        (Err(error), Some(local)) => Err(local.failure(error, None)),
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Fills a new cache directory with what its seed holds.
+pub(crate) async fn seed(
+    worker: &BuildWorker,
+    from: &Output,
+    path: &str,
+    dir: &CacheDir,
+) -> Result<(), Failure> {
+    let opened = Opened::new(worker, from).await?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir.path(), flags, Mode::empty())
+        .map_err(|error| Failure::internal("cannot open a cache directory").cause(&error))?;
+    let (_cancel, work) = CancelOnDrop::new();
+    let (kind, path) = (xattr_kind(worker.store.kind()), path.to_owned());
+    blocking(move || -> Result<(), Failure> {
+        let stat = rustix::fs::fstat(&fd)
+            .map_err(|error| Failure::internal("cannot look at a cache directory").cause(&error))?;
+        let root = Root::from_fd(fd, "the cache directory");
+        let mut writer = LayerWriter::new(root.clone(), None, kind, work.clone())?;
+        let mut read = Read::of_path(&path);
+        read.options.contents_only = true;
+        let (selection, _) = opened.select(&read, &work)?;
+        let options = CopyOptions { owner: Owner::Kept, ..CopyOptions::default() };
+        writer.copy(&opened.source(), &selection, "/", &options)?;
+        writer.finish()?;
+        // The mount's own owner and mode, which the writer has set to a layer's.
+        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+        rustix::fs::fchown(root.as_fd(), Some(uid), Some(gid))
+            .and_then(|()| rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(stat.st_mode)))
+            .map_err(|error| Failure::internal("cannot set the owner of a cache directory").cause(&error))
+    })
+    .await
+}

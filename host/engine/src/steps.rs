@@ -1,0 +1,229 @@
+//! Steps: what people see of vertices. Turns what the solver reports into events.
+//!
+//! A step is a vertex of this build, named after the first node that has its digest. It is announced
+//! with its first event. Hidden steps are announced only when they fail.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use wbuild_api::event::{Event, EventSink, StepEnd, StepId};
+use wbuild_graph::{Diagnostic, Failure, NodeMeta, VertexDigest};
+use wbuild_solver::{Observer, SolveVertex, VertexEvent};
+
+#[derive(Default)]
+struct Step {
+    meta: NodeMeta,
+    id: Option<StepId>,
+    started: bool,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct State {
+    steps: HashMap<VertexDigest, Step>,
+    next: u32,
+    /// The first step that failed.
+    failed: Option<StepId>,
+}
+
+/// The steps of one build.
+pub(crate) struct Steps {
+    sink: Arc<dyn EventSink>,
+    began: Instant,
+    state: Mutex<State>,
+    run: AtomicU64,
+    cached: AtomicU64,
+}
+
+impl Steps {
+    pub(crate) fn new(sink: Arc<dyn EventSink>) -> Self {
+        Steps {
+            sink,
+            began: Instant::now(),
+            state: Mutex::default(),
+            run: AtomicU64::new(0),
+            cached: AtomicU64::new(0),
+        }
+    }
+
+    /// Milliseconds since the build began.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn sink(&self) -> &Arc<dyn EventSink> {
+        &self.sink
+    }
+
+    /// Steps that ran, and steps that were found.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.run.load(Ordering::Relaxed), self.cached.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn failed(&self) -> Option<StepId> {
+        self.lock().failed
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a vertex its name, unless it has one.
+    pub(crate) fn name(&self, digest: VertexDigest, meta: &NodeMeta) {
+        let mut state = self.lock();
+        let step = state.steps.entry(digest).or_default();
+        if step.meta.name.is_empty() && step.id.is_none() {
+            step.meta = meta.clone();
+        }
+    }
+
+    /// What is known of a vertex's name and places.
+    pub(crate) fn meta(&self, digest: VertexDigest) -> NodeMeta {
+        self.lock().steps.get(&digest).map(|step| step.meta.clone()).unwrap_or_default()
+    }
+
+    /// The step's id, announcing it if need be. None: nothing is shown of it.
+    fn announce(&self, state: &mut State, digest: VertexDigest, force: bool) -> Option<StepId> {
+        let step = state.steps.entry(digest).or_default();
+        if let Some(id) = step.id {
+            return Some(id);
+        }
+        if !force && (step.meta.hidden || step.meta.name.is_empty()) {
+            return None;
+        }
+        state.next += 1;
+        let id = StepId(state.next);
+        step.id = Some(id);
+        self.sink.event(Event::StepDefined {
+            step: id,
+            name: step.meta.name.clone(),
+            spans: step.meta.spans.clone(),
+        });
+        Some(id)
+    }
+
+    fn started(&self, digest: VertexDigest) {
+        let at_ms = self.now();
+        let mut state = self.lock();
+        if let Some(step) = self.announce(&mut state, digest, false) {
+            state.steps.entry(digest).or_default().started = true;
+            self.sink.event(Event::StepStarted { step, at_ms });
+        }
+    }
+
+    fn ended(&self, digest: VertexDigest, how: StepEnd) {
+        let at_ms = self.now();
+        let mut state = self.lock();
+        let force = matches!(how, StepEnd::Failed(_));
+        let Some(step) = self.announce(&mut state, digest, force) else {
+            return;
+        };
+        let entry = state.steps.entry(digest).or_default();
+        if std::mem::replace(&mut entry.ended, true) {
+            return;
+        }
+        match how {
+            StepEnd::Done => self.run.fetch_add(1, Ordering::Relaxed),
+            StepEnd::Cached => self.cached.fetch_add(1, Ordering::Relaxed),
+            StepEnd::Failed(_) => {
+                state.failed.get_or_insert(step);
+                0
+            }
+            StepEnd::Cancelled => 0,
+        };
+        self.sink.event(Event::StepEnded { step, how, at_ms });
+    }
+
+    /// Output of a step.
+    pub(crate) fn output(&self, digest: VertexDigest, stream: u8, data: &[u8]) {
+        let at_ms = self.now();
+        let mut state = self.lock();
+        if let Some(step) = self.announce(&mut state, digest, false) {
+            self.sink.event(Event::StepLog { step, stream, data: data.into(), at_ms });
+        }
+    }
+
+    /// How far a transfer of a step is.
+    pub(crate) fn progress(&self, digest: VertexDigest, item: &str, current: u64, total: Option<u64>) {
+        let mut state = self.lock();
+        if let Some(step) = self.announce(&mut state, digest, false) {
+            let item = item.to_owned();
+            self.sink.event(Event::StepProgress { step, item, current, total });
+        }
+    }
+
+    /// A warning of a step.
+    pub(crate) fn warning(&self, digest: VertexDigest, diagnostic: Diagnostic) {
+        let mut state = self.lock();
+        if let Some(step) = self.announce(&mut state, digest, true) {
+            self.sink.event(Event::StepWarning { step, diagnostic });
+        }
+    }
+
+    /// Work of the engine's own that is shown like a step, e.g. an export.
+    pub(crate) fn internal(self: &Arc<Self>, name: &str) -> InternalStep {
+        let at_ms = self.now();
+        let mut state = self.lock();
+        state.next += 1;
+        let step = StepId(state.next);
+        self.sink.event(Event::StepDefined { step, name: name.to_owned(), spans: Vec::new() });
+        self.sink.event(Event::StepStarted { step, at_ms });
+        InternalStep { steps: Arc::clone(self), step, ended: false }
+    }
+}
+
+impl Observer for Steps {
+    fn vertex(&self, vertex: &SolveVertex, event: VertexEvent) {
+        match event {
+            VertexEvent::Started => self.started(vertex.digest),
+            VertexEvent::Cached => self.ended(vertex.digest, StepEnd::Cached),
+            VertexEvent::Done => self.ended(vertex.digest, StepEnd::Done),
+            VertexEvent::Cancelled => self.ended(vertex.digest, StepEnd::Cancelled),
+            VertexEvent::Failed(failure) => self.ended(vertex.digest, StepEnd::Failed(failure)),
+        }
+    }
+}
+
+/// A step that is no vertex. Ends as cancelled when dropped.
+pub(crate) struct InternalStep {
+    steps: Arc<Steps>,
+    step: StepId,
+    ended: bool,
+}
+
+impl InternalStep {
+    pub(crate) fn log(&self, text: &str) {
+        let (step, at_ms) = (self.step, self.steps.now());
+        self.steps.sink.event(Event::StepLog { step, stream: 2, data: text.as_bytes().into(), at_ms });
+    }
+
+    pub(crate) fn progress(&self, item: &str, current: u64, total: Option<u64>) {
+        let (step, item) = (self.step, item.to_owned());
+        self.steps.sink.event(Event::StepProgress { step, item, current, total });
+    }
+
+    pub(crate) fn done(mut self) {
+        self.end(StepEnd::Done);
+    }
+
+    pub(crate) fn failed(mut self, failure: &Failure) {
+        self.steps.lock().failed.get_or_insert(self.step);
+        self.end(StepEnd::Failed(failure.clone()));
+    }
+
+    fn end(&mut self, how: StepEnd) {
+        self.ended = true;
+        let at_ms = self.steps.now();
+        self.steps.sink.event(Event::StepEnded { step: self.step, how, at_ms });
+    }
+}
+
+impl Drop for InternalStep {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(StepEnd::Cancelled);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! What the solver needs from the world, over the store and the sources: pins, keys' inputs,
+//! look-ups, running, saving. The ops themselves are in [`crate::ops`] and [`crate::source`].
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
+use wbuild_api::session::Session;
+use wbuild_graph::encode::Encoder;
+use wbuild_graph::op::SourceOp;
+use wbuild_graph::{CacheKey, ContentDigest, Failure, Op, ResultId};
+use wbuild_solver::{Pin, SolveVertex, Worker};
+use wbuild_store::{Lease, Record, SnapshotId, Store, View};
+use wbuild_tree::par::Work;
+
+use crate::{LazyLauncher, blocking};
+use crate::cache::CacheLine;
+use crate::inspect::Inspected;
+use crate::ops;
+use crate::runners::Runners;
+use crate::solved::{self, Layer, Origin, Output, Solved, Tree};
+use crate::source::image::Images;
+use crate::source::local::Locals;
+use crate::steps::Steps;
+
+/// The worker of one build.
+pub(crate) struct BuildWorker {
+    pub(crate) store: Store,
+    pub(crate) steps: Arc<Steps>,
+    pub(crate) session: Arc<dyn Session>,
+    pub(crate) locals: Locals,
+    pub(crate) images: Images,
+    pub(crate) caches: CacheLine,
+    pub(crate) runners: Runners,
+    pub(crate) launcher: Arc<LazyLauncher>,
+    pub(crate) settings: Settings,
+    /// Processes of steps at once.
+    pub(crate) exec_slots: Semaphore,
+    /// Reading, hashing and writing of files at once.
+    pub(crate) io_slots: Semaphore,
+}
+
+/// What of the request concerns single ops.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) network: wbuild_api::request::DefaultNetwork,
+    pub(crate) add_hosts: Vec<(String, String)>,
+    pub(crate) source_date_epoch: Option<u64>,
+    /// Seconds since 1970, read once when the build began.
+    pub(crate) now: u64,
+}
+
+impl BuildWorker {
+    pub(crate) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// The files of a stack of layers, as one read-only directory.
+    pub(crate) async fn view(&self, tree: &Tree) -> Result<View, Failure> {
+        let snapshots = self.snapshots(tree).await?;
+        let store = self.store.clone();
+        blocking(move || store.view(&snapshots)).await
+    }
+
+    /// Makes every layer's files present; returns their snapshots, bottom first.
+    pub(crate) async fn snapshots(&self, tree: &Tree) -> Result<Vec<SnapshotId>, Failure> {
+        let missing: Vec<usize> = (0..tree.layers.len())
+            .filter(|index| tree.layers[*index].facts().snapshot.is_none())
+            .collect();
+        if !missing.is_empty() {
+            self.unpack(tree, &missing).await?;
+        }
+        tree.layers
+            .iter()
+            .map(|layer| {
+                layer.facts().snapshot.ok_or_else(|| {
+                    Failure::internal("a layer has no files after it was unpacked")
+                })
+            })
+            .collect()
+    }
+
+    /// Fetches missing layers, all at once, and unpacks them, bottom first.
+    async fn unpack(&self, tree: &Tree, missing: &[usize]) -> Result<(), Failure> {
+        let contents: Vec<ContentDigest> = self.contents(tree).await?;
+        let key_of = |index: usize| unpacked_key(&contents[..=index]);
+        // What another image has brought already needs no fetch.
+        for index in missing {
+            let layer = &tree.layers[*index];
+            let _busy = layer.busy.lock().await;
+            if layer.facts().snapshot.is_some() {
+                continue;
+            }
+            if let Some(held) = self.store.record(&key_of(*index)).map_err(Failure::from)? {
+                let (record, lease) = held.into_parts();
+                if let Some(snapshot) = record.snapshots().last() {
+                    layer.learn(|facts| facts.snapshot = Some(snapshot));
+                    layer.hold(lease);
+                }
+            }
+        }
+        let absent = |index: &&usize| tree.layers[**index].facts().snapshot.is_none();
+        try_join_all(missing.iter().filter(absent).map(|index| {
+            let layer = &tree.layers[*index];
+            async move { self.images.fetch_layer(layer).await.map(|_| ()) }
+        }))
+        .await?;
+        for index in missing {
+            let layer = &tree.layers[*index];
+            let _busy = layer.busy.lock().await;
+            if layer.facts().snapshot.is_some() {
+                continue;
+            }
+            let below: Vec<SnapshotId> =
+                tree.layers[..*index].iter().filter_map(|layer| layer.facts().snapshot).collect();
+            let slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
+            let held = self.images.unpack_layer(layer, below, key_of(*index)).await?;
+            drop(slot);
+            let (snapshot, lease) = held;
+            layer.learn(|facts| facts.snapshot = Some(snapshot));
+            layer.hold(lease);
+        }
+        Ok(())
+    }
+
+    /// Content of each layer, bottom first, computed where it is not known.
+    async fn contents(&self, tree: &Tree) -> Result<Vec<ContentDigest>, Failure> {
+        let mut contents = Vec::with_capacity(tree.layers.len());
+        for layer in &tree.layers {
+            contents.push(self.layer_content(layer).await?);
+        }
+        Ok(contents)
+    }
+
+    async fn layer_content(&self, layer: &Layer) -> Result<ContentDigest, Failure> {
+        if let Some(content) = layer.facts().content {
+            return Ok(content);
+        }
+        let _busy = layer.busy.lock().await;
+        let facts = layer.facts();
+        if let Some(content) = facts.content {
+            return Ok(content);
+        }
+        let content = match (&layer.origin, facts.snapshot, facts.diff_id) {
+            (Origin::Image(_), _, Some(diff_id)) => solved::image_layer_content(&diff_id),
+            (_, Some(snapshot), _) => {
+                let store = self.store.clone();
+                let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
+                blocking(move || -> Result<ContentDigest, Failure> {
+                    let view = store.view(&[snapshot])?;
+                    let root = ops::content::layer_root(&view)?;
+                    let kind = ops::xattr_kind(store.kind());
+                    Ok(wbuild_tree::digest::layer_digest(&root, kind, &Work::default())?)
+                })
+                .await?
+            }
+            _ => return Err(Failure::internal("a layer without files and without a diff id")),
+        };
+        layer.learn(|facts| facts.content = Some(content));
+        Ok(content)
+    }
+
+    /// Makes one output's files present.
+    pub(crate) async fn materialise(&self, solved: &Solved, index: u32) -> Result<(), Failure> {
+        match output(solved, index)? {
+            Output::Tree(tree) => self.snapshots(tree).await.map(|_| ()),
+            Output::Local(_) => Ok(()),
+        }
+    }
+
+    /// One output's files, for a frontend to look at.
+    pub(crate) async fn inspect(&self, solved: &Solved, index: u32) -> Result<Inspected, Failure> {
+        match output(solved, index)? {
+            Output::Tree(tree) => {
+                let (fd, lease) = self.view(tree).await?.into_parts();
+                Ok(Inspected::new(fd, "the result", Some(lease)))
+            }
+            Output::Local(local) => Ok(Inspected::new(local.open()?, &local.display(), None)),
+        }
+    }
+
+    /// An input's files: a directory, and what keeps it.
+    pub(crate) async fn files_of(
+        &self,
+        output: &Output,
+    ) -> Result<(OwnedFd, Option<Lease>), Failure> {
+        match output {
+            Output::Tree(tree) => {
+                let (fd, lease) = self.view(tree).await?.into_parts();
+                Ok((fd, Some(lease)))
+            }
+            Output::Local(local) => Ok((local.open()?, None)),
+        }
+    }
+}
+
+/// Names the unpacked form of the topmost of `layers`: what a layer unpacks to depends on those
+/// below it, whose directories it takes over.
+fn unpacked_key(layers: &[ContentDigest]) -> CacheKey {
+    let mut e = Encoder::new("wbuild.unpacked.v1");
+    e.list(layers.iter(), |e, layer| {
+        e.digest(layer.digest());
+    });
+    CacheKey(e.finish())
+}
+
+/// Output number `index`.
+pub(crate) fn output(solved: &Solved, index: u32) -> Result<&Output, Failure> {
+    solved
+        .outputs
+        .get(index as usize)
+        .ok_or_else(|| Failure::internal(format!("a solved vertex has no output {index}")))
+}
+
+#[async_trait]
+impl Worker for BuildWorker {
+    type Outputs = Arc<Solved>;
+
+    async fn pin(&self, vertex: &SolveVertex) -> Result<Pin, Failure> {
+        match vertex.op() {
+            Op::Source(SourceOp::Local(_)) => Ok(Pin::ByContent),
+            Op::Source(SourceOp::Image { reference, platform, attrs }) => {
+                self.images.pin(reference, platform, attrs).await.map(Pin::Digest)
+            }
+            Op::Source(SourceOp::Git { url, .. }) => Err(unsupported("git repository", url)),
+            Op::Source(SourceOp::Http { url, .. }) => Err(unsupported("URL", url)),
+            Op::Source(SourceOp::Other { identifier, .. }) => {
+                Err(unsupported("source", identifier))
+            }
+            _ => Err(Failure::internal("only sources are pinned")),
+        }
+    }
+
+    async fn content_digest(
+        &self,
+        vertex: &SolveVertex,
+        input: usize,
+        (outputs, index): (&Arc<Solved>, u32),
+    ) -> Result<ContentDigest, Failure> {
+        let output = output(outputs, index)?;
+        let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
+        ops::content::digest(self, vertex.op(), input, output).await
+    }
+
+    async fn result_id(
+        &self,
+        (outputs, index): (&Arc<Solved>, u32),
+    ) -> Result<ResultId, Failure> {
+        let tree = match output(outputs, index)? {
+            Output::Tree(tree) => tree,
+            Output::Local(_) => {
+                return Err(Failure::internal("a local directory has no result id"));
+            }
+        };
+        if let Some(id) = tree.result_id.get() {
+            return Ok(*id);
+        }
+        let id = solved::result_id(&self.contents(tree).await?);
+        let id = *tree.result_id.get_or_init(|| id);
+        self.keep_learnt(outputs)?;
+        Ok(id)
+    }
+
+    async fn lookup(
+        &self,
+        vertex: &SolveVertex,
+        key: CacheKey,
+    ) -> Result<Option<Arc<Solved>>, Failure> {
+        if let Op::Source(SourceOp::Image { reference, platform, attrs }) = vertex.op() {
+            return self.images.stored(reference, platform, attrs).await;
+        }
+        if let Some(held) = self.store.get_record(&key)? {
+            let (record, lease) = held.into_parts();
+            return Ok(Some(Solved::from_record(record, lease)));
+        }
+        self.caches.find(key).await
+    }
+
+    async fn alias(&self, outputs: &Arc<Solved>, key: CacheKey) -> Result<(), Failure> {
+        let first = {
+            let mut record = outputs.record();
+            let Some(record) = record.as_mut() else {
+                return Ok(());
+            };
+            if record.keys.contains(&key) {
+                return Ok(());
+            }
+            record.keys.push(key);
+            record.keys[0]
+        };
+        self.store.update_record(&first, |record| {
+            if !record.keys.contains(&key) {
+                record.keys.push(key);
+            }
+        })?;
+        self.caches.announce(outputs);
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        vertex: &SolveVertex,
+        inputs: Vec<(Arc<Solved>, u32)>,
+    ) -> Result<Arc<Solved>, Failure> {
+        let inputs: Vec<Output> = inputs
+            .iter()
+            .map(|(solved, index)| output(solved, *index).cloned())
+            .collect::<Result<_, _>>()?;
+        match vertex.op() {
+            Op::Source(SourceOp::Local(local)) => self.locals.open(local),
+            Op::Source(SourceOp::Image { reference, platform, attrs }) => {
+                self.images.pull(reference, platform, attrs).await
+            }
+            Op::Source(_) => Err(Failure::internal("an unknown source was pinned")),
+            Op::Exec(exec) => ops::exec::run(self, vertex, exec, &inputs).await,
+            Op::File(file) => ops::file::run(self, vertex, file, &inputs).await,
+            Op::Merge => ops::merge::run(&inputs),
+            Op::Diff { lower, upper } => ops::merge::diff(*lower, *upper, &inputs),
+        }
+    }
+
+    async fn save(
+        &self,
+        vertex: &SolveVertex,
+        keys: Vec<CacheKey>,
+        outputs: &Arc<Solved>,
+    ) -> Result<(), Failure> {
+        if matches!(vertex.op(), Op::Source(_)) {
+            // An image is kept as its manifest, its config and its layers.
+            return Ok(());
+        }
+        let record = Record {
+            keys,
+            outputs: outputs.output_records(),
+            outcome: outputs.outcome.as_deref().map(solved::outcome_record),
+            created: self.settings.now,
+            description: self.steps.meta(vertex.digest).name,
+            ..Record::default()
+        };
+        self.store.put_record(&record)?;
+        *outputs.record() = Some(record);
+        self.caches.announce(outputs);
+        Ok(())
+    }
+
+    async fn forget(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
+        let key = outputs.record().as_ref().and_then(|record| record.keys.first().copied());
+        if let Some(key) = key {
+            self.store.drop_record(&key)?;
+        }
+        Ok(())
+    }
+}
+
+impl BuildWorker {
+    /// Writes what was learnt of a result's layers back into its record.
+    pub(crate) fn keep_learnt(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
+        let learnt = outputs.output_records();
+        let key = {
+            let mut record = outputs.record();
+            let Some(record) = record.as_mut() else {
+                return Ok(());
+            };
+            if record.outputs == learnt {
+                return Ok(());
+            }
+            record.outputs.clone_from(&learnt);
+            record.keys[0]
+        };
+        self.store.update_record(&key, |record| record.outputs = learnt)?;
+        Ok(())
+    }
+}
+
+fn unsupported(what: &str, name: &str) -> Failure {
+    Failure::unsupported(format!("this version of wbuild cannot use the {what} {name:?}"))
+}
