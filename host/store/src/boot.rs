@@ -128,7 +128,7 @@ impl Seals {
         file.write_all(line(boot.as_str(), seq).as_bytes())
             .map_err(|e| Error::io("write", root.join(SEALS_FILE), e))?;
         failpoint!("seal::append", root.join(SEALS_FILE));
-        file.sync_data().map_err(|e| Error::io("sync", root.join(SEALS_FILE), e))?;
+        file.sync_data().map_err(|e| Error::io(crate::store::SYNC, root.join(SEALS_FILE), e))?;
         if created {
             root.sync()?;
         }

@@ -232,7 +232,7 @@ impl Folder {
 
     /// Makes the directory's entries durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.fd).map_err(|errno| self.error("sync", ".", errno))
+        rustix::fs::fsync(&self.fd).map_err(|errno| self.error(crate::store::SYNC, ".", errno))
     }
 }
 

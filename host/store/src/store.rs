@@ -16,6 +16,8 @@ use crate::lock::{LockHolder, LockWait, StateLock};
 use crate::snapshot::SnapshotCache;
 use crate::sync::{lock, read, write};
 
+/// The action of errors after which the page cache cannot be trusted any more.
+pub(crate) const SYNC: &str = "sync";
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_VERSION: &str = "wbuild-store 1";
 
@@ -255,8 +257,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// After a failure nothing of this process can become durable any more: the kernel reports
-    /// lost pages once and then forgets them, so a later sync that succeeds proves nothing.
+    /// After a sync that failed nothing of this process can become durable any more
+    /// ([`Error::SyncFailed`]): the kernel reports lost pages once and then forgets them, so a
+    /// later sync that succeeds proves nothing. After other errors (a full disk) the next seal
+    /// covers what this one did not.
     pub fn seal(&self) -> Result<Sealed> {
         let inner = &*self.inner;
         if inner.read_only {
@@ -271,8 +275,12 @@ impl Store {
             return Err(Error::SyncFailed { path: inner.root.path().to_path_buf() });
         }
         let result = inner.seal_group(kv_dirty);
-        if result.is_err() {
-            inner.sync_failed.store(true, Ordering::Release);
+        if let Err(error) = &result {
+            // What is not sealed now is covered by the next seal, if there can be one.
+            inner.mark_dirty();
+            if matches!(error, Error::Io { action: SYNC, .. }) {
+                inner.sync_failed.store(true, Ordering::Release);
+            }
         }
         result.map(|()| Sealed::Synced)
     }
@@ -305,21 +313,29 @@ impl Inner {
             *seq += 1;
             // Cleared before the sync: what is written during it belongs to the next group.
             self.dirty.store(false, Ordering::Release);
-            (group, std::mem::take(&mut *lock(&self.replaced)), self.pending_blobs()?)
+            (group, std::mem::take(&mut *lock(&self.replaced)), self.pending_blobs())
         };
-        if kv_dirty && let Some(kv) = self.kv.get() {
-            kv.flush()?;
+        let sealed = pending.and_then(|pending| self.sync_group(group, &pending, kv_dirty));
+        if let Err(error) = sealed {
+            lock(&self.replaced).extend(replaced);
+            return Err(error);
         }
-        failpoint!("seal::sync", self.root.path());
-        rustix::fs::syncfs(&self.root).map_err(|e| Error::io("sync", self.root.path(), e))?;
-        failpoint!("seal::synced", self.root.path());
-        self.promote_blobs(&pending)?;
-        write(&self.seals).append(&self.root, &self.boot, group)?;
         failpoint!("seal::sealed", self.root.path());
         for Replaced { key } in &replaced {
             self.forget_previous(key)?;
         }
         Ok(())
+    }
+
+    fn sync_group(&self, group: u64, pending: &[String], kv_dirty: bool) -> Result<()> {
+        if kv_dirty && let Some(kv) = self.kv.get() {
+            kv.flush()?;
+        }
+        failpoint!("seal::sync", self.root.path());
+        rustix::fs::syncfs(&self.root).map_err(|e| Error::io(SYNC, self.root.path(), e))?;
+        failpoint!("seal::synced", self.root.path());
+        self.promote_blobs(pending)?;
+        write(&self.seals).append(&self.root, &self.boot, group)
     }
 }
 
