@@ -42,13 +42,7 @@ pub struct Options {
 impl Options {
     /// For arguments of instructions.
     pub fn word(escape: char) -> Self {
-        Options {
-            escape,
-            quotes: true,
-            keep_quotes: false,
-            keep_escapes: false,
-            keep_unset: false,
-        }
+        Options { escape, quotes: true, keep_quotes: false, keep_escapes: false, keep_unset: false }
     }
 
     /// For bodies of heredocs that are copied to files. The escape is always a backslash.
@@ -217,9 +211,7 @@ impl Expander<'_> {
         }
         match stop {
             None => Ok((text, words)),
-            Some(stop) => {
-                self.error(start, format!("this is not closed by `{stop}`"), "")
-            }
+            Some(stop) => self.error(start, format!("this is not closed by `{stop}`"), ""),
         }
     }
 
@@ -412,7 +404,11 @@ impl Expander<'_> {
                 let from = self.at;
                 let word = self.inner('}', true)?;
                 let Some(value) = self.get(name) else {
-                    return Ok(if self.options.keep_unset { as_written(self) } else { String::new() });
+                    return Ok(if self.options.keep_unset {
+                        as_written(self)
+                    } else {
+                        String::new()
+                    });
                 };
                 let pattern = self.pattern(&word, from)?;
                 let length = if greedy { Length::Longest } else { Length::Shortest };
@@ -439,7 +435,11 @@ impl Expander<'_> {
                 let pattern = self.pattern(&word, from)?;
                 let replacement = self.inner('}', true)?;
                 let Some(value) = self.get(name) else {
-                    return Ok(if self.options.keep_unset { as_written(self) } else { String::new() });
+                    return Ok(if self.options.keep_unset {
+                        as_written(self)
+                    } else {
+                        String::new()
+                    });
                 };
                 Ok(pattern.replace(&value, &replacement, all))
             }
@@ -554,15 +554,9 @@ mod tests {
         assert_eq!(backtick.text, r"$a\1");
         let heredoc = expand("'$a' \"$a\" \\$a \\n", Options::heredoc(), &env()).expect("valid");
         assert_eq!(heredoc.text, "'1' \"1\" $a n");
-        let shown = expand(
-            r#"RUN echo "$a" '$a' $u ${u:-x} \n \$a"#,
-            Options::display('\\'),
-            &env(),
-        );
-        assert_eq!(
-            shown.expect("valid").text,
-            r#"RUN echo "1" '$a' $u ${u:-x} \n \$a"#
-        );
+        let shown =
+            expand(r#"RUN echo "$a" '$a' $u ${u:-x} \n \$a"#, Options::display('\\'), &env());
+        assert_eq!(shown.expect("valid").text, r#"RUN echo "1" '$a' $u ${u:-x} \n \$a"#);
     }
 
     #[test]

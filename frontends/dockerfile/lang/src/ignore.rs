@@ -34,8 +34,12 @@ pub fn parse(source: u32, bytes: &[u8]) -> Result<Vec<Pattern>, Vec<Diagnostic>>
         if pattern.is_empty() {
             if negated {
                 problems.push(
-                    Diagnostic::error("invalid-ignore", line.span(), "a pattern is missing after `!`")
-                        .help("name what to include again, e.g. `!README.md`"),
+                    Diagnostic::error(
+                        "invalid-ignore",
+                        line.span(),
+                        "a pattern is missing after `!`",
+                    )
+                    .help("name what to include again, e.g. `!README.md`"),
                 );
             }
             continue;

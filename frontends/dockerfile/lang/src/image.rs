@@ -120,7 +120,8 @@ impl Image {
 
     /// Whether the config says where the image runs.
     pub fn has_platform(&self) -> bool {
-        let named = |name| self.fields.get(name).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
+        let named =
+            |name| self.fields.get(name).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
         named("os") && named("architecture")
     }
 

@@ -58,9 +58,11 @@ impl Platform {
         };
         let well_formed = |part: &&str| {
             !part.is_empty()
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
-        if !well_formed(&os) || !parts[1..].iter().all(|part| well_formed(part)) {
+        if !well_formed(&os) || !parts[1..].iter().all(well_formed) {
             return None;
         }
         let known_os =

@@ -9,8 +9,8 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         return None;
     }
     let most = match word.chars().count() {
-        0..=2 => 1,
-        3..=5 => 2,
+        0..=3 => 1,
+        4..=5 => 2,
         _ => 3,
     };
     let mut best: Option<(usize, &str)> = None;
@@ -21,7 +21,7 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         }
         // Half the word must be left as it was, or short words would match anything.
         if distance <= most
-            && distance * 2 <= word.chars().count().max(2)
+            && distance * 2 <= word.chars().count()
             && best.is_none_or(|(least, _)| distance < least)
         {
             best = Some((distance, candidate));

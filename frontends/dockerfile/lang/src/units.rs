@@ -59,7 +59,8 @@ fn scaled(number: &str, unit: i128) -> Option<i128> {
     }
     // More digits than this cannot change the result.
     let fraction = &fraction[..fraction.len().min(18)];
-    let parse = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<i128>().ok() };
+    let parse =
+        |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<i128>().ok() };
     let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
     let whole = parse(whole)?.checked_mul(unit)?;
     whole.checked_add(parse(fraction)?.checked_mul(unit)? / scale)

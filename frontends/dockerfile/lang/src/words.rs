@@ -197,10 +197,7 @@ mod tests {
             .iter()
             .map(|flag| (flag.name.as_str(), flag.value.as_ref().map(|value| value.as_str())))
             .collect();
-        assert_eq!(
-            shown,
-            [("a", Some("b")), ("c", Some("d e f")), ("g", None), ("h", Some("i"))]
-        );
+        assert_eq!(shown, [("a", Some("b")), ("c", Some("d e f")), ("g", None), ("h", Some("i"))]);
         assert_eq!(rest.as_str(), "--j k");
         let value = flags[1].value.as_ref().expect("it has one");
         let span = value.span_of(4..5);

@@ -1,5 +1,7 @@
 //! Properties that hold for any input.
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -9,11 +11,59 @@ use wbuild_dockerfile::{Span, parse, parse_ignore, parse_trigger};
 /// Text that is likely to come near the rules.
 fn dockerfile_like() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "FROM ", "RUN ", "COPY ", "ADD ", "ENV ", "ARG ", "LABEL ", "CMD ", "ONBUILD ", "HEALTHCHECK ",
-        "EXPOSE ", "VOLUME ", "SHELL ", "WORKDIR ", "USER ", "a", "b=c", "--mount=type=cache,target=/x",
-        "--mount=", "--from=", "--link", "--", "\\", "\\\n", "`\n", "\n", "\r\n", "#", "# escape=`\n",
-        "# check=skip=all;", "<<EOF", "<<-\"E F\"", "<< EOF", "EOF\n", "\t", " ", "\"", "'", "[\"a\", \"b\"]",
-        "[", "]", "$a", "${a", "}", "${a:-", "${a/", "=", ",", "AS ", "ü", "\u{feff}", "\u{a0}", "CMD",
+        "FROM ",
+        "RUN ",
+        "COPY ",
+        "ADD ",
+        "ENV ",
+        "ARG ",
+        "LABEL ",
+        "CMD ",
+        "ONBUILD ",
+        "HEALTHCHECK ",
+        "EXPOSE ",
+        "VOLUME ",
+        "SHELL ",
+        "WORKDIR ",
+        "USER ",
+        "a",
+        "b=c",
+        "--mount=type=cache,target=/x",
+        "--mount=",
+        "--from=",
+        "--link",
+        "--",
+        "\\",
+        "\\\n",
+        "`\n",
+        "\n",
+        "\r\n",
+        "#",
+        "# escape=`\n",
+        "# check=skip=all;",
+        "<<EOF",
+        "<<-\"E F\"",
+        "<< EOF",
+        "EOF\n",
+        "\t",
+        " ",
+        "\"",
+        "'",
+        "[\"a\", \"b\"]",
+        "[",
+        "]",
+        "$a",
+        "${a",
+        "}",
+        "${a:-",
+        "${a/",
+        "=",
+        ",",
+        "AS ",
+        "ü",
+        "\u{feff}",
+        "\u{a0}",
+        "CMD",
     ]);
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
@@ -48,6 +98,14 @@ proptest! {
             }
         }
         let _ = parse_trigger(0, &text);
+    }
+
+    #[test]
+    fn building_never_panics_and_is_deterministic(text in dockerfile_like()) {
+        let text = format!("FROM scratch AS a\n{text}").into_bytes();
+        let request = "image a {\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"1\"]}}";
+        let build = || support::recorder::Recorder::new(text.clone(), request).run();
+        prop_assert_eq!(build(), build());
     }
 
     #[test]

@@ -70,9 +70,8 @@ impl Parser<'_, '_> {
         let before = self.problems.len();
         for (at, flag) in flags.iter().enumerate() {
             self.flag(instruction, flag, known);
-            let listed = known.iter().any(|(name, kind)| {
-                *name == flag.name.as_str() && *kind == Type::List
-            });
+            let listed =
+                known.iter().any(|(name, kind)| *name == flag.name.as_str() && *kind == Type::List);
             let first = flags[..at].iter().find(|other| *other.name == *flag.name);
             if let (false, Some(first)) = (listed, first) {
                 self.report(

@@ -65,10 +65,10 @@ const KEYWORDS: [&str; 18] = [
 /// Parses a file. `source` is the number that spans will carry.
 pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
     let mut problems = Vec::new();
-    let whole = |end: usize| Span { source, start: 0, end: u32::try_from(end).unwrap_or(0) };
+    let start = Span { source, start: 0, end: 0 };
     let bytes = if bytes.len() > MOST_BYTES {
         let message = format!("the file is larger than {} MiB", MOST_BYTES >> 20);
-        problems.push(Diagnostic::error("too-large", whole(0), message));
+        problems.push(Diagnostic::error("too-large", start, message));
         &[]
     } else {
         bytes
@@ -120,14 +120,16 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
     }
     if !read_any {
         problems.push(
-            Diagnostic::error("empty-file", whole(0), "the file holds no instructions")
+            Diagnostic::error("empty-file", start, "the file holds no instructions")
                 .help("the smallest one is a single line, e.g. `FROM alpine`"),
         );
     } else if file.stages.is_empty() && !broken_from && !reported_homeless {
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
         if !failed {
+            let last = file.globals.last().map_or(start, |last| last.span);
             problems.push(
-                Diagnostic::error("no-stage", whole(bytes.len()), "the file has no FROM")
+                Diagnostic::error("no-stage", last, "the file has no FROM")
+                    .label("nothing stands below this")
                     .help("say what to start from, e.g. `FROM alpine` or `FROM scratch`"),
             );
         }
@@ -142,7 +144,11 @@ pub fn parse_trigger(source: u32, text: &str) -> Result<Instruction, Vec<Diagnos
     let mut reader = Reader::new(source, text.as_bytes());
     let whole = Text::decode(source, 0, text.as_bytes()).span();
     let Some(line) = reader.logical('\\') else {
-        return Err(vec![Diagnostic::error("invalid-trigger", whole, "an ONBUILD trigger is empty")]);
+        return Err(vec![Diagnostic::error(
+            "invalid-trigger",
+            whole,
+            "an ONBUILD trigger is empty",
+        )]);
     };
     let mut parser =
         Parser { escape: '\\', reader: &mut reader, problems: &mut problems, end: None };

@@ -159,6 +159,13 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
             Some((name, value)) => (name, Some(value)),
             None => (field, None),
         };
+        if name.is_empty() {
+            problems.push(
+                Diagnostic::error("unknown-mount-key", name.span(), "a key is missing here")
+                    .help("a mount holds no blanks: `--mount=type=cache,target=/x`"),
+            );
+            continue;
+        }
         let folded = name.to_ascii_lowercase();
         let Some((_, key)) = KEYS.iter().find(|(key, _)| *key == folded) else {
             problems.push(
@@ -167,7 +174,7 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
                     name.span(),
                     format!("a mount has no key {}", shown(&name)),
                 )
-                .help("keys are separated by commas without blanks: `type=cache,target=/x`")
+                .help("the keys are type, from, source, target, readonly, readwrite, id, sharing, required, mode, uid, gid, size and env")
                 .maybe_help(did_you_mean(&name, KEYS.iter().map(|(key, _)| *key))),
             );
             continue;

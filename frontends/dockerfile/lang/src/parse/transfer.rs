@@ -59,8 +59,9 @@ impl Parser<'_, '_> {
             );
             return None;
         };
-        let is_heredoc =
-            |word: &Text| heredocs.iter().any(|heredoc| *heredoc.word == **word) && heredoc::is_marker(word);
+        let is_heredoc = |word: &Text| {
+            heredocs.iter().any(|heredoc| *heredoc.word == **word) && heredoc::is_marker(word)
+        };
         if is_heredoc(&target) {
             self.report(
                 Diagnostic::error(

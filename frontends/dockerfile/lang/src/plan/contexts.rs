@@ -87,7 +87,8 @@ impl Session<'_> {
         if let Some(known) = known {
             return Ok(Some(Place::Context(known)));
         }
-        let found = self.host.context(&name, Some(platform)).map_err(|f| f.at("named-context", span))?;
+        let found =
+            self.host.context(&name, Some(platform)).map_err(|f| f.at("named-context", span))?;
         let Some(context) = found else { return Ok(None) };
         if !matches!(context.kind.as_str(), "image" | "oci-layout") {
             let platform = platform.clone();
@@ -148,10 +149,8 @@ impl Session<'_> {
             ("local", _) => return self.local(id, title, ignored),
             ("input", Some(root)) => return Ok(root),
             ("git", _) => {
-                let git = remote::git_source(id).unwrap_or_else(|| GitSource {
-                    url: id.clone(),
-                    ..GitSource::default()
-                });
+                let git = remote::git_source(id)
+                    .unwrap_or_else(|| GitSource { url: id.clone(), ..GitSource::default() });
                 let mut attrs = git.attrs(self.request.keep_git_dir);
                 attrs.extend(context.attrs.iter().cloned());
                 self.host.git(&git.url, &git.reference, &attrs)?

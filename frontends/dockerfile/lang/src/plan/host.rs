@@ -4,9 +4,9 @@
 //! names its results. Each method stands for one function of wit/frontend; builders of that
 //! interface are records here, so that a test can look at what was built.
 
+use crate::Span;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::platform::Platform;
-use crate::Span;
 
 /// Ordered key/value pairs; a key may repeat.
 pub type Attrs = Vec<(String, String)>;

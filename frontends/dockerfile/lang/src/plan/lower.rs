@@ -183,7 +183,8 @@ fn base(
                 .map_err(|why| bad_config(&request.reference, &why, stage.base.span()))?;
             let root = if has_layers(&info.config) {
                 // By digest, so that files and config are of one image.
-                let pinned = super::host::ImageRequest { reference: info.reference, ..request.clone() };
+                let pinned =
+                    super::host::ImageRequest { reference: info.reference, ..request.clone() };
                 let failed = |failure: Failure| failure.at("unresolved-image", stage.base.span());
                 let root = session.host.image(&pinned).map_err(failed)?;
                 let name = title.next(&request.platform, None);
@@ -339,8 +340,10 @@ impl Lowering<'_, '_> {
             Place::Context(context) => self.session.context_root(context).map(Some),
             Place::Image(number) => {
                 let (request, info) = self.session.images.info(number);
-                let request =
-                    super::host::ImageRequest { reference: info.reference.clone(), ..request.clone() };
+                let request = super::host::ImageRequest {
+                    reference: info.reference.clone(),
+                    ..request.clone()
+                };
                 let root = self
                     .session
                     .host

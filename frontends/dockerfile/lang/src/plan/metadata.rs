@@ -205,14 +205,10 @@ fn check_signal(value: &str, at: &Text) -> Result<(), Failure> {
         return Ok(());
     }
     let close = did_you_mean(name, SIGNALS).map(|text| text.replacen('`', "`SIG", 1));
-    Err(Diagnostic::error(
-        "invalid-signal",
-        at.span(),
-        format!("{} is not a signal", shown(value)),
-    )
-    .help("write a name such as `SIGTERM`, or a number")
-    .maybe_help(close)
-    .into())
+    Err(Diagnostic::error("invalid-signal", at.span(), format!("{} is not a signal", shown(value)))
+        .help("write a name such as `SIGTERM`, or a number")
+        .maybe_help(close)
+        .into())
 }
 
 /// `80`, `80/udp`, `8000-8010/tcp`; a host's part before the last `:` means nothing in an image.

@@ -132,14 +132,13 @@ impl Session<'_> {
         if answers.len() != requests.len() {
             return Err(Failure::new("internal", "the host did not answer for every image"));
         }
-        let mut failed: Option<Failure> = None;
+        let mut failures: Vec<(Span, Failure)> = Vec::new();
         for (image, answer) in open.into_iter().zip(answers) {
             let entry = &mut self.images.entries[image];
             match answer {
                 Ok(info) => entry.info = Some(info),
                 Err(failure) => {
-                    let stages =
-                        self.file.stages.iter().filter_map(|stage| stage.name.as_deref());
+                    let stages = self.file.stages.iter().filter_map(|stage| stage.name.as_deref());
                     let reference = &entry.request.reference;
                     let name = reference.split([':', '@']).next().unwrap_or(reference);
                     let close = did_you_mean(name, stages);
@@ -147,14 +146,16 @@ impl Session<'_> {
                     if let (Some(close), Some(first)) = (close, failure.diagnostics.first_mut()) {
                         first.help = Some(format!("there is a stage of a similar name; {close}"));
                     }
-                    match &mut failed {
-                        None => failed = Some(failure),
-                        Some(first) => first.diagnostics.append(&mut failure.diagnostics),
-                    }
+                    failures.push((entry.span, failure));
                 }
             }
         }
-        failed.map_or(Ok(()), Err)
+        // All that is missing, in the order of the file.
+        failures.sort_by_key(|(span, _)| *span);
+        let mut failures = failures.into_iter().map(|(_, failure)| failure);
+        let Some(mut first) = failures.next() else { return Ok(()) };
+        first.diagnostics.extend(failures.flat_map(|failure| failure.diagnostics));
+        Err(first)
     }
 
     /// A build argument that nothing declares has no effect; say so, as it is often misspelt.
@@ -168,7 +169,10 @@ impl Session<'_> {
         }
         // What triggers of a base declare is not known yet.
         let triggers = self.file.stages.iter().any(|stage| {
-            stage.instructions.iter().any(|instruction| matches!(instruction.kind, Kind::Onbuild(_)))
+            stage
+                .instructions
+                .iter()
+                .any(|instruction| matches!(instruction.kind, Kind::Onbuild(_)))
         });
         let silent = |name: &str| {
             PROXY_VARIABLES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))

@@ -125,16 +125,23 @@ mod tests {
         for (text, expect) in [
             ("https://example.org/a.tar.gz", None),
             ("https://example.org/a.git", Some(("https://example.org/a.git", "", ""))),
-            ("https://example.org/a.git#v1:sub/dir", Some(("https://example.org/a.git", "v1", "sub/dir"))),
+            (
+                "https://example.org/a.git#v1:sub/dir",
+                Some(("https://example.org/a.git", "v1", "sub/dir")),
+            ),
             ("https://example.org/a.git#:sub", Some(("https://example.org/a.git", "", "sub"))),
-            ("https://example.org/a.git?branch=b&x=y", Some(("https://example.org/a.git?x=y", "refs/heads/b", ""))),
+            (
+                "https://example.org/a.git?branch=b&x=y",
+                Some(("https://example.org/a.git?x=y", "refs/heads/b", "")),
+            ),
             ("git@example.org:a/b.git", Some(("git@example.org:a/b.git", "", ""))),
             ("ssh://git@example.org/a", Some(("ssh://git@example.org/a", "", ""))),
             ("src/a@b:c", None),
             ("a.git", None),
         ] {
             let got = git_source(text);
-            let got = got.as_ref().map(|g| (g.url.as_str(), g.reference.as_str(), g.subdir.as_str()));
+            let got =
+                got.as_ref().map(|g| (g.url.as_str(), g.reference.as_str(), g.subdir.as_str()));
             assert_eq!(got, expect, "{text}");
         }
     }

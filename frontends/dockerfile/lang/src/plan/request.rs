@@ -50,7 +50,10 @@ impl Request {
         let build_args: BTreeMap<String, String> = host.opts("build-arg:").into_iter().collect();
         let labels = host.opts("label:");
         let list = |text: &str| -> Vec<String> {
-            text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+            text.split(',')
+                .map(|part| part.trim().to_owned())
+                .filter(|part| !part.is_empty())
+                .collect()
         };
         let no_cache = match host.opt("no-cache") {
             None => NoCache::Nothing,
@@ -59,8 +62,11 @@ impl Request {
         };
         let target_platforms = host.target_platforms();
         let build_platform = host.build_platform();
-        let target_platforms =
-            if target_platforms.is_empty() { vec![build_platform.clone()] } else { target_platforms };
+        let target_platforms = if target_platforms.is_empty() {
+            vec![build_platform.clone()]
+        } else {
+            target_platforms
+        };
         let on = |name: &str| build_args.get(name).and_then(|value| parse_bool(value));
         let several_platforms = target_platforms.len() > 1
             || host.opt("multi-platform").is_some_and(|value| parse_bool(&value) == Some(true))
@@ -97,20 +103,22 @@ impl Request {
             no_cache,
             explicit_platform: host.opt("platform").is_some_and(|platform| !platform.is_empty()),
             several_platforms,
-            resolve: host.opt("image-resolve-mode").filter(|mode| !mode.is_empty() && mode != "default"),
+            resolve: host
+                .opt("image-resolve-mode")
+                .filter(|mode| !mode.is_empty() && mode != "default"),
             network,
             hostname,
             add_hosts: hosts(&host.opt("add-hosts").unwrap_or_default())?,
             ulimits: ulimits(&host.opt("ulimit").unwrap_or_default())?,
             shm_size: match host.opt("shm-size").filter(|size| !size.is_empty()) {
                 None => None,
-                Some(size) => Some(units::bytes(&size).map(|bytes| bytes.to_string()).ok_or_else(
-                    || {
+                Some(size) => {
+                    Some(units::bytes(&size).map(|bytes| bytes.to_string()).ok_or_else(|| {
                         let message = format!("the option shm-size cannot be {size:?}");
                         Failure::new("invalid", message)
-                    },
-                )?)
-                .filter(|size| size != "0"),
+                    })?)
+                    .filter(|size| size != "0")
+                }
             },
             cache_namespace: build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default(),
             keep_git_dir: on("BUILDKIT_CONTEXT_KEEP_GIT_DIR").unwrap_or(false),
@@ -173,7 +181,8 @@ fn ulimits(text: &str) -> Result<Vec<(String, i64, i64)>, Failure> {
                 Some((name.to_owned(), soft.parse().ok()?, hard.parse().ok()?))
             });
             limit.ok_or_else(|| {
-                let message = format!("the option ulimit holds {part:?}, which is no name=soft:hard");
+                let message =
+                    format!("the option ulimit holds {part:?}, which is no name=soft:hard");
                 Failure::new("invalid", message)
             })
         })

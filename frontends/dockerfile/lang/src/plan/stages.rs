@@ -227,14 +227,20 @@ impl Graph {
         }
         if let Some(at) = earlier(&file.stages, name) {
             let later = &file.stages[at];
-            let message = if at == index {
-                format!("the stage {} cannot copy from itself", shown(name))
+            let (message, help) = if at == index {
+                (
+                    format!("the stage {} cannot take files from itself", shown(name)),
+                    "what the stage holds is there already; name another stage or an image",
+                )
             } else {
-                format!("the stage {} stands below this one", shown(name))
+                (
+                    format!("the stage {} stands below this one", shown(name)),
+                    "move the stage that files are taken from above the one that takes them",
+                )
             };
             return Err(Diagnostic::error("unknown-stage", name.span(), message)
                 .related(later.span, "this stage")
-                .help("move the stage that is copied from above the one that copies")
+                .help(help)
                 .into());
         }
         if name.as_str() == "scratch" {
@@ -345,11 +351,7 @@ fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
 
 /// Variables that are there before the file declares any (Dockerfile reference, "Automatic platform
 /// ARGs in the global scope"), then those that the file declares before its first stage.
-fn globals(
-    session: &mut Session<'_>,
-    platform: &Platform,
-    target: usize,
-) -> Result<Vars, Failure> {
+fn globals(session: &mut Session<'_>, platform: &Platform, target: usize) -> Result<Vars, Failure> {
     let file = session.file;
     let arguments = &session.request.build_args;
     let stage = session
@@ -382,9 +384,7 @@ fn globals(
         for declaration in declarations {
             let value = match (arguments.get(declaration.name.as_str()), &declaration.default) {
                 (Some(given), _) => given.clone(),
-                (None, Some(default)) => {
-                    expand_word(default, file.directives.escape, &vars)?.text
-                }
+                (None, Some(default)) => expand_word(default, file.directives.escape, &vars)?.text,
                 (None, None) => continue,
             };
             vars.set(&declaration.name, &value);

@@ -49,7 +49,8 @@ impl Lowering<'_, '_> {
         for source in &transfer.sources {
             let path = self.word(source)?;
             history.push_str(&format!(" {path}"));
-            let (output, path, mut opts) = self.source(transfer, source, &path, &words, add, &name)?;
+            let (output, path, mut opts) =
+                self.source(transfer, source, &path, &words, add, &name)?;
             opts.extend(self.entry(&words));
             let target = words.place.clone();
             let copy = CopyAction { source: output, path, target, opts };
@@ -102,11 +103,12 @@ impl Lowering<'_, '_> {
     }
 
     fn words(&self, transfer: &Transfer) -> Result<Words, Failure> {
-        let optional = |word: &Option<Text>| {
-            word.as_ref().map_or(Ok(String::new()), |word| self.word(word))
-        };
+        let optional =
+            |word: &Option<Text>| word.as_ref().map_or(Ok(String::new()), |word| self.word(word));
         let chmod = optional(&transfer.chmod)?;
-        if let Some(at) = transfer.chmod.as_ref().filter(|_| !chmod.is_empty() && !valid_mode(&chmod)) {
+        if let Some(at) =
+            transfer.chmod.as_ref().filter(|_| !chmod.is_empty() && !valid_mode(&chmod))
+        {
             let message = format!("{} is not a file mode", shown(&chmod));
             return Err(Diagnostic::error("invalid-mode", at.span(), message)
                 .help("write it in octal, e.g. `755`, or as changes, e.g. `u=rwX,go=rX`")
@@ -119,11 +121,13 @@ impl Lowering<'_, '_> {
             place.push('/');
         }
         let exclude = transfer.exclude.iter().map(|word| self.word(word));
+        let mut exclude = exclude.collect::<Result<Vec<_>, _>>()?;
+        exclude.retain(|pattern| !pattern.is_empty());
         Ok(Words {
             chown: optional(&transfer.chown)?,
             chmod,
             checksum: optional(&transfer.checksum)?,
-            exclude: exclude.collect::<Result<_, _>>()?,
+            exclude,
             target,
             place,
         })
@@ -326,8 +330,8 @@ fn valid_mode(mode: &str) -> bool {
         let mut rest = who;
         while let Some(after) = rest.strip_prefix(['+', '-', '=']) {
             let copied = after.strip_prefix(['u', 'g', 'o']);
-            rest = copied
-                .unwrap_or_else(|| after.trim_start_matches(['r', 'w', 'x', 'X', 's', 't']));
+            rest =
+                copied.unwrap_or_else(|| after.trim_start_matches(['r', 'w', 'x', 'X', 's', 't']));
         }
         rest.is_empty() && !who.is_empty()
     })
@@ -339,7 +343,9 @@ mod tests {
 
     #[test]
     fn modes() {
-        for good in ["0", "755", "0755", "4755", "7777", "u+x", "u=rwX,go=rX", "+x", "a-w", "g=u", "u+x-w"] {
+        for good in
+            ["0", "755", "0755", "4755", "7777", "u+x", "u=rwX,go=rX", "+x", "a-w", "g=u", "u+x-w"]
+        {
             assert!(valid_mode(good), "{good}");
         }
         for bad in ["8", "17777", "u", "x", "u+y", ",", "u+x,", "u=rw,z+x", "0x1"] {

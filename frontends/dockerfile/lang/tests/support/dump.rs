@@ -74,8 +74,13 @@ fn instruction(out: &mut String, depth: usize, instruction: &Instruction) {
             }
         }
         Kind::Cmd(words) | Kind::Entrypoint(words) => part(command(words)),
-        Kind::Expose(words) | Kind::Volume(words) | Kind::Shell(words) => part(format!("{words:?}")),
-        Kind::Maintainer(text) | Kind::Stopsignal(text) | Kind::User(text) | Kind::Workdir(text) => {
+        Kind::Expose(words) | Kind::Volume(words) | Kind::Shell(words) => {
+            part(format!("{words:?}"))
+        }
+        Kind::Maintainer(text)
+        | Kind::Stopsignal(text)
+        | Kind::User(text)
+        | Kind::Workdir(text) => {
             part(format!("{text:?}"));
         }
         Kind::Healthcheck(Healthcheck::None) => part("none".to_owned()),

@@ -66,7 +66,8 @@ impl Recorder {
                         "oci-layout" => vec![("store".to_owned(), format!("oci-layout:{name}"))],
                         _ => Vec::new(),
                     };
-                    let context = NamedContext { kind, identifier, root: None, config: None, attrs };
+                    let context =
+                        NamedContext { kind, identifier, root: None, config: None, attrs };
                     recorder.contexts.insert(name, context);
                 }
                 other => panic!("unknown word {other}"),
@@ -172,9 +173,7 @@ impl Host for Recorder {
                     platform: request.platform.clone(),
                     config,
                 }),
-                None => {
-                    Err(Failure::new("not-found", format!("no image {}", request.reference)))
-                }
+                None => Err(Failure::new("not-found", format!("no image {}", request.reference))),
             });
         }
         answers
@@ -287,13 +286,7 @@ impl Host for Recorder {
         let layers: Vec<String> = layers.iter().map(|layer| at(Some(*layer))).collect();
         Ok(self.add(format!("merge {}", layers.join(" "))))
     }
-    fn annotate(
-        &mut self,
-        at: Output,
-        name: &str,
-        spans: &[Span],
-        list: &Vec<(String, String)>,
-    ) {
+    fn annotate(&mut self, at: Output, name: &str, spans: &[Span], list: &Vec<(String, String)>) {
         let spans: Vec<String> =
             spans.iter().map(|s| format!("{}:{}..{}", s.source, s.start, s.end)).collect();
         self.say(format!("     #{} {name:?} {}{}", at.node, spans.join(" "), attrs(list)));
