@@ -40,7 +40,8 @@ impl ImageConfig {
     }
 
     fn from_parts(bytes: Vec<u8>, root: Map<String, Value>, what: &str) -> Result<Self> {
-        let bad = |reason: &str| Error::invalid(format!("{what} is not a valid image config: {reason}"));
+        let bad =
+            |reason: &str| Error::invalid(format!("{what} is not a valid image config: {reason}"));
         let text = |key: &str| match root.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
@@ -61,10 +62,15 @@ impl ImageConfig {
                 None | Some(Value::Null) => Vec::new(),
                 Some(Value::Array(ids)) => {
                     if ids.len() > MAX_LAYERS {
-                        return Err(Error::limit(format!("{what} has more than {MAX_LAYERS} layers")));
+                        return Err(Error::limit(format!(
+                            "{what} has more than {MAX_LAYERS} layers"
+                        )));
                     }
                     let id = |v: &Value| v.as_str().and_then(|text| text.parse::<DiffId>().ok());
-                    ids.iter().map(id).collect::<Option<_>>().ok_or_else(|| bad("a diff id is malformed"))?
+                    ids.iter()
+                        .map(id)
+                        .collect::<Option<_>>()
+                        .ok_or_else(|| bad("a diff id is malformed"))?
                 }
                 Some(_) => return Err(bad("rootfs.diff_ids is not a list")),
             },
@@ -123,7 +129,9 @@ impl ImageConfig {
         }
         let layers = with.diff_ids.len();
         if described > layers {
-            return Err(bad(format!("its history describes {described} layers, the image has {layers}")));
+            return Err(bad(format!(
+                "its history describes {described} layers, the image has {layers}"
+            )));
         }
         for _ in described..layers {
             let mut entry = Map::new();
@@ -217,7 +225,10 @@ mod tests {
         let ids: Vec<DiffId> = layers.iter().map(|l| DiffId(Digest::of(l))).collect();
         let platform = "linux/arm/v7".parse().expect("platform");
         let created = Some(Timestamp::from_seconds(1_700_000_000));
-        ImageConfig::finish(frontend.as_bytes(), &Finish { diff_ids: &ids, platform: &platform, created })
+        ImageConfig::finish(
+            frontend.as_bytes(),
+            &Finish { diff_ids: &ids, platform: &platform, created },
+        )
     }
 
     #[test]
@@ -253,7 +264,8 @@ mod tests {
 
     #[test]
     fn history_matches_layers() {
-        let padded = finish(r#"{"history":[{"created_by":"one"}]}"#, &[b"a", b"b", b"c"]).expect("padded");
+        let padded =
+            finish(r#"{"history":[{"created_by":"one"}]}"#, &[b"a", b"b", b"c"]).expect("padded");
         assert_eq!(padded.root()["history"].as_array().expect("list").len(), 3);
         assert_eq!(padded.chain_id(), ChainId::of(padded.diff_ids()));
         let error = finish(r#"{"history":[{},{}]}"#, &[b"a"]).expect_err("too many");
@@ -265,7 +277,13 @@ mod tests {
     #[test]
     fn refuses_malformed_configs() {
         for bad in [
-            "", "[]", "null", "{", r#"{"os":1}"#, r#"{"os":"linux"}"#, r#"{"os":"linux","architecture":""}"#,
+            "",
+            "[]",
+            "null",
+            "{",
+            r#"{"os":1}"#,
+            r#"{"os":"linux"}"#,
+            r#"{"os":"linux","architecture":""}"#,
             r#"{"os":"linux","architecture":"arm","rootfs":[]}"#,
             r#"{"os":"linux","architecture":"arm","rootfs":{"diff_ids":["x"]}}"#,
             r#"{"os":"linux","architecture":"arm","rootfs":{"diff_ids":"x"}}"#,
@@ -273,9 +291,13 @@ mod tests {
         ] {
             assert!(ImageConfig::decode(bad.as_bytes(), "it").is_err(), "{bad}");
         }
-        for bad in [r#"{"history":{}}"#, r#"{"history":[1]}"#, r#"{"history":[{"empty_layer":1}]}"#,
-            r#"{"os":"windows"}"#, r#"{"architecture":"amd64"}"#]
-        {
+        for bad in [
+            r#"{"history":{}}"#,
+            r#"{"history":[1]}"#,
+            r#"{"history":[{"empty_layer":1}]}"#,
+            r#"{"os":"windows"}"#,
+            r#"{"architecture":"amd64"}"#,
+        ] {
             assert!(finish(bad, &[b"a"]).is_err(), "{bad}");
         }
     }

@@ -67,13 +67,16 @@ impl ImageMeta {
 /// Checks the descriptor of a config before it is fetched.
 pub(crate) fn check_config_descriptor(descriptor: &Descriptor, what: &str) -> Result<()> {
     if descriptor.size > MAX_CONFIG {
-        return Err(Error::limit(format!("the config of {what} is larger than {MAX_CONFIG} bytes")));
+        return Err(Error::limit(format!(
+            "the config of {what} is larger than {MAX_CONFIG} bytes"
+        )));
     }
     match descriptor.media_type.as_str() {
         crate::media::OCI_CONFIG | crate::media::DOCKER_CONFIG => Ok(()),
         other => {
             let other: String = other.chars().take(100).collect();
-            let message = format!("{what} is no container image: its config has the type {other:?}");
+            let message =
+                format!("{what} is no container image: its config has the type {other:?}");
             Err(Error::unsupported(message))
         }
     }

@@ -96,10 +96,14 @@ impl Compression {
             OCI_LAYER_GZIP
             | DOCKER_LAYER_GZIP
             | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Compression::Gzip),
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
+                Some(Compression::Gzip)
+            }
             OCI_LAYER_ZSTD
             | DOCKER_LAYER_ZSTD
-            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => Some(Compression::Zstd),
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => {
+                Some(Compression::Zstd)
+            }
             _ => None,
         }
     }
@@ -143,7 +147,8 @@ impl MediaFamily {
     /// This family's type for a layer of `media_type`. Foreign layers and types we do not know stay
     /// what they are.
     pub fn layer(self, media_type: &str) -> String {
-        let distributable = !media_type.contains("foreign") && !media_type.contains("nondistributable");
+        let distributable =
+            !media_type.contains("foreign") && !media_type.contains("nondistributable");
         match Compression::of_media_type(media_type) {
             Some(compression) if distributable => match self {
                 MediaFamily::Oci => compression.oci_layer(),
@@ -442,7 +447,8 @@ impl Document {
         if bytes.len() as u64 > MAX_MANIFEST {
             return Err(Error::limit(format!("{what} is larger than {MAX_MANIFEST} bytes")));
         }
-        let bad = |reason: String| Error::invalid(format!("{what} is not a valid manifest: {reason}"));
+        let bad =
+            |reason: String| Error::invalid(format!("{what} is not a valid manifest: {reason}"));
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Shape {
@@ -456,7 +462,9 @@ impl Document {
         let shape: Shape = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
         if shape.schema_version == Some(1) {
             let message = format!("{what} is a manifest of Docker's schema 1");
-            return Err(Error::unsupported(message).hint("push the image again with a current tool"));
+            return Err(
+                Error::unsupported(message).hint("push the image again with a current tool")
+            );
         }
         if shape.schema_version != Some(2) {
             return Err(bad("schemaVersion is not 2".to_owned()));
@@ -490,7 +498,9 @@ impl Document {
         if is_index {
             let index: Index = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
             if index.manifests.len() > MAX_INDEX_ENTRIES {
-                return Err(Error::limit(format!("{what} has more than {MAX_INDEX_ENTRIES} entries")));
+                return Err(Error::limit(format!(
+                    "{what} has more than {MAX_INDEX_ENTRIES} entries"
+                )));
             }
             return Ok(Document::Index(index));
         }
@@ -523,14 +533,19 @@ mod tests {
 
     fn image() -> String {
         let (config, layer) = (descriptor(OCI_CONFIG), descriptor(OCI_LAYER_GZIP));
-        format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}],"x-kept":{{"a":[1]}}}}"#)
+        format!(
+            r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}],"x-kept":{{"a":[1]}}}}"#
+        )
     }
 
     #[test]
     fn keeps_unknown_fields() {
         let text = image();
-        let Document::Manifest(manifest) = Document::decode(text.as_bytes(), None, "m").expect("valid")
-        else { panic!("not an index") };
+        let Document::Manifest(manifest) =
+            Document::decode(text.as_bytes(), None, "m").expect("valid")
+        else {
+            panic!("not an index")
+        };
         assert_eq!(String::from_utf8(manifest.to_bytes()).expect("utf-8"), text);
     }
 
@@ -542,11 +557,23 @@ mod tests {
         let digest = Digest::of(b"x");
         let cases = [
             ("both", image.replacen('{', r#"{"manifests":[],"#, 1), None),
-            ("index said to be image", format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#), Some(OCI_MANIFEST)),
+            (
+                "index said to be image",
+                format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#),
+                Some(OCI_MANIFEST),
+            ),
             ("image said to be index", image.clone(), Some(OCI_INDEX)),
-            ("inner type lies", image.replacen('{', &format!(r#"{{"mediaType":"{OCI_INDEX}","#), 1), None),
+            (
+                "inner type lies",
+                image.replacen('{', &format!(r#"{{"mediaType":"{OCI_INDEX}","#), 1),
+                None,
+            ),
             ("unknown type", image.replacen('{', r#"{"mediaType":"text/html","#, 1), None),
-            ("inner type too general", image.replacen('{', r#"{"mediaType":"application/json","#, 1), None),
+            (
+                "inner type too general",
+                image.replacen('{', r#"{"mediaType":"application/json","#, 1),
+                None,
+            ),
             ("key twice", image.replacen('{', &format!(r#"{{"config":{config},"#), 1), None),
             ("schema 1", r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), None),
             ("no schema", r#"{"manifests":[]}"#.to_owned(), None),
@@ -562,19 +589,29 @@ mod tests {
             ("trailing", format!("{image}x"), None),
         ];
         for (name, text, media_type) in cases {
-            assert!(Document::decode(text.as_bytes(), media_type, "it").is_err(), "{name} must be refused");
+            assert!(
+                Document::decode(text.as_bytes(), media_type, "it").is_err(),
+                "{name} must be refused"
+            );
         }
         let huge = vec![b' '; MAX_MANIFEST as usize + 1];
-        assert_eq!(Document::decode(&huge, None, "it").expect_err("too large").kind(), ErrorKind::Limit);
+        assert_eq!(
+            Document::decode(&huge, None, "it").expect_err("too large").kind(),
+            ErrorKind::Limit
+        );
     }
 
     #[test]
     fn accepts_docker_types_and_general_content_types() {
         let image = image();
-        assert!(Document::decode(image.as_bytes(), Some("application/json; charset=utf-8"), "m").is_ok());
+        assert!(
+            Document::decode(image.as_bytes(), Some("application/json; charset=utf-8"), "m")
+                .is_ok()
+        );
         assert!(Document::decode(image.as_bytes(), Some("text/html"), "m").is_err());
         let docker = image.replacen('{', &format!(r#"{{"mediaType":"{DOCKER_MANIFEST}","#), 1);
-        let document = Document::decode(docker.as_bytes(), Some(DOCKER_MANIFEST), "m").expect("docker");
+        let document =
+            Document::decode(docker.as_bytes(), Some(DOCKER_MANIFEST), "m").expect("docker");
         assert_eq!(document.media_type(), DOCKER_MANIFEST);
     }
 
@@ -596,13 +633,21 @@ mod tests {
         let index = Index::new(
             MediaFamily::Oci,
             vec![
-                entry("attestation", 0), entry("linux/arm/v6", 1), entry("linux/amd64", 2),
-                entry("linux/arm/v7", 3), entry("linux/amd64/v3", 4), entry("linux/amd64", 5),
+                entry("attestation", 0),
+                entry("linux/arm/v6", 1),
+                entry("linux/amd64", 2),
+                entry("linux/arm/v7", 3),
+                entry("linux/amd64/v3", 4),
+                entry("linux/amd64", 5),
             ],
         );
-        for (wanted, n) in [("linux/amd64", 2), ("linux/amd64/v2", 2), ("linux/amd64/v3", 4), ("linux/arm", 3),
-            ("linux/arm/v6", 1)]
-        {
+        for (wanted, n) in [
+            ("linux/amd64", 2),
+            ("linux/amd64/v2", 2),
+            ("linux/amd64/v3", 4),
+            ("linux/arm", 3),
+            ("linux/arm/v6", 1),
+        ] {
             let chosen = index.choose(&p(wanted), "it").expect(wanted);
             assert_eq!(chosen.digest, Digest::of(&[n]), "{wanted}");
         }
@@ -610,7 +655,9 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(error.to_string(), "docker.io/library/x:1 has no image for linux/s390x");
         let failure = wbuild_graph::Failure::from(error);
-        assert!(failure.hints[0].contains("linux/arm/v6, linux/amd64, linux/arm/v7, linux/amd64/v3;"));
+        assert!(
+            failure.hints[0].contains("linux/arm/v6, linux/amd64, linux/arm/v7, linux/amd64/v3;")
+        );
         let unnamed = Index::new(MediaFamily::Oci, vec![entry("", 7)]);
         assert!(unnamed.choose(&p("linux/s390x"), "it").is_ok());
         let two = Index::new(MediaFamily::Oci, vec![entry("", 7), entry("", 8)]);
@@ -620,13 +667,22 @@ mod tests {
     #[test]
     fn a_family_is_never_mixed() {
         let config = Descriptor::of(DOCKER_CONFIG, b"{}");
-        let layers = vec![Descriptor::of(DOCKER_LAYER_GZIP, b"a"), Descriptor::of(OCI_LAYER_ZSTD, b"b"),
-            Descriptor::of("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", b"c")];
+        let layers = vec![
+            Descriptor::of(DOCKER_LAYER_GZIP, b"a"),
+            Descriptor::of(OCI_LAYER_ZSTD, b"b"),
+            Descriptor::of("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", b"c"),
+        ];
         let manifest = Manifest::new(MediaFamily::Oci, config, layers);
         assert_eq!(manifest.config.media_type, OCI_CONFIG);
         let types: Vec<&str> = manifest.layers.iter().map(|l| l.media_type.as_str()).collect();
-        assert_eq!(types, [OCI_LAYER_GZIP, OCI_LAYER_ZSTD,
-            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"]);
+        assert_eq!(
+            types,
+            [
+                OCI_LAYER_GZIP,
+                OCI_LAYER_ZSTD,
+                "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+            ]
+        );
     }
 
     proptest! {

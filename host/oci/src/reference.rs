@@ -124,9 +124,9 @@ impl FromStr for Reference {
         let (rest, digest) = match text.split_once('@') {
             None => (text, None),
             Some((rest, digest)) => {
-                let digest = digest.parse::<Digest>().map_err(|error| {
-                    bad("after @ a digest is expected").because(error)
-                })?;
+                let digest = digest
+                    .parse::<Digest>()
+                    .map_err(|error| bad("after @ a digest is expected").because(error))?;
                 (rest, Some(digest))
             }
         };
@@ -193,7 +193,9 @@ fn names_a_registry(first: &str) -> bool {
 pub(crate) fn is_registry(text: &str) -> bool {
     let (host, port) = split_port(text);
     if let Some(port) = port
-        && (port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err())
+        && (port.is_empty()
+            || !port.bytes().all(|b| b.is_ascii_digit())
+            || port.parse::<u16>().is_err())
     {
         return false;
     }
@@ -230,9 +232,9 @@ fn is_repository_component(text: &str) -> bool {
     if !bytes.first().is_some_and(plain) || !bytes.last().is_some_and(plain) {
         return false;
     }
-    bytes
-        .chunk_by(|a, b| plain(a) == plain(b))
-        .all(|run| plain(&run[0]) || matches!(run, b"." | b"_" | b"__") || run.iter().all(|b| *b == b'-'))
+    bytes.chunk_by(|a, b| plain(a) == plain(b)).all(|run| {
+        plain(&run[0]) || matches!(run, b"." | b"_" | b"__") || run.iter().all(|b| *b == b'-')
+    })
 }
 
 #[cfg(test)]
@@ -279,10 +281,39 @@ mod tests {
         let long_tag = format!("a:{}", "t".repeat(129));
         let id = &D[7..];
         for bad in [
-            "", "Alpine", "a b", "a/", "/a", "a//b", "a:", "a:.x", "a:-x", "a:b:c", "a@", "a@sha256:00",
-            "a@sha512:00", "-a", "a-", "a..b", "a___b", "a._b", "reg.example:99999/a", "reg.example:/a",
-            "reg_x.y/a", "[::1/a", "[zz]:1/a", "a:ü", "ü", "a\0", "..", "a/../b", "reg.example/", &long_name,
-            &long_tag, id, "http://reg.example/a",
+            "",
+            "Alpine",
+            "a b",
+            "a/",
+            "/a",
+            "a//b",
+            "a:",
+            "a:.x",
+            "a:-x",
+            "a:b:c",
+            "a@",
+            "a@sha256:00",
+            "a@sha512:00",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "a._b",
+            "reg.example:99999/a",
+            "reg.example:/a",
+            "reg_x.y/a",
+            "[::1/a",
+            "[zz]:1/a",
+            "a:ü",
+            "ü",
+            "a\0",
+            "..",
+            "a/../b",
+            "reg.example/",
+            &long_name,
+            &long_tag,
+            id,
+            "http://reg.example/a",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} must be refused");
         }

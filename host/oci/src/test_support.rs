@@ -8,8 +8,3 @@ pub(crate) fn skip(test: &str, reason: &str) {
     );
     eprintln!("skipped: {test}: {reason}");
 }
-
-/// Whether this process may make devices and give files away.
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}

@@ -73,7 +73,9 @@ impl<R: Read> Read for VerifyingReader<R> {
             }
             let found = Digest::from_bytes(hash.finalize().into());
             if found != want {
-                return Err(fail(format!("the blob {want} is damaged: its content has the digest {found}")));
+                return Err(fail(format!(
+                    "the blob {want} is damaged: its content has the digest {found}"
+                )));
             }
         }
         Ok(0)

@@ -14,8 +14,8 @@ use crate::config::ImageConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ImageMeta, MAX_NESTED_INDEXES, check_config_descriptor};
 use crate::media::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_CONFIG, MAX_MANIFEST,
-    MediaFamily,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_CONFIG,
+    MAX_MANIFEST, MediaFamily,
 };
 use crate::reference::Reference;
 
@@ -33,9 +33,10 @@ impl Layout {
         let name = name.into();
         let read = |file: &str| -> Result<Vec<u8>> {
             let opened = open_file(&dir, file).map_err(|e| match e {
-                Errno::NOENT | Errno::NOTDIR => {
-                    Error::new(ErrorKind::NotFound, format!("{name} is no OCI image layout: it has no {file}"))
-                }
+                Errno::NOENT | Errno::NOTDIR => Error::new(
+                    ErrorKind::NotFound,
+                    format!("{name} is no OCI image layout: it has no {file}"),
+                ),
                 other => Error::io(format!("cannot open {name}/{file}"), other),
             })?;
             read_limited(opened, MAX_MANIFEST, &format!("{name}/{file}"))
@@ -54,15 +55,18 @@ impl Layout {
         let what = format!("{name}/{INDEX_FILE}");
         match Document::decode(&read(INDEX_FILE)?, None, &what)? {
             Document::Index(index) => Ok(Layout { dir, name, index }),
-            Document::Manifest(_) => Err(Error::invalid(format!("{what} is an image instead of an index"))),
+            Document::Manifest(_) => {
+                Err(Error::invalid(format!("{what} is an image instead of an index")))
+            }
         }
     }
 
     /// Opens the layout in the directory at `path`.
     pub fn open_path(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|e| Error::io(format!("cannot open the image layout {}", path.display()), e))?;
+        let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| {
+            Error::io(format!("cannot open the image layout {}", path.display()), e)
+        })?;
         Self::open(dir, path.display().to_string())
     }
 
@@ -107,7 +111,8 @@ impl Layout {
             [one] => Ok(one.clone()),
             [] => {
                 let wanted = name.unwrap_or("latest");
-                let message = format!("the image layout {} has no image named {wanted:?}", self.name);
+                let message =
+                    format!("the image layout {} has no image named {wanted:?}", self.name);
                 let names: Vec<&str> =
                     entries.iter().filter_map(|d| d.annotation(ANNOTATION_REF_NAME)).collect();
                 let error = Error::new(ErrorKind::NotFound, message);
@@ -135,9 +140,12 @@ impl Layout {
                 Document::Manifest(manifest) => {
                     check_config_descriptor(&manifest.config, &self.name)?;
                     let config = self.bytes(&manifest.config, MAX_CONFIG)?;
-                    let config = ImageConfig::decode(&config, &format!("the config of {}", self.name))?;
+                    let config =
+                        ImageConfig::decode(&config, &format!("the config of {}", self.name))?;
                     let (root, platform) = (root.clone(), Some(platform));
-                    return ImageMeta::new(root, descriptor, bytes, manifest, config, platform, &self.name);
+                    return ImageMeta::new(
+                        root, descriptor, bytes, manifest, config, platform, &self.name,
+                    );
                 }
             }
         }
@@ -158,7 +166,8 @@ impl Layout {
     /// Opens a blob. Reading fails at the end if content or size are not the descriptor's.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<impl Read + Send + use<>> {
         let file = self.open_blob(&descriptor.digest)?;
-        let size = file.metadata().map_err(|e| Error::io(self.blob_name(&descriptor.digest), e))?.len();
+        let size =
+            file.metadata().map_err(|e| Error::io(self.blob_name(&descriptor.digest), e))?.len();
         if size != descriptor.size {
             let (what, want) = (self.blob_name(&descriptor.digest), descriptor.size);
             let message = format!("{what} has {size} bytes instead of {want}");
@@ -174,9 +183,10 @@ impl Layout {
     fn open_blob(&self, digest: &Digest) -> Result<File> {
         let path = format!("blobs/sha256/{}", digest.hex());
         open_file(&self.dir, &path).map_err(|e| match e {
-            Errno::NOENT => {
-                Error::new(ErrorKind::NotFound, format!("the image layout {} lacks the blob {digest}", self.name))
-            }
+            Errno::NOENT => Error::new(
+                ErrorKind::NotFound,
+                format!("the image layout {} lacks the blob {digest}", self.name),
+            ),
             other => Error::io(format!("cannot open {}", self.blob_name(digest)), other),
         })
     }
@@ -194,7 +204,9 @@ impl BlobSource for Layout {
 fn means(descriptor: &Descriptor, name: &str) -> bool {
     let wanted = name.parse::<Reference>().ok();
     [ANNOTATION_REF_NAME, ANNOTATION_IMAGE_NAME].iter().any(|key| {
-        let Some(Ok(said)) = descriptor.annotation(key).map(str::parse::<Reference>) else { return false };
+        let Some(Ok(said)) = descriptor.annotation(key).map(str::parse::<Reference>) else {
+            return false;
+        };
         // A bare tag parses as a repository, so only a name with a colon or slash tells its tag.
         let explicit = descriptor.annotation(key).is_some_and(|text| text.contains([':', '/']));
         (explicit && said.tag() == Some(name)) || wanted.as_ref() == Some(&said)
@@ -222,7 +234,9 @@ pub(super) fn open_file(dir: impl AsFd, path: &str) -> rustix::io::Result<File> 
 /// Reads a file of at most `limit` bytes.
 pub(super) fn read_limited(file: File, limit: u64, what: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::io(format!("cannot read {what}"), e))?;
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io(format!("cannot read {what}"), e))?;
     if bytes.len() as u64 > limit {
         return Err(Error::limit(format!("{what} is larger than {limit} bytes")));
     }

@@ -15,8 +15,8 @@ use crate::config::ImageConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::{Entry, EntryKind, TarWriter};
 use crate::media::{
-    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_MANIFEST, Manifest,
-    MediaFamily,
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_MANIFEST,
+    Manifest, MediaFamily,
 };
 use crate::reference::Reference;
 
@@ -142,7 +142,8 @@ impl Export {
 
     /// All blobs in order of digest.
     fn blobs(&self) -> impl Iterator<Item = (&Digest, Blob<'_>)> {
-        let documents = self.documents.iter().map(|(digest, bytes)| (digest, Blob::Document(bytes)));
+        let documents =
+            self.documents.iter().map(|(digest, bytes)| (digest, Blob::Document(bytes)));
         let layers = self.layers.iter().map(|(digest, layer)| (digest, Blob::Layer(layer)));
         // Where a layer shares its digest with a document, both are the same bytes.
         documents.chain(layers).collect::<BTreeMap<_, _>>().into_iter()
@@ -168,7 +169,8 @@ pub fn write_docker_tar<W: Write>(export: &Export, source: &dyn BlobSource, out:
     };
     let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let layers: Vec<String> = image.manifest.layers.iter().map(|l| path(&l.digest)).collect();
-    let tags: Vec<String> = export.names.iter().map(|name| name.without_digest().familiar()).collect();
+    let tags: Vec<String> =
+        export.names.iter().map(|name| name.without_digest().familiar()).collect();
     let manifest = json!([{
         "Config": path(&image.manifest.config.digest),
         "RepoTags": if tags.is_empty() { None } else { Some(tags) },
@@ -203,7 +205,8 @@ fn write_tar<W: Write>(
         match blob {
             Blob::Document(bytes) => file(&mut tar, &path, bytes)?,
             Blob::Layer(layer) => {
-                let mut data = VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
+                let mut data =
+                    VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
                 tar.append(&entry(&path, EntryKind::File, layer.size), Some(&mut data))
                     .map_err(|e| shorter(e, digest))?;
                 end(&mut data, digest)?;
@@ -216,7 +219,10 @@ fn write_tar<W: Write>(
 /// A blob that ends early is damaged, not changed under us.
 fn shorter(error: Error, digest: &Digest) -> Error {
     if error.kind() == ErrorKind::Changed {
-        return Error::new(ErrorKind::Mismatch, format!("the blob {digest} is smaller than announced"));
+        return Error::new(
+            ErrorKind::Mismatch,
+            format!("the blob {digest} is smaller than announced"),
+        );
     }
     error
 }
@@ -225,7 +231,10 @@ fn shorter(error: Error, digest: &Digest) -> Error {
 fn end(data: &mut impl Read, digest: &Digest) -> Result<()> {
     match data.read(&mut [0]) {
         Ok(0) => Ok(()),
-        Ok(_) => Err(Error::new(ErrorKind::Mismatch, format!("the blob {digest} is larger than announced"))),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("the blob {digest} is larger than announced"),
+        )),
         Err(e) => Err(Error::io(format!("cannot read the blob {digest}"), e)),
     }
 }
@@ -237,7 +246,12 @@ pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'
     for path in ["blobs", "blobs/sha256"] {
         match rustix::fs::mkdirat(dir, path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(Error::io(format!("cannot make the directory {path} of an image layout"), e)),
+            Err(e) => {
+                return Err(Error::io(
+                    format!("cannot make the directory {path} of an image layout"),
+                    e,
+                ));
+            }
         }
     }
     for (digest, blob) in export.blobs() {
@@ -250,7 +264,8 @@ pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'
         match blob {
             Blob::Document(bytes) => put(dir, &path, &mut &bytes[..])?,
             Blob::Layer(layer) => {
-                let mut data = VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
+                let mut data =
+                    VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
                 put(dir, &path, &mut data)?;
             }
         }
@@ -262,15 +277,24 @@ pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'
         Ok(file) => {
             let bytes = read_limited(file, MAX_MANIFEST, INDEX_FILE)?;
             let Document::Index(old) = Document::decode(&bytes, None, INDEX_FILE)? else {
-                return Err(Error::invalid("index.json of an image layout is an image instead of an index"));
+                return Err(Error::invalid(
+                    "index.json of an image layout is an image instead of an index",
+                ));
             };
             let name = |d: &Descriptor| {
-                (d.annotation(ANNOTATION_IMAGE_NAME).map(str::to_owned), d.annotation(ANNOTATION_REF_NAME).map(str::to_owned))
+                (
+                    d.annotation(ANNOTATION_IMAGE_NAME).map(str::to_owned),
+                    d.annotation(ANNOTATION_REF_NAME).map(str::to_owned),
+                )
             };
             let replaced = |old: &Descriptor| {
-                entries.iter().any(|new| name(new) == name(old) && (name(new) != (None, None) || new.digest == old.digest))
+                entries.iter().any(|new| {
+                    name(new) == name(old)
+                        && (name(new) != (None, None) || new.digest == old.digest)
+                })
             };
-            let mut kept: Vec<Descriptor> = old.manifests.into_iter().filter(|d| !replaced(d)).collect();
+            let mut kept: Vec<Descriptor> =
+                old.manifests.into_iter().filter(|d| !replaced(d)).collect();
             kept.append(&mut entries);
             entries = kept;
         }

@@ -61,7 +61,10 @@ pub(super) struct Auth {
 }
 
 impl Auth {
-    pub(super) fn new(credentials: Arc<dyn Credentials>, trusted_realms: Vec<(String, String)>) -> Self {
+    pub(super) fn new(
+        credentials: Arc<dyn Credentials>,
+        trusted_realms: Vec<(String, String)>,
+    ) -> Self {
         Auth { credentials, trusted_realms, cells: Mutex::default() }
     }
 
@@ -107,13 +110,17 @@ impl Auth {
                 Some(Credential::Basic { username, password }) => {
                     Cached { header: basic(&username, &password), until: None }
                 }
-                Some(Credential::Bearer(token)) => Cached { header: bearer(&token, registry)?, until: None },
+                Some(Credential::Bearer(token)) => {
+                    Cached { header: bearer(&token, registry)?, until: None }
+                }
                 Some(Credential::Identity(_)) | None => return Err(no_credentials(registry)),
             }
         } else {
             let schemes: Vec<&str> = challenges.iter().map(|c| c.scheme.as_str()).collect();
             let schemes = schemes.join(", ");
-            let message = format!("{registry} asks for a kind of authentication that is not known: {schemes}");
+            let message = format!(
+                "{registry} asks for a kind of authentication that is not known: {schemes}"
+            );
             return Err(Error::unsupported(message));
         };
         if Some(&fresh.header) == refused {
@@ -162,7 +169,9 @@ impl Auth {
                     query.extend_pairs(form.iter().map(|(k, v)| (k, v)));
                 }
                 let header = match other {
-                    Some(Credential::Basic { username, password }) => Some(basic(username, password)),
+                    Some(Credential::Basic { username, password }) => {
+                        Some(basic(username, password))
+                    }
                     _ => None,
                 };
                 client.token(registry, &url, header, None).await
@@ -187,11 +196,15 @@ impl Auth {
             expires_in: Option<f64>,
         }
         // No cause: it might quote the token.
-        let bad = || Error::invalid(format!("the answer of the token service of {registry} holds no token"));
+        let bad = || {
+            Error::invalid(format!("the answer of the token service of {registry} holds no token"))
+        };
         let token: Token = serde_json::from_slice(&answer).map_err(|_| bad())?;
         let text = token.token.or(token.access_token).filter(|t| !t.is_empty()).ok_or_else(bad)?;
         let life = match token.expires_in {
-            Some(seconds) if seconds.is_finite() && seconds >= 0.0 => (seconds as u64).min(MAX_LIFE),
+            Some(seconds) if seconds.is_finite() && seconds >= 0.0 => {
+                (seconds as u64).min(MAX_LIFE)
+            }
             _ => DEFAULT_LIFE,
         };
         // Renewed a little early, so that it does not run out on its way.
@@ -215,7 +228,9 @@ fn basic(username: &str, password: &str) -> HeaderValue {
 fn bearer(token: &str, registry: &str) -> Result<HeaderValue> {
     let fits = token.len() <= MAX_TOKEN && token.bytes().all(|b| b.is_ascii_graphic());
     let header = if fits { secret_header(&format!("Bearer {token}")) } else { None };
-    header.ok_or_else(|| Error::invalid(format!("the token for {registry} is too long or not printable")))
+    header.ok_or_else(|| {
+        Error::invalid(format!("the token for {registry} is too long or not printable"))
+    })
 }
 
 /// A header value that is left out of debug output.
@@ -318,8 +333,11 @@ pub(super) fn check_target(registry: &str, origin: &Url, target: &Url, what: &st
 
 fn check_realm(registry: &str, origin: &Url, realm: &str) -> Result<Url> {
     let shown: String = realm.chars().take(200).flat_map(char::escape_debug).collect();
-    let url = Url::parse(realm)
-        .map_err(|_| Error::invalid(format!("{registry} names \"{shown}\" as its token service, which is no URL")))?;
+    let url = Url::parse(realm).map_err(|_| {
+        Error::invalid(format!(
+            "{registry} names \"{shown}\" as its token service, which is no URL"
+        ))
+    })?;
     check_target(registry, origin, &url, "token service")?;
     Ok(url)
 }
@@ -388,7 +406,11 @@ mod tests {
             ("10.0.0.1", "https://10.0.0.1", "11.0.0.1", false),
         ] {
             let origin = Url::parse(origin).expect("url");
-            assert_eq!(auth.may_see_credentials(registry, &origin, host), allowed, "{registry} {host}");
+            assert_eq!(
+                auth.may_see_credentials(registry, &origin, host),
+                allowed,
+                "{registry} {host}"
+            );
         }
     }
 

@@ -149,8 +149,9 @@ mod tests {
         assert_eq!(one[0].get("service"), Some(r#"reg, "x""#));
         assert_eq!(one[0].get("scope"), Some("repository:a/b:pull,push"));
 
-        let several = parse_challenges(r#"Negotiate, NTLM abc==, Basic realm=x , BEARER Realm = "y",a=b"#)
-            .expect("valid");
+        let several =
+            parse_challenges(r#"Negotiate, NTLM abc==, Basic realm=x , BEARER Realm = "y",a=b"#)
+                .expect("valid");
         let schemes: Vec<&str> = several.iter().map(|c| c.scheme.as_str()).collect();
         assert_eq!(schemes, ["negotiate", "ntlm", "basic", "bearer"]);
         assert_eq!(several[2].get("realm"), Some("x"));
@@ -160,9 +161,16 @@ mod tests {
 
     #[test]
     fn refuses_malformed_headers() {
-        for bad in [r#"Bearer realm="x"#, "Bearer realm=", r#"Bearer realm="a" service="b""#, "=",
-            r#"Bearer realm="a",realm="b""#, "Bearer\"x\"", &"a".repeat(9000), "Bearer realm=\"x\\"]
-        {
+        for bad in [
+            r#"Bearer realm="x"#,
+            "Bearer a=b, realm=",
+            r#"Bearer realm="a" service="b""#,
+            "=",
+            r#"Bearer realm="a",realm="b""#,
+            "Bearer\"x\"",
+            &"a".repeat(9000),
+            "Bearer realm=\"x\\",
+        ] {
             assert!(parse_challenges(bad).is_err(), "{bad}");
         }
     }

@@ -108,9 +108,14 @@ struct AuthEntry {
 impl DockerConfig {
     /// Reads the text of a `config.json`. Keys that are not about credentials are passed over.
     pub fn parse(text: &str) -> Result<Self> {
-        let bad = |reason: &str| Error::invalid(format!("malformed Docker configuration: {reason}"));
+        let bad =
+            |reason: &str| Error::invalid(format!("malformed Docker configuration: {reason}"));
         if text.len() > MAX_TEXT {
             return Err(Error::limit("the Docker configuration is larger than 1 MiB"));
+        }
+        // The decoder would take a list for an object's fields in order.
+        if !text.trim_start().starts_with('{') {
+            return Err(bad("it is no JSON object"));
         }
         // The decoder's message may quote the text, and the text holds secrets: only the place is told.
         let file: ConfigFile = serde_json::from_str(text)
@@ -123,14 +128,16 @@ impl DockerConfig {
             } else if let Some(token) = full(entry.identitytoken) {
                 Credential::Identity(token)
             } else if let Some(auth) = full(entry.auth) {
-                let decoded = STANDARD.decode(auth.trim()).ok().and_then(|b| String::from_utf8(b).ok());
+                let decoded =
+                    STANDARD.decode(auth.trim()).ok().and_then(|b| String::from_utf8(b).ok());
                 let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
                 let wrong = || bad(&format!("the auth of {key:?} is not base64 of NAME:PASSWORD"));
                 let (username, password) = pair.ok_or_else(wrong)?;
                 // Old versions of Docker padded with NUL.
                 let password = password.trim_end_matches('\0');
                 Credential::Basic { username: username.to_owned(), password: password.to_owned() }
-            } else if let (Some(username), Some(password)) = (full(entry.username), entry.password) {
+            } else if let (Some(username), Some(password)) = (full(entry.username), entry.password)
+            {
                 Credential::Basic { username, password }
             } else {
                 // What `docker login` leaves behind when a helper keeps the secret.
@@ -158,7 +165,9 @@ fn checked_helper(name: String) -> Result<String> {
     if !name.is_empty() && name.len() <= 64 && name.bytes().all(fine) {
         return Ok(name);
     }
-    Err(Error::invalid(format!("malformed Docker configuration: {name:?} is no name of a credential helper")))
+    Err(Error::invalid(format!(
+        "malformed Docker configuration: {name:?} is no name of a credential helper"
+    )))
 }
 
 /// The registry a key of the configuration means: without scheme and path, Docker Hub under one name.
@@ -166,7 +175,9 @@ fn normalise(key: &str) -> String {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let host = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
     match host.as_str() {
-        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DEFAULT_REGISTRY.to_owned(),
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => {
+            DEFAULT_REGISTRY.to_owned()
+        }
         _ => host,
     }
 }
@@ -181,10 +192,13 @@ fn parse_helper_answer(bytes: &[u8], program: &str) -> Result<Option<Credential>
         #[serde(default)]
         secret: String,
     }
-    let answer: Option<Answer> = (bytes.len() <= MAX_TEXT).then(|| serde_json::from_slice(bytes).ok()).flatten();
+    let answer: Option<Answer> =
+        (bytes.len() <= MAX_TEXT).then(|| serde_json::from_slice(bytes).ok()).flatten();
     // The answer holds a secret, so the error quotes nothing of it.
     let Some(Answer { username, secret }) = answer else {
-        return Err(Error::invalid(format!("the answer of {program} is not what a credential helper writes")));
+        return Err(Error::invalid(format!(
+            "the answer of {program} is not what a credential helper writes"
+        )));
     };
     Ok(match (username.as_str(), secret.is_empty()) {
         (_, true) => None,
@@ -302,8 +316,13 @@ mod tests {
     #[test]
     fn refuses_malformed_configurations_without_quoting_them() {
         for bad in [
-            "", "[]", r#"{"auths":{"a":{"auth":"c2VjcmV0"}}}"#, r#"{"auths":{"a":{"auth":"!"}}}"#,
-            r#"{"credsStore":"../x"}"#, r#"{"credHelpers":{"a":"b c"}}"#, r#"{"auths":{"a":"c2VjcmV0"}}"#,
+            "",
+            "[]",
+            r#"{"auths":{"a":{"auth":"c2VjcmV0"}}}"#,
+            r#"{"auths":{"a":{"auth":"!"}}}"#,
+            r#"{"credsStore":"../x"}"#,
+            r#"{"credHelpers":{"a":"b c"}}"#,
+            r#"{"auths":{"a":"c2VjcmV0"}}"#,
         ] {
             let error = DockerConfig::parse(bad).expect_err(bad);
             assert!(!format!("{error:?}").contains("c2VjcmV0"), "{error:?}");

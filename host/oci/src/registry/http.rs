@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
@@ -132,9 +135,12 @@ impl Http {
             return Ok(response);
         }
         let registry = &request.scope.registry;
-        let header = auth.answer(request.scope, &request.url, &challenges, known.as_ref(), self).await?;
+        let header =
+            auth.answer(request.scope, &request.url, &challenges, known.as_ref(), self).await?;
         let response = self.redirected(request, Some(&header)).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && same_origin(response.url(), &request.url) {
+        if response.status() == StatusCode::UNAUTHORIZED
+            && same_origin(response.url(), &request.url)
+        {
             let basic = header.to_str().is_ok_and(|h| h.starts_with("Basic "));
             return Err(if basic { refused_credentials(registry) } else { denied(request) });
         }
@@ -142,7 +148,11 @@ impl Http {
     }
 
     /// Follows redirects. The credential stays behind at the first step to another origin.
-    async fn redirected(&self, request: &Request<'_>, header: Option<&HeaderValue>) -> Result<Response> {
+    async fn redirected(
+        &self,
+        request: &Request<'_>,
+        header: Option<&HeaderValue>,
+    ) -> Result<Response> {
         let registry = &request.scope.registry;
         let mut url = request.url.clone();
         let mut header = header;
@@ -157,7 +167,8 @@ impl Http {
             if let Some(header) = header {
                 builder = builder.header(AUTHORIZATION, header.clone());
             }
-            let response = builder.send().await.map_err(|e| transport_error(request.what, &url, e))?;
+            let response =
+                builder.send().await.map_err(|e| transport_error(request.what, &url, e))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -179,7 +190,8 @@ impl Http {
         Err(Error::invalid(format!("{registry} redirects more than {MAX_REDIRECTS} times")))
     }
 
-    /// Asks a token service. No redirect is followed: it would carry the credential on.
+    /// Asks a token service, once: who asked for the token tries again as a whole. No redirect is
+    /// followed: it would carry the credential on.
     pub(super) async fn token(
         &self,
         registry: &str,
@@ -188,47 +200,39 @@ impl Http {
         form: Option<&[(&str, String)]>,
     ) -> Result<Vec<u8>> {
         let what = format!("a token for {registry}");
-        let mut attempt = 0;
-        loop {
-            let client = self.client(url).await?;
-            let mut builder = match form {
-                None => client.get(url.clone()),
-                Some(form) => {
-                    let mut encoded = Url::parse("x:").expect("a URL");
-                    encoded.query_pairs_mut().extend_pairs(form.iter().map(|(k, v)| (k, v)));
-                    let body = encoded.query().unwrap_or_default().to_owned();
-                    client
-                        .post(url.clone())
-                        .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                        .body(body)
-                }
-            };
-            if let Some(header) = &header {
-                builder = builder.header(AUTHORIZATION, header.clone());
+        let client = self.client(url).await?;
+        let mut builder = match form {
+            None => client.get(url.clone()),
+            Some(form) => {
+                let mut encoded = Url::parse("x:").expect("a URL");
+                encoded.query_pairs_mut().extend_pairs(form.iter().map(|(k, v)| (k, v)));
+                let body = encoded.query().unwrap_or_default().to_owned();
+                client
+                    .post(url.clone())
+                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(body)
             }
-            let (error, wait) = match builder.send().await {
-                Err(e) => (transport_error(&what, url, e), None),
-                Ok(response) if response.status().is_success() => {
-                    return body(response, MAX_TOKEN_ANSWER, &what).await;
-                }
-                Ok(response) => {
-                    let shown = show_url(url);
-                    let status = response.status();
-                    let message = format!("the token service {shown} answers {status}");
-                    if !is_temporary(status) {
-                        let hint = format!("log in with: docker login {registry}");
-                        let kind = if status.is_redirection() { ErrorKind::Invalid } else { ErrorKind::Denied };
-                        return Err(Error::new(kind, message).hint(hint));
-                    }
-                    (Error::new(ErrorKind::Unavailable, message), retry_after(response.headers()))
-                }
-            };
-            attempt += 1;
-            if attempt >= self.options.retries.attempts {
-                return Err(error);
-            }
-            tokio::time::sleep(wait.unwrap_or_else(|| self.options.retries.delay(attempt))).await;
+        };
+        if let Some(header) = header {
+            builder = builder.header(AUTHORIZATION, header);
         }
+        let response = builder.send().await.map_err(|e| transport_error(&what, url, e))?;
+        let status = response.status();
+        if status.is_success() {
+            return body(response, MAX_TOKEN_ANSWER, &what).await;
+        }
+        let message = format!("the token service {} answers {status}", show_url(url));
+        let kind = match status {
+            status if is_temporary(status) => ErrorKind::Unavailable,
+            status if status.is_client_error() => ErrorKind::Denied,
+            _ => ErrorKind::Invalid,
+        };
+        let error = Error::new(kind, message);
+        Err(if kind == ErrorKind::Denied {
+            error.hint(format!("log in with: docker login {registry}"))
+        } else {
+            error
+        })
     }
 }
 
@@ -242,13 +246,20 @@ fn roots(extra: &[Vec<u8>]) -> Result<rustls::RootCertStore> {
     store.add_parsable_certificates(system.certs);
     for pem in extra {
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let bad = |e: &dyn std::fmt::Display| Error::invalid(format!("a given root certificate is malformed: {e}"));
+            let bad = |e: &dyn std::fmt::Display| {
+                Error::invalid(format!("a given root certificate is malformed: {e}"))
+            };
             store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
         }
     }
     if store.is_empty() {
-        let error = Error::new(ErrorKind::Unavailable, "there are no root certificates to check registries with");
-        return Err(error.hint("install the package ca-certificates, or point SSL_CERT_FILE at a bundle"));
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            "there are no root certificates to check registries with",
+        );
+        return Err(
+            error.hint("install the package ca-certificates, or point SSL_CERT_FILE at a bundle")
+        );
     }
     Ok(store)
 }
@@ -290,7 +301,32 @@ pub(super) fn transport_error(what: &str, url: &Url, error: reqwest::Error) -> E
     let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
     // The URL may hold a signature; the message names the host only.
     let error = error.without_url();
-    Error::new(ErrorKind::Unavailable, format!("cannot get {what} from {host}{port}")).because(error)
+    if is_certificate_error(&error) {
+        // Trying again would not help, and the cause lies with trust rather than with the network.
+        let message = format!("cannot get {what}: the certificate of {host}{port} is not accepted");
+        return Error::new(ErrorKind::Denied, message)
+            .because(error)
+            .hint("add the registry's authority to the system's certificates, or point SSL_CERT_FILE at it");
+    }
+    Error::new(ErrorKind::Unavailable, format!("cannot get {what} from {host}{port}"))
+        .because(error)
+}
+
+fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error hands out the source of what it wraps, not what it wraps.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
+        let found = match inner {
+            Some(inner) => inner.downcast_ref::<rustls::Error>(),
+            None => error.downcast_ref::<rustls::Error>(),
+        };
+        if matches!(found, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn denied(request: &Request<'_>) -> Error {
@@ -310,12 +346,18 @@ async fn status_error(request: &Request<'_>, response: Response) -> Error {
         None => error,
     };
     match status.as_u16() {
-        404 if at_home => because(Error::new(ErrorKind::NotFound, format!("{what} does not exist"))),
+        404 if at_home => {
+            because(Error::new(ErrorKind::NotFound, format!("{what} does not exist")))
+        }
         401 | 403 if at_home => because(denied(request)),
-        429 => because(Error::new(ErrorKind::Unavailable, format!("{host} limits requests for {what}")))
-            .hint("log in for a higher limit, or try again later"),
+        429 => because(Error::new(
+            ErrorKind::Unavailable,
+            format!("{host} limits requests for {what}"),
+        ))
+        .hint("log in for a higher limit, or try again later"),
         _ => {
-            let kind = if is_temporary(status) { ErrorKind::Unavailable } else { ErrorKind::Invalid };
+            let kind =
+                if is_temporary(status) { ErrorKind::Unavailable } else { ErrorKind::Invalid };
             because(Error::new(kind, format!("{host} answers {status} for {what}")))
         }
     }

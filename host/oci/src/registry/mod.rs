@@ -148,7 +148,8 @@ impl Client {
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor> {
         let what = reference.to_string();
         let target = reference.target();
-        let response = self.request(Method::HEAD, reference, "manifests", &target, 0, true, &what).await;
+        let response =
+            self.request(Method::HEAD, reference, "manifests", &target, 0, true, &what).await;
         match response {
             Ok(response) => {
                 if let Some(descriptor) = described(response.headers())
@@ -173,7 +174,11 @@ impl Client {
 
     /// Fetches the manifest or index that `descriptor` names in the repository of `reference`, and checks
     /// type, size and digest.
-    pub async fn manifest_of(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Fetched> {
+    pub async fn manifest_of(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<Fetched> {
         let digest = descriptor.digest;
         let what = format!("{}@{digest}", reference.name());
         if descriptor.size > MAX_MANIFEST {
@@ -212,7 +217,15 @@ impl Client {
                     let config = ImageConfig::decode(&bytes, &format!("the config of {what}"))?;
                     let Fetched { descriptor, bytes, .. } = fetched;
                     let platform = Some(platform);
-                    return ImageMeta::new(root_descriptor, descriptor, bytes, manifest, config, platform, &what);
+                    return ImageMeta::new(
+                        root_descriptor,
+                        descriptor,
+                        bytes,
+                        manifest,
+                        config,
+                        platform,
+                        &what,
+                    );
                 }
             };
             let chosen = index.choose(platform, &what)?;
@@ -222,7 +235,11 @@ impl Client {
     }
 
     /// Fetches a small blob, such as a config, into memory.
-    pub async fn blob_bytes(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    pub async fn blob_bytes(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<Vec<u8>> {
         if descriptor.size > MAX_CONFIG {
             let digest = descriptor.digest;
             return Err(Error::limit(format!("{digest} is larger than {MAX_CONFIG} bytes")));
@@ -258,7 +275,9 @@ impl Client {
                     let range = response.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
                     if !range.is_some_and(|r| r.starts_with(&format!("bytes {have}-"))) {
                         let registry = reference.registry();
-                        return Err(Error::invalid(format!("{registry} answers with another part of {what}")));
+                        return Err(Error::invalid(format!(
+                            "{registry} answers with another part of {what}"
+                        )));
                     }
                     0
                 }
@@ -290,7 +309,8 @@ impl Client {
                             let message = format!("{what} has more than {size} bytes");
                             return Err(Error::new(ErrorKind::Mismatch, message));
                         }
-                        sink.write_all(fresh).map_err(|e| Error::io(format!("cannot store {what}"), e))?;
+                        sink.write_all(fresh)
+                            .map_err(|e| Error::io(format!("cannot store {what}"), e))?;
                         hash.update(fresh);
                         have += fresh.len() as u64;
                     }
@@ -330,7 +350,8 @@ impl Client {
         let retries = self.0.http.retries();
         let mut failures = 0;
         loop {
-            let response = self.request(Method::GET, reference, "manifests", target, 0, true, what).await?;
+            let response =
+                self.request(Method::GET, reference, "manifests", target, 0, true, what).await?;
             let media_type = header(response.headers(), CONTENT_TYPE.as_str()).map(str::to_owned);
             let limit = usize::try_from(MAX_MANIFEST).expect("fits");
             let bytes = match body(response, limit, what).await {
@@ -375,7 +396,8 @@ impl Client {
         let host = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
         let repository = reference.repository();
         let url = format!("{scheme}://{host}/v2/{repository}/{kind}/{target}");
-        let url = Url::parse(&url).map_err(|e| Error::invalid(format!("{what} has no valid address")).because(e))?;
+        let url = Url::parse(&url)
+            .map_err(|e| Error::invalid(format!("{what} has no valid address")).because(e))?;
         let scope = Scope { registry: registry.to_owned(), repository: repository.to_owned() };
         let accept = manifest.then(|| {
             HeaderValue::from_str(&ACCEPT_MANIFESTS.join(", ")).expect("media types are ASCII")
@@ -392,7 +414,10 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// What the headers of a manifest say of it; `None` where something is missing or malformed.
 fn described(headers: &HeaderMap) -> Option<Descriptor> {
     let digest = header(headers, "docker-content-digest")?.parse().ok()?;
-    let size = header(headers, CONTENT_LENGTH.as_str())?.parse().ok().filter(|s| (1..=MAX_MANIFEST).contains(s))?;
+    let size = header(headers, CONTENT_LENGTH.as_str())?
+        .parse()
+        .ok()
+        .filter(|s| (1..=MAX_MANIFEST).contains(s))?;
     let media_type = header(headers, CONTENT_TYPE.as_str())?.split(';').next()?.trim();
     let descriptor = Descriptor::new(media_type, digest, size);
     (descriptor.is_index() || descriptor.is_manifest()).then_some(descriptor)
