@@ -407,7 +407,10 @@ fn every_field_mutated_alone_is_refused_or_harmless() {
     let original = to_json(&base());
     let mut all = Vec::new();
     places(&original, String::new(), &mut all);
-    assert!(all.len() > 400, "{}", all.len());
+    // The names of system calls are alike; a few stand for all.
+    let tail = |path: &String| path.strip_prefix("/linux/seccomp/syscalls/0/names/")?.parse().ok();
+    all.retain(|path| tail(path).is_none_or(|n: usize| n < 3));
+    assert!(all.len() > 200, "{}", all.len());
     let mut accepted = Vec::new();
     for path in &all {
         let old = original.pointer(path).unwrap();
@@ -456,17 +459,17 @@ fn every_field_mutated_alone_is_refused_or_harmless() {
     for entry in &accepted {
         assert!(
             [
-                "/process/capabilities/",
+                "/process/capabilities",
                 "/process/noNewPrivileges",
                 "/root/readonly",
                 "/process/rlimits/",
-                "/linux/seccomp",
+                "/linux/maskedPaths",
+                "/linux/readonlyPaths",
                 "/annotations",
-                "/process/",
-                "/root"
             ]
             .iter()
-            .any(|place| entry.starts_with(place)),
+            .any(|place| entry.starts_with(place))
+                || entry.starts_with("/mounts/") && entry.contains("/options = "),
             "{entry}"
         );
     }
@@ -533,9 +536,9 @@ fn apply(document: &mut Value, change: Change) {
         all.iter().filter(|path| document.pointer(path).is_some_and(want)).cloned().collect()
     };
     match change {
-        Change::Set(i, v) => *at(document, i.get(&all[..])) = v,
+        Change::Set(i, v) => *at(document, i.get::<String>(&all)) = v,
         Change::Remove(i) => {
-            let path = i.get(&all[..]).clone();
+            let path = i.get::<String>(&all).clone();
             let Some((parent, key)) = path.rsplit_once('/') else { return };
             match at(document, parent) {
                 Value::Object(map) => {
@@ -548,19 +551,19 @@ fn apply(document: &mut Value, change: Change) {
         Change::Append(i, v) => {
             let lists = of_kind(document, Value::is_array);
             if !lists.is_empty() {
-                list(document, i.get(&lists[..])).push(v);
+                list(document, i.get::<String>(&lists)).push(v);
             }
         }
         Change::Insert(i, k, v) => {
             let maps = of_kind(document, Value::is_object);
             if !maps.is_empty() {
-                at(document, i.get(&maps[..]))[k.as_str()] = v;
+                at(document, i.get::<String>(&maps))[k.as_str()] = v;
             }
         }
         Change::Swap(i, a, b) => {
             let lists = of_kind(document, Value::is_array);
             if !lists.is_empty() {
-                let list = list(document, i.get(&lists[..]));
+                let list = list(document, i.get::<String>(&lists));
                 if !list.is_empty() {
                     let (a, b) = (a.index(list.len()), b.index(list.len()));
                     list.swap(a, b);
@@ -571,7 +574,7 @@ fn apply(document: &mut Value, change: Change) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn random_edits_never_gain_privileges(changes in proptest::collection::vec(any_change(), 1..4)) {
         let original = to_json(&base());

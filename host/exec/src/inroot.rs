@@ -22,7 +22,7 @@ const RACES: usize = 16;
 /// Opens `path` as seen by a process whose root is `root`.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = flags | OFlags::CLOEXEC;
     let mut races = 0;
     loop {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {

@@ -61,7 +61,7 @@ pub fn enter(search: &[PathBuf]) -> Result<Entered, Failure> {
         match sys::unshare(sys::Leave::Mounts) {
             Ok(()) => {
                 make_private().or_fail("make the mount namespace private")?;
-                return Ok(Entered::Root);
+                return already();
             }
             // Root of a container without the capability; a user namespace may still be had.
             Err(rustix::io::Errno::PERM) => {}
@@ -69,6 +69,34 @@ pub fn enter(search: &[PathBuf]) -> Result<Entered, Failure> {
         }
     }
     enter_user(search)
+}
+
+/// What root is root of: the machine, or a user namespace that somebody else has made.
+fn already() -> Result<Entered, Failure> {
+    let maps = |file: &str| {
+        let text = std::fs::read_to_string(file).or_fail(format_args!("read {file}"))?;
+        parse_map(&text).ok_or_else(|| Failure::internal(format!("{file} is not understood")))
+    };
+    let (uids, gids) = (maps("/proc/self/uid_map")?, maps("/proc/self/gid_map")?);
+    let whole = IdMap { inside: 0, outside: 0, count: u32::MAX };
+    if uids == [whole] {
+        return Ok(Entered::Root);
+    }
+    let one = uids.iter().map(|map| u64::from(map.count)).sum::<u64>() == 1;
+    let single = one.then(|| "the user namespace around this process has one user".to_owned());
+    Ok(Entered::User { uids, gids, single })
+}
+
+/// Reads `/proc/<pid>/uid_map` (user_namespaces(7)).
+fn parse_map(text: &str) -> Option<Vec<IdMap>> {
+    text.lines()
+        .map(|line| {
+            let numbers: Vec<u32> =
+                line.split_ascii_whitespace().map(|n| n.parse().ok()).collect::<Option<_>>()?;
+            let &[inside, outside, count] = numbers.as_slice() else { return None };
+            Some(IdMap { inside, outside, count })
+        })
+        .collect()
 }
 
 /// Makes every mount of this mount namespace private: what happens here stays here.
@@ -261,6 +289,15 @@ mod tests {
         let plain: Vec<_> = step.uids.iter().map(|m| (m.inside, m.outside, m.count)).collect();
         assert_eq!(plain, [(0, 0, 1), (1, 1, 65_536), (65_537, 65_537, 10)]);
         assert_eq!(Entered::Root.step_user_namespace(), None);
+    }
+
+    #[test]
+    fn reads_maps() {
+        let map = |inside, outside, count| IdMap { inside, outside, count };
+        let text = "         0       1000          1\n         1     100000      65536\n";
+        assert_eq!(parse_map(text), Some(vec![map(0, 1000, 1), map(1, 100_000, 65_536)]));
+        assert_eq!(parse_map("0 0 4294967295\n"), Some(vec![map(0, 0, u32::MAX)]));
+        assert_eq!(parse_map("0 0\n"), None);
     }
 
     #[test]

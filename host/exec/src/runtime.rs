@@ -204,8 +204,7 @@ pub async fn probe(options: &ProbeOptions) -> Result<RuntimeInfo, Failure> {
     Err(failure)
 }
 
-/// Runs the runtime's own program in a container whose root is the machine's, read-only. That needs
-/// nothing besides, and exercises what a step does.
+/// Runs a program of a few bytes in a container, which exercises all that a step does.
 async fn try_runtime(options: &ProbeOptions, runtime: &RuntimeInfo) -> Result<(), Failure> {
     let launcher = Launcher::start(LauncherOptions {
         exe: options.exe.clone(),
@@ -214,20 +213,18 @@ async fn try_runtime(options: &ProbeOptions, runtime: &RuntimeInfo) -> Result<()
         grace: Duration::ZERO,
     })
     .await?;
-    let program = runtime.path.display().to_string();
-    let mut exec = ExecSpec::new(vec![program, "--version".to_owned()]);
+    let (root, args) = match tiny_root()? {
+        Some(root) => (Source::Mount(root), vec!["/probe".to_owned()]),
+        // An architecture without a tiny program: the machine's own root and the runtime itself.
+        None => {
+            let root = std::fs::File::open("/").or_fail("open /")?;
+            let program = runtime.path.display().to_string();
+            (Source::Path(root.into()), vec![program, "--version".to_owned()])
+        }
+    };
+    let mut exec = ExecSpec::new(args);
     exec.readonly_root = true;
     exec.user_namespace.clone_from(&options.user_namespace);
-    let root = std::fs::File::open("/").or_fail("open /")?;
-    let root = rustix::mount::open_tree(
-        &root,
-        "",
-        rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE
-            | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH
-            | rustix::mount::OpenTreeFlags::AT_RECURSIVE,
-    )
-    .or_fail("make a mount of /")?;
     let null = || -> Result<OwnedFd, Failure> {
         Ok(std::fs::OpenOptions::new()
             .write(true)
@@ -237,7 +234,7 @@ async fn try_runtime(options: &ProbeOptions, runtime: &RuntimeInfo) -> Result<()
     };
     let step = Step {
         spec: base(&exec)?,
-        root: Source::Mount(root),
+        root,
         slots: Default::default(),
         stdout: null()?,
         stderr: null()?,
@@ -250,6 +247,68 @@ async fn try_runtime(options: &ProbeOptions, runtime: &RuntimeInfo) -> Result<()
         Ok(Err(failure)) => Err(failure),
         Err(_) => Err(Failure::new(FailureKind::Unavailable, "it did not end within 20 seconds")),
     }
+}
+
+/// A root in memory that holds one program, `/probe`, which ends with code 0; `None` where this
+/// crate knows no program for the architecture.
+fn tiny_root() -> Result<Option<OwnedFd>, Failure> {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let Some(program) = tiny_program() else { return Ok(None) };
+    let attempt = "make a root in memory to try the runtime with";
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).or_fail(attempt)?;
+    rustix::mount::fsconfig_set_string(&context, "mode", "755").or_fail(attempt)?;
+    rustix::mount::fsconfig_create(&context).or_fail(attempt)?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let root = rustix::mount::fsmount(&context, flags, MountAttrFlags::empty()).or_fail(attempt)?;
+    for name in ["dev", "proc", "sys"] {
+        rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755)).or_fail(attempt)?;
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file =
+        rustix::fs::openat(&root, "probe", flags, Mode::from_raw_mode(0o755)).or_fail(attempt)?;
+    std::io::Write::write_all(&mut std::fs::File::from(file), &program).or_fail(attempt)?;
+    Ok(Some(root))
+}
+
+/// An ELF file (elf(5)) with one segment and the code for `exit(0)`.
+fn tiny_program() -> Option<Vec<u8>> {
+    let (machine, code): (u16, &[u8]) = match std::env::consts::ARCH {
+        // mov eax, 60; xor edi, edi; syscall
+        "x86_64" => (62, &[0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]),
+        // mov x8, #93; mov x0, #0; svc #0
+        "aarch64" => (183, &[0xa8, 0x0b, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0, 0xd4]),
+        // li a7, 93; li a0, 0; ecall
+        "riscv64" => (243, &[0x93, 0x08, 0xd0, 0x05, 0x13, 0x05, 0, 0, 0x73, 0, 0, 0]),
+        _ => return None,
+    };
+    const HEADERS: u64 = 64 + 56;
+    const BASE: u64 = 0x40_0000;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // Type (executable), machine.
+    for half in [2, machine] {
+        file.extend(half.to_le_bytes());
+    }
+    file.extend(1u32.to_le_bytes());
+    // Entry, program headers, no sections.
+    for wide in [BASE + HEADERS, 64, 0] {
+        file.extend(wide.to_le_bytes());
+    }
+    file.extend(0u32.to_le_bytes());
+    // Sizes and numbers of headers.
+    for half in [64u16, 56, 1, 0, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    // The segment: loaded, readable and executable.
+    for word in [1u32, 5] {
+        file.extend(word.to_le_bytes());
+    }
+    let size = HEADERS + code.len() as u64;
+    for wide in [0, BASE, BASE, size, size, 0x1000] {
+        file.extend(wide.to_le_bytes());
+    }
+    file.extend(code);
+    Some(file)
 }
 
 #[cfg(test)]

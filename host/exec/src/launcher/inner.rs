@@ -75,25 +75,8 @@ fn attempt<T, E: Into<io::Error>>(result: Result<T, E>, what: impl Into<String>)
 fn set_up(kind: RuntimeKind, path: &Path) -> Step<Runtime> {
     let plain = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     attempt(mount("proc", "/proc", "proc", plain, ""), "mount /proc of the new PID namespace")?;
-    // crun refuses machines with cgroup v1 and v2 mixed, runc makes cgroups that outlive it; a
-    // cgroup2 of our own (read-only for runc, which then makes none) suits both. Where it cannot be
-    // mounted, an empty directory does for crun.
     if fs::metadata("/sys/fs/cgroup").is_ok() {
-        let readonly = match kind {
-            RuntimeKind::Crun => MountFlags::empty(),
-            RuntimeKind::Runc => MountFlags::RDONLY,
-        };
-        let mounted = mount("cgroup2", "/sys/fs/cgroup", "cgroup2", plain, "");
-        match mounted {
-            Ok(()) if !readonly.is_empty() => {
-                let flags = plain | readonly | MountFlags::BIND;
-                let _ = rustix::mount::mount_remount("/sys/fs/cgroup", flags, "");
-            }
-            Ok(()) => {}
-            Err(_) => {
-                let _ = mount("tmpfs", "/sys/fs/cgroup", "tmpfs", plain, "mode=755");
-            }
-        }
+        mount_cgroups(kind, plain);
     }
     let path = attempt(fs::canonicalize(path), format!("find the runtime {}", path.display()))?;
     // Any directory will do that does not hide the runtime: what is mounted over it is hidden from
@@ -108,9 +91,11 @@ fn set_up(kind: RuntimeKind, path: &Path) -> Step<Runtime> {
         ));
     };
     // Secrets lie here: memory only, and not swapped out where the kernel can promise that (6.4).
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    let mounted = mount("tmpfs", over, "tmpfs", flags, "mode=700,noswap")
-        .or_else(|_| mount("tmpfs", over, "tmpfs", flags, "mode=700"));
+    // No further flags: only this process writes here, and in a user namespace a step's mount of a
+    // file would be bound to them.
+    let none = MountFlags::empty();
+    let mounted = mount("tmpfs", over, "tmpfs", none, "mode=700,noswap")
+        .or_else(|_| mount("tmpfs", over, "tmpfs", none, "mode=700"));
     attempt(mounted, format!("mount memory at {over}"))?;
     // A runtime on a read-only mount need not protect itself from being overwritten through
     // /proc/self/exe by starting from a copy, which costs crun a quarter of its time.
@@ -122,6 +107,27 @@ fn set_up(kind: RuntimeKind, path: &Path) -> Step<Runtime> {
     });
     let path = if bound.is_ok() { PathBuf::from(sealed) } else { path };
     Ok(Runtime { kind, path, base: over.to_owned() })
+}
+
+/// Gives runtimes a view of control groups that they can live with. Steps have none of their own, so
+/// a failure here is the runtime's to report.
+///
+/// crun refuses machines with cgroup v1 and v2 mixed, runc makes groups that outlive it. A cgroup2 of
+/// our own suits both: read-only for runc, which then makes none.
+fn mount_cgroups(kind: RuntimeKind, flags: MountFlags) {
+    let place = "/sys/fs/cgroup";
+    let mounted = mount("cgroup2", place, "cgroup2", flags, "");
+    let _ = match (kind, mounted) {
+        (RuntimeKind::Crun, Ok(())) => Ok(()),
+        (RuntimeKind::Runc, Ok(())) => {
+            let flags = flags | MountFlags::RDONLY | MountFlags::BIND;
+            rustix::mount::mount_remount(place, flags, "")
+        }
+        // Not in a user namespace. crun is content with an empty directory; runc wants to see the
+        // machine's groups, and then does without.
+        (RuntimeKind::Crun, Err(_)) => mount("tmpfs", place, "tmpfs", flags, "mode=755"),
+        (RuntimeKind::Runc, Err(_)) => Ok(()),
+    };
 }
 
 fn mount(

@@ -27,13 +27,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use rustix::process::Signal;
 use tokio::sync::{oneshot, watch};
 use wbuild_graph::{Failure, FailureKind};
 
 use self::wire::{Outcome, Reply, Request};
 use crate::fail::OrFail;
+use crate::inroot::check_root;
 use crate::mounts::Source;
 use crate::runtime::{RuntimeInfo, RuntimeKind};
 use crate::spec::{ROOT_TOKEN, bpf, capabilities, seccomp, to_json};
@@ -109,8 +110,8 @@ struct State {
 
 struct Pending {
     reply: oneshot::Sender<Outcome>,
-    /// Dropped with the entry, when the step is over.
-    _keep: Option<Box<dyn Any + Send>>,
+    /// Dropped when the step is over.
+    keep: Option<Box<dyn Any + Send>>,
 }
 
 impl Shared {
@@ -119,14 +120,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a step off the books.
-    fn forget(&self, id: u64) -> Option<Pending> {
-        let mut state = self.state();
-        let pending = state.pending.remove(&id);
-        let left = state.pending.len();
-        drop(state);
-        self.live.send_replace(left);
-        pending
+    /// Takes a step off the books: lets go of what it held, then tells who waits for its end, so
+    /// that whoever hears of it may use what was held.
+    fn over(&self, id: u64, outcome: Option<Outcome>) {
+        let pending = self.state().pending.remove(&id);
+        if let Some(Pending { reply, keep }) = pending {
+            drop(keep);
+            self.live.send_modify(|live| *live -= 1);
+            if let Some(outcome) = outcome {
+                // Nobody may be waiting any more.
+                let _ = reply.send(outcome);
+            }
+        }
     }
 }
 
@@ -149,8 +154,8 @@ impl Launcher {
     /// Runs a step to its end. Dropping the future ends the step's processes; see
     /// [`Launcher::drained`] for when they are gone.
     ///
-    /// Fails with `ExecFailed` if the runtime could not start the process, `Cancelled`, or
-    /// `Internal` if the launcher died. An exit code other than 0 is no failure here.
+    /// Fails with `Denied` on a root that [`crate::check_root`] refuses, `ExecFailed` if the runtime
+    /// could not start the process, `Cancelled`, or `Internal` if the launcher died. An exit code other than 0 is no failure here.
     pub async fn run(&self, step: Step) -> Result<Exit, Failure> {
         self.begin(step)?.wait().await
     }
@@ -193,6 +198,8 @@ impl Launcher {
             }
             source => source.detach()?,
         };
+        // A second time, whatever the caller has looked at: this is the very root that is run.
+        check_root(root.as_fd())?;
         let spec = self.finish_spec(&spec, &dir, &paths)?;
         let bytes = serde_json::to_vec(&spec).expect("JSON values can be written");
         let parts = [bytes.as_slice()].into_iter().chain(contents.iter().map(|data| &**data));
@@ -209,13 +216,11 @@ impl Launcher {
             if let Some(failure) = &state.dead {
                 return Err(failure.clone());
             }
-            state.pending.insert(id, Pending { reply, _keep: keep });
-            let live = state.pending.len();
-            drop(state);
-            self.shared.live.send_replace(live);
+            state.pending.insert(id, Pending { reply, keep });
+            self.shared.live.send_modify(|live| *live += 1);
         }
         if let Err(errno) = wire::send(self.shared.socket.as_fd(), &request, &fds) {
-            self.shared.forget(id);
+            self.shared.over(id, None);
             let failure = Err(errno).or_fail("send the step to the launcher");
             return failure.map_err(|failure| match errno {
                 rustix::io::Errno::MSGSIZE => Failure {
@@ -270,28 +275,24 @@ impl Launcher {
                 .expect("a spec is an object")
                 .entry("annotations")
                 .or_insert_with(|| Value::Object(serde_json::Map::new()));
-            annotations[BPF_ANNOTATION] = Value::String(filter);
+            annotations[BPF_ANNOTATION] = Value::String(filter.to_owned());
         }
         Ok(value)
     }
 }
 
 /// The filter of the base spec, compiled, if this spec's rules are the base's.
-fn compiled_filter(spec: &Spec) -> Option<String> {
+fn compiled_filter(spec: &Spec) -> Option<&'static str> {
     use std::sync::LazyLock;
-    type Compiled = Option<(serde_json::Value, String)>;
-    static HOST: LazyLock<Compiled> = LazyLock::new(|| {
+    static HOST: LazyLock<Option<(LinuxSeccomp, String)>> = LazyLock::new(|| {
         let architecture = wbuild_graph::Platform::host().architecture;
-        let default: &[Capability] = &capabilities::DEFAULT;
-        let rules = seccomp::rules(default, &architecture);
+        let rules = seccomp::rules(&capabilities::DEFAULT, &architecture);
         let program = bpf::compile(&rules, &architecture)?;
-        let section = serde_json::to_value(seccomp::section(&rules, &architecture)).ok()?;
         let text = base64::engine::general_purpose::STANDARD.encode(bpf::bytes(&program));
-        Some((section, text))
+        Some((seccomp::section(&rules, &architecture), text))
     });
     let (section, text) = HOST.as_ref()?;
-    let own = serde_json::to_value(spec.linux().as_ref()?.seccomp().as_ref()?).ok()?;
-    (own == *section).then(|| text.clone())
+    (spec.linux().as_ref()?.seccomp().as_ref()? == section).then_some(text)
 }
 
 impl Drop for Launcher {
@@ -394,21 +395,19 @@ fn attend(options: &LauncherOptions, ready: oneshot::Sender<Result<Arc<Shared>, 
     while let Ok(Some((Reply::Done { id, outcome }, _))) =
         wire::receive::<Reply>(process.socket.as_fd())
     {
-        let Some(shared) = weak.upgrade() else { continue };
-        if let Some(Pending { reply, _keep: keep }) = shared.forget(id) {
-            // First let go of what the step held, then tell: whoever hears of the end may use it.
-            drop(keep);
-            let _ = reply.send(outcome);
+        if let Some(shared) = weak.upgrade() {
+            shared.over(id, Some(outcome));
         }
     }
     let failure = process.end(gone());
     if let Some(shared) = weak.upgrade() {
         let mut state = shared.state();
         state.dead = Some(failure);
-        let pending = std::mem::take(&mut state.pending);
+        let left: Vec<u64> = state.pending.keys().copied().collect();
         drop(state);
-        drop(pending);
-        shared.live.send_replace(0);
+        for id in left {
+            shared.over(id, None);
+        }
     }
 }
 

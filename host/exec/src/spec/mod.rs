@@ -38,6 +38,9 @@ pub const ROOT_TOKEN: &str = "root";
 /// Docker's size of `/dev/shm` in bytes.
 pub const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 
+/// Number of the group `tty` in every distribution.
+const TTY: u32 = 5;
+
 /// Token of the mount source with number `slot`.
 pub fn slot_token(slot: u32) -> String {
     format!("slot:{slot}")
@@ -362,15 +365,16 @@ fn mount(target: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
 fn mounts(exec: &ExecSpec, confined: bool) -> Result<Vec<Mount>, Failure> {
     let shm = format!("size={}", exec.shm_size);
     let sys = if confined { "ro" } else { "rw" };
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    // Terminals belong to the group tty, where there is such a group.
+    let covers = |map: &IdMap| map.inside <= TTY && TTY - map.inside < map.count;
+    if exec.user_namespace.as_ref().is_none_or(|n| n.gids.iter().any(covers)) {
+        pts.push("gid=5");
+    }
     let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", "devpts", &pts),
     ];
     // A new sysfs shows a network namespace and may be mounted only by its owner; a user namespace
     // without one of its own gets the view that exists.
