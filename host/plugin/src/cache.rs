@@ -43,9 +43,9 @@ impl CachePlugin for WasmCache {
         let runtime = self.plugin.shared().runtime()?;
         let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
         let mut store = caller.store(Some(host));
-        let instance = caller.call(pre.instantiate_async(&mut store)).await?;
+        let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         let live = Mutex::new(Slot::Live(Live { store, instance }));
-        Ok(Arc::new(WasmCacheBackend { caller, live }))
+        Ok(Arc::new(WasmCacheBackend { name: self.identity.name.clone(), caller, live }))
     }
 }
 
@@ -62,6 +62,7 @@ enum Slot {
 }
 
 struct WasmCacheBackend {
+    name: String,
     caller: Caller,
     live: Mutex<Slot>,
 }
@@ -76,10 +77,8 @@ impl WasmCacheBackend {
         let mut live = match std::mem::replace(&mut *slot, Slot::Taken) {
             Slot::Live(live) => live,
             Slot::Taken => {
-                return Err(self
-                    .caller
-                    .broken("was interrupted in an earlier call")
-                    .with_kind(FailureKind::Unavailable));
+                let what = format!("the cache backend {} was given up in a call", self.name);
+                return Err(Failure::new(FailureKind::Unavailable, what));
             }
             Slot::Ended(failure) => {
                 *slot = Slot::Ended(failure.clone());
@@ -93,18 +92,6 @@ impl WasmCacheBackend {
             Err(failure) => Slot::Ended(failure.clone()),
         };
         result
-    }
-}
-
-trait WithKind {
-    fn with_kind(self, kind: FailureKind) -> Self;
-}
-
-impl WithKind for Failure {
-    fn with_kind(mut self, kind: FailureKind) -> Self {
-        self.kind = kind;
-        self.hints.clear();
-        self
     }
 }
 
@@ -132,12 +119,21 @@ impl CacheBackend for WasmCacheBackend {
             let what = format!("answered {} lists for {} keys", found.len(), keys.len());
             return Err(self.caller.broken(&what));
         }
-        let list = |list: Vec<_>| list.into_iter().map(record_in).collect::<Result<Vec<_>, _>>();
-        found.into_iter().map(list).collect::<Result<_, _>>().map_err(|failure: Failure| {
-            let mut broken = self.caller.broken("answered a record that is none");
-            broken.causes.push(failure.message);
-            broken
-        })
+        let broken = |cause: String| {
+            let mut failure = self.caller.broken("answered a record that is none");
+            failure.causes.push(cause);
+            failure
+        };
+        let mut out = Vec::with_capacity(found.len());
+        for (key, list) in keys.iter().zip(found) {
+            let list: Result<Vec<RecordEntry>, Failure> = list.into_iter().map(record_in).collect();
+            let list = list.map_err(|failure| broken(failure.message))?;
+            if list.iter().any(|record| !record.keys.contains(key)) {
+                return Err(broken(format!("it does not have the key {key} it was found by")));
+            }
+            out.push(list);
+        }
+        Ok(out)
     }
 
     async fn fetch(
@@ -154,11 +150,11 @@ impl CacheBackend for WasmCacheBackend {
                     return Ok(Err(answers.len()));
                 }
                 let state = live.store.data_mut();
-                let taken = wanted.iter().zip(answers);
-                taken
-                    .map(|(digest, answer)| state.take_fetched(digest, answer))
-                    .collect::<Result<Vec<_>, _>>()
-                    .map(Ok)
+                let mut results = Vec::with_capacity(answers.len());
+                for (digest, answer) in wanted.iter().zip(answers) {
+                    results.push(state.take_fetched(digest, answer)?);
+                }
+                Ok(Ok(results))
             })
             .await?;
         results.map_err(|got| self.miscounted(got, wanted.len()))

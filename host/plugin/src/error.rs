@@ -26,27 +26,11 @@ pub(crate) struct Subject<'a> {
 impl Subject<'_> {
     /// The failure of an error that ended the guest.
     pub(crate) fn ended(&self, error: wasmtime::Error) -> Failure {
-        let Subject { kind, name, limits } = self;
+        let Subject { kind, name, .. } = self;
         if let Some(HostRefusal(failure)) = error.downcast_ref() {
             return failure.clone().attr("plugin", *name);
         }
-        let limit = error.downcast_ref::<LimitReached>().cloned().or_else(|| {
-            match error.downcast_ref::<ResourceTableError>() {
-                Some(ResourceTableError::Full) => Some(LimitReached::Handles(limits.handles)),
-                _ => None,
-            }
-        });
-        // Two limits of wasmtime's own have no type that could be asked for.
-        let limit = limit.or_else(|| {
-            let text = error.root_cause().to_string();
-            if text.contains("store handle limit exceeded") {
-                Some(LimitReached::Handles(limits.handles.saturating_mul(2)))
-            } else if text.contains("fuel allocated for hostcalls") {
-                Some(LimitReached::Buffered(limits.buffered_bytes))
-            } else {
-                None
-            }
-        });
+        let limit = self.limit(&error);
         if let Some(limit) = limit {
             return Failure::new(FailureKind::Limit, format!("the {kind} {name} {limit}"))
                 .attr("plugin", *name);
@@ -62,6 +46,38 @@ impl Subject<'_> {
         failure.causes.push(error.root_cause().to_string());
         failure.causes.extend(error.downcast_ref::<WasmBacktrace>().and_then(stack));
         failure
+    }
+
+    /// The failure of an error that came up while an instance was made: what its code did is told
+    /// from what it is.
+    pub(crate) fn not_made(&self, error: wasmtime::Error) -> Failure {
+        let ran = error.downcast_ref::<Trap>().is_some()
+            || error.downcast_ref::<HostRefusal>().is_some()
+            || error.downcast_ref::<WasmBacktrace>().is_some()
+            || self.limit(&error).is_some();
+        if ran { self.ended(error) } else { self.link(error) }
+    }
+
+    /// The bound that an error means, if it means one.
+    fn limit(&self, error: &wasmtime::Error) -> Option<LimitReached> {
+        if let Some(limit) = error.downcast_ref::<LimitReached>() {
+            return Some(limit.clone());
+        }
+        let limits = self.limits;
+        if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            return Some(LimitReached::Handles(limits.handles));
+        }
+        // Limits of wasmtime's own have no type that could be asked for.
+        let text = error.root_cause().to_string();
+        if text.contains("store handle limit exceeded") {
+            Some(LimitReached::Handles(limits.handles.saturating_mul(2)))
+        } else if text.contains("fuel allocated for hostcalls") {
+            Some(LimitReached::Buffered(limits.buffered_bytes))
+        } else if text.starts_with("resource limit exceeded: ") {
+            Some(LimitReached::Instances(limits.instances))
+        } else {
+            None
+        }
     }
 
     /// The failure of a component that does not fit the host's functions.

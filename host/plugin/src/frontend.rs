@@ -36,7 +36,7 @@ impl Frontend for WasmFrontend {
         let runtime = self.plugin.shared().runtime()?;
         let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
         let mut store = caller.store(Some(host));
-        let instance = caller.call(pre.instantiate_async(&mut store)).await?;
+        let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         let result = caller.call(instance.wbuild_frontend_build().call_build(&mut store)).await?;
         result.map_err(failure_in)
     }

@@ -43,20 +43,31 @@ impl Caller {
         self.clock.reset();
     }
 
+    /// Makes an instance.
+    pub(crate) async fn instantiate<T>(
+        &self,
+        making: impl Future<Output = wasmtime::Result<T>>,
+    ) -> Result<T, Failure> {
+        self.run(making).await.map_err(|error| self.subject().not_made(error))
+    }
+
     /// Runs one call. When it fails the instance must not be called again.
     pub(crate) async fn call<T>(
         &self,
         call: impl Future<Output = wasmtime::Result<T>>,
     ) -> Result<T, Failure> {
+        self.run(call).await.map_err(|error| self.subject().ended(error))
+    }
+
+    async fn run<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
         let measured = self.clock.measure(call);
-        let result = match self.limits.wall {
+        match self.limits.wall {
             Some(wall) => match tokio::time::timeout(wall, measured).await {
                 Ok(result) => result,
                 Err(_) => Err(LimitReached::Wall(wall).into()),
             },
             None => measured.await,
-        };
-        result.map_err(|error| self.subject().ended(error))
+        }
     }
 
     /// Says what a guest did wrong.

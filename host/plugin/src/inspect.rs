@@ -135,21 +135,21 @@ impl Plugin {
                     let pre = inner.frontend_pre().await?;
                     let begin = Instant::now();
                     let mut store = caller.store(None);
-                    caller.call(pre.instantiate_async(&mut store)).await?;
+                    caller.instantiate(pre.instantiate_async(&mut store)).await?;
                     best = best.min(begin.elapsed());
                 }
                 PluginKind::Runner => {
                     let pre = inner.runner_pre().await?;
                     let begin = Instant::now();
                     let mut store = caller.store(None);
-                    caller.call(pre.instantiate_async(&mut store)).await?;
+                    caller.instantiate(pre.instantiate_async(&mut store)).await?;
                     best = best.min(begin.elapsed());
                 }
                 PluginKind::Cache => {
                     let pre = inner.cache_pre().await?;
                     let begin = Instant::now();
                     let mut store = caller.store(None);
-                    caller.call(pre.instantiate_async(&mut store)).await?;
+                    caller.instantiate(pre.instantiate_async(&mut store)).await?;
                     best = best.min(begin.elapsed());
                 }
             }

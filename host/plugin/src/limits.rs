@@ -108,6 +108,8 @@ pub(crate) enum LimitReached {
     Memory(usize),
     #[error("needs tables of more than {0} elements")]
     Tables(usize),
+    #[error("has more than {0} core instances, memories or tables")]
+    Instances(usize),
     #[error("used more than {} of processor time", duration(*.0))]
     Cpu(Duration),
     #[error("took longer than {} for one call", duration(*.0))]

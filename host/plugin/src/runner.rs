@@ -34,7 +34,7 @@ impl WasmRunner {
         let runtime = self.plugin.shared().runtime()?;
         let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
         let mut store = caller.store(Some(RunnerCaps { host, job, granted: Vec::new() }));
-        let instance = caller.call(pre.instantiate_async(&mut store)).await?;
+        let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         Ok((caller, store, instance))
     }
 }

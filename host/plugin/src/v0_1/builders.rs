@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use wbuild_graph::op::{ExecOp, FileAction, FileActionKind, FileOp, Input, Mount, MountKind};
-use wbuild_graph::{Attrs, Edge, Failure, Op, Span, decode};
+use wbuild_graph::{Attrs, Edge, Failure, FailureKind, Op, Platform, Span, decode};
+
+use crate::limits::READ_BYTES;
 
 /// `attrs` as bindings hand it over.
 pub(crate) type Pairs = Vec<(String, String)>;
@@ -51,8 +53,20 @@ pub struct ExecDraft {
 }
 
 impl ExecDraft {
-    pub(crate) fn new(args: Vec<String>) -> Self {
-        ExecDraft { op: ExecOp::new(args), inputs: Inputs::default() }
+    pub(crate) fn new(args: Vec<String>, platform: Platform) -> Self {
+        let op = ExecOp { platform, ..ExecOp::new(args) };
+        ExecDraft { op, inputs: Inputs::default() }
+    }
+
+    pub(crate) fn capture(&mut self, limit: u32) -> Result<(), Failure> {
+        if limit > READ_BYTES {
+            return Err(Failure::new(
+                FailureKind::Limit,
+                format!("exec-op.capture keeps at most {READ_BYTES} bytes, not {limit}"),
+            ));
+        }
+        self.op.capture = Some(limit);
+        Ok(())
     }
 
     pub(crate) fn mount(&mut self, target: String, kind: MountKind) {
@@ -221,7 +235,7 @@ mod tests {
 
     #[test]
     fn options_that_are_not_known_are_refused_by_name() {
-        let mut draft = ExecDraft::new(vec!["true".into()]);
+        let mut draft = ExecDraft::new(vec!["true".into()], Platform::host());
         let opts = Attrs(vec![("colour".into(), "red".into())]);
         let failure = draft.ssh("/s".into(), "a".into(), true, &opts).expect_err("unknown");
         assert_eq!(failure.message, "exec-op.ssh does not know the key \"colour\"");

@@ -321,7 +321,8 @@ impl graph::HostLocalSource for State {
 impl graph::HostExecOp for State {
     fn new(&mut self, args: Vec<String>) -> wasmtime::Result<Resource<ExecBuilder>> {
         let bytes = texts_size(&args);
-        self.begin(ExecDraft::new(args), bytes)
+        let platform = self.caps()?.request.build_platform();
+        self.begin(ExecDraft::new(args, platform), bytes)
     }
 
     fn env(&mut self, this: Resource<ExecBuilder>, vars: Pairs) -> wasmtime::Result<()> {
@@ -452,10 +453,7 @@ impl graph::HostExecOp for State {
     }
 
     fn capture(&mut self, this: Resource<ExecBuilder>, limit: u32) -> wasmtime::Result<()> {
-        self.edit(&this, 0, |draft| {
-            draft.op.capture = Some(limit);
-            Ok(())
-        })
+        self.edit(&this, 0, |draft| draft.capture(limit))
     }
 
     fn bind(

@@ -70,9 +70,8 @@ pub struct PlanDraft {
 
 /// Execution domains a plan may choose.
 const PERSONALITIES: [&str; 2] = ["linux", "linux32"];
-/// Longest magic of a binfmt rule: half of what the kernel reads of a file
-/// (`BINPRM_BUF_SIZE`, 256, less what the rule's other fields need).
-const MAGIC_BYTES: usize = 128;
+/// Longest magic of a binfmt rule: what the kernel looks at of a file (`BINPRM_BUF_SIZE`).
+const MAGIC_BYTES: usize = 256;
 
 impl PlanDraft {
     fn base() -> Self {
@@ -97,8 +96,8 @@ impl PlanDraft {
                 rule.magic.len()
             )));
         }
-        if !rule.mask.is_empty() && rule.mask.len() != rule.magic.len() {
-            return Err(Failure::invalid("a binfmt mask is as long as its magic, or empty"));
+        if rule.mask.len() != rule.magic.len() {
+            return Err(Failure::invalid("a binfmt mask is as long as its magic"));
         }
         if let Some(bad) = rule.flags.chars().find(|c| !"OCFP".contains(*c)) {
             return Err(Failure::unsupported(format!("unknown binfmt flag {bad:?}"))

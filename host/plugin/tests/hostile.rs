@@ -1,0 +1,389 @@
+//! Guests that misbehave: each ends in a message that says what it did, and the next run works.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::*;
+use wbuild_api::extension::{CacheBackend, Frontend};
+use wbuild_graph::{Attrs, CacheKey, Digest, Failure, FailureKind};
+use wbuild_plugin::{PluginHost, PluginHostOptions};
+
+const MIB: usize = 1 << 20;
+
+fn hostile() -> Arc<dyn Frontend> {
+    let host = frontend_host(|limits| {
+        limits.cpu = Duration::from_millis(500);
+        limits.buffered_bytes = 16 * MIB;
+        limits.handles = 500;
+        limits.messages = 200;
+        limits.log_lines = 20;
+        limits.log_line_bytes = 5;
+    });
+    load(&host, "hostile-frontend").frontend().expect("a frontend")
+}
+
+async fn build(frontend: &Arc<dyn Frontend>, behaviour: &str) -> (Arc<World>, Result<(), Failure>) {
+    let world = World::new("", &[("behaviour", behaviour), ("kind", "gone")]);
+    let result = frontend.build(world.host()).await;
+    (world, result)
+}
+
+/// Without what names functions of the guest: those change with its compiler.
+fn without_stack(failure: &Failure) -> String {
+    let mut failure = failure.clone();
+    failure.causes.retain(|cause| !cause.starts_with("in "));
+    render(&failure)
+}
+
+const BUG: &str = "\n  hint: this is a bug of the frontend, not of the build it was run for";
+
+#[test]
+fn a_hostile_frontend_ends_in_words_and_the_next_build_works() {
+    use FailureKind::*;
+    let crash = |cause: &str| {
+        format!("the frontend hostile-frontend crashed\n  because: wasm trap: {cause}{BUG}")
+    };
+    let limit = |what: &str| format!("the frontend hostile-frontend {what}");
+    let cases: Vec<(&str, FailureKind, String)> = vec![
+        ("fail", Gone, "failed as it was told to".to_owned()),
+        ("trap", Internal, crash("wasm `unreachable` instruction executed")),
+        ("spin", Limit, limit("used more than 500 ms of processor time")),
+        ("spin-host-calls", Limit, limit("used more than 500 ms of processor time")),
+        // The stack that compilers keep in linear memory ends before the machine's does.
+        ("recursion", Internal, crash("out of bounds memory access")),
+        ("alloc", Limit, limit("needs more than 256 MiB of memory")),
+        ("huge-string", Limit, limit("makes the host hold more than 16 MiB for it")),
+        ("handle-flood", Limit, limit("holds more than 500 handles at once")),
+        ("flood-diagnostics", Limit, limit("reported more than 200 diagnostics and results")),
+        ("flood-sources", Limit, limit("makes the host hold more than 16 MiB for it")),
+        ("deep-graph", Limit, "the graph has more than 1000 nodes".to_owned()),
+        ("wide-graph", Limit, limit("makes the host hold more than 16 MiB for it")),
+        ("big-file", Limit, limit("makes the host hold more than 16 MiB for it")),
+        ("forged-output", Invalid, "there is no node 999 in this graph".to_owned()),
+        ("forged-index", Invalid, "node 0 has 1 outputs, there is no output 7".to_owned()),
+        ("read-path", Denied, "../../etc/passwd leads out of the tree".to_owned()),
+        ("bad-path", Invalid, "a path has a NUL byte: \"/a\\0b\"".to_owned()),
+        ("empty-exec", Invalid, "a process needs at least one argument".to_owned()),
+        (
+            "bad-config",
+            Invalid,
+            "the image config is not JSON\n  because: EOF while parsing an object at line 1 \
+             column 1"
+                .to_owned(),
+        ),
+    ];
+    let frontend = hostile();
+    run(async {
+        for (behaviour, kind, message) in cases {
+            let (_, result) = build(&frontend, behaviour).await;
+            let failure = result.expect_err(behaviour);
+            assert_eq!(without_stack(&failure), message, "{behaviour}");
+            assert_eq!(failure.kind, kind, "{behaviour}");
+            let (world, result) = build(&frontend, "ok").await;
+            assert_eq!(result, Ok(()), "after {behaviour}");
+            assert_eq!(world.results.lock().expect("lock").len(), 1, "after {behaviour}");
+        }
+    });
+}
+
+#[test]
+fn abuse_of_the_component_abi_ends_the_guest() {
+    let frontend = hostile();
+    run(async {
+        for (behaviour, cause) in [
+            ("bad-utf8", "invalid utf-8"),
+            ("early-drop", "unknown handle index"),
+            ("forged-handle", "unknown handle index 12345"),
+        ] {
+            let (_, result) = build(&frontend, behaviour).await;
+            let failure = result.expect_err(behaviour);
+            assert_eq!(failure.message, "the frontend hostile-frontend was ended", "{behaviour}");
+            assert_eq!(failure.kind, FailureKind::Internal);
+            assert!(failure.causes[0].contains(cause), "{behaviour}: {:?}", failure.causes);
+        }
+        let (world, result) = build(&frontend, "unknown-key").await;
+        let failure = result.expect_err("an unknown key");
+        assert_eq!(failure.message, "graph.image does not know the key \"no-such-key\"");
+        assert_eq!(failure.hints, ["known keys: resolve, checksum, layer-limit, store"]);
+        assert!(world.results.lock().expect("lock").is_empty());
+        // Spans are checked where they are drawn; the build goes on.
+        let (world, result) = build(&frontend, "forged-span").await;
+        assert_eq!(result, Ok(()));
+        assert_eq!(world.diagnostics.lock().expect("lock").len(), 3);
+        let (world, result) = build(&frontend, "nothing").await;
+        assert_eq!(result, Ok(()));
+        assert!(world.results.lock().expect("lock").is_empty());
+    });
+}
+
+#[test]
+fn a_flood_of_log_lines_is_cut_off_once_and_said_so() {
+    let frontend = hostile();
+    let (world, result) = run(build(&frontend, "flood-log"));
+    if let Err(failure) = result {
+        assert!(failure.message.ends_with("of processor time"), "{failure}");
+    }
+    let log = world.log.lock().expect("lock");
+    assert_eq!(log.len(), 21);
+    assert_eq!(log[19].1, "line …", "long lines are cut");
+    assert_eq!(log[20].1, "more than 20 messages; the rest is dropped");
+}
+
+#[test]
+fn a_guest_that_computes_for_ever_does_not_hold_the_executor() {
+    // One worker thread: if the guest held it, nothing else would run.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("rt");
+    let frontend = hostile();
+    runtime.block_on(async {
+        frontend.build(World::new("", &[("behaviour", "ok")]).host()).await.expect("warm");
+        let beats = async {
+            let begin = Instant::now();
+            let mut beats = 0;
+            while begin.elapsed() < Duration::from_millis(200) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                beats += 1;
+            }
+            beats
+        };
+        let world = World::new("", &[("behaviour", "spin")]);
+        let (beats, result) = tokio::join!(beats, frontend.build(world.host()));
+        assert!(result.is_err());
+        assert!(beats >= 4, "{beats} beats in 200 ms");
+    });
+}
+
+#[test]
+fn a_wait_for_the_host_is_not_processor_time() {
+    let host = frontend_host(|limits| limits.cpu = Duration::from_millis(200));
+    let frontend = load(&host, "steps").frontend().expect("a frontend");
+    let world = World::with("from a\n", &[], 0);
+    struct Slow(Arc<World>);
+    #[async_trait::async_trait]
+    impl wbuild_api::extension::InspectCap for Slow {
+        async fn resolve_images(
+            &self,
+            requests: Vec<wbuild_api::extension::ImageRequest>,
+        ) -> Vec<Result<wbuild_api::extension::ImageInfo, Failure>> {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            self.0.resolve_images(requests).await
+        }
+        async fn resolve_sources(
+            &self,
+            requests: Vec<wbuild_api::extension::SourceRequest>,
+        ) -> Vec<Result<wbuild_api::extension::SourceInfo, Failure>> {
+            self.0.resolve_sources(requests).await
+        }
+        async fn read_file(
+            &self,
+            at: wbuild_graph::Edge,
+            path: String,
+            offset: u64,
+            length: u32,
+        ) -> Result<Vec<u8>, Failure> {
+            self.0.read_file(at, path, offset, length).await
+        }
+        async fn stat(
+            &self,
+            at: wbuild_graph::Edge,
+            path: String,
+        ) -> Result<Option<wbuild_api::extension::Entry>, Failure> {
+            self.0.stat(at, path).await
+        }
+        async fn read_dir(
+            &self,
+            at: wbuild_graph::Edge,
+            query: wbuild_api::extension::ReadDir,
+        ) -> Result<Vec<wbuild_api::extension::Entry>, Failure> {
+            self.0.read_dir(at, query).await
+        }
+        fn start(&self, at: Vec<wbuild_graph::Edge>) {
+            self.0.start(at);
+        }
+        async fn evaluate(&self, at: Vec<wbuild_graph::Edge>) -> Vec<Result<(), Failure>> {
+            self.0.evaluate(at).await
+        }
+        async fn outcome_of(
+            &self,
+            at: wbuild_graph::Edge,
+        ) -> Result<Arc<wbuild_api::extension::Outcome>, Failure> {
+            self.0.outcome_of(at).await
+        }
+    }
+    let mut capabilities = world.host();
+    capabilities.inspect = Arc::new(Slow(Arc::clone(&world)));
+    run(frontend.build(capabilities)).expect("it waits longer than it may compute");
+}
+
+#[test]
+fn builds_that_are_given_up_leave_nothing_behind() {
+    let host = host();
+    let steps = load(&host, "steps").frontend().expect("a frontend");
+    let spinning = load(&host, "hostile-frontend").frontend().expect("a frontend");
+    let text = "from a\nenv A=$(a)\nenv B=$(b)\nif x\nrun y\nend\nenv C=$(c)\n";
+    run(async {
+        let (mut dropped, mut done) = (0, 0);
+        for n in 0..100 {
+            let world = World::with(text, &[], 30);
+            match polls(steps.build(world.host()), n * 2).await {
+                None => dropped += 1,
+                Some(result) => {
+                    result.expect("it builds");
+                    done += 1;
+                }
+            }
+            assert_eq!(Arc::strong_count(&world), 1, "the store and all its handles are gone");
+        }
+        assert!(dropped > 50 && done > 5, "{dropped} given up, {done} done");
+        for n in 0..10 {
+            let world = World::new("", &[("behaviour", "spin")]);
+            assert!(polls(spinning.build(world.host()), n).await.is_none());
+            assert_eq!(Arc::strong_count(&world), 1);
+        }
+        steps.build(World::new(text, &[]).host()).await.expect("it builds");
+    });
+}
+
+#[test]
+fn a_hostile_runner_gets_no_plan_past_the_clamp() {
+    let mut options = PluginHostOptions::new(code_cache());
+    options.runner_limits.cpu = Duration::from_millis(300);
+    let host = PluginHost::new(options);
+    let runner = load(&host, "hostile-runner").runner().expect("a runner");
+    let machine = Arc::new(Machine::default());
+    run(async {
+        for allowed in ["ok", "same", "ignore-refusal"] {
+            let plan = runner.make_plan(machine.host(), job(allowed)).await;
+            plan.unwrap_or_else(|failure| panic!("{allowed}: {failure}"));
+        }
+        for (behaviour, message) in [
+            ("add-hook", "the edited spec differs from the base"),
+            ("host-mount", "the edited spec differs from the base"),
+            ("not-json", "the spec is not JSON"),
+            ("deep", "the spec is not JSON"),
+            ("huge", "the runner hostile-runner needs more than 32 MiB of memory"),
+            ("personality", "unknown personality \"linux128\""),
+            ("trap", "the runner hostile-runner crashed"),
+            ("spin", "the runner hostile-runner used more than 300 ms of processor time"),
+        ] {
+            let failure =
+                runner.make_plan(machine.host(), job(behaviour)).await.expect_err(behaviour);
+            assert_eq!(failure.message, message, "{behaviour}");
+            runner.make_plan(machine.host(), job("ok")).await.expect("the next plan");
+        }
+        let clamped = machine.clamped.lock().expect("lock");
+        assert!(clamped.iter().all(|(_, tools)| tools.is_empty()), "no tool was granted");
+    });
+}
+
+async fn connected(host: &PluginHost, behaviour: &str) -> (Arc<Storage>, Arc<dyn CacheBackend>) {
+    let storage = Arc::new(Storage::default());
+    let cache = load(host, "hostile-cache").cache().expect("a cache backend");
+    let backend = cache.connect(storage.host()).await.expect("an instance");
+    let config = Attrs(vec![("x-behaviour".to_owned(), behaviour.to_owned())]);
+    backend.open("read".to_owned(), config).await.expect("open");
+    (storage, backend)
+}
+
+#[test]
+fn a_lying_cache_backend_is_a_broken_one() {
+    let mut options = PluginHostOptions::new(code_cache());
+    options.cache_limits.cpu = Duration::from_millis(500);
+    let host = PluginHost::new(options);
+    let name = "the cache backend hostile-cache";
+    let keys = vec![CacheKey(Digest::of(b"a")), CacheKey(Digest::of(b"b"))];
+    run(async {
+        for (behaviour, kind, message) in [
+            ("short-find", FailureKind::Internal, "answered 1 lists for 2 keys"),
+            ("long-find", FailureKind::Internal, "answered 3 lists for 2 keys"),
+            ("wrong-keys", FailureKind::Internal, "answered a record that is none"),
+            ("no-keys", FailureKind::Internal, "answered a record that is none"),
+            ("bad-digest", FailureKind::Internal, "answered a record that is none"),
+            ("huge-find", FailureKind::Limit, "needs more than 64 MiB of memory"),
+            ("trap", FailureKind::Internal, "crashed"),
+            ("spin", FailureKind::Limit, "used more than 500 ms of processor time"),
+        ] {
+            let (_, backend) = connected(&host, behaviour).await;
+            let failure = backend.find(keys.clone()).await.expect_err(behaviour);
+            assert_eq!(failure.message, format!("{name} {message}"), "{behaviour}");
+            assert_eq!(failure.kind, kind, "{behaviour}");
+        }
+        let (_, backend) = connected(&host, "trap").await;
+        let first = backend.find(keys.clone()).await.expect_err("trap");
+        let again = backend.commit().await.expect_err("it ended");
+        assert_eq!(first, again, "an instance that trapped is never entered again");
+
+        let (storage, backend) = connected(&host, "other-blob").await;
+        let hits = backend.find(keys.clone()).await.expect("find");
+        let fetched = backend.fetch(hits[0][0].layers.clone()).await.expect("fetch");
+        let lie = fetched[0].as_ref().expect_err("another blob");
+        assert!(lie.message.starts_with("asked for the layer sha256:0000"), "{lie}");
+        assert_eq!(storage.blobs.lock().expect("lock").len(), 1);
+
+        let (_, backend) = connected(&host, "short-fetch").await;
+        let hits = backend.find(keys.clone()).await.expect("find");
+        let failure = backend.fetch(hits[0][0].layers.clone()).await.expect_err("too few");
+        assert_eq!(failure.message, format!("{name} gave 0 answers for 1 layers"));
+
+        let (storage, backend) = connected(&host, "kv-flood").await;
+        let failure = backend.save(Vec::new()).await.expect_err("a flood");
+        assert_eq!(failure.message, "flood is full");
+        drop(storage);
+        // Names like paths: `open` fails if one of them reaches a bucket.
+        let (storage, _) = connected(&host, "kv-names").await;
+        assert!(storage.buckets.lock().expect("lock").is_empty());
+    });
+}
+
+#[test]
+fn a_cache_call_that_is_given_up_ends_the_instance() {
+    let host = host();
+    run(async {
+        let (_, backend) = connected(&host, "spin").await;
+        let keys = vec![CacheKey(Digest::of(b"a"))];
+        assert!(polls(backend.find(keys.clone()), 3).await.is_none());
+        let failure = backend.find(keys).await.expect_err("it was given up");
+        assert_eq!(failure.message, "the cache backend hostile-cache was given up in a call");
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+    });
+}
+
+#[test]
+fn components_that_ask_for_more_are_refused_before_they_run() {
+    let host = host();
+    let refused = |name: &str, kind: &str| {
+        let plugin = load(&host, name);
+        let result = match kind {
+            "frontend" => plugin.frontend().map(drop),
+            _ => plugin.cache().map(drop),
+        };
+        let failure = result.expect_err(name);
+        let info = run(plugin.inspect()).expect("it can be looked at");
+        assert!(info.refusal.is_some(), "{name}");
+        render(&failure)
+    };
+    assert_eq!(
+        refused("hostile-import", "frontend"),
+        "the frontend hostile-import imports hostile:extra/thing@0.1.0, which wbuild does not \
+         offer\n  hint: plugins get no WASI and nothing else of the system; build it for \
+         wasm32-unknown-unknown, or with the WASI imports of its language stubbed out"
+    );
+    assert_eq!(
+        refused("hostile-nested", "frontend"),
+        "the frontend hostile-nested asks for wbuild:frontend/nested@0.1.0, which is not granted\n  \
+         hint: this version of wbuild grants it to no frontend"
+    );
+    assert_eq!(
+        refused("hostile-http", "cache"),
+        "the cache backend hostile-http asks for wbuild:cache/http@0.1.0, which is not granted\n  \
+         hint: this version of wbuild grants it to no cache backend"
+    );
+    assert_eq!(
+        refused("hostile-world", "frontend"),
+        "hostile-world is not a frontend\n  because: it does not export wbuild:frontend/build\n  \
+         hint: a frontend is a component of the world wbuild:frontend/frontend"
+    );
+    let failure = load(&host, "native").frontend().err().expect("a runner");
+    assert_eq!(failure.to_string(), "native is not a frontend: it is a runner");
+}
