@@ -70,7 +70,7 @@ impl Lowering<'_, '_> {
             }
             let span = heredoc.word.span();
             let source = self.document(&heredoc.name, &data, span)?;
-            let mut opts = vec![attr("create-dest", "true"), attr("keep-times", "true")];
+            let mut opts = vec![attr("create-dest", "true")];
             opts.extend(self.entry(&words));
             let (path, target) = (format!("/{}", heredoc.name), words.place.clone());
             let copy = CopyAction { source, path, target, opts };
@@ -142,7 +142,8 @@ impl Lowering<'_, '_> {
         if !words.chmod.is_empty() {
             opts.push(attr("mode", &words.chmod));
         }
-        opts.extend(self.timestamp());
+        // The source's times are kept unless the caller fixed the time of everything.
+        opts.push(self.timestamp().unwrap_or_else(|| attr("keep-times", "true")));
         opts
     }
 
@@ -208,7 +209,6 @@ impl Lowering<'_, '_> {
             attr("create-dest", "true"),
             attr("follow-links", "true"),
             attr("contents-only", "true"),
-            attr("keep-times", "true"),
             attr("wildcard", "true"),
         ];
         if paths::has_wildcards(path) {
@@ -270,7 +270,7 @@ impl Lowering<'_, '_> {
             .http(url, checksum.as_deref(), &attrs)
             .map_err(|failure| failure.at("download", source.span()))?;
         self.session.host.annotate(output, name, &[source.span()], &Attrs::new());
-        let mut opts = vec![attr("create-dest", "true"), attr("keep-times", "true")];
+        let mut opts = vec![attr("create-dest", "true")];
         if transfer.unpack == Some(true) {
             opts.push(attr("unpack", "auto"));
         }
@@ -310,11 +310,7 @@ impl Lowering<'_, '_> {
             .git(&git.url, &git.reference, &git.attrs(false))
             .map_err(|failure| failure.at("git", source.span()))?;
         self.session.host.annotate(output, name, &[source.span()], &Attrs::new());
-        let mut opts = vec![
-            attr("create-dest", "true"),
-            attr("contents-only", "true"),
-            attr("keep-times", "true"),
-        ];
+        let mut opts = vec![attr("create-dest", "true"), attr("contents-only", "true")];
         opts.extend(words.exclude.iter().map(|pattern| attr("exclude", pattern)));
         Ok((output, "/".to_owned(), opts))
     }
