@@ -433,6 +433,7 @@ impl Index {
 
 /// What a manifest request can yield.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // A handful exist at a time, and not for long.
 pub enum Document {
     /// One image.
     Manifest(Manifest),

@@ -292,7 +292,7 @@ mod tests {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            if state % 3 == 0 {
+            if state.is_multiple_of(3) {
                 out.extend_from_slice(b"the same words again and again, ");
             } else {
                 out.extend_from_slice(&state.to_le_bytes());
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn gzip_is_the_same_for_any_thread_count_and_step() {
-        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 5 * CHUNK + 12_345] {
+        for length in [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK + 12_345] {
             let data = sample(length);
             let one = compress(&data, Compression::Gzip, 1, usize::MAX);
             for (threads, step) in [(2, 1 << 20), (3, 70_001), (7, 512 << 10)] {
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn zstd_is_the_same_for_any_thread_count() {
-        for length in [0, 1, 100_000, 9 << 20] {
+        for length in [0, 100_000, 5 << 20] {
             let data = sample(length);
             let one = compress(&data, Compression::Zstd, 1, 256 << 10);
             for (threads, step) in [(2, 256 << 10), (4, 99_999)] {

@@ -34,7 +34,7 @@ pub use decompress::{Limits, detect};
 pub use entry::{Entry, EntryKind};
 pub use tar_read::{TarLimits, TarReader};
 pub use tar_write::TarWriter;
-pub use write::{WriteOptions, write_upper};
+pub use write::{Skip, WriteOptions, write_upper};
 
 use crate::error::{Error, Result};
 use crate::media::{Descriptor, MediaFamily};

@@ -38,6 +38,9 @@ pub struct TarReader<R: Read> {
     done: bool,
 }
 
+/// Where a sparse file's data lies: offset and length.
+type SparseMap = Vec<(u64, u64)>;
+
 /// What extended headers say of the entry that follows them.
 #[derive(Default)]
 struct Extended {
@@ -347,7 +350,7 @@ impl<R: Read> TarReader<R> {
         header: &[u8; BLOCK],
         extended: &mut Extended,
         at: &str,
-    ) -> Result<(Option<Vec<(u64, u64)>>, u64)> {
+    ) -> Result<(Option<SparseMap>, u64)> {
         let wrong = || bad(format_args!("the sparse map of {at} is malformed"));
         let limit = self.limits.sparse;
         let too_many =

@@ -18,6 +18,9 @@ use super::fs::{child_xattrs, fd_xattrs, names, open_child, path};
 use super::{LayerBuilder, MAX_DEPTH, OverlayKind, travels};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Says of a path (relative, without whiteout prefixes) whether it is left out, with all below it.
+pub type Skip<'a> = dyn Fn(&[u8]) -> bool + 'a;
+
 /// How an upper directory is read.
 #[derive(Clone, Copy)]
 pub struct WriteOptions<'a> {
@@ -28,8 +31,8 @@ pub struct WriteOptions<'a> {
     /// Whether the layer begins with an entry `./` for the root directory itself. The usual builders
     /// leave it out, so that a step cannot change the root's mode.
     pub root_entry: bool,
-    /// Paths (relative, as in the archive without whiteout prefixes) that are left out with all below.
-    pub skip: Option<&'a dyn Fn(&[u8]) -> bool>,
+    /// What is left out.
+    pub skip: Option<&'a Skip<'a>>,
 }
 
 impl WriteOptions<'_> {

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Most redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 6;
 /// Longest wait that a server may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(8);
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BODY: usize = 8 << 10;
 

@@ -188,7 +188,8 @@ fn damaged_blobs_are_not_exported_or_read() {
         None,
     )
     .expect("export");
-    let damage: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damage: [(&str, Damage); 3] = [
         ("flipped", |b| b[20] ^= 1),
         ("shorter", |b| b.truncate(b.len() - 1)),
         ("longer", |b| b.push(0)),
