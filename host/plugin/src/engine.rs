@@ -43,8 +43,10 @@ fn config() -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
-        // Names of functions come from the name section; line tables are not carried.
+        // Names of functions come from the name section; neither line tables nor the map from
+        // native to Wasm addresses is needed for them.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .generate_address_map(false)
         .native_unwind_info(false)
         .parallel_compilation(true);
     config

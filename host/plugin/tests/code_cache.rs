@@ -69,8 +69,9 @@ fn no_entry_with_a_flipped_bit_is_loaded() {
     let good = fs::read(&entry).expect("entry");
     for n in 0..200usize {
         let mut bad = good.clone();
-        // All of the header and places all over the code.
-        let at = if n < 88 { n } else { 88 + (n - 88) * (good.len() - 88) / 112 };
+        // All of the foot and places all over the code.
+        let code = good.len() - 88;
+        let at = if n < 88 { code + n } else { (n - 88) * code / 112 };
         bad[at] ^= 1 << (n % 8);
         fs::write(&entry, &bad).expect("write");
         assert!(compiled(&dir, 1), "bit {} of byte {at} was flipped, and it was loaded", n % 8);
@@ -125,7 +126,7 @@ fn an_entry_of_something_else_is_not_loaded() {
     let host = PluginHost::new(PluginHostOptions::new(&dir));
     let plugin = host.load("steps", dist("steps")).expect("it loads");
     let info = run(plugin.inspect()).expect("inspect");
-    assert_eq!(info.code_cache_note.as_deref(), Some("it is shorter than its header"));
+    assert_eq!(info.code_cache_note.as_deref(), Some("it is shorter than its foot"));
     assert!(info.compile_time.is_some() && info.load_time.is_some());
 }
 
