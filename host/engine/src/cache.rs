@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 use wbuild_api::extension::{
-    BlobInfo, BlobsCap, CacheBackend, CacheHost, CachePlugin, KvCap, KvPair, LayerDescriptor, LogCap,
-    RecordEntry,
+    BlobInfo, BlobsCap, CacheBackend, CacheHost, CachePlugin, KvCap, KvPair, LayerDescriptor,
+    LogCap, RecordEntry,
 };
 use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure, FailureKind, ResultId};
 use wbuild_store::{KvStore, Record, Store};

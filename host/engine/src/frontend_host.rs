@@ -132,9 +132,10 @@ impl InspectCap for Inspect {
 
     async fn outcome_of(&self, at: Edge) -> Result<Arc<Outcome>, Failure> {
         let solved = self.0.solve(at).await?;
-        solved.outcome.clone().ok_or_else(|| {
-            Failure::invalid(format!("node {} is no exec with capture", at.node.0))
-        })
+        solved
+            .outcome
+            .clone()
+            .ok_or_else(|| Failure::invalid(format!("node {} is no exec with capture", at.node.0)))
     }
 }
 

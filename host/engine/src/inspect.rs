@@ -103,9 +103,7 @@ fn entry(root: &Root, rel: &RelPath, path: String, stat: &Stat) -> Result<Entry,
         _ => EntryKind::Other,
     };
     let link = match kind {
-        EntryKind::Symlink => {
-            Some(String::from_utf8_lossy(&root.read_link(rel)?).into_owned())
-        }
+        EntryKind::Symlink => Some(String::from_utf8_lossy(&root.read_link(rel)?).into_owned()),
         _ => None,
     };
     Ok(Entry {

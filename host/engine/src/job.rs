@@ -10,8 +10,8 @@ use wbuild_api::request::BuildRequest;
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
-    Attrs, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, Op, Platform, SourceMap,
-    Span,
+    Attrs, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, Op, Platform,
+    SourceMap, Span,
 };
 use wbuild_solver::Solver;
 

@@ -28,14 +28,14 @@ mod steps;
 mod worker;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::OnceCell;
 use wbuild_api::event::{Event, EventSink};
 use wbuild_api::extension::{CachePlugin, Frontend, Runner};
 use wbuild_exec::spec::UserNamespace;
-use wbuild_exec::{Launcher, LauncherOptions, RuntimeInfo};
+use wbuild_exec::{Launcher, LauncherOptions, RuntimeInfo, RuntimeKind};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_store::{DocumentKind, LockWait, OpenOptions, Store};
 
@@ -49,6 +49,8 @@ pub struct EngineOptions {
     pub state_dir: PathBuf,
     /// Program and hidden subcommand that start the launcher (see `wbuild-exec`).
     pub launcher: (PathBuf, String),
+    /// `crun`, `runc` or the path of one; none = the first that works.
+    pub runtime: Option<String>,
     /// Directories to look for programs in, e.g. those of `PATH`.
     pub search: Vec<PathBuf>,
     /// What steps get where this process runs in a user namespace of its own; see
@@ -95,6 +97,7 @@ impl Engine {
         let EngineOptions {
             state_dir,
             launcher,
+            runtime,
             search,
             user_namespace,
             record_aliases,
@@ -117,6 +120,7 @@ impl Engine {
         let store = blocking(move || Store::open(state_dir, open)).await?;
         let launcher = Arc::new(LazyLauncher {
             program: launcher,
+            runtime,
             search,
             user_namespace,
             store: store.clone(),
@@ -138,6 +142,7 @@ const RUNTIME_DOCUMENT: &str = "container runtime";
 /// The launcher, started by the first step that runs a process.
 struct LazyLauncher {
     program: (PathBuf, String),
+    runtime: Option<String>,
     search: Vec<PathBuf>,
     user_namespace: Option<UserNamespace>,
     store: Store,
@@ -161,6 +166,9 @@ impl LazyLauncher {
 
     /// The runtime that worked before and is still the same program, else one that is tried now.
     async fn runtime(&self) -> Result<RuntimeInfo, Failure> {
+        if let Some(wanted) = &self.runtime {
+            return self.wanted_runtime(wanted);
+        }
         let id = format!("{RUNTIME_DOCUMENT} {}", self.user_namespace.is_some());
         // What cannot be read is tried again.
         let kept = self.store.load_document(DocumentKind::Machine, &id).ok().flatten();
@@ -179,6 +187,21 @@ impl LazyLauncher {
             .map_err(|error| Failure::internal("cannot keep the runtime found").cause(&error))?;
         self.store.save_document(DocumentKind::Machine, &id, &data)?;
         Ok(runtime)
+    }
+
+    fn wanted_runtime(&self, wanted: &str) -> Result<RuntimeInfo, Failure> {
+        let unknown = || {
+            Failure::not_found(format!("the container runtime {wanted:?} was not found"))
+                .hint("expected crun, runc, or the path of one")
+        };
+        if !wanted.contains('/') {
+            let mut found = wbuild_exec::runtime::find(&self.search).into_iter();
+            return found.find(|runtime| runtime.kind.as_str() == wanted).ok_or_else(unknown);
+        }
+        let path = Path::new(wanted);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let kind = RuntimeKind::ALL.into_iter().find(|kind| name.contains(kind.as_str()));
+        wbuild_exec::runtime::examine(kind.ok_or_else(unknown)?, path)
     }
 
     /// The machine's resolver configuration, read once.

@@ -51,7 +51,10 @@ impl Runners {
         if !plan.binfmt.is_empty() || !plan.tools.is_empty() {
             return Err(Failure::new(
                 FailureKind::Denied,
-                format!("the runner {:?} asks for tools that are not granted", runner.identity().name),
+                format!(
+                    "the runner {:?} asks for tools that are not granted",
+                    runner.identity().name
+                ),
             ));
         }
         Ok(plan)

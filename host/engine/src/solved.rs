@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use wbuild_api::extension::Outcome;
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::{Attrs, ContentDigest, DiffId, ResultId};
-use wbuild_store::{
-    BlobRef, ExecOutcome, LayerRecord, Lease, OutputRecord, Record, SnapshotId};
+use wbuild_store::{BlobRef, ExecOutcome, LayerRecord, Lease, OutputRecord, Record, SnapshotId};
 
 use crate::source::local::LocalTree;
 

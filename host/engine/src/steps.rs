@@ -146,7 +146,13 @@ impl Steps {
     }
 
     /// How far a transfer of a step is.
-    pub(crate) fn progress(&self, digest: VertexDigest, item: &str, current: u64, total: Option<u64>) {
+    pub(crate) fn progress(
+        &self,
+        digest: VertexDigest,
+        item: &str,
+        current: u64,
+        total: Option<u64>,
+    ) {
         let mut state = self.lock();
         if let Some(step) = self.announce(&mut state, digest, false) {
             let item = item.to_owned();
@@ -196,7 +202,12 @@ pub(crate) struct InternalStep {
 impl InternalStep {
     pub(crate) fn log(&self, text: &str) {
         let (step, at_ms) = (self.step, self.steps.now());
-        self.steps.sink.event(Event::StepLog { step, stream: 2, data: text.as_bytes().into(), at_ms });
+        self.steps.sink.event(Event::StepLog {
+            step,
+            stream: 2,
+            data: text.as_bytes().into(),
+            at_ms,
+        });
     }
 
     pub(crate) fn progress(&self, item: &str, current: u64, total: Option<u64>) {

@@ -1,11 +1,12 @@
 //! What the solver needs from the world, over the store and the sources: pins, keys' inputs,
 //! look-ups, running, saving. The ops themselves are in [`crate::ops`] and [`crate::source`].
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
+use rustix::fs::{Mode, OFlags};
 use tokio::sync::Semaphore;
 use wbuild_api::session::Session;
 use wbuild_graph::encode::Encoder;
@@ -15,7 +16,6 @@ use wbuild_solver::{Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, SnapshotId, Store, View};
 use wbuild_tree::par::Work;
 
-use crate::{LazyLauncher, blocking};
 use crate::cache::CacheLine;
 use crate::inspect::Inspected;
 use crate::ops;
@@ -24,6 +24,7 @@ use crate::solved::{self, Layer, Origin, Output, Solved, Tree};
 use crate::source::image::Images;
 use crate::source::local::Locals;
 use crate::steps::Steps;
+use crate::{LazyLauncher, blocking};
 
 /// The worker of one build.
 pub(crate) struct BuildWorker {
@@ -75,9 +76,10 @@ impl BuildWorker {
         tree.layers
             .iter()
             .map(|layer| {
-                layer.facts().snapshot.ok_or_else(|| {
-                    Failure::internal("a layer has no files after it was unpacked")
-                })
+                layer
+                    .facts()
+                    .snapshot
+                    .ok_or_else(|| Failure::internal("a layer has no files after it was unpacked"))
             })
             .collect()
     }
@@ -174,11 +176,17 @@ impl BuildWorker {
     pub(crate) async fn inspect(&self, solved: &Solved, index: u32) -> Result<Inspected, Failure> {
         match output(solved, index)? {
             Output::Tree(tree) => {
-                let (fd, lease) = self.view(tree).await?.into_parts();
+                let (fd, lease) = self.readable(tree).await?;
                 Ok(Inspected::new(fd, "the result", Some(lease)))
             }
             Output::Local(local) => Ok(Inspected::new(local.open()?, &local.display(), None)),
         }
+    }
+
+    /// The same, open for reading, with what keeps it.
+    pub(crate) async fn readable(&self, tree: &Tree) -> Result<(OwnedFd, Lease), Failure> {
+        let (fd, lease) = self.view(tree).await?.into_parts();
+        Ok((readable(fd.as_fd())?, lease))
     }
 
     /// An input's files: a directory, and what keeps it.
@@ -188,12 +196,20 @@ impl BuildWorker {
     ) -> Result<(OwnedFd, Option<Lease>), Failure> {
         match output {
             Output::Tree(tree) => {
-                let (fd, lease) = self.view(tree).await?.into_parts();
+                let (fd, lease) = self.readable(tree).await?;
                 Ok((fd, Some(lease)))
             }
             Output::Local(local) => Ok((local.open()?, None)),
         }
     }
+}
+
+/// Opens the root of a view for reading: the descriptor of a mount that is attached nowhere is good
+/// for looking up and mounting only. What was opened lives on without it.
+pub(crate) fn readable(view: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(view, ".", flags, Mode::empty())
+        .map_err(|error| Failure::internal("cannot open the files of a result").cause(&error))
 }
 
 /// Names the unpacked form of the topmost of `layers`: what a layer unpacks to depends on those
@@ -244,10 +260,7 @@ impl Worker for BuildWorker {
         ops::content::digest(self, vertex.op(), input, output).await
     }
 
-    async fn result_id(
-        &self,
-        (outputs, index): (&Arc<Solved>, u32),
-    ) -> Result<ResultId, Failure> {
+    async fn result_id(&self, (outputs, index): (&Arc<Solved>, u32)) -> Result<ResultId, Failure> {
         let tree = match output(outputs, index)? {
             Output::Tree(tree) => tree,
             Output::Local(_) => {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
 use wbuild_graph::{Edge, Failure, Platform};
 use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, write_upper};
 use wbuild_oci::media::Compression;
-use wbuild_store::View;
+use wbuild_store::Lease;
 use wbuild_tree::layer::{CopyOptions, LayerWriter, Owner};
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::{Links, Root};
@@ -29,7 +29,8 @@ use crate::worker::output;
 struct Part {
     folder: Option<String>,
     path: String,
-    view: View,
+    files: OwnedFd,
+    _lease: Lease,
 }
 
 /// Writes the files of all images (or, without images, of all file results) of the build.
@@ -73,7 +74,7 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
             options.epoch = epoch;
             match &parts[..] {
                 [one] if one.folder.is_none() => {
-                    write_upper(&mut builder, one.view.as_fd(), &options)?;
+                    write_upper(&mut builder, one.files.as_fd(), &options)?;
                 }
                 _ => {
                     return Err(Failure::unsupported(
@@ -107,7 +108,8 @@ async fn part(
     let solved = job.solve(root).await?;
     match output(&solved, root.index)? {
         Output::Tree(tree) => {
-            Ok(Part { folder, path: path.to_owned(), view: job.worker().view(tree).await? })
+            let (files, _lease) = job.worker().readable(tree).await?;
+            Ok(Part { folder, path: path.to_owned(), files, _lease })
         }
         Output::Local(_) => Err(Failure::invalid("a local directory is not exported as it is")),
     }
@@ -126,9 +128,10 @@ fn copy(part: &Part, directory: &Path, work: &wbuild_tree::par::Work) -> Result<
     let dest = Root::open(&target, &target.to_string_lossy())?;
     let before = rustix::fs::fstat(dest.as_fd())
         .map_err(|error| Failure::internal("cannot look at the output directory").cause(&error))?;
-    let from = part.view.as_fd().try_clone_to_owned().map_err(|error| {
-        Failure::internal("cannot duplicate a descriptor").cause(&error)
-    })?;
+    let from = part
+        .files
+        .try_clone()
+        .map_err(|error| Failure::internal("cannot duplicate a descriptor").cause(&error))?;
     let root = Root::from_fd(from, "the result");
     let filter = Filter::all();
     let source = Source { root: &root, filter: &filter, kind: SourceKind::Image };
@@ -168,13 +171,17 @@ pub(super) fn to_writer(
             let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
             write(&mut out)?;
             out.flush().map_err(|error| {
-                Failure::new(wbuild_graph::FailureKind::Unavailable, "cannot write to standard output")
-                    .cause(&error)
+                Failure::new(
+                    wbuild_graph::FailureKind::Unavailable,
+                    "cannot write to standard output",
+                )
+                .cause(&error)
             })
         }
         OutputDest::File(path) => {
             let failed = |what: &str, error: &std::io::Error| {
-                Failure::invalid(format!("cannot {what} the output {}", path.display())).cause(error)
+                Failure::invalid(format!("cannot {what} the output {}", path.display()))
+                    .cause(error)
             };
             let parent = match path.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,

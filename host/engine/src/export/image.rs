@@ -8,6 +8,7 @@ use wbuild_api::event::ImageReport;
 use wbuild_api::extension::ImageResult;
 use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
 use wbuild_graph::{Attrs, BlobDigest, DiffId, Failure};
+use wbuild_oci::Timestamp;
 use wbuild_oci::config::{Finish, ImageConfig};
 use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, write_upper};
 use wbuild_oci::layout::{
@@ -15,7 +16,6 @@ use wbuild_oci::layout::{
 };
 use wbuild_oci::media::{Compression, Descriptor, MediaFamily};
 use wbuild_oci::reference::Reference;
-use wbuild_oci::Timestamp;
 use wbuild_store::{BlobRef, Store};
 
 use crate::blocking;
@@ -159,11 +159,7 @@ async fn assemble(
     let platform = image.platform.as_ref().unwrap_or(&job.target_platforms()[0]);
     // An image that is exported twice from the cache is the same image: its date is that of its
     // newest layer, not of the export.
-    let created = job
-        .request()
-        .source_date_epoch
-        .or(newest)
-        .unwrap_or(job.worker().settings.now);
+    let created = job.request().source_date_epoch.or(newest).unwrap_or(job.worker().settings.now);
     let created = i64::try_from(created).unwrap_or(i64::MAX);
     let config = ImageConfig::finish(
         image.config.as_bytes(),

@@ -24,8 +24,7 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
         .filter_map(|image| image.root)
         .chain(job.files().iter().map(|files| files.root))
         .collect();
-    let solved: Vec<Arc<Solved>> =
-        try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
+    let solved: Vec<Arc<Solved>> = try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
     drop(solved);
     let mut reports = Vec::new();
     for output in &job.request().outputs {

@@ -14,7 +14,7 @@ use wbuild_tree::walk::Filter;
 use crate::blocking;
 use crate::solved::Output;
 use crate::source::local::{LocalTree, point};
-use crate::worker::BuildWorker;
+use crate::worker::{BuildWorker, readable};
 
 /// One read of an input.
 pub(crate) struct Read {
@@ -134,10 +134,11 @@ impl Opened {
     ) -> Result<(Selection, ContentDigest), Failure> {
         let source = self.source();
         let index = self.local.as_ref().map(|local| local.kept.index());
-        let selected = select(&source, &read.paths, &read.options, work).and_then(|mut selection| {
-            let digest = selection.digest(&source, index, work)?;
-            Ok((selection, digest))
-        });
+        let selected =
+            select(&source, &read.paths, &read.options, work).and_then(|mut selection| {
+                let digest = selection.digest(&source, index, work)?;
+                Ok((selection, digest))
+            });
         selected.map_err(|error| match &self.local {
             Some(local) => local.failure(error, read.mark),
             None => point(error.into(), read.mark, None),
@@ -187,8 +188,5 @@ pub(crate) async fn digest(
 
 /// The overlay attributes of a layer are read where it lies; see [`wbuild_tree::digest`].
 pub(crate) fn layer_root(view: &wbuild_store::View) -> Result<Root, Failure> {
-    let fd = view.as_fd().try_clone_to_owned().map_err(|error| {
-        Failure::internal("cannot duplicate a directory descriptor").cause(&error)
-    })?;
-    Ok(Root::from_fd(fd, "a layer"))
+    Ok(Root::from_fd(readable(view.as_fd())?, "a layer"))
 }

@@ -15,9 +15,7 @@ use wbuild_exec::{Content, ExecSpec, MountSpec, Source, Step, output, user};
 use wbuild_graph::op::{Access, ExecOp, Mount, MountKind, Network, Sharing};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_solver::SolveVertex;
-use wbuild_store::{
-    CacheDir, CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId,
-};
+use wbuild_store::{CacheDir, CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId};
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::{Links, Root};
 
@@ -138,9 +136,9 @@ pub(crate) async fn run(
     exec_spec.ulimits.clone_from(&exec.ulimits);
     exec_spec.user_namespace.clone_from(&worker.launcher.user_namespace);
     if let Some(size) = exec.attrs.get("shm-size") {
-        exec_spec.shm_size = size
-            .parse()
-            .map_err(|_| Failure::invalid(format!("shm-size is a number of bytes, not {size:?}")))?;
+        exec_spec.shm_size = size.parse().map_err(|_| {
+            Failure::invalid(format!("shm-size is a number of bytes, not {size:?}"))
+        })?;
     }
     let base = spec::base(&exec_spec)?;
     let plan = worker
@@ -201,7 +199,10 @@ pub(crate) async fn run(
             let command = exec.args.join(" ");
             return Err(Failure::new(
                 FailureKind::ExecFailed,
-                format!("process {command:?} did not complete successfully: exit code: {}", exit.code),
+                format!(
+                    "process {command:?} did not complete successfully: exit code: {}",
+                    exit.code
+                ),
             )
             .attr("exit-code", exit.code.to_string()));
         }
@@ -211,9 +212,8 @@ pub(crate) async fn run(
         let exit_code = exit.code;
         Arc::new(Outcome { exit_code, stdout, stdout_truncated, stderr, stderr_truncated })
     });
-    let writables = std::mem::take(
-        &mut *outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-    );
+    let writables =
+        std::mem::take(&mut *outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let now = worker.settings.now;
     let trees = blocking(move || -> Result<Vec<Output>, Failure> {
         writables
@@ -286,11 +286,8 @@ impl Assembly<'_> {
         let mut wanted = BTreeMap::new();
         for mount in &exec.mounts {
             if let MountKind::Cache { id, sharing, mode, .. } = &mount.kind {
-                let owner = CacheOwner {
-                    mode: mode.mode.unwrap_or(0o755),
-                    uid: mode.uid,
-                    gid: mode.gid,
-                };
+                let owner =
+                    CacheOwner { mode: mode.mode.unwrap_or(0o755), uid: mode.uid, gid: mode.gid };
                 let sharing = match sharing {
                     Sharing::Shared => CacheSharing::Shared,
                     Sharing::Private => CacheSharing::Private,
@@ -316,7 +313,8 @@ impl Assembly<'_> {
     }
 
     fn add_slot(&mut self, target: &str, source: Source, readonly: bool, kind: &str) {
-        let slot = u32::try_from(self.views.len()).expect("mounts are limited by the graph's limits");
+        let slot =
+            u32::try_from(self.views.len()).expect("mounts are limited by the graph's limits");
         self.slots.insert(spec::slot_token(slot), source);
         self.mounts.push(MountSpec {
             target: target.to_owned(),
@@ -428,10 +426,7 @@ impl Assembly<'_> {
             Network::None => String::new(),
             _ => files::resolv_conf(&self.worker.launcher.resolv_conf(), false),
         };
-        let texts = [
-            ("/etc/hosts", files::hosts(hostname, hosts)?),
-            ("/etc/resolv.conf", resolv),
-        ];
+        let texts = [("/etc/hosts", files::hosts(hostname, hosts)?), ("/etc/resolv.conf", resolv)];
         for (path, text) in texts {
             if !self.mounts.iter().any(|mount| mount.target == path) {
                 let content = Content::readable(text.into_bytes());
@@ -536,8 +531,6 @@ async fn below(fd: OwnedFd, subpath: &str, mount: bool) -> Result<Source, Failur
 
 fn open_path(path: &std::path::Path) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
-        Failure::internal(format!("cannot open {}", path.display())).cause(&error)
-    })
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| Failure::internal(format!("cannot open {}", path.display())).cause(&error))
 }
-

@@ -29,7 +29,7 @@ use crate::ops::content::{CancelOnDrop, Opened, Read};
 use crate::ops::xattr_kind;
 use crate::solved::{Layer, Output, Solved, Tree};
 use crate::source::local::{LocalTree, point};
-use crate::worker::BuildWorker;
+use crate::worker::{BuildWorker, readable};
 
 /// Carries out the actions of `op`.
 pub(crate) async fn run(
@@ -77,7 +77,7 @@ pub(crate) async fn run(
     let layer = blocking(move || -> Result<Arc<Layer>, Failure> {
         let names = names.as_ref().map(|(fd, _)| fd.as_fd());
         let names = names.or_else(|| base.as_ref().map(AsFd::as_fd));
-        let base = base.as_ref().map(|view| duplicate(view.as_fd())).transpose()?;
+        let base = base.as_ref().map(|view| readable(view.as_fd())).transpose()?;
         let base = base.map(|fd| Root::from_fd(fd, "the tree below"));
         write_layer(&store, base, now, &work, |writer| {
             for action in &actions {
@@ -151,12 +151,10 @@ fn facts(
     let owner = match (&opts.chown, names) {
         (None, _) => None,
         (Some(owner), Some(names)) => Some(wbuild_exec::user::resolve_owner(names, owner)?),
-        (Some(owner), None) => {
-            Some(numeric_owner(owner)?.ok_or_else(|| {
-                Failure::not_found(format!("cannot look up the owner {owner:?}: the tree is empty"))
-                    .hint("use numbers, e.g. --chown=1000:1000")
-            })?)
-        }
+        (Some(owner), None) => Some(numeric_owner(owner)?.ok_or_else(|| {
+            Failure::not_found(format!("cannot look up the owner {owner:?}: the tree is empty"))
+                .hint("use numbers, e.g. --chown=1000:1000")
+        })?),
     };
     Ok(EntryFacts {
         owner,
@@ -365,10 +363,13 @@ pub(crate) async fn seed(
         writer.copy(&opened.source(), &selection, "/", &options)?;
         writer.finish()?;
         // The mount's own owner and mode, which the writer has set to a layer's.
-        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+        let (uid, gid) =
+            (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
         rustix::fs::fchown(root.as_fd(), Some(uid), Some(gid))
             .and_then(|()| rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(stat.st_mode)))
-            .map_err(|error| Failure::internal("cannot set the owner of a cache directory").cause(&error))
+            .map_err(|error| {
+                Failure::internal("cannot set the owner of a cache directory").cause(&error)
+            })
     })
     .await
 }

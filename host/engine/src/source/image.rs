@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 use wbuild_api::extension::ImageInfo;
 use wbuild_graph::encode::Encoder;
-use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, FailureKind, Platform, decode};
+use wbuild_graph::{
+    Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, FailureKind, Platform, decode,
+};
 use wbuild_oci::config::ImageConfig;
 use wbuild_oci::layer::{self, ApplyOptions, ParentMeta};
 use wbuild_oci::media::{Descriptor, Document, MAX_CONFIG, MAX_MANIFEST, Manifest};
@@ -27,6 +29,7 @@ use crate::solved::{ImageOrigin, Layer, LayerFacts, Origin, Solved, Tree, image_
 use crate::source::layout::Layouts;
 use crate::source::registry::Registries;
 use crate::steps::Steps;
+use crate::worker::readable;
 
 /// Where images can be had from.
 #[async_trait]
@@ -289,7 +292,11 @@ impl Images {
         let provider = self.provider(origin.store.as_deref())?;
         let reference: Reference = origin.reference.parse()?;
         let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest.0, blob.size);
-        let step = self.steps.internal(&format!("pull {} {}", reference.familiar(), blob.digest.0.short()));
+        let step = self.steps.internal(&format!(
+            "pull {} {}",
+            reference.familiar(),
+            blob.digest.0.short()
+        ));
         let total = Some(blob.size);
         let item = blob.digest.to_string();
         let progress = |current: u64| step.progress(&item, current, total);
@@ -353,12 +360,7 @@ fn unpack(
     let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
     let input = store.open_blob(&blob.digest)?.ok_or_else(gone)?;
     let view = store.view(below)?;
-    let base = Root::from_fd(
-        view.as_fd().try_clone_to_owned().map_err(|e| {
-            Failure::internal("cannot duplicate a directory descriptor").cause(&e)
-        })?,
-        "the layers below",
-    );
+    let base = Root::from_fd(readable(view.as_fd())?, "the layers below");
     let builder = store.begin_snapshot()?;
     let mut options = ApplyOptions::new(overlay_kind(store.kind()));
     options.media_type = Some(&blob.media_type);

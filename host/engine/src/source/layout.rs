@@ -89,11 +89,7 @@ impl Provider for LayoutSource {
         .await
     }
 
-    async fn document(
-        &self,
-        _: &Reference,
-        descriptor: &Descriptor,
-    ) -> Result<Vec<u8>, Failure> {
+    async fn document(&self, _: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
         let (source, descriptor) = (self.clone(), descriptor.clone());
         let limit = descriptor.size.max(MAX_MANIFEST);
         blocking(move || Layout::open_path(&source.directory)?.bytes(&descriptor, limit)).await
@@ -109,7 +105,8 @@ impl Provider for LayoutSource {
         let layout = Layout::open_path(&self.directory)?;
         let failed = |error: std::io::Error| {
             let directory = self.directory.display();
-            Failure::internal(format!("cannot copy a blob from the layout {directory}")).cause(&error)
+            Failure::internal(format!("cannot copy a blob from the layout {directory}"))
+                .cause(&error)
         };
         let mut blob = layout.blob(descriptor)?;
         let mut sink = Progress { ingest: store.ingest(descriptor.size)?, report };

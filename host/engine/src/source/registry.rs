@@ -74,11 +74,7 @@ impl std::io::Write for Progress<'_> {
 
 #[async_trait]
 impl Provider for Registries {
-    async fn resolve(
-        &self,
-        reference: &Reference,
-        _: &Platform,
-    ) -> Result<Descriptor, Failure> {
+    async fn resolve(&self, reference: &Reference, _: &Platform) -> Result<Descriptor, Failure> {
         Ok(self.client().resolve(reference).await?)
     }
 
