@@ -287,16 +287,17 @@ impl<W: Worker> Solver<W> {
             });
         };
         let inputs_stable = info.stable || self.inputs_stable(vertex).await?;
-        if !vertex.ignore_cache && inputs_stable {
-            if let Some(outputs) = worker.lookup(vertex, key).await.map_err(Failure::shared)? {
-                self.tell_cached(cell);
-                return Ok(outputs);
-            }
+        if !vertex.ignore_cache
+            && inputs_stable
+            && let Some(outputs) = worker.lookup(vertex, key).await.map_err(Failure::shared)?
+        {
+            self.tell_cached(cell);
+            return Ok(outputs);
         }
         for attempt in 0.. {
             let inputs =
                 try_join_all(vertex.inputs.iter().map(|(digest, _)| self.result(*digest))).await?;
-            match self.from_inputs(vertex, key, &inputs).await {
+            match self.solve_with(vertex, key, &inputs).await {
                 Err(Lost { input: Some(input), failure })
                     if failure.kind == FailureKind::Gone && attempt == 0 =>
                 {
@@ -320,7 +321,7 @@ impl<W: Worker> Solver<W> {
     }
 
     /// Second look-up, then the work itself.
-    async fn from_inputs(
+    async fn solve_with(
         &self,
         vertex: &SolveVertex,
         key: CacheKey,
@@ -348,12 +349,12 @@ impl<W: Worker> Solver<W> {
             });
             let result_key = result_key(vertex.op(), &try_join_all(parts).await?);
             keys.push(result_key);
-            if !vertex.ignore_cache {
-                if let Some(outputs) = worker.lookup(vertex, result_key).await? {
-                    worker.alias(&outputs, key).await?;
-                    self.tell(vertex, VertexEvent::Cached);
-                    return Ok(outputs);
-                }
+            if !vertex.ignore_cache
+                && let Some(outputs) = worker.lookup(vertex, result_key).await?
+            {
+                worker.alias(&outputs, key).await?;
+                self.tell(vertex, VertexEvent::Cached);
+                return Ok(outputs);
             }
         }
         let edges: Vec<_> =
