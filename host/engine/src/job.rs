@@ -48,7 +48,6 @@ pub(crate) struct Job {
     solver: Solver<BuildWorker>,
     /// Work begun in the background; ends with the job.
     background: AsyncMutex<JoinSet<()>>,
-    background_edges: Mutex<Vec<Edge>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,7 +86,6 @@ impl Job {
             worker,
             solver,
             background: AsyncMutex::new(JoinSet::new()),
-            background_edges: Mutex::default(),
         })
     }
 
@@ -187,7 +185,6 @@ impl Job {
 
     /// Begins solving in the background; its failure shows when somebody needs the result.
     pub(crate) fn start(self: &Arc<Self>, edge: Edge) {
-        lock(&self.background_edges).push(edge);
         let job = Arc::clone(self);
         // The set is only locked to add and to end: never across a solve.
         if let Ok(mut set) = self.background.try_lock() {

@@ -275,6 +275,12 @@ mod tests {
             result_id(&[content("a"), content("b")]).0.hex(),
             image_layer_content(&DiffId(Digest::of(b"a"))).0.hex(),
         ];
-        assert_eq!(found, ["", "", "", ""]);
+        let golden = [
+            "8636719970d14899fa33ce3e543f6704171d6d0f173c67fe656a15252e292758",
+            "60c10cb7879f65882f0ad3b84296ee49aa5cd55f7c8d7d08ecd724dab96b5ad7",
+            "d4fd7d44b380c55797ea94c1b570eab0c04fc3757d17d900eebc052b0be3b825",
+            "a6c9e2edb154e78cf3ba78ae34037d72b18c44e4c148cb63c798dd98b119a5dd",
+        ];
+        assert_eq!(found, golden);
     }
 }

@@ -145,21 +145,6 @@ impl Steps {
         }
     }
 
-    /// How far a transfer of a step is.
-    pub(crate) fn progress(
-        &self,
-        digest: VertexDigest,
-        item: &str,
-        current: u64,
-        total: Option<u64>,
-    ) {
-        let mut state = self.lock();
-        if let Some(step) = self.announce(&mut state, digest, false) {
-            let item = item.to_owned();
-            self.sink.event(Event::StepProgress { step, item, current, total });
-        }
-    }
-
     /// A warning of a step.
     pub(crate) fn warning(&self, digest: VertexDigest, diagnostic: Diagnostic) {
         let mut state = self.lock();
@@ -200,16 +185,6 @@ pub(crate) struct InternalStep {
 }
 
 impl InternalStep {
-    pub(crate) fn log(&self, text: &str) {
-        let (step, at_ms) = (self.step, self.steps.now());
-        self.steps.sink.event(Event::StepLog {
-            step,
-            stream: 2,
-            data: text.as_bytes().into(),
-            at_ms,
-        });
-    }
-
     pub(crate) fn progress(&self, item: &str, current: u64, total: Option<u64>) {
         let (step, item) = (self.step, item.to_owned());
         self.steps.sink.event(Event::StepProgress { step, item, current, total });

@@ -424,7 +424,7 @@ impl Assembly<'_> {
     ) -> Result<(), Failure> {
         let resolv = match network {
             Network::None => String::new(),
-            _ => files::resolv_conf(&self.worker.launcher.resolv_conf(), false),
+            _ => files::resolv_conf(self.worker.launcher.resolv_conf(), false),
         };
         let texts = [("/etc/hosts", files::hosts(hostname, hosts)?), ("/etc/resolv.conf", resolv)];
         for (path, text) in texts {

@@ -68,6 +68,8 @@ struct Resolved {
     known: bool,
 }
 
+/// Reference, platform and image store, as asked for.
+type Asked = (String, Platform, Option<String>);
 type Slot = Arc<OnceCell<Arc<Resolved>>>;
 
 /// The images of one build.
@@ -77,7 +79,7 @@ pub(crate) struct Images {
     pub(crate) registries: Registries,
     pub(crate) layouts: Layouts,
     pub(crate) created: u64,
-    resolved: Mutex<HashMap<(String, Platform, Option<String>), Slot>>,
+    resolved: Mutex<HashMap<Asked, Slot>>,
 }
 
 impl Images {
