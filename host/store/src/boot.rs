@@ -207,7 +207,15 @@ impl StateKind {
         [StateKind::Trusted, StateKind::User].into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// Whether this process may use attributes of this kind on `file`'s file system.
+    /// Whether this process may write attributes of this kind. Changes nothing: removing one that
+    /// is not there is refused to those who may not (xattr(7)), and fails differently for others.
+    pub(crate) fn permitted(self, file: &File) -> bool {
+        let name = format!("{}probe", self.overlay_prefix());
+        let removed = rustix::fs::fremovexattr(file, name.as_str());
+        matches!(removed, Ok(()) | Err(rustix::io::Errno::NODATA))
+    }
+
+    /// Whether attributes of this kind work on `file`'s file system, for this process.
     pub(crate) fn usable(self, file: &File) -> bool {
         let name = format!("{}probe", self.overlay_prefix());
         let set = rustix::fs::fsetxattr(file, name.as_str(), b"y", rustix::fs::XattrFlags::empty());

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Seek, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
@@ -17,7 +16,9 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 
 const LOCK_FILE: &str = "lock";
-const TEXT_LIMIT: usize = 4096;
+/// The text always has this size: truncating the file would make some file systems write it out
+/// at once.
+const TEXT_SIZE: usize = 512;
 /// Short at first, since most builds are; bounded, so that the turn is taken quickly.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -106,6 +107,7 @@ impl StateLock {
     pub(crate) fn acquire(root: &Folder, owner: &str, mut wait: LockWait) -> Result<StateLock> {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
+        let mut suspected = false;
         loop {
             let file = root.open_or_create(LOCK_FILE, OFlags::empty())?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -116,7 +118,13 @@ impl StateLock {
             let holder = read_holder(&file);
             let path = root.path().to_path_buf();
             if holder.is_ancestor() {
-                return Err(Error::LockedByAncestor { path, holder });
+                // The text may be one moment older than the lock, and then speak of somebody else.
+                if suspected {
+                    return Err(Error::LockedByAncestor { path, holder });
+                }
+                suspected = true;
+                std::thread::sleep(pause);
+                continue;
             }
             let waited = started.elapsed();
             match &mut wait {
@@ -136,31 +144,34 @@ impl StateLock {
         }
     }
 
-    fn announce(mut file: File, owner: &str) -> StateLock {
+    fn announce(file: File, owner: &str) -> StateLock {
         let owner: String = owner.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let mut text = format!("pid {}\ncommand {owner}\n", std::process::id());
-        let mut end = text.len().min(TEXT_LIMIT);
+        let text = format!("pid {}\ncommand {owner}", std::process::id());
+        let mut end = text.len().min(TEXT_SIZE - 1);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        text.truncate(end);
-        // A full disk must not keep a prune from running: the text is a courtesy.
-        let _ = file.set_len(0);
-        let _ = file.rewind();
-        let _ = file.write_all(text.as_bytes());
+        write_text(&file, &text[..end]);
         StateLock { file }
     }
 }
 
+/// A full disk must not keep a prune from running: the text is a courtesy.
+fn write_text(file: &File, text: &str) {
+    let mut bytes = [b'\n'; TEXT_SIZE];
+    bytes[..text.len()].copy_from_slice(text.as_bytes());
+    let _ = file.write_all_at(&bytes, 0);
+}
+
 impl Drop for StateLock {
     fn drop(&mut self) {
-        let _ = self.file.set_len(0);
+        write_text(&self.file, "free");
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 }
 
 fn read_holder(file: &File) -> LockHolder {
-    let mut buffer = [0; TEXT_LIMIT];
+    let mut buffer = [0; TEXT_SIZE];
     let count = file.read_at(&mut buffer, 0).unwrap_or(0);
     LockHolder::parse(&String::from_utf8_lossy(&buffer[..count]))
 }
@@ -220,7 +231,7 @@ mod tests {
         let (_dir, folder) = folder();
         let held = StateLock::acquire(&folder, "x", LockWait::Fail).unwrap();
         // Another process's text: this one must not be taken for an ancestor.
-        held.file.write_at(b"pid 4194304\ncommand other build\n", 0).unwrap();
+        write_text(&held.file, "pid 4194304\ncommand other build");
         let mut seen = Vec::new();
         let (sender, receiver) = std::sync::mpsc::channel();
         let wait = LockWait::Callback(Box::new(move |holder, _| {

@@ -466,7 +466,7 @@ mod tests {
         };
         let take = |id| store.try_cache_dir(id, CacheSharing::Shared, owner).unwrap().unwrap();
         let used = take("used");
-        write_file(&take("unused"), "f", b"x");
+        write_file(take("unused"), "f", b"x");
         store.save_context("ctx", b"y").unwrap();
         let all = PruneFilter { all: true, ..PruneFilter::default() };
         store.prune(&all).unwrap();

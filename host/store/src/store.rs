@@ -139,7 +139,7 @@ impl Store {
             None => create(&root, options.kind)?,
         };
         let probe = root.open_or_create("lock", rustix::fs::OFlags::empty())?;
-        if kind == StateKind::Trusted && !kind.usable(&probe) {
+        if kind == StateKind::Trusted && !kind.permitted(&probe) {
             return Err(Error::Format {
                 path: dir,
                 reason: "it was made by root and this process may not set trusted attributes"

@@ -6,7 +6,7 @@ mod crash;
 use std::time::{Duration, Instant};
 
 use crash::{Judge, Rng, open, start};
-use wbuild_store::FsckOptions;
+use wbuild_store::{Error, FsckOptions, LockWait, OpenOptions, Store};
 
 const KILLS: u64 = 100;
 
@@ -49,4 +49,32 @@ fn a_hundred_kills_lose_nothing_acknowledged() {
     eprintln!("{KILLS} kills, {} acknowledgements, slowest open {slowest:?}", judge.acks);
     assert!(judge.acks as u64 >= KILLS / 2);
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
+
+/// Two processes on one state directory: the second is told for whom it waits, readers need not
+/// wait, and the end of the first lets the second in.
+#[test]
+fn a_second_process_waits_for_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut child = start(&state, 1, "boot", &[]);
+    let pid = child.pid();
+    let holder = Store::holder(&state).unwrap().expect("it is held");
+    assert_eq!((holder.pid, holder.command.as_str()), (Some(pid), "crash test"));
+    let refused = Store::open(&state, OpenOptions { wait: LockWait::Fail, ..Default::default() });
+    assert!(matches!(refused, Err(Error::Locked { .. })));
+    let reader = Store::open(&state, OpenOptions { read_only: true, ..Default::default() });
+    reader.unwrap().du().unwrap();
+    let (sender, told) = std::sync::mpsc::channel();
+    let wait = LockWait::Callback(Box::new(move |holder, _| {
+        let _ = sender.send(holder.pid);
+        std::ops::ControlFlow::Continue(())
+    }));
+    let second = std::thread::spawn(move || {
+        Store::open(&state, OpenOptions { wait, ..Default::default() }).map(|_| ())
+    });
+    assert_eq!(told.recv().unwrap(), Some(pid));
+    child.kill();
+    second.join().unwrap().unwrap();
+    child.finish();
 }

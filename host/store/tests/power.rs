@@ -6,6 +6,7 @@
 
 mod crash;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -45,10 +46,15 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
 }
 
+fn say(line: &str) {
+    // Not `eprintln`, which the test harness swallows when the test passes.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 fn may_run() -> bool {
     let test = "privileged_power_cuts_lose_nothing_acknowledged";
     if std::env::var_os("WBUILD_LONG").is_none_or(|value| value != "1") {
-        eprintln!("skipped: {test}: takes a minute, set WBUILD_LONG=1");
+        say(&format!("skipped: {test}: takes a minute, set WBUILD_LONG=1"));
         return false;
     }
     let root = rustix::process::geteuid().is_root();
@@ -56,7 +62,7 @@ fn may_run() -> bool {
     if root && tools {
         return true;
     }
-    eprintln!("skipped: {test}: needs root and mkfs.ext4");
+    say(&format!("skipped: {test}: needs root and mkfs.ext4"));
     let required = std::env::var_os("WBUILD_TEST_REQUIRE").is_some_and(|value| value == "1");
     assert!(!required, "{test} must not be skipped here");
     false

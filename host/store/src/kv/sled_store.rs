@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use sled::{Batch, Db, Tree};
@@ -51,6 +52,8 @@ const STAMP_KEY: &[u8] = b"s";
 const VERSION: u8 = 1;
 const CHECK: usize = 8;
 const KEPT_BAD: usize = 2;
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The index of a large state is some tens of megabytes; sled's default of 1 GiB would be a leak.
 const PAGE_CACHE: u64 = 64 << 20;
 
@@ -362,7 +365,21 @@ impl Shared {
         if state.is_none() {
             let path = self.path();
             let epochs = std::fs::read(self.folder.join(EPOCHS)).unwrap_or_default();
-            *state = Some(guarded(|| open_database(&path, &epochs))?);
+            let mut tries = 0;
+            let open = loop {
+                match guarded(|| open_database(&path, &epochs)) {
+                    // A database closed a moment ago keeps its lock until sled's own threads are
+                    // done with it. Nobody else can have it: the state directory is locked.
+                    Err(Trouble::Io(e))
+                        if e.kind() == io::ErrorKind::Other && tries < LOCK_TRIES =>
+                    {
+                        tries += 1;
+                        std::thread::sleep(LOCK_PAUSE);
+                    }
+                    other => break other?,
+                }
+            };
+            *state = Some(open);
         }
         Ok(state.as_mut().expect("opened above"))
     }
