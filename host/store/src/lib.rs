@@ -82,6 +82,7 @@ mod files;
 mod fsck;
 pub mod kv;
 mod lease;
+mod listing;
 mod lock;
 mod overlay;
 mod prune;

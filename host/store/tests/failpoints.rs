@@ -4,7 +4,7 @@ mod crash;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crash::{Judge, Rng, open, start};
+use crash::{Judge, Rng, open, scratch, start};
 
 /// Every failure point of the crate: one per change of state.
 const POINTS: [&str; 18] = [
@@ -50,7 +50,7 @@ fn child_process() {
 
 fn visit_every_point(how: &str, passes: &[u32]) {
     assert!(fail::has_failpoints());
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let state = dir.path().join("state");
     let mut judge = Judge::default();
     let mut rng = Rng::new(u64::from(std::process::id()));

@@ -5,7 +5,7 @@ mod crash;
 
 use std::time::{Duration, Instant};
 
-use crash::{Judge, Rng, open, start};
+use crash::{Judge, Rng, open, scratch, start};
 use wbuild_store::{Error, FsckOptions, LockWait, OpenOptions, Store};
 
 const KILLS: u64 = 100;
@@ -17,7 +17,7 @@ fn child_process() {
 
 #[test]
 fn a_hundred_kills_lose_nothing_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let state = dir.path().join("state");
     let mut judge = Judge::default();
     let mut rng = Rng::new(u64::from(std::process::id()));
@@ -55,7 +55,7 @@ fn a_hundred_kills_lose_nothing_acknowledged() {
 /// wait, and the end of the first lets the second in.
 #[test]
 fn a_second_process_waits_for_the_first() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let state = dir.path().join("state");
     let mut child = start(&state, 1, "boot", &[]);
     let pid = child.pid();

@@ -86,6 +86,12 @@ fn say(text: &str) {
     let _ = std::io::stderr().write_all(format!("@{text}\n").as_bytes());
 }
 
+/// A folder for the state: in memory where there is such a place. A kill leaves the page cache as
+/// it is, so the disk plays no part, and others that use it do not slow the test down.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a writable place")
+}
+
 // ---- the child ----
 
 /// To be called first by the test named `child_process`: works until it is killed, if this process
