@@ -44,6 +44,10 @@ pub mod vars {
     pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
     /// The agent's socket behind `--ssh default`.
     pub const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
+    /// Stands in for the machine's boot id, so that tests can simulate a power cut.
+    pub const BOOT_ID: &str = "WBUILD_BOOT_ID";
+    /// Directories with programs: the OCI runtime, emulators, credential helpers.
+    pub const PATH: &str = "PATH";
     /// Where the whole output of a long step waits while only its end is on the screen.
     pub const TMPDIR: &str = "TMPDIR";
 }
@@ -150,15 +154,32 @@ impl Environment {
         })
     }
 
-    /// Where compiled plugins are kept; `None` where there is no place for them.
-    pub fn code_cache_dir(&self) -> Option<PathBuf> {
+    /// Where compiled plugins are kept. A user without a home gets root's place, which will not take
+    /// anything: plugins are compiled anew each time.
+    pub fn code_cache_dir(&self) -> PathBuf {
         if let Some(path) = self.var_os(vars::CACHE_DIR) {
-            return Some(self.absolute(Path::new(path)));
+            return self.absolute(Path::new(path));
         }
-        if self.is_root && self.var_os(vars::XDG_CACHE_HOME).is_none() {
-            return Some(PathBuf::from("/var/cache/wbuild"));
+        let ours = match self.is_root && self.var_os(vars::XDG_CACHE_HOME).is_none() {
+            true => None,
+            false => self.xdg(vars::XDG_CACHE_HOME, ".cache"),
+        };
+        ours.unwrap_or_else(|| PathBuf::from("/var/cache/wbuild")).join("code")
+    }
+
+    /// Directories with programs: `PATH`, then those of the system, which the `PATH` of an ordinary
+    /// user often lacks. Relative ones are passed over.
+    pub fn search_path(&self) -> Vec<PathBuf> {
+        const SYSTEM: [&str; 6] =
+            ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        let mut out: Vec<PathBuf> = Vec::new();
+        let named = self.var_os(vars::PATH).map(std::env::split_paths).into_iter().flatten();
+        for dir in named.chain(SYSTEM.map(PathBuf::from)) {
+            if dir.is_absolute() && !out.contains(&dir) {
+                out.push(dir);
+            }
         }
-        self.xdg(vars::XDG_CACHE_HOME, ".cache")
+        out
     }
 
     /// The directory of docker's `config.json`.
@@ -221,10 +242,15 @@ mod tests {
         }
 
         let cache = |vars: &[(&str, &str)]| Environment::of_parts(cwd, vars).code_cache_dir();
-        assert_eq!(cache(&[("HOME", "/h")]), Some("/h/.cache/wbuild".into()));
-        assert_eq!(cache(&[("XDG_CACHE_HOME", "/c")]), Some("/c/wbuild".into()));
-        assert_eq!(cache(&[("WBUILD_CACHE_DIR", "/d")]), Some("/d".into()));
-        assert_eq!(cache(&[]), None);
+        assert_eq!(cache(&[("HOME", "/h")]), Path::new("/h/.cache/wbuild/code"));
+        assert_eq!(cache(&[("XDG_CACHE_HOME", "/c")]), Path::new("/c/wbuild/code"));
+        assert_eq!(cache(&[("WBUILD_CACHE_DIR", "/d")]), Path::new("/d"));
+        assert_eq!(cache(&[]), Path::new("/var/cache/wbuild/code"));
+
+        let env = Environment::of_parts(cwd, &[("PATH", "/a:rel:/usr/bin:/a:")]);
+        let path = env.search_path();
+        assert_eq!(path[..2], [PathBuf::from("/a"), PathBuf::from("/usr/bin")]);
+        assert_eq!(path.len(), 7);
     }
 
     #[test]

@@ -24,5 +24,6 @@ pub mod report;
 pub mod resolve;
 pub mod session;
 pub mod suggest;
+pub mod table;
 pub mod terminal;
 pub mod units;

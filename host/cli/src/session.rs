@@ -20,9 +20,10 @@ use crate::resolve::{Directory, Lends, SecretPlace};
 pub const MAX_SECRET: u64 = 500 << 10;
 
 /// Finds the credentials of registry hosts.
+#[async_trait]
 pub trait Credentials: Send + Sync {
     /// The credentials for a host, e.g. `ghcr.io` or `localhost:5000`.
-    fn of_host(&self, host: &str) -> Result<Option<RegistryAuth>, Failure>;
+    async fn of_host(&self, host: &str) -> Result<Option<RegistryAuth>, Failure>;
 }
 
 /// The session of one command line.
@@ -96,7 +97,7 @@ impl Session for LocalSession {
     }
 
     async fn registry_auth(&self, host: &str) -> Result<Option<RegistryAuth>, Failure> {
-        self.credentials.of_host(host)
+        self.credentials.of_host(host).await
     }
 }
 
@@ -139,8 +140,9 @@ mod tests {
     use super::*;
 
     struct Nobody;
+    #[async_trait]
     impl Credentials for Nobody {
-        fn of_host(&self, _: &str) -> Result<Option<RegistryAuth>, Failure> {
+        async fn of_host(&self, _: &str) -> Result<Option<RegistryAuth>, Failure> {
             Ok(None)
         }
     }

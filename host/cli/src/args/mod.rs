@@ -133,9 +133,6 @@ pub struct DoctorArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub state: StateArgs,
-    /// OCI runtime to look for, by name or path [default: crun, else runc]
-    #[arg(long, value_name = "NAME|PATH")]
-    pub runtime: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -18,7 +18,7 @@ use excerpt::{Excerpt, Mark};
 use style::{Paint, Style};
 
 /// A step's output is shown whole up to here, in lines; the report shows the end of longer ones.
-const SHORT: usize = 30;
+pub const SHORT: usize = 30;
 /// Lines shown of a longer output.
 const TAIL: usize = 20;
 /// Notes that a failure may bring along; what is beyond is counted.

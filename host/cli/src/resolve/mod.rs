@@ -33,6 +33,10 @@ pub struct Build {
     pub caches: Vec<PluginName>,
     /// Where results are kept.
     pub state_dir: PathBuf,
+    /// Stands in for the machine's boot id.
+    pub boot_id: Option<String>,
+    /// What others see who wait for this build. Without options: their values may be secret.
+    pub owner: String,
     /// Preferred OCI runtime.
     pub runtime: Option<String>,
     /// Look records up by their own keys too.
@@ -196,6 +200,8 @@ pub fn build(
         runners: plugins(&args.runners, "native")?,
         caches: plugins(&args.cache_backends, "cache-local")?,
         state_dir: environment.state_dir(args.state.state_dir.as_deref())?,
+        boot_id: environment.var(vars::BOOT_ID)?.map(str::to_owned),
+        owner: format!("wbuild build {} in {}", inputs.context_shown, environment.cwd.display()),
         runtime: runtime(args.runtime.as_deref(), environment)?,
         record_aliases: !args.no_record_aliases,
         wait: !args.no_wait,
