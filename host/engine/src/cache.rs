@@ -21,6 +21,10 @@ use crate::solved::Solved;
 const SNAPSHOT: &str = "application/vnd.wbuild.snapshot.v1";
 /// The attribute of an entry that holds the key of the store's record.
 const RECORD: &str = "record";
+/// The host's own bucket: which backends (by component digest) have heard of all records.
+const FILLED: &str = "filled";
+/// Records announced at once.
+const REFILL_BATCH: usize = 500;
 /// The most one read of a blob returns, and the largest small blob.
 const SMALL: u32 = 1 << 20;
 
@@ -68,9 +72,38 @@ impl CacheLine {
             };
             let backend = line.plugin.connect(host).await?;
             backend.open("write".to_owned(), Attrs::default()).await?;
+            self.refill(line, &*backend).await?;
             Ok::<_, Failure>(backend)
         };
         line.backend.get_or_try_init(|| connect).await.cloned()
+    }
+
+    /// Announces every record to a backend that has not heard of them: one that is new here, or whose
+    /// buckets were lost together with the mark that says it was filled.
+    async fn refill(&self, line: &Line, backend: &dyn CacheBackend) -> Result<(), Failure> {
+        let mark = line.plugin.identity().digest.to_string().into_bytes();
+        let store = self.store.clone();
+        let key = mark.clone();
+        let missing = blocking(move || -> Result<_, Failure> {
+            let filled = store.kv()?.open_bucket(FILLED)?.get_many(&[key])?;
+            match filled.into_iter().flatten().next() {
+                Some(_) => Ok(None),
+                None => Ok(Some(store.records()?)),
+            }
+        })
+        .await?;
+        let Some(records) = missing else {
+            return Ok(());
+        };
+        let entries: Vec<RecordEntry> = records.iter().filter_map(entry).collect();
+        for batch in entries.chunks(REFILL_BATCH) {
+            backend.save(batch.to_vec()).await?;
+        }
+        let store = self.store.clone();
+        blocking(move || -> Result<(), Failure> {
+            Ok(store.kv()?.open_bucket(FILLED)?.apply(&[(mark, Some(b"1".to_vec()))])?)
+        })
+        .await
     }
 
     /// A result by key.
