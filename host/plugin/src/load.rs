@@ -409,6 +409,17 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_have_an_answer(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+            component.extend(bytes);
+            let _ = Outline::read("x", &component);
+        }
+    }
+
     #[test]
     fn bytes_that_are_no_component_are_told_apart() {
         let cases: [(&[u8], &str); 4] = [

@@ -391,3 +391,157 @@ impl plan::HostPlan for State {
         self.finish(this).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use wbuild_api::extension::{BinfmtEntry, ClampCap, MachineCap};
+    use wbuild_graph::{Digest, FailureKind, Platform, Severity};
+
+    use super::plan::HostPlan as _;
+    use super::*;
+    use crate::PluginKind;
+    use crate::engine::Runtime;
+    use crate::limits::Limits;
+    use crate::v0_1::runner::machine::Host as _;
+
+    /// A machine with one tool, and a clamp that lets a spec name the tools it is told of.
+    #[derive(Default)]
+    struct Fake {
+        asked: Mutex<Vec<Vec<String>>>,
+    }
+
+    impl MachineCap for Fake {
+        fn native_platforms(&self) -> Vec<Platform> {
+            Vec::new()
+        }
+        fn kernel_binfmt(&self, _platform: Platform) -> Option<BinfmtEntry> {
+            None
+        }
+        fn features(&self) -> Attrs {
+            Attrs::default()
+        }
+        fn find_tool(&self, name: String) -> Option<Tool> {
+            let digest = Digest::of(b"tool");
+            (name == "qemu").then_some(Tool { name, digest, is_static: true, version: None })
+        }
+    }
+
+    impl ClampCap for Fake {
+        fn clamp(
+            &self,
+            _base: String,
+            edited: String,
+            tools: Vec<String>,
+        ) -> Result<String, Failure> {
+            self.asked.lock().expect("lock").push(tools.clone());
+            match edited.strip_prefix("tool:") {
+                Some(tool) if !tools.iter().any(|known| known == tool) => {
+                    Err(Failure::new(FailureKind::Denied, format!("{tool} is not bound")))
+                }
+                _ => Ok(format!("clamped {edited}")),
+            }
+        }
+    }
+
+    impl LogCap for Fake {
+        fn log(&self, _severity: Severity, _text: String) {}
+    }
+
+    fn with_state<T>(test: impl FnOnce(&mut State, &Fake) -> T) -> T {
+        let fake = Arc::new(Fake::default());
+        let runtime = Runtime::new().expect("engine");
+        let limits = Limits::of(PluginKind::Runner);
+        let job = Job {
+            platform: Platform::host(),
+            args: vec!["true".to_owned()],
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            mounts: Vec::new(),
+            entry_format: Vec::new(),
+            base_spec: "base".to_owned(),
+            attrs: Attrs::default(),
+        };
+        let caps = RunnerCaps {
+            host: RunnerHost {
+                machine: Arc::clone(&fake) as _,
+                clamp: Arc::clone(&fake) as _,
+                log: Arc::clone(&fake) as _,
+            },
+            job: Some(Arc::new(job)),
+            granted: Vec::new(),
+        };
+        let clock = runtime.clock(limits.cpu);
+        let mut store = State::store(runtime.engine(), limits, &clock, Some(caps));
+        test(store.data_mut(), &fake)
+    }
+
+    fn message<T>(result: Result<T, wit::Failure>) -> String {
+        result.err().map(|failure| failure.message).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_spec_may_name_a_tool_only_if_the_plan_binds_it() {
+        with_state(|state, fake| {
+            let ungranted = state.from_spec("tool:qemu".to_owned()).expect("no trap");
+            assert_eq!(message(ungranted), "qemu is not bound");
+
+            let tool = state.find_tool("qemu".to_owned()).expect("no trap").expect("granted");
+            let borrowed = || Resource::new_borrow(tool.rep());
+            // Granted, named, and never bound: refused in the end.
+            let plan = state.from_spec("tool:qemu".to_owned()).expect("no trap").expect("a plan");
+            let refused = state.take_plan(plan).expect("no trap").expect_err("not bound");
+            assert_eq!(refused.message, "qemu is not bound");
+
+            let plan = state.from_spec("tool:qemu".to_owned()).expect("no trap").expect("a plan");
+            let this = Resource::new_borrow(plan.rep());
+            state.bind_tool(this, borrowed(), "/q".to_owned()).expect("no trap").expect("bound");
+            let plan = state.take_plan(plan).expect("no trap").expect("a plan");
+            assert_eq!(plan.spec.as_deref(), Some("clamped tool:qemu"));
+            assert_eq!(plan.tools, [("qemu".to_owned(), "/q".to_owned())]);
+            let asked = fake.asked.lock().expect("lock");
+            let qemu = vec!["qemu".to_owned()];
+            // Not asked again where nothing changed since.
+            assert_eq!(*asked, [vec![], qemu.clone(), vec![], qemu]);
+        });
+    }
+
+    #[test]
+    fn what_a_plan_cannot_say_is_refused_at_once() {
+        with_state(|state, _| {
+            let tool = state.find_tool("qemu".to_owned()).expect("no trap").expect("granted");
+            let plan = state.base().expect("a plan");
+            let mut bind = |target: &str| {
+                let (this, tool) =
+                    (Resource::new_borrow(plan.rep()), Resource::new_borrow(tool.rep()));
+                message(state.bind_tool(this, tool, target.to_owned()).expect("no trap"))
+            };
+            assert_eq!(bind("q"), "the tool target \"q\" is not absolute");
+            assert_eq!(bind("/q"), "");
+            assert_eq!(bind("/q"), "two tools are bound at /q");
+            let mut rule = |magic: &[u8], mask: &[u8], flags: &str| {
+                let (this, tool) =
+                    (Resource::new_borrow(plan.rep()), Resource::new_borrow(tool.rep()));
+                let (magic, mask) = (magic.to_vec(), mask.to_vec());
+                let rule = state.binfmt_rule(this, tool, magic, mask, flags.to_owned());
+                message(rule.expect("no trap"))
+            };
+            assert_eq!(rule(b"", b"", ""), "a binfmt magic has 1 to 256 bytes, not 0");
+            assert_eq!(
+                rule(&[1; 257], &[1; 257], ""),
+                "a binfmt magic has 1 to 256 bytes, not 257"
+            );
+            assert_eq!(rule(b"ab", b"a", ""), "a binfmt mask is as long as its magic");
+            assert_eq!(rule(b"ab", b"ab", "OX"), "unknown binfmt flag 'X'");
+            assert_eq!(rule(b"ab", b"ab", "OCF"), "");
+            let unknown = Resource::new_borrow(plan.rep());
+            let unknown = state.personality(unknown, "vax".to_owned()).expect("no trap");
+            assert_eq!(message(unknown), "unknown personality \"vax\"");
+            let attrs = Resource::new_borrow(plan.rep());
+            state.attrs(attrs, vec![("speed".to_owned(), "9".to_owned())]).expect("no trap");
+            let refused = state.take_plan(plan).expect("no trap").expect_err("an unknown key");
+            assert_eq!(refused.message, "plan.attrs does not know the key \"speed\"");
+        });
+    }
+}
