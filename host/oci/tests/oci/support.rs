@@ -35,7 +35,15 @@ pub fn ownership() -> Ownership {
 
 /// Runs a program; `None` where it is not installed.
 pub fn run(program: &str, args: &[&str]) -> Option<Output> {
-    match Command::new(program).args(args).env("LC_ALL", "C").output() {
+    match Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        // Nothing of the user's own configuration.
+        .env("HOME", "/nonexistent")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_RUNTIME_DIR")
+        .output()
+    {
         Ok(output) => Some(output),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => panic!("cannot run {program}: {e}"),
