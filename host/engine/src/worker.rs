@@ -1,12 +1,11 @@
 //! What the solver needs from the world, over the store and the sources: pins, keys' inputs,
 //! look-ups, running, saving. The ops themselves are in [`crate::ops`] and [`crate::source`].
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::Semaphore;
 use wbuild_api::session::Session;
 use wbuild_graph::encode::Encoder;
@@ -15,6 +14,7 @@ use wbuild_graph::{CacheKey, ContentDigest, Failure, Op, ResultId};
 use wbuild_solver::{Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, SnapshotId, Store, View};
 use wbuild_tree::par::Work;
+use wbuild_tree::root::Root;
 
 use crate::cache::CacheLine;
 use crate::inspect::Inspected;
@@ -152,7 +152,7 @@ impl BuildWorker {
                 let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
                 blocking(move || -> Result<ContentDigest, Failure> {
                     let view = store.view(&[snapshot])?;
-                    let root = ops::content::layer_root(&view)?;
+                    let root = Root::from_fd(view.open_dir()?, "a layer");
                     let kind = ops::xattr_kind(store.kind());
                     Ok(wbuild_tree::digest::layer_digest(&root, kind, &Work::default())?)
                 })
@@ -183,10 +183,11 @@ impl BuildWorker {
         }
     }
 
-    /// The same, open for reading, with what keeps it.
+    /// The same, open for reading (a detached mount is good for looking up and mounting only; what was
+    /// opened lives on without it), and with what keeps it.
     pub(crate) async fn readable(&self, tree: &Tree) -> Result<(OwnedFd, Lease), Failure> {
-        let (fd, lease) = self.view(tree).await?.into_parts();
-        Ok((readable(fd.as_fd())?, lease))
+        let view = self.view(tree).await?;
+        Ok((view.open_dir()?, view.into_parts().1))
     }
 
     /// An input's files: a directory, and what keeps it.
@@ -202,14 +203,6 @@ impl BuildWorker {
             Output::Local(local) => Ok((local.open()?, None)),
         }
     }
-}
-
-/// Opens the root of a view for reading: the descriptor of a mount that is attached nowhere is good
-/// for looking up and mounting only. What was opened lives on without it.
-pub(crate) fn readable(view: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(view, ".", flags, Mode::empty())
-        .map_err(|error| Failure::internal("cannot open the files of a result").cause(&error))
 }
 
 /// Names the unpacked form of the topmost of `layers`: what a layer unpacks to depends on those

@@ -1,6 +1,5 @@
 //! The content that an op reads of an input: for keys, and checked again when it is copied.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use wbuild_graph::encode::Encoder;
@@ -14,7 +13,7 @@ use wbuild_tree::walk::Filter;
 use crate::blocking;
 use crate::solved::Output;
 use crate::source::local::{LocalTree, point};
-use crate::worker::{BuildWorker, readable};
+use crate::worker::BuildWorker;
 
 /// One read of an input.
 pub(crate) struct Read {
@@ -184,9 +183,4 @@ pub(crate) async fn digest(
         Ok(ContentDigest(e.finish()))
     })
     .await
-}
-
-/// The overlay attributes of a layer are read where it lies; see [`wbuild_tree::digest`].
-pub(crate) fn layer_root(view: &wbuild_store::View) -> Result<Root, Failure> {
-    Ok(Root::from_fd(readable(view.as_fd())?, "a layer"))
 }

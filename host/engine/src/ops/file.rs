@@ -12,7 +12,7 @@ use wbuild_graph::op::{EntryOpts, FileAction, FileActionKind, FileOp, Unpack};
 use wbuild_graph::{Failure, Span};
 use wbuild_oci::layer::{Limits, Ownership, UnpackOptions, unpack};
 use wbuild_solver::SolveVertex;
-use wbuild_store::{CacheDir, Store};
+use wbuild_store::{CacheDir, Store, View};
 use wbuild_tree::layer::{
     CopyOptions, LayerWriter, LinkOptions, MkdirOptions, Owner, RemoveOptions, WriteOptions,
 };
@@ -29,7 +29,7 @@ use crate::ops::content::{CancelOnDrop, Opened, Read};
 use crate::ops::xattr_kind;
 use crate::solved::{Layer, Output, Solved, Tree};
 use crate::source::local::{LocalTree, point};
-use crate::worker::{BuildWorker, readable};
+use crate::worker::BuildWorker;
 
 /// Carries out the actions of `op`.
 pub(crate) async fn run(
@@ -77,7 +77,7 @@ pub(crate) async fn run(
     let layer = blocking(move || -> Result<Arc<Layer>, Failure> {
         let names = names.as_ref().map(|(fd, _)| fd.as_fd());
         let names = names.or_else(|| base.as_ref().map(AsFd::as_fd));
-        let base = base.as_ref().map(|view| readable(view.as_fd())).transpose()?;
+        let base = base.as_ref().map(View::open_dir).transpose()?;
         let base = base.map(|fd| Root::from_fd(fd, "the tree below"));
         write_layer(&store, base, now, &work, |writer| {
             for action in &actions {

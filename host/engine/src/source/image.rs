@@ -5,7 +5,6 @@
 //! a layout is checked against its digest and size when it enters the store, and nowhere else.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -29,7 +28,6 @@ use crate::solved::{ImageOrigin, Layer, LayerFacts, Origin, Solved, Tree, image_
 use crate::source::layout::Layouts;
 use crate::source::registry::Registries;
 use crate::steps::Steps;
-use crate::worker::readable;
 
 /// Where images can be had from.
 #[async_trait]
@@ -362,7 +360,7 @@ fn unpack(
     let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
     let input = store.open_blob(&blob.digest)?.ok_or_else(gone)?;
     let view = store.view(below)?;
-    let base = Root::from_fd(readable(view.as_fd())?, "the layers below");
+    let base = Root::from_fd(view.open_dir()?, "the layers below");
     let builder = store.begin_snapshot()?;
     let mut options = ApplyOptions::new(overlay_kind(store.kind()));
     options.media_type = Some(&blob.media_type);
