@@ -46,6 +46,7 @@ fn main() {
         ("background_processes_end_with_the_step", background),
         ("cancel_kills_a_tree_that_ignores_it", cancel),
         ("cancel_lets_a_process_that_listens_finish", cancel_gently),
+        ("cancel_works_at_any_moment", cancel_at_any_moment),
         ("a_dropped_step_goes_and_releases_what_it_held", dropped),
         ("eight_steps_run_at_once", parallel),
         ("a_killed_runtime_takes_its_step_along", killed_runtime),
@@ -86,16 +87,18 @@ fn environment(machine: &Machine) -> Result {
     ];
     case.exec.cwd = "/work/dir".into();
     case.exec.hostname = "a-host".into();
-    let script = "echo $A; echo $B; pwd; hostname; id -u; id -g; id -G; umask; env | sort | cut -d= -f1 | tr '\\n' ' '";
+    let script = "echo $A; echo $B; pwd; hostname; id -u; id -g; id -G; umask; grep -vc ':/$' /proc/self/cgroup; env | sort | cut -d= -f1 | tr '\\n' ' '";
     let out = case.sh(script);
     assert_eq!(out.exit(), 0, "{out:?}");
     let text = out.stdout();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[..7], ["later", "x=y", "/work/dir", "a-host", "0", "0", "0"], "{text}");
     assert_eq!(lines[7], "0022");
+    // Names of the machine's control groups are not shown.
+    assert_eq!(lines[8], "0", "{text}");
     // Nothing of the machine's environment; HOME comes from the runtime, PWD and SHLVL from sh.
     let allowed = ["A", "B", "HOME", "HOSTNAME", "PATH", "PWD", "SHLVL", "container", "_"];
-    for name in lines[8].split_whitespace() {
+    for name in lines[9].split_whitespace() {
         assert!(allowed.contains(&name), "{name} leaked: {text}");
     }
     if machine.one_id() {
@@ -150,6 +153,23 @@ fn missing_program(machine: &Machine) -> Result {
     let failure = out.result.expect_err("there is no such program");
     assert_eq!(failure.kind, FailureKind::ExecFailed);
     assert!(failure.causes[0].contains("/no/such/program"), "{failure}");
+    // Programs that are there, but that the kernel does not take.
+    for (name, text) in [("script", "#!/no/where\n"), ("junk", "no program")] {
+        let mut case = machine.case();
+        let path = case.root().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        case.exec.args = vec![format!("/{name}")];
+        let out = case.run();
+        let said = match &out.result {
+            Err(failure) => failure.causes.join(" "),
+            Ok(exit) => {
+                assert_ne!(exit.code, 0, "{out:?}");
+                out.stderr()
+            }
+        };
+        assert!(said.contains(name), "{out:?}");
+    }
     // The next step is none the worse for it.
     assert_eq!(machine.case().sh("true").exit(), 0);
     Ok(())
@@ -415,6 +435,26 @@ fn cancel_gently(machine: &Machine) -> Result {
         assert_eq!(running.wait().await.unwrap_err().kind, FailureKind::Cancelled);
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     });
+    Ok(())
+}
+
+fn cancel_at_any_moment(machine: &Machine) -> Result {
+    let marker = machine.marker();
+    let root = support::busybox_root();
+    for n in 0..40u64 {
+        let case = machine.case_in(&root);
+        machine.block_on(async {
+            let script = format!("sleep {marker} & sleep {marker}; true");
+            let (mut running, _stdout, _stderr) = case.begin(&script);
+            tokio::time::sleep(Duration::from_micros(n * 500)).await;
+            let start = Instant::now();
+            running.cancel();
+            let outcome = running.wait().await;
+            assert_eq!(outcome.unwrap_err().kind, FailureKind::Cancelled);
+            assert!(start.elapsed() < Duration::from_secs(5), "{n}: {:?}", start.elapsed());
+            assert_eq!(processes_with(&marker), Vec::<i32>::new(), "{n}");
+        });
+    }
     Ok(())
 }
 
@@ -756,6 +796,7 @@ fn bench(machine: &Machine) -> Result {
         drop(launcher);
     }
     let root = support::busybox_root();
+    let before = support::cpu_times(machine);
     for _ in 0..50 {
         // What the machine takes for any process at all, as a measure of how busy it is.
         let start = Instant::now();
@@ -781,6 +822,15 @@ fn bench(machine: &Machine) -> Result {
             report.entry(name).or_default().push(start.elapsed());
         }
     }
+    let after = support::cpu_times(machine);
+    let steps = 150.0;
+    println!(
+        "{} cpu per step: this process {:.2} ms, launcher {:.2} ms, runtime and step {:.2} ms",
+        machine.runtime.kind,
+        (after.own - before.own) / steps,
+        (after.launcher - before.launcher) / steps,
+        (after.children - before.children) / steps,
+    );
     for (name, mut times) in report {
         times.sort();
         println!(

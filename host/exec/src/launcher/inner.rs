@@ -39,6 +39,9 @@ const VANISHING: Duration = Duration::from_secs(2);
 /// Zombies of no step are reaped at least this often.
 const REAP: Duration = Duration::from_secs(1);
 
+/// Most of a runtime's log that is read.
+const LOG_LIMIT: u64 = 1 << 20;
+
 /// Most of a runtime's error text that is passed on.
 const ERROR_LIMIT: usize = 8 << 10;
 
@@ -152,8 +155,8 @@ struct Running {
 
 /// How far the ending of a cancelled step has got.
 enum Ending {
-    /// The runtime has not said yet which process it started.
-    Starting { since: Instant },
+    /// Nothing was done yet. `early`: the runtime had not said by then which process it started.
+    Starting { since: Instant, early: bool },
     /// The process was asked to end.
     Asked { until: Instant },
     /// The process was killed.
@@ -181,7 +184,9 @@ impl Server {
                     }
                     Some((Request::Cancel { id }, _)) => {
                         if let Some(step) = self.steps.get_mut(&id) {
-                            step.ending.get_or_insert(Ending::Starting { since: Instant::now() });
+                            let early = init(step).is_none();
+                            let since = Instant::now();
+                            step.ending.get_or_insert(Ending::Starting { since, early });
                         }
                     }
                     Some((Request::Start { .. }, _)) => {
@@ -348,10 +353,18 @@ impl Server {
             // The runtime was killed: the processes it started are orphans of ours now.
             self.sweep();
         }
+        let complaint = complaint(&step.dir);
+        // crun names the process it has started before it knows whether the kernel takes the program
+        // (a script without its interpreter, another machine's program); what it then logs tells. runc
+        // says that on the step's stderr, and logs trouble after the end, too.
+        let ran = started && (complaint.is_none() || self.runtime.kind == RuntimeKind::Runc);
         let outcome = match code {
             _ if step.ending.is_some() => Outcome::Cancelled,
-            Some(code) if started || code == 0 => Outcome::Exited(code),
-            code => Outcome::Failed(complaint(&step.dir, code)),
+            Some(code) if ran || code == 0 => Outcome::Exited(code),
+            code => Outcome::Failed(complaint.unwrap_or_else(|| match code {
+                Some(code) => format!("the runtime ended with code {code} and said nothing"),
+                None => "the runtime was killed".to_owned(),
+            })),
         };
         clean(&step.dir, step.mounts);
         Ok(wire::send(self.socket.as_fd(), &Reply::Done { id, outcome }, &[])?)
@@ -381,8 +394,11 @@ fn advance(step: &mut Running, grace: Duration) {
     let now = Instant::now();
     let next = match step.ending {
         None | Some(Ending::Abandoned) => return,
-        Some(Ending::Starting { since }) => match init(step).and_then(|pid| open(pid, step)) {
-            Some((_, true)) if grace.is_zero() => Some(Signal::KILL),
+        Some(Ending::Starting { since, early }) => match init(step).and_then(|pid| open(pid, step))
+        {
+            // One that was not there to be asked is not worth waiting for; a runtime's own code,
+            // which handles signals, may still be running in it.
+            Some(_) if early || grace.is_zero() => Some(Signal::KILL),
             // A process that is PID 1 and has no handler does not even get the signal.
             Some((_, true)) => Some(Signal::TERM),
             Some((_, false)) => Some(Signal::KILL),
@@ -450,9 +466,11 @@ fn children() -> Vec<Pid> {
         .collect()
 }
 
-/// What a runtime says of why it could not start the process.
-fn complaint(dir: &str, code: Option<i32>) -> String {
-    let log = fs::read(format!("{dir}/log")).unwrap_or_default();
+/// The errors that a runtime has logged.
+fn complaint(dir: &str) -> Option<String> {
+    let mut log = Vec::new();
+    let file = fs::File::open(format!("{dir}/log")).ok()?;
+    Read::read_to_end(&mut Read::take(file, LOG_LIMIT), &mut log).ok()?;
     let mut errors = Vec::new();
     for line in log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let entry: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
@@ -463,16 +481,12 @@ fn complaint(dir: &str, code: Option<i32>) -> String {
             errors.push(message.to_owned());
         }
     }
-    let mut text = match (errors.is_empty(), code) {
-        (false, _) => errors.join("; "),
-        (true, Some(code)) => format!("the runtime ended with code {code} and said nothing"),
-        (true, None) => "the runtime was killed".to_owned(),
-    };
+    let mut text = errors.join("; ");
     if text.len() > ERROR_LIMIT {
         let end = (0..=ERROR_LIMIT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
     }
-    text
+    (!text.is_empty()).then_some(text)
 }
 
 fn is_dir(fd: &OwnedFd) -> io::Result<bool> {

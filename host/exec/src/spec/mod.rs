@@ -323,6 +323,7 @@ fn namespaces(exec: &ExecSpec) -> Vec<LinuxNamespace> {
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Cgroup,
     ];
     match exec.network {
         Network::None => types.push(LinuxNamespaceType::Network),

@@ -545,6 +545,29 @@ pub fn child_of(pid: i32) -> Option<i32> {
     processes().into_iter().map(|(child, _)| child).find(|child| parent(*child) == Some(pid))
 }
 
+/// Processor time in milliseconds.
+pub struct CpuTimes {
+    pub own: f64,
+    pub launcher: f64,
+    /// Of children that the launcher has waited for.
+    pub children: f64,
+}
+
+/// Processor time of this process and its launcher (proc_pid_stat(5), in ticks of 10 ms).
+pub fn cpu_times(machine: &Machine) -> CpuTimes {
+    let ticks = |pid: &str, fields: [usize; 2]| -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let rest: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+        fields.iter().map(|field| rest[field - 3].parse::<f64>().unwrap() * 10.0).sum()
+    };
+    let second = machine.known_launchers().iter().max().unwrap().to_string();
+    CpuTimes {
+        own: ticks("self", [14, 15]),
+        launcher: ticks(&second, [14, 15]),
+        children: ticks(&second, [16, 17]),
+    }
+}
+
 /// Names of all control groups.
 pub fn cgroup_directories() -> Vec<String> {
     fn walk(dir: &Path, out: &mut Vec<String>) {
