@@ -1,0 +1,119 @@
+//! Interfaces `diagnostics` and `results`: what a frontend says and yields.
+
+use wbuild_api::extension::{FilesResult, ImageResult};
+use wbuild_graph::{Attrs, SourceFile};
+
+use super::bindings::wbuild::frontend::{diagnostics, graph, results};
+use super::{State, edge_in};
+use crate::state::refuse;
+use crate::v0_1::builders::{Pairs, pairs_size, texts_size};
+use crate::v0_1::types::{answer, diagnostic_in, platform_in, span_in, wit};
+
+impl diagnostics::Host for State {
+    fn add_source(
+        &mut self,
+        name: String,
+        language: String,
+        text: Vec<u8>,
+    ) -> wasmtime::Result<u32> {
+        self.meter.message(texts_size([&name, &language]) + text.len())?;
+        let source = SourceFile { name, language, text: text.into() };
+        self.caps()?.diagnostics.add_source(source).map_err(refuse)
+    }
+
+    fn map_source(&mut self, generated: wit::Span, original: wit::Span) -> wasmtime::Result<()> {
+        // A preprocessor maps every line: bounded by bytes, not by the number of messages.
+        self.meter.charge(size_of::<[wit::Span; 2]>())?;
+        let diagnostics = &self.caps()?.diagnostics;
+        diagnostics.map_source(span_in(generated), span_in(original)).map_err(refuse)
+    }
+
+    fn report(&mut self, diagnostic: wit::Diagnostic) -> wasmtime::Result<()> {
+        let labels = diagnostic.labels.iter().map(|label| &label.text);
+        let texts = [&diagnostic.code, &diagnostic.help, &diagnostic.url];
+        let bytes = texts_size([&diagnostic.message])
+            + texts_size(labels)
+            + texts_size(texts.into_iter().flatten())
+            + pairs_size(&diagnostic.attrs);
+        self.meter.message(bytes)?;
+        self.caps()?.diagnostics.report(diagnostic_in(diagnostic)).map_err(refuse)
+    }
+}
+
+impl results::Host for State {
+    fn image(
+        &mut self,
+        name: String,
+        platform: Option<wit::Platform>,
+        root: Option<graph::Output>,
+        config: String,
+        attrs: Pairs,
+    ) -> wasmtime::Result<Result<(), wit::Failure>> {
+        self.meter.message(texts_size([&name, &config]) + pairs_size(&attrs))?;
+        answer(self.caps()?.results.image(ImageResult {
+            name,
+            platform: platform.map(platform_in),
+            root: root.map(edge_in),
+            config,
+            attrs: Attrs(attrs),
+        }))
+    }
+
+    fn files(
+        &mut self,
+        name: String,
+        platform: Option<wit::Platform>,
+        root: graph::Output,
+        path: String,
+        attrs: Pairs,
+    ) -> wasmtime::Result<Result<(), wit::Failure>> {
+        self.meter.message(texts_size([&name, &path]) + pairs_size(&attrs))?;
+        answer(self.caps()?.results.files(FilesResult {
+            name,
+            platform: platform.map(platform_in),
+            root: edge_in(root),
+            path,
+            attrs: Attrs(attrs),
+        }))
+    }
+
+    fn attest(
+        &mut self,
+        name: String,
+        platform: Option<wit::Platform>,
+        kind: String,
+        root: graph::Output,
+        path: String,
+        attrs: Pairs,
+    ) -> wasmtime::Result<Result<(), wit::Failure>> {
+        self.meter.message(texts_size([&name, &kind, &path]) + pairs_size(&attrs))?;
+        let statement = FilesResult {
+            name,
+            platform: platform.map(platform_in),
+            root: edge_in(root),
+            path,
+            attrs: Attrs(attrs),
+        };
+        answer(self.caps()?.results.attest(kind, statement))
+    }
+
+    fn effect(
+        &mut self,
+        name: String,
+        at: graph::Output,
+    ) -> wasmtime::Result<Result<(), wit::Failure>> {
+        self.meter.message(texts_size([&name]))?;
+        answer(self.caps()?.results.effect(name, edge_in(at)))
+    }
+
+    fn fail_after(&mut self, at: graph::Output) -> wasmtime::Result<Result<(), wit::Failure>> {
+        self.meter.message(0)?;
+        answer(self.caps()?.results.fail_after(edge_in(at)))
+    }
+
+    async fn publish(&mut self, names: Vec<String>) -> wasmtime::Result<Result<(), wit::Failure>> {
+        self.meter.batch(names.len())?;
+        let results = self.caps()?.results.clone();
+        answer(results.publish(names).await)
+    }
+}
