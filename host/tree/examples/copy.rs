@@ -31,12 +31,6 @@ fn copy(source: &Source<'_>, selection: &Selection, to: &Path) -> Result<u64> {
     Ok(report.entries)
 }
 
-fn remove(path: &Path) {
-    std::fs::remove_dir_all(path).expect("made by this program");
-    // What is written back while the next one is measured is charged to this one.
-    rustix::fs::sync();
-}
-
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(from), Some(work_dir)) = (args.next(), args.next()) else {
@@ -50,9 +44,16 @@ fn main() -> Result<()> {
     let image = Source { kind: SourceKind::Image, ..context };
     let options = SelectOptions { contents_only: true, into_dir: true, ..Default::default() };
     let work = Work::default();
-    for _ in 0..rounds {
+    let mut made = Vec::new();
+    let mut place = |round: usize, name: &str| {
+        // What is written back while the next one is measured would be charged to it.
+        rustix::fs::sync();
+        let path = Path::new(&work_dir).join(format!("copy-bench-{round}-{name}"));
+        made.push(path.clone());
+        path
+    };
+    for round in 0..rounds {
         let mut row = String::new();
-        let to = Path::new(&work_dir).join("copy-bench");
         let top = RelPath::root();
         let one = Work { threads: 1, ..Work::default() };
         timed(&mut row, "walk1", || walk(&root, &top, &[], &one))?;
@@ -70,16 +71,20 @@ fn main() -> Result<()> {
         })?;
         assert_eq!(first, again);
         timed(&mut row, "index-load", || DigestIndex::decode(saved.clone()));
+        let to = place(round, "context");
         let entries = timed(&mut row, "copy-context", || copy(&context, &selection, &to))?;
-        remove(&to);
         let selection = select(&image, &["."], &options, &work)?;
+        let to = place(round, "image");
         timed(&mut row, "copy-image", || copy(&image, &selection, &to))?;
-        remove(&to);
+        let to = place(round, "cp");
         timed(&mut row, "cp-a", || {
             Command::new("cp").arg("-a").arg(&from).arg(&to).status().expect("cp is installed")
         });
-        remove(&to);
         println!("{entries} entries:{row}");
+    }
+    // Only now: some file systems make files slowly for a while after many were removed.
+    for path in made {
+        std::fs::remove_dir_all(path).expect("made by this program");
     }
     Ok(())
 }

@@ -224,7 +224,10 @@ pub fn tree_digest(
     if !stat.is_dir() {
         return Ok(node_digest(&top[0], ownership));
     }
-    let mut nodes: Vec<Node> = walk(root, path, &[], work)?.into_iter().map(Node::from).collect();
+    // A tree of one layer may be given as that layer's directory, with its whiteouts.
+    let entries = walk(root, path, &[], work)?.into_iter();
+    let mut nodes: Vec<Node> =
+        entries.filter(|entry| !entry.stat.is_whiteout()).map(Node::from).collect();
     Loader { base: path, ..loader }.load(&mut nodes, work)?;
     Ok(fold(Some(&top[0]), &nodes, ownership))
 }
@@ -358,7 +361,8 @@ mod tests {
     #[test]
     fn every_part_of_an_entry_counts_and_times_do_not() {
         let base = hex(fold(None, &sample(), Ownership::Kept));
-        let changes: &[(&str, fn(&mut Vec<Node>))] = &[
+        type Change = fn(&mut Vec<Node>);
+        let changes: &[(&str, Change)] = &[
             ("content", |n| n[0].sha256 = Some([1; 32])),
             ("size", |n| n[0].stat.size += 1),
             ("mode", |n| n[0].stat.mode = 0o755),

@@ -91,6 +91,14 @@ pub enum TreeError {
         /// In which tree.
         place: String,
     },
+    /// What was to be written could not be had.
+    #[error("cannot read the contents of {path:?}: {reason}")]
+    Data {
+        /// What was being written.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// What is at the destination does not allow the action.
     #[error("cannot {action} {path:?}: {reason}")]
     Conflict {
@@ -150,6 +158,7 @@ impl TreeError {
             | TreeError::Pattern { .. }
             | TreeError::Mode { .. }
             | TreeError::Special { .. }
+            | TreeError::Data { .. }
             | TreeError::Conflict { .. } => FailureKind::Invalid,
             TreeError::Changed { .. } => FailureKind::Changed,
             TreeError::Limit { .. } => FailureKind::Limit,
@@ -208,6 +217,7 @@ impl From<TreeError> for Failure {
                 .attr("path", path)
                 .hint("build again once nothing writes to it any more"),
             TreeError::Path { path, .. }
+            | TreeError::Data { path, .. }
             | TreeError::Conflict { path, .. }
             | TreeError::Unsupported { path, .. } => {
                 Failure::new(kind, error.to_string()).attr("path", path)

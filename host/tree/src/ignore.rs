@@ -205,7 +205,7 @@ impl Matcher {
         let headed = self.headed.get(names[0]).map_or(&[][..], Vec::as_slice);
         for list in [headed, &self.loose] {
             for number in list {
-                if number + 1 <= best.0 {
+                if *number < best.0 {
                     break;
                 }
                 if self.rules[*number].variants.iter().any(|parts| matches(parts, &names)) {
@@ -356,6 +356,13 @@ fn expand(pattern: &[u8]) -> Result<Vec<Vec<Part>>> {
 /// Whether the parts match all the names. Going back to the last `**` only is enough: what an
 /// earlier one could take more, the last one can take as well.
 fn matches(parts: &[Part], names: &[&[u8]]) -> bool {
+    // Most patterns differ in the last name already.
+    if let (Some(part), Some(name)) = (parts.last(), names.last())
+        && !matches!(part, Part::AnyNames)
+        && !part.matches(name)
+    {
+        return false;
+    }
     let (mut part, mut name) = (0, 0);
     let mut back = None;
     loop {

@@ -73,14 +73,16 @@ pub use digest::{layer_digest, layer_nodes_digest, read_layer, tree_digest};
 pub use error::{Missing, Result, TreeError};
 pub use index::DigestIndex;
 pub use layer::{
-    CopyOptions, CopyReport, LayerWriter, LinkOptions, MkdirOptions, Owner, RemoveOptions,
-    WriteOptions,
+    CopyOptions, CopyReport, EntryMeta, LayerWriter, LinkOptions, MkdirOptions, NewEntry, Owner,
+    RemoveOptions, WriteOptions,
 };
 pub use mode::ModeChange;
 pub use par::{Cancel, Work};
 pub use path::RelPath;
 pub use root::{DirEntry, Followed, Links, Root};
-pub use select::{SelectOptions, Selected, Selection, Shape, Source, SourceKind, select};
+pub use select::{
+    SelectOptions, Selected, Selection, Shape, Source, SourceKind, follow_patterns, select,
+};
 pub use stat::{Kind, Stat, Timestamp};
 pub use walk::{Entry, Filter, Scope, walk};
 pub use xattr::{XattrKind, Xattrs};

@@ -16,7 +16,7 @@ use crate::par::Work;
 use crate::path::{RelPath, join};
 use crate::root::{Followed, Links, Root};
 use crate::stat::{Kind, Timestamp};
-use crate::walk::{Filter, Scope, walk};
+use crate::walk::{Entry, Filter, Scope, walk};
 
 /// Where a source comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +239,9 @@ impl Selector<'_> {
                 self.refuse_special(entry.stat.kind, &dir.join(entry.path.as_bytes()))?;
             }
         }
-        Ok(entries.into_iter().map(Node::from).collect())
+        // An image of one layer may be given as that layer's directory, with its whiteouts.
+        let there = |entry: &Entry| !entry.stat.is_whiteout();
+        Ok(entries.into_iter().filter(there).map(Node::from).collect())
     }
 
     fn refuse_special(&self, kind: Kind, path: &RelPath) -> Result<()> {
@@ -264,6 +266,10 @@ impl Selector<'_> {
             }
             Err(error) => return Err(error),
         };
+        let mut followed = followed;
+        if self.source.kind == SourceKind::Image {
+            followed.stat = followed.stat.filter(|stat| !stat.is_whiteout());
+        }
         let hidden = self.hidden(&followed)?;
         match (followed.stat, hidden) {
             (Some(_), None) => return Ok(Some(followed)),
@@ -399,6 +405,46 @@ impl Selector<'_> {
         }
         Ok(())
     }
+}
+
+/// Include patterns for paths whose links are to be followed: each path, the links met on the way
+/// and what they lead to. What lies outside the tree or does not exist is left out; a path with
+/// wildcards stays as it is.
+///
+/// # Errors
+/// The tree cannot be read.
+pub fn follow_patterns<P: AsRef<str>>(root: &Root, paths: &[P]) -> Result<Vec<String>> {
+    let mut patterns = Vec::new();
+    for path in paths {
+        let path = path.as_ref();
+        patterns.push(path.to_owned());
+        if glob::has_wildcard(path.as_bytes()) {
+            continue;
+        }
+        match root.follow(&RelPath::clean(path)?, true) {
+            Ok(followed) => {
+                let end = followed.stat.map(|_| followed.path);
+                patterns.extend(followed.links.into_iter().chain(end).filter_map(|path| {
+                    // Only text can be a pattern; other names cannot be asked for either.
+                    let text = std::str::from_utf8(path.as_bytes()).ok()?;
+                    let mut escaped = String::with_capacity(text.len());
+                    for (at, c) in text.char_indices() {
+                        if matches!(c, '*' | '?' | '[' | ']' | '\\') || (at == 0 && c == '!') {
+                            escaped.push('\\');
+                        }
+                        escaped.push(c);
+                    }
+                    Some(escaped)
+                }));
+            }
+            // A loop of links, or a file where a directory should be: nothing is there.
+            Err(TreeError::Io { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    patterns.sort();
+    patterns.dedup();
+    Ok(patterns)
 }
 
 /// Splits a clean pattern at its slashes, not at those inside classes.

@@ -191,9 +191,7 @@ impl LayerWriter {
             rustix::fs::mknodat(upper, &*name, FileType::CharacterDevice, Mode::empty(), 0)
                 .map_err(|errno| fail(self, errno))?;
         }
-        let below = |path: &RelPath| path.below(&target.path).is_some();
-        self.times.retain(|path, _| !below(path));
-        self.modes.retain(|path, _| !below(path));
+        self.forget_below(&target.path);
         self.touch(&dir, options.timestamp);
         Ok(())
     }

@@ -336,7 +336,7 @@ impl Run<'_> {
             maker.job(worker, root, &tree, &links, job, more)
         })?;
         let mut later = Vec::new();
-        let mut times = Vec::new();
+        let mut times: Vec<(RelPath, DirTime)> = Vec::new();
         let mut modes = Vec::new();
         for worker in workers {
             report.entries += worker.report.entries;
@@ -353,7 +353,7 @@ impl Run<'_> {
         }
         // Of what is said of one directory, the time it was given comes last and wins.
         let writer = &mut *self.dest.writer;
-        times.sort_unstable_by(|a: &(RelPath, DirTime), b| a.cmp(b));
+        times.sort_unstable();
         for (path, time) in times {
             match time {
                 DirTime::Touched => writer.touch(&path, self.options.timestamp),
@@ -724,7 +724,7 @@ impl Maker<'_> {
                     });
                 }
                 let xattrs = self.xattrs(Holder::At(from, from_name), from_path, node)?;
-                file::make_special(upper, place.name, &node.stat)
+                file::make_special(upper, place.name, kind, node.stat.rdev)
                     .and_then(|()| {
                         file::finish_at(upper, place.name, kind, &meta, &xattrs, place.defaults)
                     })

@@ -106,9 +106,14 @@ pub(super) fn finish_at(
 }
 
 /// Makes a device node, FIFO or socket.
-pub(super) fn make_special(dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<(), Errno> {
-    let device = rustix::fs::makedev(stat.rdev.0, stat.rdev.1);
-    rustix::fs::mknodat(dir, name, stat.kind.file_type(), Mode::from_raw_mode(0o600), device)
+pub(super) fn make_special(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    kind: Kind,
+    rdev: (u32, u32),
+) -> Result<(), Errno> {
+    let device = rustix::fs::makedev(rdev.0, rdev.1);
+    rustix::fs::mknodat(dir, name, kind.file_type(), Mode::from_raw_mode(0o600), device)
 }
 
 /// Copies the contents of a file whose metadata is `stat`. With `wanted` the bytes are hashed on

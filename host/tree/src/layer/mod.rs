@@ -17,10 +17,11 @@
 
 mod actions;
 mod copy;
+mod entry;
 mod file;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
@@ -36,6 +37,7 @@ use crate::xattr::{self, Holder, XattrKind, Xattrs};
 
 pub use actions::{LinkOptions, MkdirOptions, RemoveOptions, WriteOptions};
 pub use copy::{CopyOptions, CopyReport, Owner};
+pub use entry::{EntryMeta, NewEntry};
 
 use file::{Defaults, Meta};
 use view::{DirAt, Found, open_dir};
@@ -55,6 +57,8 @@ pub struct LayerWriter {
     times: BTreeMap<RelPath, Timestamp>,
     /// Modes that would keep an unprivileged process from working in the directory.
     modes: BTreeMap<RelPath, u32>,
+    /// Directories whose time [`LayerWriter::put`] was given: it stays whatever is put in them.
+    fixed: BTreeSet<RelPath>,
     work: Work,
 }
 
@@ -96,6 +100,7 @@ impl LayerWriter {
             process,
             times: BTreeMap::new(),
             modes: BTreeMap::new(),
+            fixed: BTreeSet::new(),
             work,
         };
         writer.prepare_root().map_err(|errno| writer.upper.error("prepare", b"", errno))?;

@@ -92,7 +92,8 @@ fn a_file_just_written_is_hashed_every_time() {
 
 #[test]
 fn a_file_that_changes_between_hashing_and_copying_is_a_failure() {
-    let changes: [(&str, fn(&Tree)); 6] = [
+    type Change = fn(&Tree);
+    let changes: [(&str, Change); 6] = [
         ("rewritten", |tree| tree.add("d/b=9")),
         ("grown", |tree| tree.add("d/b=longer than it was")),
         ("cut", |tree| tree.add("d/b=")),
@@ -188,4 +189,15 @@ fn trees_have_the_digest_of_what_is_in_them() {
         &Work::default(),
     );
     assert!(matches!(missing, Err(TreeError::Missing(_))));
+}
+
+#[test]
+fn followed_paths_bring_their_links() {
+    let tree =
+        Tree::new(&["a->b/l", "b/l->../c[1]/f", "c[1]/f", "out->/etc/passwd", "x->y", "y->x"]);
+    let root = tree.root("the build context");
+    let patterns = wbuild_tree::follow_patterns(&root, &["a", "out", "x", "nope", "*.c"]).unwrap();
+    assert_eq!(patterns, ["*.c", "a", "b/l", "c\\[1\\]/f", "nope", "out", "x"],);
+    let filter = Filter::new(&patterns, &[]).unwrap();
+    assert!(filter.selects(&RelPath::clean("c[1]/f").unwrap()));
 }

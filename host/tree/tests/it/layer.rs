@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use wbuild_tree::{
-    LayerWriter, LinkOptions, Mark, MkdirOptions, Owner, RemoveOptions, TreeError, Work,
-    WriteOptions, layer_digest, read_layer,
+    EntryMeta, LayerWriter, LinkOptions, Mark, MkdirOptions, NewEntry, Owner, RelPath,
+    RemoveOptions, Result, TreeError, Work, WriteOptions, layer_digest, read_layer,
 };
 
 use crate::support::*;
@@ -312,4 +312,84 @@ fn a_layer_that_refers_to_another_one_is_refused() {
     }
     let error = layer_digest(&upper.root("the layer"), xattr_kind(), &Work::default()).unwrap_err();
     assert!(matches!(error, TreeError::Unsupported { .. }), "{error}");
+}
+
+fn entry_meta(mode: u32) -> EntryMeta {
+    let (uid, gid) = ids();
+    EntryMeta { mode, uid, gid, mtime: Some(at(500)), ..Default::default() }
+}
+
+fn put(layer: &mut LayerWriter, name: &str, entry: NewEntry<'_>, mode: u32) -> Result<()> {
+    layer.put(&RelPath::clean(name)?, entry, &entry_meta(mode))
+}
+
+#[test]
+fn putting_entries_as_an_archive_brings_them() {
+    let test = "putting_entries_as_an_archive_brings_them";
+    if !privileged(test) {
+        return;
+    }
+    let base = Tree::new(&["640 old=base", "dir/x", "link->dir", "gone->/nowhere", "d2/keep"]);
+    let path = |text: &str| RelPath::clean(text).unwrap();
+    let upper = check(
+        test,
+        &base,
+        |layer| {
+            put(layer, "dir", NewEntry::Directory, 0o711).unwrap();
+            put(layer, "link/f", NewEntry::File { size: 3, data: &mut &b"abc"[..] }, 0o4755)
+                .unwrap();
+            put(layer, "dir/hard", NewEntry::HardLink(&path("link/f")), 0).unwrap();
+            put(layer, "dir/base", NewEntry::HardLink(&path("old")), 0).unwrap();
+            put(layer, "dir/self", NewEntry::Symlink(b"../../../x"), 0o777).unwrap();
+            put(layer, "dir/self", NewEntry::HardLink(&path("dir/self")), 0).unwrap();
+            put(layer, "d2", NewEntry::File { size: 0, data: &mut &b""[..] }, 0o600).unwrap();
+            put(layer, "a/b/c", NewEntry::Directory, 0o700).unwrap();
+            put(layer, "pipe", NewEntry::Fifo, 0o644).unwrap();
+            let short =
+                put(layer, "short", NewEntry::File { size: 9, data: &mut &b"abc"[..] }, 0o644);
+            assert!(matches!(short, Err(TreeError::Data { .. })));
+            layer.remove("/short", &RemoveOptions::default()).unwrap();
+            assert!(put(layer, "w", NewEntry::CharDevice(0, 0), 0o644).is_err());
+            assert!(put(layer, "no", NewEntry::HardLink(&path("missing")), 0o644).is_err());
+            assert!(put(layer, "no", NewEntry::HardLink(&path("dir")), 0o644).is_err());
+            assert!(put(layer, "old/below", NewEntry::Fifo, 0o644).is_err());
+            assert!(put(layer, "", NewEntry::Fifo, 0o644).is_err());
+            put(layer, "", NewEntry::Directory, 0o644).unwrap();
+            layer.put(&path(""), NewEntry::Directory, &entry_meta(0o755)).unwrap();
+        },
+        &[
+            "a dir 755",
+            "a/b dir 755",
+            "a/b/c dir 700",
+            "d2 600 = ",
+            "dir dir 711",
+            "dir/base 640 = base",
+            "dir/f 4755 = abc",
+            "dir/hard 4755 = abc",
+            "dir/self -> ../../../x",
+            "old 640 = base",
+            "pipe special 644",
+        ],
+        &[
+            "a dir 755",
+            "a/b dir 755",
+            "a/b/c dir 700",
+            "d2 600 = ",
+            "dir dir 711",
+            "dir/base 640 = base",
+            "dir/f 4755 = abc",
+            "dir/hard 4755 = abc",
+            "dir/self -> ../../../x",
+            "dir/x 644 = dir/x",
+            "gone -> /nowhere",
+            "link -> dir",
+            "old 640 = base",
+            "pipe special 644",
+        ],
+    );
+    assert_eq!(upper.meta("dir/f").ino(), upper.meta("dir/hard").ino());
+    assert_eq!(upper.meta("old").ino(), upper.meta("dir/base").ino());
+    for name in ["dir", "dir/f", "a/b/c", "d2"] {
+        assert_eq!(upper.meta(name).mtime(), 500, "{name}");
+    }
 }
