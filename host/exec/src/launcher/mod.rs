@@ -10,7 +10,7 @@
 //!
 //! A process with threads cannot enter namespaces and has no business cleaning up after others, so
 //! one that has a single thread does. The main process makes file system mounts *detached* and hands
-//! over their descriptors; host paths never appear in a request. See [`inner`] for what holds there.
+//! over their descriptors; host paths never appear in a request.
 
 mod inner;
 mod wire;
