@@ -72,7 +72,7 @@ fn exit_codes(machine: &Machine) -> Result {
 
 fn environment(machine: &Machine) -> Result {
     let mut case = machine.case();
-    fs::create_dir_all(case.root().join("work/dir")).unwrap();
+    fs::create_dir_all(case.root().join("srv/dir")).unwrap();
     fs::write(
         case.root().join("etc/passwd"),
         "root:x:0:0::/root:/bin/sh\nme:x:1000:1001::/home/me:/bin/sh\n",
@@ -85,14 +85,14 @@ fn environment(machine: &Machine) -> Result {
         ("A".into(), "later".into()),
         ("PATH".into(), "/bin".into()),
     ];
-    case.exec.cwd = "/work/dir".into();
+    case.exec.cwd = "/srv/dir".into();
     case.exec.hostname = "a-host".into();
     let script = "echo $A; echo $B; pwd; hostname; id -u; id -g; id -G; umask; grep -vc ':/$' /proc/self/cgroup; env | sort | cut -d= -f1 | tr '\\n' ' '";
     let out = case.sh(script);
     assert_eq!(out.exit(), 0, "{out:?}");
     let text = out.stdout();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[..7], ["later", "x=y", "/work/dir", "a-host", "0", "0", "0"], "{text}");
+    assert_eq!(lines[..7], ["later", "x=y", "/srv/dir", "a-host", "0", "0", "0"], "{text}");
     assert_eq!(lines[7], "0022");
     // Names of the machine's control groups are not shown.
     assert_eq!(lines[8], "0", "{text}");
