@@ -7,6 +7,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
 /// The bundled components: kind and name. A name is that of a package in this workspace.
 const BUNDLED: [(&str, &str); 4] = [
     ("Frontend", "dockerfile"),
@@ -29,18 +31,19 @@ fn main() {
         let inputs = dist.join(format!("{name}.inputs"));
         println!("cargo::rerun-if-changed={}", wasm.display());
         println!("cargo::rerun-if-changed={}", inputs.display());
-        if !wasm.is_file() {
+        let Ok(bytes) = std::fs::read(&wasm) else {
             missing.push(name);
             continue;
-        }
+        };
         let inputs = std::fs::read_to_string(&inputs);
         if inputs.is_ok_and(|inputs| changed_since(&root, &inputs)) {
             stale.push(name);
         }
         let _ = writeln!(
             table,
-            "    Bundled {{ name: {name:?}, kind: Kind::{kind}, bytes: include_bytes!({:?}) }},",
-            wasm.display().to_string()
+            "    Bundled {{ name: {name:?}, kind: Kind::{kind}, bytes: include_bytes!({:?}), digest: {:?} }},",
+            wasm.display().to_string(),
+            <[u8; 32]>::from(Sha256::digest(&bytes)),
         );
     }
     table.push_str("]\n");

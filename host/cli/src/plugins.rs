@@ -53,7 +53,7 @@ fn load(host: &PluginHost, kind: Kind, name: &PluginName) -> Result<Plugin, Fail
 
 /// A bundled component.
 pub fn source(bundled: &Bundled) -> PluginSource {
-    let digest = wbuild_graph::Digest::of(bundled.bytes);
+    let digest = wbuild_graph::Digest::from_bytes(bundled.digest);
     PluginSource::Embedded { bytes: bundled.bytes, digest }
 }
 

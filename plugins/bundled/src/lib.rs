@@ -21,6 +21,8 @@ pub struct Bundled {
     pub kind: Kind,
     /// The component, as WebAssembly.
     pub bytes: &'static [u8],
+    /// sha256 of the bytes, computed when the program was built, so that no start has to.
+    pub digest: [u8; 32],
 }
 
 /// What a component is used as.
@@ -65,6 +67,8 @@ mod tests {
     #[test]
     fn every_component_is_of_its_kind_and_asks_for_nothing_foreign() {
         for bundled in all() {
+            let digest = <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(bundled.bytes));
+            assert_eq!(bundled.digest, digest, "{}", bundled.name);
             let surface = Surface::read(bundled.bytes).expect(bundled.name);
             let role = match bundled.kind {
                 Kind::Frontend => Role::Frontend,
