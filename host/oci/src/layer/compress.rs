@@ -123,8 +123,6 @@ struct ParallelGzip<W: Write> {
     before: Option<Arc<Vec<u8>>>,
     /// Started with the second chunk; most layers are smaller than that.
     workers: Option<Sender<Job>>,
-    /// For work on this thread.
-    own: Option<Compress>,
     pending: VecDeque<Receiver<io::Result<Piece>>>,
     checksum: crc32fast::Hasher,
     length: u64,
@@ -140,7 +138,6 @@ impl<W: Write> ParallelGzip<W> {
             chunk: Vec::new(),
             before: None,
             workers: None,
-            own: None,
             pending: VecDeque::new(),
             checksum: crc32fast::Hasher::new(),
             length: 0,
@@ -153,8 +150,7 @@ impl<W: Write> ParallelGzip<W> {
         let before = self.before.replace(Arc::clone(&data));
         self.length = self.length.wrapping_add(data.len() as u64);
         if self.threads == 1 || (last && before.is_none()) {
-            let own = self.own.get_or_insert_with(|| new_compress(self.level));
-            let piece = deflate(own, &data, before.as_deref().map(Vec::as_slice), last)?;
+            let piece = deflate(self.level, &data, before.as_deref().map(Vec::as_slice), last)?;
             return self.emit(piece);
         }
         let level = self.level;
@@ -219,10 +215,6 @@ impl<W: Write> Write for ParallelGzip<W> {
     }
 }
 
-fn new_compress(level: u32) -> Compress {
-    Compress::new(flate2::Compression::new(level), false)
-}
-
 /// Threads that end when the sender is dropped.
 fn start_workers(level: u32, threads: usize) -> Sender<Job> {
     let (sender, receiver) = channel::<Job>();
@@ -230,7 +222,6 @@ fn start_workers(level: u32, threads: usize) -> Sender<Job> {
     for _ in 0..threads {
         let receiver = Arc::clone(&receiver);
         thread::spawn(move || {
-            let mut compress = new_compress(level);
             loop {
                 let job = match receiver.lock() {
                     Ok(receiver) => receiver.recv(),
@@ -239,39 +230,30 @@ fn start_workers(level: u32, threads: usize) -> Sender<Job> {
                 let Ok(job) = job else { return };
                 let before = job.before.as_deref().map(Vec::as_slice);
                 // The other end is gone when the layer was given up.
-                let _ = job.done.send(deflate(&mut compress, &job.data, before, job.last));
+                let _ = job.done.send(deflate(level, &job.data, before, job.last));
             }
         });
     }
     sender
 }
 
-fn deflate(
-    compress: &mut Compress,
-    data: &[u8],
-    before: Option<&[u8]>,
-    last: bool,
-) -> io::Result<Piece> {
-    compress.reset();
+fn deflate(level: u32, data: &[u8], before: Option<&[u8]>, last: bool) -> io::Result<Piece> {
+    // A fresh state each time: one that is reset keeps old bytes in its window, and these decide now
+    // and then which match is found, so that the output would depend on who did which chunk before.
+    let mut compress = Compress::new(flate2::Compression::new(level), false);
     if let Some(before) = before {
         let dictionary = &before[before.len().saturating_sub(WINDOW)..];
         compress.set_dictionary(dictionary).map_err(io::Error::other)?;
     }
-    let mut deflated = Vec::with_capacity(data.len() / 2 + 1024);
+    // Room for the worst case, so that one call does it: where a call ends for want of room can show in
+    // the bytes too. (At worst every byte becomes a literal of 9 bits; stored blocks take less.)
+    let mut deflated = Vec::with_capacity(data.len() + data.len() / 8 + 4096);
     let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    loop {
-        let consumed = usize::try_from(compress.total_in()).expect("at most one chunk");
-        let status = compress
-            .compress_vec(&data[consumed..], &mut deflated, flush)
-            .map_err(io::Error::other)?;
-        let all_read = compress.total_in() == data.len() as u64;
-        // Room left over means that everything asked for was written.
-        let all_written =
-            if last { status == Status::StreamEnd } else { deflated.len() < deflated.capacity() };
-        if all_read && all_written {
-            break;
-        }
-        deflated.reserve(CHUNK / 4);
+    let status = compress.compress_vec(data, &mut deflated, flush).map_err(io::Error::other)?;
+    let complete =
+        if last { status == Status::StreamEnd } else { deflated.len() < deflated.capacity() };
+    if !complete || compress.total_in() != data.len() as u64 {
+        return Err(io::Error::other("a compressed chunk is larger than it can be"));
     }
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(data);
@@ -310,6 +292,19 @@ mod tests {
             compressor.flush().expect("nothing to do");
         }
         compressor.finish().expect("memory")
+    }
+
+    #[test]
+    fn bytes_are_frozen() {
+        // A change here changes the digest of every layer that is built again: it belongs into the
+        // release notes. It may come with a new version of a compressor.
+        let data = sample(2 * CHUNK + 12_345);
+        for (compression, want) in
+            [(Compression::Gzip, "35f374aff84d"), (Compression::Zstd, "3309b2f818c9")]
+        {
+            let packed = compress(&data, compression, 2, usize::MAX);
+            assert_eq!(wbuild_graph::Digest::of(&packed).short(), want, "{compression:?}");
+        }
     }
 
     #[test]
