@@ -118,8 +118,10 @@ pub(crate) async fn run(
         name => user::resolve(root_view.as_fd(), name)?,
     };
     let mut env = exec.env.clone();
-    if !env.iter().any(|(name, _)| name == "HOME") {
-        env.push(("HOME".to_owned(), identity.home.clone()));
+    for (name, value) in [("HOME", &identity.home), ("HOSTNAME", &hostname)] {
+        if !env.iter().any(|(known, _)| known == name) {
+            env.push((name.to_owned(), value.clone()));
+        }
     }
     let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
     let entry_format =
