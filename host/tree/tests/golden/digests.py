@@ -40,6 +40,15 @@ rows = [
     ("tree", directory(head(2, 0o755), first)),
     ("tree-ignored", directory(head(2, 0o755, 0, 0), ignored[6])),
 ]
+# A selection from a context: a file whose name counts, and the contents of a directory.
+own = (0, 0)
+def plain(text): return sha(head(1, 0o644, *own) + struct.pack("<Q", len(text)) + sha(text))
+inner = directory(head(2, 0o755, *own), [(b"c", plain(b"C"))])
+contents = directory(head(2, 0, 0, 0), [(b"b", plain(b"")), (b"s", inner)])
+rows.append(("selection", sha(
+    b"wbuild.selection.1\n" + n(2)
+    + bytes([1, 0]) + blob(b"a") + plain(b"hello")
+    + bytes([3, 0]) + blob(b"") + contents)))
 with open(__file__.replace("digests.py", "digests.txt"), "w") as out:
     for name, digest in rows:
         out.write(f"{name} {digest.hex()}\n")
