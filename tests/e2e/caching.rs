@@ -1,0 +1,265 @@
+//! What runs again and what does not.
+
+use anyhow::{Result, ensure};
+use wbuild_tests::sandbox::Sandbox;
+use wbuild_tests::tree::Node;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("only_what_reads_a_changed_file_runs_again", only_what_reads_a_changed_file_runs_again),
+    ("equal_results_cut_off_what_follows", equal_results_cut_off_what_follows),
+    ("metadata_runs_nothing", metadata_runs_nothing),
+    ("arguments_in_scope_are_in_the_key", arguments_in_scope_are_in_the_key),
+    ("no_cache_replaces_results", no_cache_replaces_results),
+    ("no_cache_filter_names_stages", no_cache_filter_names_stages),
+    ("equal_steps_run_once", equal_steps_run_once),
+    ("unused_stages_are_not_looked_at", unused_stages_are_not_looked_at),
+    ("stages_run_at_the_same_time", stages_run_at_the_same_time),
+    ("cache_mounts_stay", cache_mounts_stay),
+    ("the_cache_backend_alone_is_enough", the_cache_backend_alone_is_enough),
+];
+
+fn only_what_reads_a_changed_file_runs_again() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "changed-file",
+        &[
+            (
+                "Dockerfile",
+                "FROM base\n\
+                 COPY a.txt /a\n\
+                 RUN cat /a > /a2\n\
+                 COPY docs /docs\n\
+                 RUN cat /docs/* > /all\n",
+            ),
+            (".dockerignore", "docs/*.tmp\n"),
+            ("a.txt", "a"),
+            ("docs/one", "1"),
+            ("unrelated", "x"),
+        ],
+    )?;
+    let ends = |run: &wbuild_tests::run::Run| -> Result<[String; 4]> {
+        Ok([
+            run.end_of("COPY a.txt")?,
+            run.end_of("RUN cat /a ")?,
+            run.end_of("COPY docs")?,
+            run.end_of("RUN cat /docs")?,
+        ])
+    };
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(ends(&run)? == ["DONE"; 4], "{}", run.stderr);
+
+    // Files that nothing selects, or that are ignored, and times, change nothing.
+    sandbox.write("unrelated", "y")?;
+    sandbox.write("new", "z")?;
+    sandbox.write("docs/scratch.tmp", "t")?;
+    sandbox.write("a.txt", "a")?;
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(ends(&run)? == ["CACHED"; 4], "{}", run.stderr);
+
+    sandbox.write("docs/one", "2")?;
+    let (run, image) = sandbox.image("image", &[])?;
+    ensure!(ends(&run)? == ["CACHED", "CACHED", "DONE", "DONE"], "{}", run.stderr);
+    ensure!(matches!(image.tree.get("/all")?.node, Node::File { size: 1, .. }));
+
+    // What was once there is found again.
+    sandbox.write("docs/one", "1")?;
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(ends(&run)? == ["CACHED"; 4], "{}", run.stderr);
+    Ok(())
+}
+
+fn equal_results_cut_off_what_follows() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "cut-off",
+        &[
+            (
+                "Dockerfile",
+                "FROM base AS compile\n\
+                 COPY source /source\n\
+                 RUN grep -v '^#' /source > /program\n\
+                 FROM base\n\
+                 COPY --from=compile /program /program\n\
+                 RUN cat /program > /installed\n",
+            ),
+            ("source", "# one\ncode\n"),
+        ],
+    )?;
+    sandbox.image("image", &[])?;
+    // Another comment: the stage runs again, and what it hands on is the same.
+    sandbox.write("source", "# two\ncode\n")?;
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(run.end_of("RUN grep")? == "DONE", "{}", run.stderr);
+    ensure!(run.end_of("COPY --from=compile")? == "CACHED", "{}", run.stderr);
+    ensure!(run.end_of("RUN cat")? == "CACHED", "{}", run.stderr);
+
+    sandbox.write("source", "# two\nother code\n")?;
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(run.end_of("RUN cat")? == "DONE", "{}", run.stderr);
+    Ok(())
+}
+
+fn metadata_runs_nothing() -> Result<()> {
+    let file = |label: &str| {
+        format!(
+            "FROM base\nLABEL a={label}\nEXPOSE 80\nSTOPSIGNAL SIGINT\nCMD [\"{label}\"]\n\
+             VOLUME /data/{label}\nRUN echo > /x\n"
+        )
+    };
+    let sandbox = Sandbox::with("metadata", &[("Dockerfile", &file("one"))])?;
+    sandbox.image("image", &[])?;
+    sandbox.write("Dockerfile", &file("two"))?;
+    let (run, image) = sandbox.image("image", &["--label", "b=three"])?;
+    ensure!(run.end_of("RUN echo")? == "CACHED", "{}", run.stderr);
+    let labels = &image.config["config"]["Labels"];
+    ensure!(labels["a"] == "two" && labels["b"] == "three", "{labels}");
+
+    sandbox.write("Dockerfile", &file("two").replace("EXPOSE 80", "ENV X=1"))?;
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(run.end_of("RUN echo")? == "DONE", "{}", run.stderr);
+    Ok(())
+}
+
+fn arguments_in_scope_are_in_the_key() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "arguments",
+        &[("Dockerfile", "FROM base\nRUN echo before > /b\nARG A=0\nRUN echo after > /a\n")],
+    )?;
+    sandbox.image("image", &["--build-arg", "A=1"])?;
+    let (run, _) = sandbox.image("image", &["--build-arg", "A=2"])?;
+    ensure!(run.end_of("RUN echo before")? == "CACHED", "{}", run.stderr);
+    ensure!(run.end_of("RUN echo after")? == "DONE", "{}", run.stderr);
+    let (run, _) = sandbox.image("image", &["--build-arg", "A=1"])?;
+    ensure!(run.end_of("RUN echo after")? == "CACHED", "{}", run.stderr);
+    Ok(())
+}
+
+/// A step whose result is another each time it runs.
+const RANDOM: &str = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /id\n";
+
+fn no_cache_replaces_results() -> Result<()> {
+    let sandbox = Sandbox::with("no-cache", &[("Dockerfile", RANDOM)])?;
+    let id = |args: &[&str]| -> Result<Node> {
+        Ok(sandbox.image("image", args)?.1.tree.get("/id")?.node.clone())
+    };
+    let first = id(&[])?;
+    ensure!(id(&[])? == first, "the step ran again");
+    let second = id(&["--no-cache"])?;
+    ensure!(second != first, "the step did not run");
+    ensure!(id(&[])? == second, "the older result was used");
+    Ok(())
+}
+
+fn no_cache_filter_names_stages() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "no-cache-filter",
+        &[(
+            "Dockerfile",
+            "FROM base AS one\nRUN echo 1 > /one\n\
+             FROM base AS two\nRUN echo 2 > /two\n\
+             FROM base\nCOPY --from=one /one /\nCOPY --from=two /two /\n",
+        )],
+    )?;
+    sandbox.image("image", &[])?;
+    let (run, _) = sandbox.image("image", &["--no-cache-filter", "two"])?;
+    ensure!(run.end_of("RUN echo 1")? == "CACHED", "{}", run.stderr);
+    ensure!(run.end_of("RUN echo 2")? == "DONE", "{}", run.stderr);
+    Ok(())
+}
+
+fn equal_steps_run_once() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "equal-steps",
+        &[(
+            "Dockerfile",
+            "FROM base AS one\nRUN cat /proc/sys/kernel/random/uuid > /id\n\
+             FROM base AS two\nRUN cat /proc/sys/kernel/random/uuid > /id\n\
+             FROM scratch\nCOPY --from=one /id /one\nCOPY --from=two /id /two\n",
+        )],
+    )?;
+    let (_, image) = sandbox.image("image", &[])?;
+    ensure!(
+        image.tree.get("/one")?.node == image.tree.get("/two")?.node,
+        "the step ran twice:\n{}",
+        image.tree.listing()
+    );
+    Ok(())
+}
+
+fn unused_stages_are_not_looked_at() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "unused-stages",
+        &[(
+            "Dockerfile",
+            "FROM 127.0.0.1:1/no/such:image AS unused\nRUN exit 1\n\
+             FROM base AS failing\nRUN exit 1\n\
+             FROM base\nRUN echo > /x\n",
+        )],
+    )?;
+    let (run, _) = sandbox.image("image", &[])?;
+    run.never_says("no/such")?;
+    Ok(())
+}
+
+fn stages_run_at_the_same_time() -> Result<()> {
+    // Each stage waits for a file that the other one makes: in turn, neither could end.
+    let meet = |own: &str, other: &str| {
+        format!(
+            "FROM base AS {own}\n\
+             RUN --mount=type=cache,id=meeting,target=/m touch /m/{own} && \
+             for i in $(seq 300); do [ -e /m/{other} ] && echo met > /{own} && exit 0; sleep 0.1; done; exit 1\n"
+        )
+    };
+    let file = format!(
+        "{}{}FROM scratch\nCOPY --from=left /left /\nCOPY --from=right /right /\n",
+        meet("left", "right"),
+        meet("right", "left")
+    );
+    let sandbox = Sandbox::with("parallel", &[("Dockerfile", &file)])?;
+    sandbox.image("image", &["--jobs", "2"])?;
+    Ok(())
+}
+
+fn cache_mounts_stay() -> Result<()> {
+    let file = |comment: &str| {
+        format!(
+            "FROM base\nRUN --mount=type=cache,target=/c echo {comment} >> /c/log; cat /c/log > /log\n"
+        )
+    };
+    let sandbox = Sandbox::with("cache-mount", &[("Dockerfile", &file("one"))])?;
+    sandbox.image("image", &[])?;
+    sandbox.write("Dockerfile", &file("two"))?;
+    let (_, image) = sandbox.image("image", &[])?;
+    ensure!(
+        matches!(image.tree.get("/log")?.node, Node::File { size: 8, .. }),
+        "the second step must see what the first one left:\n{}",
+        image.tree.listing()
+    );
+    ensure!(!image.tree.0.contains_key("/c/log"), "the cache is in the image");
+    // What is in the cache is no part of the key.
+    sandbox.write("Dockerfile", &file("one"))?;
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(run.end_of("RUN --mount")? == "CACHED", "{}", run.stderr);
+    Ok(())
+}
+
+fn the_cache_backend_alone_is_enough() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "backend-alone",
+        &[
+            (
+                "Dockerfile",
+                "FROM base AS one\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid >> /a\n\
+                 FROM base\nCOPY --from=one /a /a\nRUN cat /a > /b\n",
+            ),
+            ("a", "a"),
+        ],
+    )?;
+    let (_, first) = sandbox.image("image", &[])?;
+    let (run, second) = sandbox.image("image", &["--no-record-aliases"])?;
+    for step in ["COPY a", "RUN cat /proc", "COPY --from", "RUN cat /a"] {
+        ensure!(run.end_of(step)? == "CACHED", "{step}:\n{}", run.stderr);
+    }
+    ensure!(first.digest == second.digest, "another image was found");
+    Ok(())
+}

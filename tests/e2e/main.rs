@@ -1,0 +1,103 @@
+//! End-to-end tests: the program wbuild, real containers, real tools beside it.
+//!
+//! One test per case folder (`case::<name>`), one more for those that other builders build too
+//! (`buildah::<name>`, `docker::all_cases`), and scenarios of more than one build. A test that
+//! cannot run here says
+//! `skipped: <test>: <reason>`; see [`wbuild_tests::skip`].
+
+mod caching;
+mod interruption;
+mod outputs;
+mod plugins;
+mod registries;
+mod state;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use wbuild_tests::case::Case;
+use wbuild_tests::image::Image;
+use wbuild_tests::peer::{self, Buildah, Docker};
+use wbuild_tests::sandbox::Sandbox;
+use wbuild_tests::skip::{self, Skip};
+
+/// A test with a name.
+type Test = (&'static str, fn() -> Result<()>);
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for case in Case::all().expect("the case folders are readable") {
+        let folder = case.clone();
+        trials.push(trial(format!("case::{}", case.name), move || folder.check()));
+        let peer = case.peer().expect("the case folders are readable");
+        if peer.is_some_and(|accepted| !accepted.iter().any(|line| line == "buildah: skip")) {
+            trials.push(trial(format!("buildah::{}", case.name), move || buildah(&case)));
+        }
+    }
+    trials.push(trial("docker::all_cases".to_owned(), docker));
+    for (area, tests) in [
+        ("caching", caching::TESTS),
+        ("interruption", interruption::TESTS),
+        ("outputs", outputs::TESTS),
+        ("plugins", plugins::TESTS),
+        ("registries", registries::TESTS),
+        ("state", state::TESTS),
+    ] {
+        for (name, test) in tests {
+            trials.push(trial(format!("{area}::{name}"), test));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn trial(name: String, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    let shown = name.clone();
+    Trial::test(name, move || match test() {
+        Ok(()) => Ok(()),
+        Err(error) => match error.downcast_ref::<Skip>() {
+            Some(reason) if !skip::is_failure() => {
+                eprintln!("skipped: {shown}: {reason}");
+                Ok(())
+            }
+            Some(reason) => Err(Failed::from(format!("must not be skipped here: {reason}"))),
+            None => Err(Failed::from(format!("{error:#}"))),
+        },
+    })
+}
+
+/// Builds a case with wbuild and with buildah, and compares.
+fn buildah(case: &Case) -> Result<()> {
+    let sandbox = case.sandbox()?;
+    let buildah = Buildah::with_base(&sandbox.path("buildah"))?;
+    let ours = built(case, &sandbox)?;
+    let theirs = buildah.build(&sandbox.path("context"), &case.args()?)?;
+    peer::compare("buildah", &case.peer()?.unwrap_or_default(), &ours, &theirs)
+}
+
+/// Builds all cases of other builders with one docker daemon, and compares.
+fn docker() -> Result<()> {
+    let docker = Docker::start()?;
+    docker.load_base()?;
+    let mut failures = String::new();
+    for case in Case::all()? {
+        let Some(accepted) = case.peer()? else { continue };
+        if accepted.iter().any(|line| line == "docker: skip") {
+            continue;
+        }
+        let sandbox = case.sandbox()?;
+        let ours = built(&case, &sandbox)?;
+        let compared = docker
+            .build(&sandbox.path("context"), &case.args()?)
+            .and_then(|theirs| peer::compare("docker", &accepted, &ours, &theirs));
+        if let Err(error) = compared {
+            failures.push_str(&format!("{}: {error:#}\n", case.name));
+        }
+    }
+    ensure!(failures.is_empty(), "{failures}");
+    Ok(())
+}
+
+fn built(case: &Case, sandbox: &Sandbox) -> Result<Image> {
+    case.build(sandbox)?.success()?;
+    Image::of_layout(&sandbox.path("image"))
+}

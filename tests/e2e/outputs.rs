@@ -1,0 +1,302 @@
+//! What a build leaves, and that other people's tools open it.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use wbuild_tests::case::same_trees;
+use wbuild_tests::image::Image;
+use wbuild_tests::peer::{Buildah, Docker};
+use wbuild_tests::run::Run;
+use wbuild_tests::sandbox::Sandbox;
+use wbuild_tests::skip;
+use wbuild_tests::tree::{Node, Tree};
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("all_kinds_hold_the_same", all_kinds_hold_the_same),
+    ("nothing_is_written_unless_asked_for", nothing_is_written_unless_asked_for),
+    ("standard_output", standard_output),
+    ("compressions", compressions),
+    ("ids_and_metadata", ids_and_metadata),
+    ("definition_from_standard_input", definition_from_standard_input),
+    ("json_progress", json_progress),
+    ("an_empty_image", an_empty_image),
+    ("opens_in_skopeo", opens_in_skopeo),
+    ("opens_in_umoci", opens_in_umoci),
+    ("opens_in_buildah", opens_in_buildah),
+    ("opens_in_docker", opens_in_docker),
+];
+
+/// Two layers on the base, with a deletion, links, an owner and a mode.
+const FILE: &str = "FROM base\n\
+    COPY --chown=app:app data /data\n\
+    RUN ln /data/one /data/hard && ln -s one /data/soft && chmod 4755 /data/two && rm /etc/group\n\
+    WORKDIR /data\n\
+    ENV GREETING=hello\n\
+    CMD [\"cat\", \"one\"]\n";
+
+fn sample(name: &str) -> Result<Sandbox> {
+    Sandbox::with(name, &[("Dockerfile", FILE), ("data/one", "first\n"), ("data/two", "second\n")])
+}
+
+fn all_kinds_hold_the_same() -> Result<()> {
+    let sandbox = sample("all-kinds")?;
+    sandbox
+        .build(&[
+            "-t=example/app:1.2",
+            "-o=type=oci,tar=false,dest=layout",
+            "-o=type=oci,dest=layout.tar",
+            "-o=type=docker,dest=docker.tar",
+            "-o=type=tar,dest=files.tar",
+            "-o=type=local,dest=files",
+        ])?
+        .success()?;
+    let layout = Image::of_layout(&sandbox.path("layout"))?;
+    let archive = Image::of_layout_tar(&sandbox.path("layout.tar"))?;
+    let docker = Image::of_docker_tar(&sandbox.path("docker.tar"))?;
+    let files = Tree::of_tar(std::fs::File::open(sandbox.path("files.tar"))?)?;
+
+    ensure!(layout.digest == archive.digest, "directory and tar hold different images");
+    ensure!(
+        layout.names == ["docker.io/example/app:1.2", "1.2"],
+        "the layout calls it {:?}",
+        layout.names
+    );
+    ensure!(docker.names == ["example/app:1.2"], "docker would call it {:?}", docker.names);
+    same_trees(("the layout", &layout.tree), ("the docker archive", &docker.tree))?;
+    same_trees(("the layout", &layout.tree), ("the tar", &files))?;
+    ensure!(layout.config["config"] == docker.config["config"], "the configs differ");
+
+    // A folder has no owners but the user's; the rest must be there.
+    for (path, entry) in &layout.tree.0 {
+        let on_disk = sandbox.path(format!("files{path}"));
+        let meta = on_disk.symlink_metadata().with_context(|| format!("files{path}"))?;
+        match &entry.node {
+            Node::Directory => ensure!(meta.is_dir(), "{path} is no directory"),
+            Node::File { size, .. } => ensure!(meta.len() == *size, "{path} has another size"),
+            Node::Symlink(target) => ensure!(
+                std::fs::read_link(&on_disk)?.as_os_str() == target.as_str(),
+                "{path} points elsewhere"
+            ),
+            Node::Special(..) => bail!("{path} is a device"),
+        }
+        if skip::is_root() && !meta.is_symlink() {
+            ensure!(meta.mode() & 0o7777 == entry.mode, "{path} has another mode");
+        }
+    }
+    ensure!(!sandbox.path("files/etc/group").exists(), "a removed file is there");
+    Ok(())
+}
+
+fn nothing_is_written_unless_asked_for() -> Result<()> {
+    let sandbox = sample("no-output")?;
+    let before = sorted_names(&sandbox)?;
+    let run = sandbox.build(&[])?.success()?;
+    run.says("cache")?;
+    sandbox.build(&["-o=type=cacheonly"])?.success()?;
+    let mut after = sorted_names(&sandbox)?;
+    after.retain(|name| name != "state");
+    ensure!(before == after, "{before:?} became {after:?}");
+    Ok(())
+}
+
+fn sorted_names(sandbox: &Sandbox) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(sandbox.folder())? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn standard_output() -> Result<()> {
+    let sandbox = sample("standard-output")?;
+    let (_, files) = sandbox.tree(&[])?;
+    let run = sandbox.build(&["-o=type=oci,dest=-"])?.success()?;
+    std::fs::write(sandbox.path("piped.tar"), &run.stdout)?;
+    let image = Image::of_layout_tar(&sandbox.path("piped.tar"))?;
+    same_trees(("the tar", &files), ("the image", &image.tree))
+}
+
+fn compressions() -> Result<()> {
+    let sandbox = sample("compressions")?;
+    let mut seen = Vec::new();
+    for (compression, media_type) in [
+        ("uncompressed", "application/vnd.oci.image.layer.v1.tar"),
+        ("gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+    ] {
+        let output = format!("-o=type=oci,tar=false,dest={compression},compression={compression}");
+        sandbox.build(&[&output])?.success()?;
+        let image = Image::of_layout(&sandbox.path(compression))?;
+        ensure!(
+            image.media_types.last().is_some_and(|last| last == media_type),
+            "{compression}: {:?}",
+            image.media_types
+        );
+        seen.push(image);
+    }
+    let [plain, gzip, zstd] = &seen[..] else { bail!("three were built") };
+    same_trees(("plain", &plain.tree), ("gzip", &gzip.tree))?;
+    same_trees(("plain", &plain.tree), ("zstd", &zstd.tree))?;
+    ensure!(plain.config == gzip.config && plain.config == zstd.config, "the configs differ");
+    ensure!(gzip.layer_bytes < plain.layer_bytes, "gzip made it larger");
+    Ok(())
+}
+
+fn ids_and_metadata() -> Result<()> {
+    let sandbox = sample("ids")?;
+    let run = sandbox
+        .build(&[
+            "-q",
+            "-t=example/app:1.2",
+            "--iidfile=id",
+            "--metadata-file=metadata.json",
+            "-o=type=oci,tar=false,dest=image",
+        ])?
+        .success()?;
+    let image = Image::of_layout(&sandbox.path("image"))?;
+    let digest = image.digest.context("a layout has digests")?;
+    ensure!(run.text()? == format!("{digest}\n"), "-q printed {:?}", run.text());
+    ensure!(run.stderr.is_empty(), "-q showed:\n{}", run.stderr);
+    ensure!(std::fs::read_to_string(sandbox.path("id"))? == digest, "the id file differs");
+    let metadata: Value = serde_json::from_slice(&std::fs::read(sandbox.path("metadata.json"))?)?;
+    ensure!(metadata["containerimage.digest"] == digest, "{metadata}");
+    ensure!(metadata["image.name"] == "docker.io/example/app:1.2", "{metadata}");
+    Ok(())
+}
+
+fn definition_from_standard_input() -> Result<()> {
+    let sandbox = Sandbox::with("from-input", &[("data", "content")])?;
+    let file = b"FROM scratch\nCOPY data /from-context\n";
+    sandbox.build_with_input(&["-f=-", "-o=type=oci,tar=false,dest=image"], file)?.success()?;
+    let image = Image::of_layout(&sandbox.path("image"))?;
+    image.tree.get("/from-context")?;
+
+    // Without a context there is nothing to copy from.
+    let mut command =
+        sandbox.wbuild(["build", "--progress=plain", "-o=type=tar,dest=x.tar", "-"])?;
+    let run = wbuild_tests::run::Running::start_with_input(&mut command, file)?
+        .wait(wbuild_tests::run::DEADLINE)?
+        .expect(1)?;
+    run.says("COPY data /from-context")?;
+    Ok(())
+}
+
+fn json_progress() -> Result<()> {
+    let sandbox = Sandbox::with("json", &[("Dockerfile", "FROM base\nRUN echo made it\n")])?;
+    let run = sandbox.build(&["--progress=json"])?.success()?;
+    let mut all = String::new();
+    for line in run.stderr.lines() {
+        let event: Value =
+            serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+        ensure!(event.is_object(), "{line}");
+        all.push_str(line);
+    }
+    ensure!(all.contains("made it") && all.contains("RUN echo made it"), "{}", run.stderr);
+    Ok(())
+}
+
+fn an_empty_image() -> Result<()> {
+    let sandbox =
+        Sandbox::with("empty", &[("Dockerfile", "FROM scratch\nLABEL nothing=inside\n")])?;
+    let (_, image) = sandbox.image("image", &[])?;
+    ensure!(image.layers.is_empty() && image.tree.0.is_empty(), "{:?}", image.layers);
+    ensure!(image.config["config"]["Labels"]["nothing"] == "inside", "{}", image.config);
+    Ok(())
+}
+
+fn opens_in_skopeo() -> Result<()> {
+    let skopeo = skip::need_program("skopeo")?;
+    let sandbox = sample("skopeo")?;
+    sandbox
+        .build(&[
+            "-t=example/app:1.2",
+            "-o=type=oci,tar=false,dest=layout",
+            "-o=type=oci,dest=layout.tar",
+            "-o=type=docker,dest=docker.tar",
+        ])?
+        .success()?;
+    for source in ["oci:layout:1.2", "oci-archive:layout.tar", "docker-archive:docker.tar"] {
+        let mut command = Command::new(&skopeo);
+        command.args(["inspect", source]).current_dir(sandbox.folder());
+        let seen = Run::of(&mut command)?.success()?.json()?;
+        let env = seen["Env"].to_string();
+        ensure!(env.contains("GREETING=hello"), "{source}: {seen}");
+        ensure!(seen["Layers"].as_array().is_some_and(|l| l.len() == 3), "{source}: {seen}");
+        // Copying reads and checks every blob.
+        let mut command = Command::new(&skopeo);
+        command
+            .args(["copy", "--quiet", "--insecure-policy", source])
+            .arg(format!("dir:{}", sandbox.path("copied").display()))
+            .current_dir(sandbox.folder());
+        Run::of(&mut command)?.success()?;
+    }
+    Ok(())
+}
+
+fn opens_in_umoci() -> Result<()> {
+    skip::need_root()?;
+    let umoci = skip::need_program("umoci")?;
+    let sandbox = sample("umoci")?;
+    let (_, image) = sandbox.image("layout", &["-t=example/app:1.2"])?;
+    let mut command = Command::new(umoci);
+    command.args(["unpack", "--image", "layout:1.2", "bundle"]).current_dir(sandbox.folder());
+    Run::of(&mut command)?.success()?;
+    for (path, entry) in &image.tree.0 {
+        let meta = sandbox.path(format!("bundle/rootfs{path}")).symlink_metadata();
+        let meta = meta.with_context(|| format!("umoci did not unpack {path}"))?;
+        ensure!(
+            (u64::from(meta.uid()), u64::from(meta.gid())) == (entry.uid, entry.gid),
+            "{path} belongs to {}:{}",
+            meta.uid(),
+            meta.gid()
+        );
+    }
+    ensure!(!sandbox.path("bundle/rootfs/etc/group").exists(), "a removed file is there");
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(sandbox.path("bundle/config.json"))?)?;
+    ensure!(config["process"]["args"] == serde_json::json!(["cat", "one"]), "{config}");
+    ensure!(config["process"]["cwd"] == "/data", "{config}");
+    Ok(())
+}
+
+fn opens_in_buildah() -> Result<()> {
+    let sandbox = sample("buildah")?;
+    let buildah = Buildah::with_base(&sandbox.path("buildah"))?;
+    sandbox
+        .build(&[
+            "-t=example/app:1.2",
+            "-o=type=oci,dest=layout.tar",
+            "-o=type=docker,dest=docker.tar",
+        ])?
+        .success()?;
+    for archive in ["oci-archive:layout.tar", "docker-archive:docker.tar"] {
+        let (kind, file) = archive.split_once(':').expect("it has a kind");
+        let source = format!("{kind}:{}", sandbox.path(file).display());
+        let run = buildah.run_archive(&source, &["sh", "-c", "cat one; echo $GREETING"])?;
+        let run = run.success()?;
+        ensure!(run.text()? == "first\nhello\n", "{archive}: {:?}", run.text()?);
+    }
+    Ok(())
+}
+
+fn opens_in_docker() -> Result<()> {
+    let sandbox = sample("docker")?;
+    let docker = Docker::start()?;
+    sandbox.build(&["-t=example/app:1.2", "-o=type=docker,dest=docker.tar"])?.success()?;
+    let archive = sandbox.path("docker.tar");
+    docker.client(&["load", "--input", &archive.to_string_lossy()])?.success()?;
+    let seen = docker.client(&["image", "inspect", "example/app:1.2"])?.success()?.json()?;
+    ensure!(seen[0]["Config"]["WorkingDir"] == "/data", "{seen}");
+    ensure!(seen[0]["RootFS"]["Layers"].as_array().is_some_and(|l| l.len() == 3), "{seen}");
+    // The files, without a container of docker's, which would need more of the machine.
+    docker.client(&["create", "--name", "it", "example/app:1.2"])?.success()?;
+    let copied = sandbox.path("copied");
+    docker.client(&["cp", "it:/data/one", &copied.to_string_lossy()])?.success()?;
+    ensure!(std::fs::read(copied)? == b"first\n", "another content");
+    Ok(())
+}

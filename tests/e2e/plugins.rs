@@ -1,0 +1,179 @@
+//! Frontends, runners and cache backends as components that can be replaced.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use wbuild_tests::sandbox::Sandbox;
+use wbuild_tests::tree::Node;
+
+use crate::Test;
+
+pub const TESTS: &[Test] = &[
+    ("bundled_ones_are_listed", bundled_ones_are_listed),
+    ("inspection", inspection),
+    ("inspection_by_machines", inspection_by_machines),
+    ("all_three_by_path", all_three_by_path),
+    ("another_frontend", another_frontend),
+    ("unknown_names_are_refused", unknown_names_are_refused),
+    ("foreign_imports_are_refused", foreign_imports_are_refused),
+    ("the_wrong_kind_is_refused", the_wrong_kind_is_refused),
+    ("a_file_that_is_no_component", a_file_that_is_no_component),
+];
+
+/// A component that `cargo xtask guests` has made.
+fn component(name: &str) -> Result<PathBuf> {
+    let path = wbuild_tests::workspace().join(format!("target/guests/dist/{name}.wasm"));
+    ensure!(path.is_file(), "{} is not there; run: cargo xtask guests", path.display());
+    Ok(path)
+}
+
+fn bundled_ones_are_listed() -> Result<()> {
+    let sandbox = Sandbox::new("list")?;
+    let list = sandbox.run(["plugin", "list", "--json"])?.success()?.json()?;
+    for (kind, name) in [
+        ("frontend", "dockerfile"),
+        ("frontend", "steps"),
+        ("runner", "native"),
+        ("cache backend", "cache-local"),
+    ] {
+        let is_it = |row: &Value| row["kind"] == kind && row["name"] == name;
+        ensure!(
+            list.as_array().is_some_and(|rows| rows.iter().any(is_it)),
+            "{kind} {name}: {list}"
+        );
+    }
+    let text = sandbox.run(["plugin", "list"])?.success()?;
+    ensure!(text.text()?.contains("dockerfile"), "{}", text.text()?);
+    Ok(())
+}
+
+fn inspection() -> Result<()> {
+    let sandbox = Sandbox::new("inspect")?;
+    for (name, kind) in [("dockerfile", "frontend"), ("native", "runner"), ("cache-local", "cache")]
+    {
+        let path = component(name)?;
+        for which in [path.as_os_str(), name.as_ref()] {
+            let run = sandbox.run(["plugin".as_ref(), "inspect".as_ref(), which])?.success()?;
+            let text = run.text()?.to_lowercase();
+            for part in [kind, "0.1.0", "wbuild:types", "ms"] {
+                ensure!(text.contains(part), "no {part:?} in:\n{text}");
+            }
+            ensure!(!text.contains("wasi"), "it imports WASI:\n{text}");
+        }
+    }
+    Ok(())
+}
+
+fn inspection_by_machines() -> Result<()> {
+    let sandbox = Sandbox::new("inspect-json")?;
+    let path = component("steps")?;
+    let seen = sandbox
+        .run(["plugin".as_ref(), "inspect".as_ref(), "--json".as_ref(), path.as_os_str()])?
+        .success()?
+        .json()?;
+    let text = seen.to_string();
+    ensure!(text.contains("wbuild:frontend/graph@0.1.0"), "{seen}");
+    ensure!(!text.contains("wasi:"), "{seen}");
+    Ok(())
+}
+
+fn all_three_by_path() -> Result<()> {
+    let sandbox =
+        Sandbox::with("by-path", &[("Dockerfile", "FROM base\nRUN echo through files > /x\n")])?;
+    let arg = |option: &str, name: &str| -> Result<String> {
+        Ok(format!("--{option}={}", component(name)?.display()))
+    };
+    let args = [
+        arg("frontend", "dockerfile")?,
+        arg("runner", "native")?,
+        arg("cache-backend", "cache-local")?,
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (run, image) = sandbox.image("image", &args)?;
+    ensure!(run.end_of("RUN echo")? == "DONE", "{}", run.stderr);
+    image.tree.get("/x")?;
+    // The same components, so the same keys.
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(run.end_of("RUN echo")? == "CACHED", "{}", run.stderr);
+    Ok(())
+}
+
+fn another_frontend() -> Result<()> {
+    let file = "# comment\n\
+        from base\n\
+        env KERNEL=$(uname -s)\n\
+        copy data /data\n\
+        if grep -q yes /data\n\
+        run echo then > /branch\n\
+        else\n\
+        run echo otherwise > /branch\n\
+        end\n\
+        run echo \"$KERNEL\" > /kernel\n\
+        workdir /tmp\n\
+        cmd cat /branch\n";
+    let sandbox = Sandbox::with("steps", &[("Steps", file), ("data", "yes\n")])?;
+    let args = ["--frontend", "steps", "-f", "context/Steps"];
+    let (_, image) = sandbox.image("image", &args)?;
+    let size = |image: &wbuild_tests::image::Image, path: &str| -> Result<u64> {
+        match &image.tree.get(path)?.node {
+            Node::File { size, .. } => Ok(*size),
+            other => anyhow::bail!("{path} is {other:?}"),
+        }
+    };
+    ensure!(size(&image, "/branch")? == 5, "the wrong branch was taken");
+    ensure!(size(&image, "/kernel")? == 6, "the output of uname is missing");
+    ensure!(image.config["config"]["WorkingDir"] == "/tmp", "{}", image.config);
+    let env = image.config["config"]["Env"].to_string();
+    ensure!(env.contains("KERNEL=Linux"), "{env}");
+
+    sandbox.write("data", "no\n")?;
+    let (_, image) = sandbox.image("image", &args)?;
+    ensure!(size(&image, "/branch")? == 10, "the wrong branch was taken");
+
+    sandbox.write("Steps", "from base\nfly away\n")?;
+    let args = ["--frontend", "steps", "-f", "context/Steps"];
+    let run = sandbox.build(&args)?.expect(1)?;
+    run.says("fly")?;
+    run.says("Steps:2")?;
+    Ok(())
+}
+
+fn unknown_names_are_refused() -> Result<()> {
+    let sandbox = Sandbox::with("unknown", &[("Dockerfile", "FROM base\n")])?;
+    let run = sandbox.build(&["--frontend", "dockerfle"])?.expect(2)?;
+    run.says("dockerfle")?;
+    run.says("dockerfile")?;
+    let run = sandbox.build(&["--runner", "./nowhere.wasm"])?.expect(1)?;
+    run.says("nowhere.wasm")?;
+    Ok(())
+}
+
+fn foreign_imports_are_refused() -> Result<()> {
+    let sandbox = Sandbox::with("foreign", &[("Dockerfile", "FROM base\n")])?;
+    let option = format!("--frontend={}", component("hostile-import")?.display());
+    let run = sandbox.build(&[&option])?.expect(1)?;
+    run.says("hostile-import.wasm")?;
+    run.says("import")?;
+    Ok(())
+}
+
+fn the_wrong_kind_is_refused() -> Result<()> {
+    let sandbox = Sandbox::with("wrong-kind", &[("Dockerfile", "FROM base\n")])?;
+    let option = format!("--frontend={}", component("native")?.display());
+    let run = sandbox.build(&[&option])?.expect(1)?;
+    run.says("runner")?;
+    run.says("frontend")?;
+    Ok(())
+}
+
+fn a_file_that_is_no_component() -> Result<()> {
+    let sandbox = Sandbox::with("no-component", &[("Dockerfile", "FROM base\n")])?;
+    for (name, bytes) in [("text.wasm", &b"hello"[..]), ("module.wasm", b"\0asm\x01\0\0\0")] {
+        std::fs::write(sandbox.path(name), bytes)?;
+        let option = format!("--frontend=./{name}");
+        let run = sandbox.build(&[&option])?.expect(1)?;
+        run.says(name)?;
+    }
+    Ok(())
+}
