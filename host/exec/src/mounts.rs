@@ -14,6 +14,16 @@ use crate::fail::OrFail;
 pub enum Source {
     /// A detached mount, made by `fsmount` or by [`detach`]. Unmounted when the step is over.
     Mount(OwnedFd),
+    /// What lies below a detached mount. The launcher finds it once the mount has a place: a part of a
+    /// mount without one cannot be mounted by itself on most kernels.
+    Below {
+        /// The mount.
+        mount: OwnedFd,
+        /// Relative, without links or `..` in it: nothing of the step runs yet that could change it.
+        path: String,
+        /// It is no directory.
+        is_file: bool,
+    },
     /// A directory or file, opened in this process's mount namespace (`O_PATH` will do).
     Path(OwnedFd),
     /// A file that exists in memory for the time of the step: a secret, a generated `/etc/hosts`.
@@ -42,10 +52,18 @@ impl Content {
 }
 
 impl Source {
+    /// What to append to the place of the mount.
+    pub(crate) fn suffix(&self) -> String {
+        match self {
+            Source::Below { path, .. } => format!("/{path}"),
+            _ => String::new(),
+        }
+    }
+
     /// The detached mount of a source that is no content.
     pub(crate) fn detach(self) -> Result<OwnedFd, Failure> {
         match self {
-            Source::Mount(mount) => Ok(mount),
+            Source::Mount(mount) | Source::Below { mount, .. } => Ok(mount),
             Source::Path(path) => detach(path.as_fd()),
             Source::Content(_) => Err(Failure::internal("a generated file has no mount")),
         }

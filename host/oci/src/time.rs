@@ -19,6 +19,75 @@ impl Timestamp {
     }
 }
 
+impl std::str::FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    /// Reads RFC 3339, section 5.6, in UTC or with an offset.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(text).ok_or_else(|| InvalidTimestamp(text.chars().take(64).collect()))
+    }
+}
+
+/// Why a text is not a point in time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid time {0:?}: expected RFC 3339, e.g. 2023-11-14T22:13:20Z")]
+pub struct InvalidTimestamp(String);
+
+fn parse(text: &str) -> Option<Timestamp> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
+    let bytes = text.as_bytes();
+    if separators.iter().any(|(at, mark)| bytes.get(*at) != Some(mark))
+        || !matches!(bytes.get(10), Some(b'T' | b't' | b' '))
+    {
+        return None;
+    }
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let mut rest = text.get(19..)?;
+    let mut nanos = 0;
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 {
+            return None;
+        }
+        let kept = format!("{:0<9}", &fraction[..digits.min(9)]);
+        nanos = kept.parse().ok()?;
+        rest = &fraction[digits..];
+    }
+    let offset = match rest {
+        "Z" | "z" => 0,
+        _ => {
+            let sign = match rest.as_bytes() {
+                [b'+', _, _, b':', _, _] => 1,
+                [b'-', _, _, b':', _, _] => -1,
+                _ => return None,
+            };
+            let part = |range| rest.get(range).and_then(|digits: &str| digits.parse::<i64>().ok());
+            sign * (part(1..3)? * 3_600 + part(4..6)? * 60)
+        }
+    };
+    // Days since the epoch, by the inverse of what `Display` does.
+    let shifted_year = year - i64::from(month <= 2);
+    let cycle = shifted_year.div_euclid(400);
+    let year_of_cycle = shifted_year.rem_euclid(400);
+    let march_month = (month + 9) % 12;
+    let day_of_year = (153 * march_month + 2) / 5 + day - 1;
+    let day_of_cycle = year_of_cycle * 365 + year_of_cycle / 4 - year_of_cycle / 100 + day_of_year;
+    let days = cycle * 146_097 + day_of_cycle - 719_468;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second - offset;
+    Some(Timestamp { seconds, nanos })
+}
+
 impl fmt::Display for Timestamp {
     /// `2023-11-14T22:13:20Z`, with a fraction only where there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,6 +120,19 @@ impl fmt::Display for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_what_it_writes_and_offsets() {
+        for seconds in (-3_000_000_000..5_000_000_000).step_by(86_399 * 97) {
+            let time = Timestamp { seconds, nanos: 120_000_000 };
+            assert_eq!(time.to_string().parse(), Ok(time));
+        }
+        let offset = "2023-11-15T00:13:20.5+02:00".parse();
+        assert_eq!(offset, Ok(Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 }));
+        for bad in ["", "2023", "2023-11-14", "2023-11-14T22:13:20", "2023-13-14T22:13:20Z", "é"] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn writes_rfc_3339() {

@@ -1,7 +1,7 @@
 //! The config of the image that a stage makes (OCI image config, with Docker's extensions).
 //!
 //! Starts from the base's config, whose unknown fields are kept, and is changed by instructions.
-//! `rootfs` and `created` are left out: the host knows the layers and the time. A change costs
+//! `rootfs` is left out, and dates are the base's: the host knows the layers and the time. A change costs
 //! next to nothing whatever has gathered already, so a file of thousands of `ENV` and `LABEL` lines
 //! costs no more than its size.
 
@@ -51,9 +51,7 @@ impl Image {
             Ok(_) => return Err("the image config is no JSON object".to_owned()),
             Err(error) => return Err(format!("the image config is no valid JSON: {error}")),
         };
-        for known in ["rootfs", "created"] {
-            fields.shift_remove(known);
-        }
+        fields.shift_remove("rootfs");
         let mut config = match fields.shift_remove("config") {
             Some(Value::Object(config)) => config,
             None | Some(Value::Null) => Map::new(),
@@ -328,7 +326,7 @@ mod tests {
         image.add_history("ENV B=2", false);
         assert_eq!(
             image.to_json(),
-            r#"{"architecture":"arm64","os":"linux","x-field":[1],"config":{"Cmd":["sh"],"X":{"y":1},"Volumes":{"/data":{}},"Labels":{"a":"b"},"Env":["PATH=/usr/bin","A=","B=2"]},"history":[{"created":"2020","created_by":"base"},{"created_by":"ENV B=2","comment":"buildkit.dockerfile.v0","empty_layer":true}]}"#
+            r#"{"architecture":"arm64","os":"linux","x-field":[1],"created":"2020","config":{"Cmd":["sh"],"X":{"y":1},"Volumes":{"/data":{}},"Labels":{"a":"b"},"Env":["PATH=/usr/bin","A=","B=2"]},"history":[{"created":"2020","created_by":"base"},{"created_by":"ENV B=2","comment":"buildkit.dockerfile.v0","empty_layer":true}]}"#
         );
     }
 

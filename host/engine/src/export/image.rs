@@ -159,13 +159,23 @@ async fn assemble(
     let platform = image.platform.as_ref().unwrap_or(&job.target_platforms()[0]);
     // An image that is exported twice from the cache is the same image: its date is that of its
     // newest layer, not of the export.
-    let created = job.request().source_date_epoch.or(newest).unwrap_or(job.worker().settings.now);
-    let created = i64::try_from(created).unwrap_or(i64::MAX);
+    // Without a layer of its own it has the date of its base.
+    let seconds = |time| Timestamp::from_seconds(i64::try_from(time).unwrap_or(i64::MAX));
+    let created = match job.request().source_date_epoch.or(newest).map(seconds) {
+        Some(time) => time,
+        None => base_date(&image.config).unwrap_or(seconds(job.worker().settings.now)),
+    };
     let config = ImageConfig::finish(
         image.config.as_bytes(),
-        &Finish { diff_ids: &diff_ids, platform, created: Some(Timestamp::from_seconds(created)) },
+        &Finish { diff_ids: &diff_ids, platform, created: Some(created) },
     )?;
     Ok(ExportImage::new(family, config, descriptors))
+}
+
+/// The date a frontend has left in the config: that of the base image.
+fn base_date(config: &str) -> Option<Timestamp> {
+    let config: serde_json::Value = serde_json::from_str(config).ok()?;
+    config.get("created")?.as_str()?.parse().ok()
 }
 
 /// Makes sure every layer is a blob in the store, and keeps what was learnt.

@@ -24,12 +24,7 @@ pub(crate) struct Read {
 
 impl Read {
     /// What a copy action reads.
-    pub(crate) fn of_copy(
-        paths: &[String],
-        target: &str,
-        opts: &CopyOpts,
-        mark: Option<Span>,
-    ) -> Read {
+    pub(crate) fn of_copy(paths: &[String], opts: &CopyOpts, mark: Option<Span>) -> Read {
         Read {
             paths: paths.to_vec(),
             options: SelectOptions {
@@ -41,7 +36,9 @@ impl Read {
                 include: opts.include.clone(),
                 exclude: opts.exclude.clone(),
                 required: opts.required.clone(),
-                into_dir: target.ends_with('/'),
+                // A single file keeps its name where the target turns out to be a directory, which
+                // a key cannot know: the name always counts.
+                into_dir: true,
             },
             mark,
         }
@@ -60,10 +57,10 @@ fn reads(op: &Op, input: usize) -> Vec<Read> {
     match op {
         Op::File(file) => {
             for action in &file.actions {
-                if let FileActionKind::Copy { source, paths, target, opts } = &action.kind
+                if let FileActionKind::Copy { source, paths, opts, .. } = &action.kind
                     && *source as usize == input
                 {
-                    reads.push(Read::of_copy(paths, target, opts, action.mark));
+                    reads.push(Read::of_copy(paths, opts, action.mark));
                 }
             }
             if file.base.is_some_and(|base| base as usize == input) {
@@ -112,7 +109,7 @@ impl Opened {
                 _lease: lease,
             },
             Output::Local(local) => Opened {
-                root: Root::from_fd(fd, &format!("the build context {}", local.display())),
+                root: Root::from_fd(fd, &format!("the build context ({})", local.display())),
                 filter: local.filter.clone(),
                 kind: SourceKind::Context,
                 local: Some(Arc::clone(local)),

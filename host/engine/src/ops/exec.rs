@@ -507,6 +507,7 @@ impl Assembly<'_> {
 fn is_file(source: &Source) -> bool {
     match source {
         Source::Content(_) => true,
+        Source::Below { is_file, .. } => *is_file,
         Source::Mount(fd) | Source::Path(fd) => rustix::fs::fstat(fd).is_ok_and(|stat| {
             rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory
         }),
@@ -521,12 +522,22 @@ async fn below(fd: OwnedFd, subpath: &str, mount: bool) -> Result<Source, Failur
     }
     let subpath = subpath.to_owned();
     blocking(move || -> Result<Source, Failure> {
-        let root = Root::from_fd(fd, "the source of a mount");
-        let found = root.follow(&path, true)?;
-        let fd = root.open_place(&found.path, Links::Refuse)?.ok_or_else(|| {
-            Failure::not_found(format!("the source of a mount, {subpath:?}, does not exist"))
+        let missing =
+            || Failure::not_found(format!("the source of a mount, {subpath:?}, does not exist"));
+        let duplicate = fd.try_clone().map_err(|error| {
+            Failure::internal("cannot duplicate a directory descriptor").cause(&error)
         })?;
-        Ok(Source::Path(fd))
+        let root = Root::from_fd(duplicate, "the source of a mount");
+        let found = root.follow(&path, true)?;
+        let stat = found.stat.ok_or_else(missing)?;
+        if !mount {
+            let place = root.open_place(&found.path, Links::Refuse)?;
+            return place.map(Source::Path).ok_or_else(missing);
+        }
+        let path = String::from_utf8(found.path.as_bytes().to_vec()).map_err(|_| {
+            Failure::unsupported(format!("the source of a mount, {subpath:?}, is not UTF-8"))
+        })?;
+        Ok(Source::Below { mount: fd, path, is_file: !stat.is_dir() })
     })
     .await
 }

@@ -185,7 +185,7 @@ fn act(
         FileActionKind::Copy { source, paths, target, opts } => {
             let from = opened[*source as usize].as_ref().expect("opened before");
             let facts = facts(&opts.entry, names)?;
-            let read = Read::of_copy(paths, target, opts, action.mark);
+            let read = Read::of_copy(paths, opts, action.mark);
             let (selection, _) = from.select(&read, work)?;
             let options = CopyOptions {
                 owner: match (facts.owner, opts.keep_owner) {

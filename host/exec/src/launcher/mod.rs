@@ -186,8 +186,9 @@ impl Launcher {
                     wire::file_path(&dir, files.len() - 1)
                 }
                 source => {
+                    let suffix = source.suffix();
                     mounts.push(source.detach()?);
-                    wire::mount_path(&dir, mounts.len() - 1)
+                    wire::mount_path(&dir, mounts.len() - 1) + &suffix
                 }
             };
             paths.insert(token, path);

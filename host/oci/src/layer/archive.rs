@@ -15,11 +15,8 @@ pub fn is_archive<R: Read + Seek>(file: &mut R) -> Result<bool> {
     let failed = |e| Error::io("cannot read a file that may be an archive", e);
     let start = head(file).map_err(failed)?;
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    // A form that cannot be unpacked is copied as it is.
-    let Ok(compression) = detect(&start) else {
-        return Ok(false);
-    };
-    let block = match compression {
+    // An archive in a form that cannot be unpacked is an error: docker would unpack it.
+    let block = match detect(&start)? {
         Compression::None => Ok(start),
         Compression::Gzip => head(&mut flate2::read::MultiGzDecoder::new(&mut *file)),
         Compression::Zstd => zstd::stream::read::Decoder::new(&mut *file).and_then(|mut d| {
@@ -95,11 +92,12 @@ mod tests {
             ("empty", Vec::new(), false),
             ("zeros", vec![0; 2048], false),
             ("cut gzip", gzip(&tar)[..12].to_vec(), false),
-            ("xz", b"\xfd7zXZ\0rest".to_vec(), false),
         ] {
             let mut file = Cursor::new(data);
             assert_eq!(is_archive(&mut file).unwrap(), archive, "{name}");
             assert_eq!(file.position(), 0, "{name}");
         }
+        let error = is_archive(&mut Cursor::new(b"\xfd7zXZ\0rest".to_vec())).unwrap_err();
+        assert!(error.to_string().contains("xz"), "{error}");
     }
 }
