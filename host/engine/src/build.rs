@@ -1,6 +1,6 @@
 //! One build from request to report.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
@@ -122,6 +122,7 @@ impl Engine {
             // Steps wait for input and output much of the time, so more of them than cores.
             exec_slots: Semaphore::new(request.max_parallelism.unwrap_or(cores.max(4) * 2).max(1)),
             io_slots: Semaphore::new(cores.max(2)),
+            keyed: Mutex::default(),
             store,
         }
     }

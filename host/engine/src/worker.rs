@@ -1,8 +1,9 @@
 //! What the solver needs from the world, over the store and the sources: pins, keys' inputs,
 //! look-ups, running, saving. The ops themselves are in [`crate::ops`] and [`crate::source`].
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 use wbuild_api::session::Session;
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::op::SourceOp;
-use wbuild_graph::{CacheKey, ContentDigest, Failure, Op, ResultId};
+use wbuild_graph::{CacheKey, ContentDigest, Failure, Op, ResultId, VertexDigest};
 use wbuild_solver::{Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, SnapshotId, Store, View};
 use wbuild_tree::par::Work;
@@ -39,8 +40,11 @@ pub(crate) struct BuildWorker {
     pub(crate) settings: Settings,
     /// Processes of steps at once.
     pub(crate) exec_slots: Semaphore,
-    /// Reading, hashing and writing of files at once.
+    /// Reading, hashing and writing of files at once. Whoever holds one waits for nothing else.
     pub(crate) io_slots: Semaphore,
+    /// What was read of local directories for keys, by vertex and input: both keys of a vertex are
+    /// made of one reading, and what the op then reads must be the same.
+    pub(crate) keyed: Mutex<HashMap<(VertexDigest, usize), ContentDigest>>,
 }
 
 /// What of the request concerns single ops.
@@ -53,7 +57,16 @@ pub(crate) struct Settings {
     pub(crate) now: u64,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl BuildWorker {
+    /// What the keys of `vertex` say that its local input number `input` holds.
+    pub(crate) fn keyed(&self, vertex: &SolveVertex, input: usize) -> Option<ContentDigest> {
+        lock(&self.keyed).get(&(vertex.digest, input)).copied()
+    }
+
     pub(crate) fn images(&self) -> &Images {
         &self.images
     }
@@ -249,8 +262,14 @@ impl Worker for BuildWorker {
         (outputs, index): (&Arc<Solved>, u32),
     ) -> Result<ContentDigest, Failure> {
         let output = output(outputs, index)?;
-        let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
-        ops::content::digest(self, vertex.op(), input, output).await
+        if let Some(known) = self.keyed(vertex, input) {
+            return Ok(known);
+        }
+        let digest = ops::content::digest(self, vertex.op(), input, output).await?;
+        if matches!(output, Output::Local(_)) {
+            lock(&self.keyed).insert((vertex.digest, input), digest);
+        }
+        Ok(digest)
     }
 
     async fn result_id(&self, (outputs, index): (&Arc<Solved>, u32)) -> Result<ResultId, Failure> {

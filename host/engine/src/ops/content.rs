@@ -1,10 +1,12 @@
 //! The content that an op reads of an input: for keys, and checked again when it is copied.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::op::{CopyOpts, FileActionKind, MountKind};
-use wbuild_graph::{ContentDigest, Failure, Op, Span};
+use wbuild_graph::{ContentDigest, Failure, FailureKind, Op, Span};
+use wbuild_solver::SolveVertex;
 use wbuild_tree::par::{Cancel, Work};
 use wbuild_tree::root::Root;
 use wbuild_tree::select::{SelectOptions, Selection, Source, SourceKind, select};
@@ -49,10 +51,18 @@ impl Read {
         let options = SelectOptions { follow_links: true, ..SelectOptions::default() };
         Read { paths: vec![path.to_owned()], options, mark: None }
     }
+
+    /// What a mount shows of a local directory: what is in it, or one file.
+    pub(crate) fn of_local(path: &str) -> Read {
+        let mut read = Read::of_path(path);
+        read.options.contents_only = true;
+        read
+    }
 }
 
-/// What `op` reads of input number `input`; everything, if it does not read by content.
-fn reads(op: &Op, input: usize) -> Vec<Read> {
+/// What `op` reads of input number `input`; everything, if it does not read by content. `local`:
+/// the input is a directory of the client's, which is imported as it is read.
+fn reads(op: &Op, input: usize, local: bool) -> Vec<Read> {
     let mut reads = Vec::new();
     match op {
         Op::File(file) => {
@@ -73,7 +83,10 @@ fn reads(op: &Op, input: usize) -> Vec<Read> {
                     MountKind::Bind { source: Some(source), subpath, .. }
                         if *source as usize == input =>
                     {
-                        reads.push(Read::of_path(subpath));
+                        reads.push(match local {
+                            true => Read::of_local(subpath),
+                            false => Read::of_path(subpath),
+                        });
                     }
                     _ => {}
                 }
@@ -165,19 +178,65 @@ pub(crate) async fn digest(
     input: usize,
     output: &Output,
 ) -> Result<ContentDigest, Failure> {
-    let reads = reads(op, input);
+    let reads = reads(op, input, matches!(output, Output::Local(_)));
+    // Opening may fetch and unpack, which wants a slot of its own.
     let opened = Opened::new(worker, output).await?;
+    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     let (_cancel, work) = CancelOnDrop::new();
     blocking(move || -> Result<ContentDigest, Failure> {
-        let mut e = Encoder::new("wbuild.content.v1");
         let digests: Vec<ContentDigest> = reads
             .iter()
             .map(|read| opened.select(read, &work).map(|(_, digest)| digest))
             .collect::<Result<_, _>>()?;
-        e.list(digests.iter(), |e, digest| {
-            e.digest(digest.digest());
-        });
-        Ok(ContentDigest(e.finish()))
+        Ok(combine(&digests))
     })
     .await
+}
+
+/// The digest of several reads of one input, in the order of the op.
+pub(crate) fn combine(reads: &[ContentDigest]) -> ContentDigest {
+    let mut e = Encoder::new("wbuild.content.v1");
+    e.list(reads.iter(), |e, digest| {
+        e.digest(digest.digest());
+    });
+    ContentDigest(e.finish())
+}
+
+/// What an op has read of its local inputs while it ran, to be compared with what its keys were made
+/// of: a directory of the client's may change between the two.
+#[derive(Default)]
+pub(crate) struct ReadAgain(BTreeMap<usize, Vec<ContentDigest>>);
+
+impl ReadAgain {
+    /// Notes a read. In the order of the op.
+    pub(crate) fn note(&mut self, input: u32, digest: ContentDigest) {
+        self.0.entry(input as usize).or_default().push(digest);
+    }
+
+    /// Fails if any input was not what the keys of `vertex` say.
+    pub(crate) fn check(
+        &self,
+        worker: &BuildWorker,
+        vertex: &SolveVertex,
+        inputs: &[Output],
+    ) -> Result<(), Failure> {
+        for (input, digests) in &self.0 {
+            let Some(Output::Local(local)) = inputs.get(*input) else { continue };
+            if worker.keyed(vertex, *input).is_some_and(|keyed| keyed != combine(digests)) {
+                return Err(changed(local));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The failure of a local directory that did not stay the same.
+pub(crate) fn changed(local: &LocalTree) -> Failure {
+    let mut failure = Failure::new(
+        FailureKind::Changed,
+        format!("files of the build context {} changed while the build ran", local.display()),
+    )
+    .hint("build again; what was done so far is found in the cache");
+    failure.retryable = true;
+    failure
 }

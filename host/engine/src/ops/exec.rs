@@ -20,6 +20,7 @@ use wbuild_tree::path::RelPath;
 use wbuild_tree::root::{Links, Root};
 
 use crate::blocking;
+use crate::ops::content::ReadAgain;
 use crate::ops::file;
 use crate::solved::{Layer, Output, Solved, Tree};
 use crate::worker::BuildWorker;
@@ -55,6 +56,8 @@ struct Assembly<'a> {
     keep: Keep,
     /// In the order of the op's `rw` binds.
     outputs: Vec<Writable>,
+    /// What was imported of local directories.
+    read: ReadAgain,
 }
 
 /// Runs the process of `exec`.
@@ -73,6 +76,7 @@ pub(crate) async fn run(
         secret_env: Vec::new(),
         keep: Keep::default(),
         outputs: Vec::new(),
+        read: ReadAgain::default(),
     };
     // Locks before a slot, in one order for everybody: nobody waits for a lock while holding a slot
     // that its holder needs, and no two wait for each other.
@@ -101,6 +105,7 @@ pub(crate) async fn run(
     for mount in rest {
         assembly.mount(mount, &mut caches).await?;
     }
+    assembly.read.check(worker, vertex, inputs)?;
     let network = match (exec.network, worker.settings.network) {
         (Network::Sandbox, DefaultNetwork::None) | (Network::None, _) => Network::None,
         (Network::Sandbox, DefaultNetwork::Host) | (Network::Host, _) => Network::Host,
@@ -340,14 +345,15 @@ impl Assembly<'_> {
         match &mount.kind {
             MountKind::Bind { source, subpath, access } => {
                 let local = source.and_then(|input| match self.inputs.get(input as usize) {
-                    Some(Output::Local(local)) => Some(Arc::clone(local)),
+                    Some(Output::Local(local)) => Some((input, Arc::clone(local))),
                     _ => None,
                 });
                 let tree = match local {
                     // What is mounted is what was hashed: a copy, as ignore rules apply and the
                     // directory may change meanwhile.
-                    Some(local) => {
-                        let layer = file::import(self.worker, local, subpath).await?;
+                    Some((input, local)) => {
+                        let (layer, digest) = file::import(self.worker, local, subpath).await?;
+                        self.read.note(input, digest);
                         Tree::new(vec![layer])
                     }
                     None => self.tree(*source)?,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use wbuild_exec::user::{Name, UserSpec};
 use wbuild_graph::op::{EntryOpts, FileAction, FileActionKind, FileOp, Unpack};
-use wbuild_graph::{Failure, Span};
+use wbuild_graph::{ContentDigest, Failure, Span};
 use wbuild_oci::layer::{Limits, Ownership, UnpackOptions, unpack};
 use wbuild_solver::SolveVertex;
 use wbuild_store::{CacheDir, Store, View};
@@ -25,7 +25,7 @@ use wbuild_tree::stat::{Kind, Timestamp};
 use wbuild_tree::walk::Filter;
 
 use crate::blocking;
-use crate::ops::content::{CancelOnDrop, Opened, Read};
+use crate::ops::content::{CancelOnDrop, Opened, Read, ReadAgain, changed};
 use crate::ops::xattr_kind;
 use crate::solved::{Layer, Output, Solved, Tree};
 use crate::source::local::{LocalTree, point};
@@ -34,7 +34,7 @@ use crate::worker::BuildWorker;
 /// Carries out the actions of `op`.
 pub(crate) async fn run(
     worker: &BuildWorker,
-    _vertex: &SolveVertex,
+    vertex: &SolveVertex,
     op: &FileOp,
     inputs: &[Output],
 ) -> Result<Arc<Solved>, Failure> {
@@ -74,20 +74,23 @@ pub(crate) async fn run(
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     let (_cancel, work) = CancelOnDrop::new();
     let (store, actions, now) = (worker.store.clone(), op.actions.clone(), worker.settings.now);
-    let layer = blocking(move || -> Result<Arc<Layer>, Failure> {
+    let (layer, read) = blocking(move || -> Result<(Arc<Layer>, ReadAgain), Failure> {
+        let mut read = ReadAgain::default();
         let names = names.as_ref().map(|(fd, _)| fd.as_fd());
         let names = names.or_else(|| base.as_ref().map(AsFd::as_fd));
         let base = base.as_ref().map(View::open_dir).transpose()?;
         let base = base.map(|fd| Root::from_fd(fd, "the tree below"));
-        write_layer(&store, base, now, &work, |writer| {
+        let layer = write_layer(&store, base, now, &work, |writer| {
             for action in &actions {
-                act(writer, &store, action, &opened, names, &work)
+                act(writer, &store, action, &opened, names, &mut read, &work)
                     .map_err(|failure| point(failure, unpointed(action), None))?;
             }
             Ok(())
-        })
+        })?;
+        Ok((layer, read))
     })
     .await?;
+    read.check(worker, vertex, inputs)?;
     let mut layers = below.layers.clone();
     layers.push(layer);
     Ok(Solved::tree(Tree::new(layers)))
@@ -179,6 +182,7 @@ fn act(
     action: &FileAction,
     opened: &[Option<Opened>],
     names: Option<std::os::fd::BorrowedFd<'_>>,
+    again: &mut ReadAgain,
     work: &Work,
 ) -> Result<(), Failure> {
     match &action.kind {
@@ -186,9 +190,11 @@ fn act(
             let from = opened[*source as usize].as_ref().expect("opened before");
             let facts = facts(&opts.entry, names)?;
             let read = Read::of_copy(paths, opts, action.mark);
-            let (selection, _) = from.select(&read, work)?;
+            let (selection, digest) = from.select(&read, work)?;
+            again.note(*source, digest);
             let options = CopyOptions {
-                owner: match (facts.owner, opts.keep_owner) {
+                // Owners of a directory of the user's are in no key, so they are never kept.
+                owner: match (facts.owner, opts.keep_owner && from.kind == SourceKind::Image) {
                     (Some((uid, gid)), _) => Owner::Fixed { uid, gid },
                     (None, true) => Owner::Kept,
                     (None, false) => Owner::Fixed { uid: 0, gid: 0 },
@@ -221,6 +227,12 @@ fn act(
                     let one = selection.only(number);
                     writer.copy(&from.source(), &one, target, &options).map_err(failure)?;
                 }
+            }
+            // An archive is unpacked while it is read: whether it stayed the same shows afterwards.
+            if let Some(local) = &from.local
+                && from.select(&read, work)?.1 != digest
+            {
+                return Err(point(changed(local), action.mark, None));
             }
             Ok(())
         }
@@ -291,51 +303,39 @@ fn unpack_one(
     let everything = SelectOptions { contents_only: true, ..SelectOptions::default() };
     let selection = select(&source, &["/"], &everything, work)?;
     let target = format!("{}/", target.trim_end_matches('/'));
-    let owner = match options.owner {
-        Owner::Fixed { uid: 0, gid: 0 } | Owner::Kept => Owner::Kept,
-        chosen @ Owner::Fixed { .. } => chosen,
-    };
-    let options = CopyOptions { owner, keep_times: true, replace: true, ..options.clone() };
+    // An archive says itself whose its files are.
+    let options =
+        CopyOptions { owner: Owner::Kept, keep_times: true, replace: true, ..options.clone() };
     writer.copy(&source, &selection, &target, &options)?;
     Ok(true)
 }
 
-/// A part of a local directory as a layer of its own, for a mount. Never recorded.
+/// A part of a local directory as a layer of its own, for a mount, and what it was. Never recorded.
 pub(crate) async fn import(
     worker: &BuildWorker,
     local: Arc<LocalTree>,
     subpath: &str,
-) -> Result<Arc<Layer>, Failure> {
+) -> Result<(Arc<Layer>, ContentDigest), Failure> {
     let opened = Opened::new(worker, &Output::Local(local)).await?;
     let (_cancel, work) = CancelOnDrop::new();
     let (store, now) = (worker.store.clone(), worker.settings.now);
     let subpath = subpath.to_owned();
+    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     blocking(move || {
-        write_layer(&store, None, now, &work, |writer| {
-            copy_whole(writer, &opened, &subpath, &subpath, &work)
-        })
+        let (selection, digest) = opened.select(&Read::of_local(&subpath), &work)?;
+        let target = format!("/{}", subpath.trim_start_matches('/'));
+        let layer = write_layer(&store, None, now, &work, |writer| {
+            let copied =
+                writer.copy(&opened.source(), &selection, &target, &CopyOptions::default());
+            match (copied, &opened.local) {
+                (Ok(_), _) => Ok(()),
+                (Err(error), Some(local)) => Err(local.failure(error, None)),
+                (Err(error), None) => Err(error.into()),
+            }
+        })?;
+        Ok::<_, Failure>((layer, digest))
     })
     .await
-}
-
-/// Copies one path with all below it to the same path.
-fn copy_whole(
-    writer: &mut LayerWriter,
-    from: &Opened,
-    path: &str,
-    target: &str,
-    work: &Work,
-) -> Result<(), Failure> {
-    let mut read = Read::of_path(path);
-    read.options.contents_only = true;
-    let (selection, _) = from.select(&read, work)?;
-    let target = format!("/{}", target.trim_start_matches('/'));
-    let copied = writer.copy(&from.source(), &selection, &target, &CopyOptions::default());
-    match (copied, &from.local) {
-        (Ok(_), _) => Ok(()),
-        (Err(error), Some(local)) => Err(local.failure(error, None)),
-        (Err(error), None) => Err(error.into()),
-    }
 }
 
 /// Fills a new cache directory with what its seed holds.
@@ -356,9 +356,7 @@ pub(crate) async fn seed(
             .map_err(|error| Failure::internal("cannot look at a cache directory").cause(&error))?;
         let root = Root::from_fd(fd, "the cache directory");
         let mut writer = LayerWriter::new(root.clone(), None, kind, work.clone())?;
-        let mut read = Read::of_path(&path);
-        read.options.contents_only = true;
-        let (selection, _) = opened.select(&read, &work)?;
+        let (selection, _) = opened.select(&Read::of_local(&path), &work)?;
         let options = CopyOptions { owner: Owner::Kept, ..CopyOptions::default() };
         writer.copy(&opened.source(), &selection, "/", &options)?;
         writer.finish()?;
