@@ -153,13 +153,24 @@ impl Stage {
         if image == "scratch" {
             return Ok(());
         }
+        // A context of this name, if the caller gives one, stands for the image.
+        let (reference, attrs) = match request::context(image, Some(&self.platform))? {
+            Some(context) if matches!(&*context.kind(), "image" | "oci-layout") => {
+                (context.identifier(), context.attrs())
+            }
+            Some(context) => {
+                let message = format!("the context {image} is no image but {}", context.kind());
+                return Err(failure("invalid", message, self.source, &step.at));
+            }
+            None => (image.to_owned(), Vec::new()),
+        };
         let request = inspect::ImageRequest {
-            reference: image.to_owned(),
+            reference,
             platform: Some(self.platform.clone()),
-            attrs: Vec::new(),
+            attrs: attrs.clone(),
         };
         let info = inspect::resolve_images(&[request]).remove(0)?;
-        let root = graph::image(&info.reference, Some(&self.platform), &[])?;
+        let root = graph::image(&info.reference, Some(&self.platform), &attrs)?;
         self.name(root, step);
         self.root = Some(root);
         let bad = |what: String| {

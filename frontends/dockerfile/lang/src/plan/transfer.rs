@@ -217,6 +217,10 @@ impl Lowering<'_, '_> {
         if transfer.parents {
             opts.push(attr("parents", "true"));
         }
+        // What a stage or an image holds belongs to whom it belongs there; the context to nobody.
+        if transfer.from.is_some() && words.chown.is_empty() {
+            opts.push(attr("keep-owner", "true"));
+        }
         opts.extend(words.exclude.iter().map(|pattern| attr("exclude", pattern)));
         if add && transfer.unpack != Some(false) || transfer.unpack == Some(true) {
             opts.push(attr("unpack", "auto"));
