@@ -85,18 +85,25 @@ impl CredentialHelper for Helper {
     async fn get(&self, program: &str, server: &str) -> wbuild_oci::Result<Option<Vec<u8>>> {
         let path = self.search.iter().map(|dir| dir.join(program)).find(|path| path.is_file());
         let Some(path) = path else {
-            return Err(wbuild_oci::Error::new(wbuild_oci::ErrorKind::Invalid, format!(
-                "docker's configuration names the credential helper {program}, which is not installed"
-            )));
+            return Err(wbuild_oci::Error::new(
+                wbuild_oci::ErrorKind::Invalid,
+                format!(
+                    "docker's configuration names the credential helper {program}, which is not installed"
+                ),
+            ));
         };
         let (program, server) = (program.to_owned(), server.to_owned());
         let ran = tokio::task::spawn_blocking(move || ask(&path, &server)).await;
         match ran {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                Err(wbuild_oci::Error::new(wbuild_oci::ErrorKind::Invalid, format!("cannot run {program}: {error}")))
-            }
-            Err(_) => Err(wbuild_oci::Error::new(wbuild_oci::ErrorKind::Invalid, format!("asking {program} did not end"))),
+            Ok(Err(error)) => Err(wbuild_oci::Error::new(
+                wbuild_oci::ErrorKind::Invalid,
+                format!("cannot run {program}: {error}"),
+            )),
+            Err(_) => Err(wbuild_oci::Error::new(
+                wbuild_oci::ErrorKind::Invalid,
+                format!("asking {program} did not end"),
+            )),
         }
     }
 }

@@ -83,6 +83,9 @@ fn displays() {
 struct Screen {
     lines: Vec<String>,
     row: usize,
+    /// What stood in this row before and has not been cleared.
+    under: String,
+    column: usize,
     cursor_hidden: bool,
 }
 
@@ -100,18 +103,27 @@ impl Screen {
                         self.row = self.row.checked_sub(up).expect("not above the first line");
                     }
                     ("", "J") => self.lines.truncate(self.row),
+                    ("", "K") => self.under.clear(),
                     other => panic!("unknown sequence {other:?}"),
                 }
                 rest = &after[end + 1..];
                 continue;
             }
             match c {
-                '\r' => {}
+                '\r' => self.column = 0,
                 '\n' => {
                     self.line();
+                    assert_eq!(self.under, "", "what stood in the line is cleared");
                     self.row += 1;
+                    self.column = 0;
                 }
-                c => self.line().push(c),
+                c => {
+                    if self.column == 0 {
+                        self.under = std::mem::take(self.line());
+                    }
+                    self.column += 1;
+                    self.line().push(c);
+                }
             }
             rest = &rest[c.len_utf8()..];
         }

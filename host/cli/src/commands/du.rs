@@ -30,8 +30,12 @@ pub fn run(args: &DuArgs, environment: &Environment) -> Result<Exit, Fault> {
             "state_dir": dir, "total_bytes": total, "entries": entries,
         }));
     }
-    let mut text = table(&entries).render();
-    text.push_str(&format!("\n{} in {}\n", units::size(total), dir.display()));
+    let mut text = String::new();
+    if !entries.is_empty() {
+        text = table(&entries).render();
+        text.push('\n');
+    }
+    text.push_str(&format!("{} in {}\n", units::size(total), dir.display()));
     terminal::print(text.as_bytes())?;
     Ok(Exit::Success)
 }

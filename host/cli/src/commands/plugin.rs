@@ -27,7 +27,7 @@ pub fn list(args: &ListArgs) -> Result<Exit, Fault> {
                     "kind": plugins::kind_name(bundled.kind),
                     "name": bundled.name,
                     "size_bytes": bundled.bytes.len(),
-                    "digest": wbuild_graph::Digest::of(bundled.bytes),
+                    "digest": wbuild_graph::Digest::from_bytes(bundled.digest),
                 })
             })
             .collect();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::{terminal, units};
 use wbuild_graph::Failure;
-use wbuild_store::{OpenOptions, Store, UsageKind};
+use wbuild_store::{LockWait, OpenOptions, Store, UsageKind};
 
 /// Runs the command. Needs the lock: a build that runs is waited for.
 pub fn run(args: &PruneArgs, environment: &Environment) -> Result<Exit, Fault> {
@@ -23,7 +24,14 @@ pub fn run(args: &PruneArgs, environment: &Environment) -> Result<Exit, Fault> {
         return finish(args, &[], 0, 0);
     }
     super::see_all_owners(environment);
-    let options = OpenOptions { owner: "wbuild prune".to_owned(), ..OpenOptions::default() };
+    let mut told = false;
+    let wait = LockWait::Callback(Box::new(move |holder, _| {
+        if !std::mem::replace(&mut told, true) {
+            terminal::eprint(&format!("waiting for another build: {holder}\n"));
+        }
+        ControlFlow::Continue(())
+    }));
+    let options = OpenOptions { owner: "wbuild prune".to_owned(), wait, ..OpenOptions::default() };
     let store = Store::open(&dir, options).map_err(Failure::from)?;
     let report = store.prune(&filter(args)).map_err(Failure::from)?;
     finish(args, &report.removed, report.freed_bytes, report.remaining_bytes)

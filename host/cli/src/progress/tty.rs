@@ -9,9 +9,10 @@
 //!  => => cc -c foo.c
 //! ```
 //!
-//! A frame is one write: cursor up over the last frame, the lines that scroll, the new frame. It is
-//! never higher than the terminal, and no line of it is wider, so that the cursor's way back is
-//! known.
+//! A frame is one write: cursor up over the last frame, the lines that scroll, the new frame, each
+//! line over the old one, and only then what is left of the old frame is cleared, so that nothing
+//! flickers. A frame is never higher than the terminal, and no line of it is wider, so that the
+//! cursor's way back is known. A build that is over before the first frame is due draws none.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -31,8 +32,10 @@ const FRAME_MS: u64 = 100;
 const LOG_LINES: usize = 6;
 /// Rows of a frame, where the terminal has more.
 const MAX_ROWS: usize = 30;
+/// Clears from the cursor to the end of the line, and goes to the next.
+const END_OF_LINE: &str = "\x1b[K\n";
 /// Clears from the cursor to the end of the screen.
-const CLEAR: &str = "\x1b[J";
+const CLEAR_BELOW: &str = "\x1b[J";
 
 /// See the module.
 pub struct Tty {
@@ -41,8 +44,8 @@ pub struct Tty {
     window: Box<dyn FnMut() -> (usize, usize) + Send>,
     /// Rows of the frame that is on the screen.
     drawn: usize,
-    /// When it was drawn.
-    drawn_ms: Option<u64>,
+    /// When it was drawn; 0 = none was drawn yet.
+    drawn_ms: u64,
     /// Lines that scroll with the next frame.
     above: String,
     /// Shown instead of steps while there is none.
@@ -53,7 +56,7 @@ impl Tty {
     /// A display for a terminal whose size `window` tells.
     pub fn new(style: Style, window: Box<dyn FnMut() -> (usize, usize) + Send>) -> Self {
         let above = String::new();
-        Tty { style, window, drawn: 0, drawn_ms: None, above, waiting: None }
+        Tty { style, window, drawn: 0, drawn_ms: 0, above, waiting: None }
     }
 }
 
@@ -92,14 +95,12 @@ impl Renderer for Tty {
     }
 
     fn tick(&mut self, model: &Model, out: &mut Vec<u8>) {
-        if self.drawn_ms.is_none_or(|last| model.now_ms >= last + FRAME_MS) {
+        if model.now_ms >= self.drawn_ms + FRAME_MS {
             self.draw(model, out);
         }
     }
 
     fn finish(&mut self, ending: Ending, _: &[LogLine], model: &Model, out: &mut Vec<u8>) {
-        self.erase(out);
-        out.extend_from_slice(std::mem::take(&mut self.above).as_bytes());
         let word = match ending {
             Ending::Finished => self.style.paint(Paint::Good, "FINISHED"),
             Ending::Failed => self.style.paint(Paint::Error, "FAILED"),
@@ -107,8 +108,7 @@ impl Renderer for Tty {
         };
         let time = units::seconds(model.now_ms);
         let line = format!("[+] Building {time} ({}/{}) {word}", model.ended, model.len());
-        out.extend_from_slice(line.as_bytes());
-        out.push(b'\n');
+        self.put(&[line], out);
         out.extend_from_slice(terminal::show_cursor());
     }
 
@@ -127,28 +127,30 @@ impl Tty {
         self.above.push('\n');
     }
 
-    /// Takes the frame off the screen: the cursor stands where the frame began.
-    fn erase(&mut self, out: &mut Vec<u8>) {
+    /// Puts lines where the last frame was, those that scroll first.
+    fn put(&mut self, frame: &[String], out: &mut Vec<u8>) {
         if self.drawn > 0 {
-            out.extend_from_slice(format!("\x1b[{}A\r{CLEAR}", self.drawn).as_bytes());
-            self.drawn = 0;
+            out.extend_from_slice(format!("\x1b[{}A\r", self.drawn).as_bytes());
         }
+        let above = std::mem::take(&mut self.above);
+        for line in above.lines().chain(frame.iter().map(String::as_str)) {
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(END_OF_LINE.as_bytes());
+        }
+        if self.drawn > 0 {
+            out.extend_from_slice(CLEAR_BELOW.as_bytes());
+        }
+        self.drawn = frame.len();
     }
 
     fn draw(&mut self, model: &Model, out: &mut Vec<u8>) {
         let (columns, rows) = (self.window)();
-        if self.drawn_ms.is_none() {
+        if self.drawn_ms == 0 {
             out.extend_from_slice(terminal::hide_cursor());
         }
         let frame = self.frame(model, columns, rows);
-        self.erase(out);
-        out.extend_from_slice(std::mem::take(&mut self.above).as_bytes());
-        for line in &frame {
-            out.extend_from_slice(line.as_bytes());
-            out.push(b'\n');
-        }
-        self.drawn = frame.len();
-        self.drawn_ms = Some(model.now_ms);
+        self.put(&frame, out);
+        self.drawn_ms = model.now_ms;
     }
 
     fn frame(&self, model: &Model, columns: usize, rows: usize) -> Vec<String> {

@@ -41,12 +41,7 @@ impl Report<'_> {
         if let Some(step) = step {
             self.output(step, &mut out);
         }
-        let message = match step {
-            Some(step) if !failure.message.contains(step.name.as_str()) => {
-                format!("{}: {}", step.name, terminal::plain(&failure.message))
-            }
-            _ => terminal::plain(&failure.message),
-        };
+        let message = message(failure, step);
         let heading = self.style.paint(Paint::Error, "error");
         let _ = writeln!(out, "{heading}: {}", self.style.paint(Paint::Strong, &message));
 
@@ -197,6 +192,26 @@ impl Report<'_> {
                 _ => writeln!(out, "{indent}{line}"),
             };
         }
+    }
+}
+
+/// What failed, with the step unless the message names it. A message that holds the step's command
+/// (`process "/bin/sh -c make" …` of `[2/2] RUN make`) needs only the place before it.
+fn message(failure: &Failure, step: Option<&Step>) -> String {
+    let message = terminal::plain(&failure.message);
+    let Some(name) = step.map(|step| step.name.as_str()) else { return message };
+    if message.contains(name) {
+        return message;
+    }
+    let place = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match place {
+        Some((place, rest)) => match rest.split_once(' ') {
+            Some((verb, command)) if message.contains(command) => {
+                format!("[{place}] {verb}: {message}")
+            }
+            _ => format!("{name}: {message}"),
+        },
+        None => format!("{name}: {message}"),
     }
 }
 
