@@ -61,6 +61,9 @@ check clippy cargo clippy --workspace --all-targets -- -D warnings
 check tests cargo test --no-fail-fast -- --show-output
 check guest-tests cargo test --no-fail-fast -p dockerfile -p steps -p native -p cache-local -- \
     --show-output
+# Every write of the state directory fails once; compiled in for this only.
+check failpoint-tests cargo test -p wbuild-store --features failpoints --test failpoints -- \
+    --show-output
 
 # Rust counts a test that found it could not run as passed.
 skipped=$(cat "$out"/*tests.log | grep '^ *skipped: ' | sort -u) || true

@@ -40,7 +40,7 @@ fn ended_by(name: &str, signal: Signal, code: i32) -> Result<()> {
     let file = format!("FROM base\nRUN echo first > /first\nRUN echo begun && {sleep}\n");
     sandbox.write("Dockerfile", &file)?;
     let mut build = sandbox.start_build(&["-o=type=oci,tar=false,dest=image"])?;
-    build.wait_for("0 begun")?;
+    build.wait_for(" begun\n")?;
     ensure!(!machine::traces_of(&sleep).is_empty(), "the step does not run");
     let signalled = Instant::now();
     build.signal(signal)?;
@@ -81,8 +81,8 @@ fn ctrl_c_in_several_steps() -> Result<()> {
         ),
     )?;
     let mut build = sandbox.start_build(&["--jobs=2"])?;
-    build.wait_for("0 begun-one")?;
-    build.wait_for("0 begun-two")?;
+    build.wait_for(" begun-one\n")?;
+    build.wait_for(" begun-two\n")?;
     build.signal(Signal::INT)?;
     build.wait(DEADLINE)?.expect(130)?;
     nothing_left(&sandbox, &sleep)
@@ -96,7 +96,7 @@ fn a_step_that_does_not_want_to_end() -> Result<()> {
         &format!("FROM base\nRUN trap '' INT TERM HUP; echo begun; setsid {sleep} & while :; do sleep 1; done\n"),
     )?;
     let mut build = sandbox.start_build(&[])?;
-    build.wait_for("0 begun")?;
+    build.wait_for(" begun\n")?;
     build.signal(Signal::INT)?;
     build.wait(DEADLINE)?.expect(130)?;
     nothing_left(&sandbox, &sleep)
@@ -115,7 +115,7 @@ fn a_failed_step_ends_the_others() -> Result<()> {
         ),
     )?;
     let run = sandbox.build(&["--jobs=2"])?.expect(1)?;
-    run.says("exit code 7")?;
+    run.says("exit code: 7")?;
     nothing_left(&sandbox, &sleep)
 }
 

@@ -83,12 +83,13 @@ impl Sandbox {
         Run::of(&mut self.wbuild(args)?)
     }
 
-    /// `wbuild build --progress plain`, with the base image as `base`, these arguments, and the
+    /// `wbuild build` with plain progress, with the base image as `base`, these arguments, and the
     /// context last.
     pub fn build_command(&self, args: &[&str]) -> Result<Command> {
         let base = crate::base::layout()?;
-        let mut command = self.wbuild(["build", "--progress", "plain"])?;
+        let mut command = self.wbuild(["build"])?;
         command
+            .env("WBUILD_PROGRESS", "plain")
             .arg(format!("--build-context=base=oci-layout://{}", base.display()))
             .args(args)
             .arg("context");
@@ -110,8 +111,13 @@ impl Sandbox {
         Running::start(&mut self.build_command(args)?)
     }
 
-    /// Builds; the image as an OCI layout in `name`.
+    /// Builds; the image as an OCI layout in `name`, alone there.
     pub fn image(&self, name: &str, args: &[&str]) -> Result<(Run, Image)> {
+        // An image that is exported into a layout joins those that are there.
+        match std::fs::remove_dir_all(self.path(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         let output = format!("type=oci,tar=false,dest={name}");
         let args: Vec<&str> = ["-o", &output].into_iter().chain(args.iter().copied()).collect();
         let run = self.build(&args)?.success()?;
