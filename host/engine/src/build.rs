@@ -6,16 +6,16 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wbuild_api::event::{BuildError, BuildReport, BuildStats, Event, EventSink, ImageReport};
-use wbuild_api::extension::LogCap;
 use wbuild_api::request::BuildRequest;
 use wbuild_api::session::Session;
 use wbuild_graph::{Failure, FailureKind, Severity};
 use wbuild_solver::{Abort, Solver, Spawn};
 
 use crate::cache::CacheLine;
-use crate::frontend_host::frontend_host;
-use crate::job::Job;
+use crate::frontend_host::{PluginLog, frontend_host};
+use crate::job::{Job, StopBackground};
 use crate::runners::Runners;
 use crate::source::image::Images;
 use crate::source::layout::Layouts;
@@ -47,13 +47,19 @@ impl Engine {
         let solver = Solver::new(Arc::clone(&worker), Arc::new(TokioSpawn), observer);
         let job = Job::new(request, session, Arc::clone(&steps), worker, solver);
         let mut stats = BuildStats::default();
+        let blocking = TaskTracker::new();
+        let stop = StopBackground(&job);
+        let run = crate::BLOCKING.scope(blocking.clone(), self.run(&job, &plugins, &mut stats));
         let result = tokio::select! {
-            result = self.run(&job, &plugins, &mut stats) => result,
+            result = run => result,
             () = cancel.cancelled() => Err(Failure::cancelled()),
         };
+        drop(stop);
         job.stop_background().await;
         // Everything that was cut off ends before this returns, however the build ended.
         self.launcher.drained().await;
+        blocking.close();
+        blocking.wait().await;
         (stats.steps_run, stats.steps_cached) = steps.counts();
         stats.total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let sources = job.sources().clone();
@@ -85,9 +91,7 @@ impl Engine {
     ) -> BuildWorker {
         let store = self.store.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let log = |plugin: String| -> Arc<dyn LogCap> {
-            Arc::new(PluginLines { plugin, events: Arc::clone(events) })
-        };
+        let log = |plugin: String| PluginLog::new(plugin, Arc::clone(events));
         let caches = plugins
             .caches
             .iter()
@@ -106,6 +110,7 @@ impl Engine {
                 Registries::new(Arc::clone(session)),
                 Layouts::new(&request.contexts),
                 now,
+                request.pull,
             ),
             locals: Locals::new(store.clone(), Arc::clone(session)),
             caches: CacheLine::new(store.clone(), caches),
@@ -113,12 +118,7 @@ impl Engine {
             launcher: Arc::clone(&self.launcher),
             steps: Arc::clone(steps),
             session: Arc::clone(session),
-            settings: Settings {
-                network: request.network,
-                add_hosts: request.add_hosts.clone(),
-                source_date_epoch: request.source_date_epoch,
-                now,
-            },
+            settings: Settings { source_date_epoch: request.source_date_epoch, now },
             // Steps wait for input and output much of the time, so more of them than cores.
             exec_slots: Semaphore::new(request.max_parallelism.unwrap_or(cores.max(4) * 2).max(1)),
             io_slots: Semaphore::new(cores.max(2)),
@@ -133,6 +133,7 @@ impl Engine {
         plugins: &Plugins,
         stats: &mut BuildStats,
     ) -> Result<Vec<ImageReport>, Failure> {
+        export::check(job.request())?;
         let began = Instant::now();
         let frontend = &plugins.frontend;
         frontend.build(frontend_host(job, &frontend.identity().name)).await?;
@@ -148,22 +149,10 @@ impl Engine {
     /// Makes what was learnt durable. Does nothing if there is nothing new.
     async fn finish(&self, job: &Arc<Job>) -> Result<(), Failure> {
         let worker = job.worker();
-        worker.caches.flush().await?;
+        worker.caches.flush().await;
         worker.locals.keep().await?;
         let store = self.store.clone();
         crate::blocking(move || store.seal()).await.map(|_| ())
-    }
-}
-
-struct PluginLines {
-    plugin: String,
-    events: Arc<dyn EventSink>,
-}
-
-impl LogCap for PluginLines {
-    fn log(&self, severity: Severity, text: String) {
-        let plugin = self.plugin.clone();
-        self.events.event(Event::PluginLog { plugin, severity, text });
     }
 }
 
@@ -180,6 +169,6 @@ impl Abort for Handle {
 
 impl Spawn for TokioSpawn {
     fn spawn(&self, task: BoxFuture<'static, ()>) -> Box<dyn Abort> {
-        Box::new(Handle(tokio::spawn(task).abort_handle()))
+        Box::new(Handle(tokio::spawn(crate::tracked(task)).abort_handle()))
     }
 }

@@ -1,9 +1,10 @@
 //! The cache backends of a build: asked after the store's own records, told of every new record.
 //!
 //! A backend maps keys to results; the result itself is a record of the store, found by the key
-//! that the entry carries. So there is one owner of what a result is, and a backend that lies can at
-//! most cause a miss or offer another result of this store.
+//! that the entry carries and believed only if it has the key that was asked for. So there is one
+//! owner of what a result is, and a backend that lies or fails causes a miss.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -11,7 +12,7 @@ use wbuild_api::extension::{
     BlobInfo, BlobsCap, CacheBackend, CacheHost, CachePlugin, KvCap, KvPair, LayerDescriptor,
     LogCap, RecordEntry,
 };
-use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure, FailureKind, ResultId};
+use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure, FailureKind, ResultId, Severity};
 use wbuild_store::{KvStore, Record, Store};
 
 use crate::blocking;
@@ -34,6 +35,22 @@ struct Line {
     backend: OnceCell<Arc<dyn CacheBackend>>,
     /// Calls of one backend never overlap.
     turn: tokio::sync::Mutex<()>,
+    /// It has failed: a cache that does not work makes a build slower, not impossible.
+    off: AtomicBool,
+}
+
+impl Line {
+    fn is_off(&self) -> bool {
+        self.off.load(Ordering::Relaxed)
+    }
+
+    /// Does without the backend from now on.
+    fn turn_off(&self, failure: &Failure) {
+        if !self.off.swap(true, Ordering::Relaxed) {
+            let text = format!("the cache backend failed and is not used further: {failure}");
+            self.log.log(Severity::Warning, text);
+        }
+    }
 }
 
 /// All backends of a build.
@@ -55,6 +72,7 @@ impl CacheLine {
                 log,
                 backend: OnceCell::new(),
                 turn: tokio::sync::Mutex::new(()),
+                off: AtomicBool::new(false),
             })
             .collect();
         CacheLine { store, lines, pending: Mutex::default() }
@@ -108,17 +126,24 @@ impl CacheLine {
 
     /// A result by key.
     pub(crate) async fn find(&self, key: CacheKey) -> Result<Option<Arc<Solved>>, Failure> {
-        for line in &self.lines {
-            let backend = self.backend(line).await?;
-            let found = {
+        for line in self.lines.iter().filter(|line| !line.is_off()) {
+            let found = async {
+                let backend = self.backend(line).await?;
                 let _turn = line.turn.lock().await;
-                backend.find(vec![key]).await?
+                backend.find(vec![key]).await
             };
+            let found = found.await.unwrap_or_else(|failure| {
+                line.turn_off(&failure);
+                Vec::new()
+            });
             for entry in found.into_iter().flatten() {
                 let Some(record_key) = entry.attrs.get(RECORD).and_then(|k| k.parse().ok()) else {
                     continue;
                 };
-                if let Some(held) = self.store.record(&record_key)? {
+                // What the backend claims is checked: the record itself says what its keys are.
+                if let Some(held) = self.store.record(&record_key)?
+                    && held.keys.contains(&key)
+                {
                     let (record, lease) = held.into_parts();
                     return Ok(Some(Solved::from_record(record, lease)));
                 }
@@ -138,19 +163,23 @@ impl CacheLine {
     }
 
     /// Tells the backends of all new records. Does nothing, and opens nothing, if there are none.
-    pub(crate) async fn flush(&self) -> Result<(), Failure> {
+    pub(crate) async fn flush(&self) {
         let entries =
             std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         if entries.is_empty() {
-            return Ok(());
+            return;
         }
-        for line in &self.lines {
-            let backend = self.backend(line).await?;
-            let _turn = line.turn.lock().await;
-            backend.save(entries.clone()).await?;
-            backend.commit().await?;
+        for line in self.lines.iter().filter(|line| !line.is_off()) {
+            let told = async {
+                let backend = self.backend(line).await?;
+                let _turn = line.turn.lock().await;
+                backend.save(entries.clone()).await?;
+                backend.commit().await
+            };
+            if let Err(failure) = told.await {
+                line.turn_off(&failure);
+            }
         }
-        Ok(())
     }
 }
 

@@ -1,11 +1,11 @@
 //! The capabilities of a frontend run: thin objects over the build's [`Job`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use wbuild_api::event::Event;
+use wbuild_api::event::{Event, EventSink};
 use wbuild_api::extension::{
     DefinitionFile, DiagnosticsCap, Entry, FilesResult, FrontendHost, GraphCap, ImageInfo,
     ImageRequest, ImageResult, InspectCap, LogCap, NamedContext, Outcome, ReadDir, RequestCap,
@@ -31,6 +31,8 @@ const LOG_BYTES: usize = 8 << 10;
 /// The most sources and messages of one build.
 const SOURCES: usize = 10_000;
 const DIAGNOSTICS: u32 = 10_000;
+/// The most bytes of all sources together.
+const SOURCE_BYTES: u64 = 64 << 20;
 
 /// The capabilities of `job`'s frontend.
 pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
@@ -38,22 +40,22 @@ pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
         graph: Arc::new(Graph(Arc::clone(job))),
         inspect: Arc::new(Inspect(Arc::clone(job))),
         request: Arc::new(Request(Arc::clone(job))),
-        diagnostics: Arc::new(Diagnostics { job: Arc::clone(job), reported: AtomicU32::new(0) }),
+        diagnostics: Arc::new(Diagnostics {
+            job: Arc::clone(job),
+            reported: AtomicU32::new(0),
+            source_bytes: AtomicU64::new(0),
+        }),
         results: Arc::new(Results(Arc::clone(job))),
-        log: plugin_log(job, plugin),
+        log: PluginLog::new(plugin.to_owned(), Arc::clone(job.steps().sink())),
     }
-}
-
-/// Where a plugin of `job` says things.
-pub(crate) fn plugin_log(job: &Arc<Job>, plugin: &str) -> Arc<dyn LogCap> {
-    Arc::new(Log { job: Arc::clone(job), plugin: plugin.to_owned(), lines: AtomicU32::new(0) })
 }
 
 struct Graph(Arc<Job>);
 
 impl GraphCap for Graph {
-    fn insert(&self, op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
+    fn insert(&self, mut op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
         self.0.check_granted(&op)?;
+        self.0.settle(&mut op);
         let mut definition = self.0.definition();
         let outputs = op.outputs();
         let node = definition.insert(op, inputs)?;
@@ -243,14 +245,21 @@ impl RequestCap for Request {
 struct Diagnostics {
     job: Arc<Job>,
     reported: AtomicU32,
+    source_bytes: AtomicU64,
 }
 
 impl DiagnosticsCap for Diagnostics {
     fn add_source(&self, source: SourceFile) -> Result<u32, Failure> {
         let mut sources = self.job.sources();
+        let limit = |message: String| Err(Failure::new(FailureKind::Limit, message));
         if sources.len() >= SOURCES {
-            let message = format!("more than {SOURCES} sources were registered");
-            return Err(Failure::new(FailureKind::Limit, message));
+            return limit(format!("more than {SOURCES} sources were registered"));
+        }
+        // One that is registered twice counts twice: it is compared with all others.
+        let size = u64::try_from(source.text.len()).unwrap_or(u64::MAX);
+        let before = self.source_bytes.fetch_add(size, Ordering::Relaxed);
+        if before.saturating_add(size) > SOURCE_BYTES {
+            return limit(format!("the sources have more than {SOURCE_BYTES} bytes"));
         }
         Ok(sources.add(source))
     }
@@ -316,18 +325,26 @@ fn check_config(config: &str) -> Result<(), Failure> {
     }
 }
 
-struct Log {
-    job: Arc<Job>,
+/// Lines of a plugin for the user, with limits.
+pub(crate) struct PluginLog {
     plugin: String,
+    events: Arc<dyn EventSink>,
     lines: AtomicU32,
 }
 
-impl LogCap for Log {
+impl PluginLog {
+    pub(crate) fn new(plugin: String, events: Arc<dyn EventSink>) -> Arc<dyn LogCap> {
+        Arc::new(PluginLog { plugin, events, lines: AtomicU32::new(0) })
+    }
+}
+
+impl LogCap for PluginLog {
     fn log(&self, severity: Severity, mut text: String) {
-        let line = self.lines.fetch_add(1, Ordering::Relaxed);
-        if line > LOG_LINES {
+        // Counts no further than it has to, so that it cannot begin anew.
+        let next = |line| (line <= LOG_LINES).then_some(line + 1);
+        let Ok(line) = self.lines.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) else {
             return;
-        }
+        };
         if line == LOG_LINES {
             text = format!("more than {LOG_LINES} lines; the rest is not shown");
         }
@@ -336,7 +353,6 @@ impl LogCap for Log {
             text.truncate(end);
             text.push('…');
         }
-        let plugin = self.plugin.clone();
-        self.job.steps().sink().event(Event::PluginLog { plugin, severity, text });
+        self.events.event(Event::PluginLog { plugin: self.plugin.clone(), severity, text });
     }
 }

@@ -1,5 +1,6 @@
 //! Looking at the files of a result, for frontends. Reads stay inside the tree and below limits.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -66,7 +67,8 @@ impl Inspected {
         let limit = (query.limit as usize).min(LIST_LIMIT);
         blocking(move || -> Result<Vec<Entry>, Failure> {
             let base = root.follow(&RelPath::clean(&query.path)?, true)?.path;
-            let mut out = Vec::new();
+            // The first `limit` entries by path, whatever the size of the tree.
+            let mut out = BTreeMap::new();
             let mut stack = vec![(base, String::new())];
             // Depth first in name order, which is the order of the paths below the directory.
             while let Some((dir, prefix)) = stack.pop() {
@@ -82,14 +84,15 @@ impl Inspected {
                     let wanted =
                         patterns.is_empty() || patterns.iter().any(|p| p.matches(path.as_bytes()));
                     if wanted && query.after.as_deref().is_none_or(|after| path.as_str() > after) {
-                        out.push(entry(&root, &rel, path, &stat)?);
+                        out.insert(path, (rel, stat));
+                        if out.len() > limit {
+                            out.pop_last();
+                        }
                     }
                 }
                 stack.extend(below.into_iter().rev());
             }
-            out.sort_by(|a, b| a.path.cmp(&b.path));
-            out.truncate(limit);
-            Ok(out)
+            out.into_iter().map(|(path, (rel, stat))| entry(&root, &rel, path, &stat)).collect()
         })
         .await
     }

@@ -1,16 +1,16 @@
 //! One build: what the client asked for, the graph as it grows, the solver over it, and what the
 //! frontend has yielded so far.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinSet;
 use wbuild_api::extension::{FilesResult, ImageInfo, ImageRequest, ImageResult};
-use wbuild_api::request::BuildRequest;
+use wbuild_api::request::{BuildRequest, DefaultNetwork};
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
-    Attrs, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, Op, Platform,
+    Attrs, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, NodeId, Op, Platform,
     SourceMap, Span,
 };
 use wbuild_solver::Solver;
@@ -25,6 +25,17 @@ pub(crate) const DEFINITION_CONTEXT: &str = "dockerfile";
 
 /// Keys and values of the plugin contract that this host knows beyond the first release's.
 const FEATURES: &[&str] = &["exec.cache-dir.seed-path", "exec.capture", "file-op.copy.unpack"];
+
+/// The most images, and the most file results, of one build.
+const RESULTS: usize = 1000;
+
+fn check_results(yielded: usize) -> Result<(), Failure> {
+    if yielded >= RESULTS {
+        let message = format!("the frontend yielded more than {RESULTS} results of one kind");
+        return Err(Failure::new(FailureKind::Limit, message));
+    }
+    Ok(())
+}
 
 /// Whether this host knows a feature.
 pub(crate) fn supports(feature: &str) -> bool {
@@ -44,10 +55,27 @@ pub(crate) struct Job {
     images: Mutex<Vec<ImageResult>>,
     files: Mutex<Vec<FilesResult>>,
     steps: Arc<Steps>,
+    /// Nodes whose steps have their names.
+    named: Mutex<HashSet<NodeId>>,
     worker: Arc<BuildWorker>,
     solver: Solver<BuildWorker>,
-    /// Work begun in the background; ends with the job.
-    background: AsyncMutex<JoinSet<()>>,
+    background: Mutex<Background>,
+}
+
+/// Work begun in the background; ends with the build.
+#[derive(Default)]
+struct Background {
+    tasks: JoinSet<()>,
+    begun: HashSet<Edge>,
+}
+
+/// Ends a job's background work when dropped: also when the build itself is dropped.
+pub(crate) struct StopBackground<'a>(pub(crate) &'a Job);
+
+impl Drop for StopBackground<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.background).tasks.abort_all();
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,9 +111,10 @@ impl Job {
             images: Mutex::default(),
             files: Mutex::default(),
             steps,
+            named: Mutex::default(),
             worker,
             solver,
-            background: AsyncMutex::new(JoinSet::new()),
+            background: Mutex::default(),
         })
     }
 
@@ -125,6 +154,17 @@ impl Job {
         lock(&self.sources)
     }
 
+    /// Makes what the request says of all processes part of an op, so that it is in the op's keys.
+    pub(crate) fn settle(&self, op: &mut Op) {
+        let Op::Exec(exec) = op else { return };
+        if exec.network == Network::Sandbox && self.request.network == DefaultNetwork::None {
+            exec.network = Network::None;
+        }
+        let more = self.request.add_hosts.iter().filter(|host| !exec.add_hosts.contains(host));
+        let more: Vec<_> = more.cloned().collect();
+        exec.add_hosts.extend(more);
+    }
+
     /// Refuses what needs an entitlement nobody gave. The one place of this check.
     pub(crate) fn check_granted(&self, op: &Op) -> Result<(), Failure> {
         let Op::Exec(exec) = op else {
@@ -137,9 +177,7 @@ impl Job {
         if exec.security == Security::Insecure {
             return denied("a privileged process", "security.insecure");
         }
-        if exec.network == Network::Host
-            && self.request.network != wbuild_api::request::DefaultNetwork::Host
-        {
+        if exec.network == Network::Host && self.request.network != DefaultNetwork::Host {
             return denied("the host's network", "network.host");
         }
         if exec.devices.iter().any(|(_, required)| *required) {
@@ -166,10 +204,11 @@ impl Job {
 
     /// Tells the steps what the nodes below an edge are called.
     fn name_steps(&self, definition: &mut Definition, edge: Edge) {
-        let mut seen = std::collections::HashSet::new();
+        // What was named before is fixed, with all below it: a frontend may ask for many edges.
+        let mut named = lock(&self.named);
         let mut stack = vec![edge.node];
         while let Some(id) = stack.pop() {
-            if seen.insert(id) {
+            if named.insert(id) {
                 let digest = definition.digest(id);
                 let mut meta = definition.meta(id).clone();
                 if let Op::Source(SourceOp::Image { reference, .. }) = &definition.vertex(id).op
@@ -185,18 +224,19 @@ impl Job {
 
     /// Begins solving in the background; its failure shows when somebody needs the result.
     pub(crate) fn start(self: &Arc<Self>, edge: Edge) {
-        let job = Arc::clone(self);
-        // The set is only locked to add and to end: never across a solve.
-        if let Ok(mut set) = self.background.try_lock() {
-            set.spawn(async move {
+        let mut background = lock(&self.background);
+        if background.begun.insert(edge) {
+            let job = Arc::clone(self);
+            background.tasks.spawn(crate::tracked(async move {
                 let _ = job.solve(edge).await;
-            });
+            }));
         }
     }
 
     /// Ends what was begun in the background.
     pub(crate) async fn stop_background(&self) {
-        self.background.lock().await.shutdown().await;
+        let mut tasks = std::mem::take(&mut lock(&self.background).tasks);
+        tasks.shutdown().await;
     }
 
     /// Makes an output's files present.
@@ -237,6 +277,7 @@ impl Job {
 
     pub(crate) fn add_image(&self, image: ImageResult) -> Result<(), Failure> {
         let mut images = lock(&self.images);
+        check_results(images.len())?;
         let platform = |image: &ImageResult| {
             image.platform.clone().unwrap_or_else(|| self.platforms[0].clone())
         };
@@ -251,7 +292,9 @@ impl Job {
     }
 
     pub(crate) fn add_files(&self, files: FilesResult) -> Result<(), Failure> {
-        lock(&self.files).push(files);
+        let mut all = lock(&self.files);
+        check_results(all.len())?;
+        all.push(files);
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 
 mod build;
 mod cache;
+mod cancel;
 mod export;
 mod frontend_host;
 mod inspect;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::OnceCell;
+use tokio_util::task::TaskTracker;
 use wbuild_api::event::{Event, EventSink};
 use wbuild_api::extension::{CachePlugin, Frontend, Runner};
 use wbuild_exec::spec::UserNamespace;
@@ -218,13 +220,30 @@ impl LazyLauncher {
     }
 }
 
+tokio::task_local! {
+    /// Counts what runs on blocking threads for the build that this task belongs to: dropping a
+    /// future does not end such work at once.
+    static BLOCKING: TaskTracker;
+}
+
+/// A future that belongs to the same build as the present task, for a task of its own.
+fn tracked<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let tracker = BLOCKING.try_with(TaskTracker::clone).unwrap_or_default();
+    BLOCKING.scope(tracker, future)
+}
+
 /// Runs `work` on a thread that may block. A panic there is a failure here.
 async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, Failure>
 where
     T: Send + 'static,
     E: Into<Failure> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
+    let token = BLOCKING.try_with(TaskTracker::token).ok();
+    let task = move || {
+        let _token = token;
+        work()
+    };
+    match tokio::task::spawn_blocking(task).await {
         Ok(result) => result.map_err(Into::into),
         Err(error) if error.is_cancelled() => Err(Failure::cancelled()),
         Err(error) => {

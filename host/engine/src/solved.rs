@@ -195,6 +195,19 @@ impl Solved {
     }
 }
 
+/// Whether two records' outputs are the very same files, whatever else is known of them.
+pub(crate) fn same_files(a: &[OutputRecord], b: &[OutputRecord]) -> bool {
+    let same_layer = |(a, b): (&LayerRecord, &LayerRecord)| match (a.snapshot, b.snapshot) {
+        (Some(a), Some(b)) => a == b,
+        // Of an image's layer the one may know more than the other.
+        _ => a.diff_id.is_some() && a.diff_id == b.diff_id,
+    };
+    let same_output = |(a, b): (&OutputRecord, &OutputRecord)| {
+        a.layers.len() == b.layers.len() && a.layers.iter().zip(&b.layers).all(same_layer)
+    };
+    a.len() == b.len() && a.iter().zip(b).all(same_output)
+}
+
 /// A captured outcome as a record keeps it.
 pub(crate) fn outcome_record(outcome: &Outcome) -> ExecOutcome {
     ExecOutcome {

@@ -18,6 +18,8 @@ struct Step {
     id: Option<StepId>,
     started: bool,
     ended: bool,
+    /// It ended as found. It may still have to run later: not everything below a hit is kept.
+    found: bool,
 }
 
 #[derive(Default)]
@@ -104,9 +106,19 @@ impl Steps {
         Some(id)
     }
 
+    /// Begins a step anew that has ended as found and turns out to be needed after all.
+    fn revive(&self, state: &mut State, digest: VertexDigest) {
+        let step = state.steps.entry(digest).or_default();
+        if std::mem::take(&mut step.found) {
+            (step.id, step.started, step.ended) = (None, false, false);
+            self.cached.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     fn started(&self, digest: VertexDigest) {
         let at_ms = self.now();
         let mut state = self.lock();
+        self.revive(&mut state, digest);
         if let Some(step) = self.announce(&mut state, digest, false) {
             state.steps.entry(digest).or_default().started = true;
             self.sink.event(Event::StepStarted { step, at_ms });
@@ -117,6 +129,9 @@ impl Steps {
         let at_ms = self.now();
         let mut state = self.lock();
         let force = matches!(how, StepEnd::Failed(_));
+        if force {
+            self.revive(&mut state, digest);
+        }
         let Some(step) = self.announce(&mut state, digest, force) else {
             return;
         };
@@ -126,7 +141,10 @@ impl Steps {
         }
         match how {
             StepEnd::Done => self.run.fetch_add(1, Ordering::Relaxed),
-            StepEnd::Cached => self.cached.fetch_add(1, Ordering::Relaxed),
+            StepEnd::Cached => {
+                entry.found = true;
+                self.cached.fetch_add(1, Ordering::Relaxed)
+            }
             StepEnd::Failed(_) => {
                 state.failed.get_or_insert(step);
                 0

@@ -14,10 +14,10 @@ use wbuild_graph::op::SourceOp;
 use wbuild_graph::{CacheKey, ContentDigest, Failure, Op, ResultId, VertexDigest};
 use wbuild_solver::{Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, SnapshotId, Store, View};
-use wbuild_tree::par::Work;
 use wbuild_tree::root::Root;
 
 use crate::cache::CacheLine;
+use crate::cancel::CancelOnDrop;
 use crate::inspect::Inspected;
 use crate::ops;
 use crate::runners::Runners;
@@ -47,11 +47,10 @@ pub(crate) struct BuildWorker {
     pub(crate) keyed: Mutex<HashMap<(VertexDigest, usize), ContentDigest>>,
 }
 
-/// What of the request concerns single ops.
+/// What of the request concerns single ops without changing their results. (What does change them
+/// is made part of the ops: see [`crate::job::Job::settle`].)
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) network: wbuild_api::request::DefaultNetwork,
-    pub(crate) add_hosts: Vec<(String, String)>,
     pub(crate) source_date_epoch: Option<u64>,
     /// Seconds since 1970, read once when the build began.
     pub(crate) now: u64,
@@ -163,11 +162,12 @@ impl BuildWorker {
             (_, Some(snapshot), _) => {
                 let store = self.store.clone();
                 let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
+                let (_cancel, work) = CancelOnDrop::new();
                 blocking(move || -> Result<ContentDigest, Failure> {
                     let view = store.view(&[snapshot])?;
                     let root = Root::from_fd(view.open_dir()?, "a layer");
                     let kind = ops::xattr_kind(store.kind());
-                    Ok(wbuild_tree::digest::layer_digest(&root, kind, &Work::default())?)
+                    Ok(wbuild_tree::digest::layer_digest(&root, kind, &work)?)
                 })
                 .await?
             }
@@ -304,22 +304,23 @@ impl Worker for BuildWorker {
     }
 
     async fn alias(&self, outputs: &Arc<Solved>, key: CacheKey) -> Result<(), Failure> {
-        let first = {
+        let record = {
             let mut record = outputs.record();
             let Some(record) = record.as_mut() else {
                 return Ok(());
             };
-            if record.keys.contains(&key) {
-                return Ok(());
-            }
-            record.keys.push(key);
-            record.keys[0]
-        };
-        self.store.update_record(&first, |record| {
             if !record.keys.contains(&key) {
                 record.keys.push(key);
             }
-        })?;
+            record.clone()
+        };
+        // The key may lead to a later record although this one has it, too.
+        if let Some(there) = self.store.record(&key)?
+            && solved::same_files(&there.outputs, &record.outputs)
+        {
+            return Ok(());
+        }
+        self.store.put_record(&record)?;
         self.caches.announce(outputs);
         Ok(())
     }
@@ -371,9 +372,15 @@ impl Worker for BuildWorker {
     }
 
     async fn forget(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
-        let key = outputs.record().as_ref().and_then(|record| record.keys.first().copied());
-        if let Some(key) = key {
-            self.store.drop_record(&key)?;
+        let Some(record) = outputs.record().clone() else {
+            return Ok(());
+        };
+        for key in &record.keys {
+            // A key that leads to nothing valid is cleared as well.
+            let there = self.store.record(key)?;
+            if there.is_none_or(|there| solved::same_files(&there.outputs, &record.outputs)) {
+                self.store.drop_record(key)?;
+            }
         }
         Ok(())
     }
@@ -383,7 +390,7 @@ impl BuildWorker {
     /// Writes what was learnt of a result's layers back into its record.
     pub(crate) fn keep_learnt(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
         let learnt = outputs.output_records();
-        let key = {
+        let keys = {
             let mut record = outputs.record();
             let Some(record) = record.as_mut() else {
                 return Ok(());
@@ -392,9 +399,21 @@ impl BuildWorker {
                 return Ok(());
             }
             record.outputs.clone_from(&learnt);
-            record.keys[0]
+            record.keys.clone()
         };
-        self.store.update_record(&key, |record| record.outputs = learnt)?;
+        // Some of the keys may lead to a later record by now: what was learnt is not about that.
+        for key in keys {
+            let mut found = false;
+            self.store.update_record(&key, |record| {
+                found = solved::same_files(&record.outputs, &learnt);
+                if found {
+                    record.outputs.clone_from(&learnt);
+                }
+            })?;
+            if found {
+                break;
+            }
+        }
         Ok(())
     }
 }

@@ -118,7 +118,7 @@ impl Definition {
         check_op(&op)?;
         let mut size = Encoder::new("size");
         op.encode(&mut size, &ByDefinition);
-        self.bytes += size.as_bytes().len();
+        self.bytes = self.bytes.saturating_add(size.as_bytes().len() + unhashed(&op));
         if self.bytes > self.limits.bytes {
             return Err(limit("bytes", self.limits.bytes));
         }
@@ -173,13 +173,21 @@ impl Definition {
     ///
     /// # Errors
     ///
-    /// `Invalid` when the node does not exist.
+    /// `Invalid` when the node does not exist, `Limit` when the graph grows past its limits.
     pub fn annotate(&mut self, id: NodeId, meta: NodeMeta) -> Result<(), Failure> {
         self.check_edge(Edge { node: id, index: 0 }).or_else(|error| {
             // A node may have no outputs at all and still have a name.
             if (id.0 as usize) < self.nodes.len() { Ok(()) } else { Err(error) }
         })?;
-        self.nodes[id.0 as usize].meta = meta;
+        let node = &mut self.nodes[id.0 as usize];
+        let others = self.bytes.saturating_sub(meta_size(&node.meta));
+        let bytes = others.saturating_add(meta_size(&meta));
+        if bytes > self.limits.bytes {
+            let message = format!("the graph has more than {} bytes", self.limits.bytes);
+            return Err(Failure::new(FailureKind::Limit, message));
+        }
+        self.bytes = bytes;
+        node.meta = meta;
         Ok(())
     }
 
@@ -260,6 +268,27 @@ impl Definition {
         }
         self.node(id).digest.expect("computed above")
     }
+}
+
+/// Size of what an op holds beside what is hashed.
+fn unhashed(op: &Op) -> usize {
+    let pair = |(key, value): &(String, String)| key.len() + value.len();
+    match op {
+        Op::Exec(exec) => {
+            let seeds = exec.mounts.iter().map(|mount| match &mount.kind {
+                MountKind::Cache { seed_path, .. } => seed_path.len(),
+                _ => 0,
+            });
+            let pairs = exec.volatile_env.iter().chain(&exec.resources.0).map(pair);
+            pairs.chain(seeds).sum()
+        }
+        _ => 0,
+    }
+}
+
+fn meta_size(meta: &NodeMeta) -> usize {
+    let group = meta.group.as_ref().map_or(0, |(id, name)| id.len() + name.len());
+    meta.name.len() + meta.spans.len() * size_of::<Span>() + group
 }
 
 /// Whether the op reads something that belongs to one client.

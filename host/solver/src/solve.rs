@@ -1,6 +1,6 @@
 //! Solving: from a definition's edge to a result.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -118,6 +118,8 @@ struct Shared<W: Worker> {
     spawn: Arc<dyn Spawn>,
     observer: Arc<dyn Observer>,
     cells: Mutex<HashMap<VertexDigest, Arc<Cell<W>>>>,
+    /// Vertices that were reported as found, with all below them.
+    found: Mutex<HashSet<VertexDigest>>,
 }
 
 /// Shares work between all who ask.
@@ -135,7 +137,8 @@ impl<W: Worker> Solver<W> {
     /// A solver without any vertex.
     pub fn new(worker: Arc<W>, spawn: Arc<dyn Spawn>, observer: Arc<dyn Observer>) -> Self {
         let cells = Mutex::new(HashMap::new());
-        Solver { shared: Arc::new(Shared { worker, spawn, observer, cells }) }
+        let found = Mutex::new(HashSet::new());
+        Solver { shared: Arc::new(Shared { worker, spawn, observer, cells, found }) }
     }
 
     fn cells(&self) -> MutexGuard<'_, HashMap<VertexDigest, Arc<Cell<W>>>> {
@@ -383,14 +386,17 @@ impl<W: Worker> Solver<W> {
     /// A hit makes all that is below it unneeded: it counts as found, too. The observer ignores what
     /// it has heard of already.
     fn tell_cached(&self, cell: &Cell<W>) {
-        let mut seen = std::collections::HashSet::new();
         let mut order = Vec::new();
         let mut stack = vec![cell.vertex.digest];
-        while let Some(digest) = stack.pop() {
-            if seen.insert(digest) {
-                let cell = self.cell(digest);
-                stack.extend(cell.vertex.inputs.iter().map(|(digest, _)| *digest));
-                order.push(cell);
+        {
+            // Each vertex once, however many hits lie above it.
+            let mut seen = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(digest) = stack.pop() {
+                if seen.insert(digest) {
+                    let cell = self.cell(digest);
+                    stack.extend(cell.vertex.inputs.iter().map(|(digest, _)| *digest));
+                    order.push(cell);
+                }
             }
         }
         for cell in order.iter().rev() {

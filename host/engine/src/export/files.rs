@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
-use wbuild_graph::{Edge, Failure, Platform};
+use wbuild_graph::{Edge, Failure, FailureKind, Platform};
 use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, write_upper};
 use wbuild_oci::media::Compression;
 use wbuild_store::Lease;
 use wbuild_tree::layer::{CopyOptions, LayerWriter, Owner};
+use wbuild_tree::par::Cancel;
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::{Links, Root};
 use wbuild_tree::select::{SelectOptions, Source, SourceKind, select};
@@ -19,8 +20,8 @@ use wbuild_tree::walk::Filter;
 use wbuild_tree::xattr::XattrKind;
 
 use crate::blocking;
+use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::job::Job;
-use crate::ops::content::CancelOnDrop;
 use crate::ops::overlay_kind;
 use crate::solved::Output;
 use crate::worker::output;
@@ -33,9 +34,41 @@ struct Part {
     _lease: Lease,
 }
 
+const KNOWN: &[&str] = &["platform-split", "tar"];
+
+/// Refuses an output that cannot be written.
+pub(super) fn check(spec: &OutputSpec) -> Result<(), Failure> {
+    wbuild_graph::decode::only_known(&spec.attrs, "the output", KNOWN)?;
+    wbuild_graph::decode::flag(&spec.attrs, "platform-split")?;
+    match (spec.kind, &spec.dest) {
+        (OutputKind::Local, OutputDest::Directory(_) | OutputDest::File(_)) => Ok(()),
+        (OutputKind::Local, _) => {
+            Err(Failure::invalid("an output of type local needs dest=DIRECTORY"))
+        }
+        (_, dest) => check_writable(dest),
+    }
+}
+
+/// Refuses what [`to_writer`] cannot write to.
+pub(super) fn check_writable(dest: &OutputDest) -> Result<(), Failure> {
+    match dest {
+        OutputDest::Stdout => Ok(()),
+        OutputDest::File(path) => match path.file_name() {
+            Some(_) => Ok(()),
+            None => {
+                Err(Failure::invalid(format!("the output {} has no file name", path.display())))
+            }
+        },
+        OutputDest::Directory(path) => Err(Failure::invalid(format!(
+            "the output {} is a directory, but a file is written",
+            path.display()
+        ))),
+        OutputDest::Nowhere => Err(Failure::invalid("the output needs dest=FILE")),
+    }
+}
+
 /// Writes the files of all images (or, without images, of all file results) of the build.
 pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Failure> {
-    wbuild_graph::decode::only_known(&spec.attrs, "the output", &["platform-split", "tar"])?;
     let images = job.images();
     let several = images.len() > 1;
     let split = match spec.attrs.get("platform-split") {
@@ -58,7 +91,7 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
     let step = job.steps().internal(name);
     let (kind, dest) = (spec.kind, spec.dest.clone());
     let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
-    let overlay = overlay_kind(job.worker().store.kind());
+    let store = job.worker().store.clone();
     let (_cancel, work) = CancelOnDrop::new();
     let result = blocking(move || match (kind, &dest) {
         (OutputKind::Local, OutputDest::Directory(directory) | OutputDest::File(directory)) => {
@@ -67,24 +100,33 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
         (OutputKind::Local, _) => {
             Err(Failure::invalid("an output of type local needs dest=DIRECTORY"))
         }
-        (_, dest) => to_writer(dest, |out| {
-            let options = CompressOptions::new(Compression::None);
-            let mut builder = LayerBuilder::new(out, &options)?;
-            let mut options = WriteOptions::new(overlay);
-            options.epoch = epoch;
-            match &parts[..] {
-                [one] if one.folder.is_none() => {
-                    write_upper(&mut builder, one.files.as_fd(), &options)?;
+        (_, dest) => {
+            // What is not one whole tree is put together first.
+            let (tree, _scratch) = match &parts[..] {
+                [one] if one.folder.is_none() && RelPath::clean(&one.path)?.is_root() => {
+                    (one.files.try_clone(), None)
                 }
-                _ => {
-                    return Err(Failure::unsupported(
-                        "a tar of several platforms: choose one, or an output of type local",
-                    ));
+                parts => {
+                    let scratch = store.begin_snapshot()?;
+                    for part in parts {
+                        copy(part, &scratch.fs_path(), &work)?;
+                    }
+                    (scratch.fs().try_clone_to_owned(), Some(scratch))
                 }
-            }
-            builder.finish()?;
-            Ok(())
-        }),
+            };
+            let tree = tree.map_err(|error| {
+                Failure::internal("cannot duplicate a directory descriptor").cause(&error)
+            })?;
+            to_writer(dest, &work.cancel, |out| {
+                let options = CompressOptions::new(Compression::None);
+                let mut builder = LayerBuilder::new(out, &options)?;
+                let mut options = WriteOptions::new(overlay_kind(store.kind()));
+                options.epoch = epoch;
+                write_upper(&mut builder, tree.as_fd(), &options)?;
+                builder.finish()?;
+                Ok(())
+            })
+        }
     })
     .await;
     match &result {
@@ -161,61 +203,80 @@ fn copy(part: &Part, directory: &Path, work: &wbuild_tree::par::Work) -> Result<
         .map_err(|error| Failure::internal("cannot restore the output directory").cause(&error))
 }
 
-/// Opens a destination, writes to it, and makes it appear only when it is whole.
+/// Opens a destination, writes to it, and makes it appear only when it is whole. A device or a pipe
+/// is written to as it is.
 pub(super) fn to_writer(
     dest: &OutputDest,
+    cancel: &Cancel,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    match dest {
-        OutputDest::Stdout => {
-            let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-            write(&mut out)?;
-            out.flush().map_err(|error| {
-                Failure::new(
-                    wbuild_graph::FailureKind::Unavailable,
-                    "cannot write to standard output",
-                )
-                .cause(&error)
-            })
+    check_writable(dest)?;
+    let buffered = |out, failed: &dyn Fn(&std::io::Error) -> Failure| {
+        let out: Box<dyn Write> = out;
+        let mut out =
+            Stoppable { inner: BufWriter::with_capacity(1 << 20, out), cancel: cancel.clone() };
+        let written = write(&mut out).and_then(|()| out.flush().map_err(|error| failed(&error)));
+        // What was not written when it failed is not tried again.
+        let _ = out.inner.into_parts();
+        written
+    };
+    let OutputDest::File(path) = dest else {
+        return buffered(Box::new(std::io::stdout().lock()), &|error| {
+            Failure::new(FailureKind::Unavailable, "cannot write to standard output").cause(error)
+        });
+    };
+    let failed = |error: &std::io::Error| {
+        Failure::invalid(format!("cannot write the output {}", path.display())).cause(error)
+    };
+    // A link stands for what it points to, which may not be there yet.
+    let target = resolve_links(path).map_err(|error| failed(&error))?;
+    match std::fs::metadata(&target) {
+        Ok(meta) if !meta.is_file() => {
+            let file = File::options().write(true).open(&target).map_err(|error| failed(&error))?;
+            return buffered(Box::new(file), &failed);
         }
-        OutputDest::File(path) => {
-            let failed = |what: &str, error: &std::io::Error| {
-                Failure::invalid(format!("cannot {what} the output {}", path.display()))
-                    .cause(error)
-            };
-            let parent = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-            let name = path.file_name().ok_or_else(|| {
-                Failure::invalid(format!("the output {} has no file name", path.display()))
-            })?;
-            let mut partial = std::ffi::OsString::from(".");
-            partial.push(name);
-            partial.push(format!(".{}.partial", std::process::id()));
-            let partial = parent.join(partial);
-            let file = File::create(&partial).map_err(|error| failed("write", &error))?;
-            let remove = RemoveOnDrop(Some(partial));
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            write(&mut out)?;
-            out.flush().map_err(|error| failed("write", &error))?;
-            remove.keep(path).map_err(|error| failed("write", &error))
-        }
-        OutputDest::Directory(path) => Err(Failure::invalid(format!(
-            "the output {} is a directory, but a file is written",
-            path.display()
-        ))),
-        OutputDest::Nowhere => Err(Failure::invalid("the output needs dest=FILE")),
+        _ => {}
     }
+    let name = target.file_name().ok_or_else(|| {
+        Failure::invalid(format!("the output {} has no file name", path.display()))
+    })?;
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(format!(".{}.partial", std::process::id()));
+    let partial = target.with_file_name(partial);
+    // Left by a process of this number that was killed; never followed if it is a link.
+    let _ = std::fs::remove_file(&partial);
+    let file = File::create_new(&partial).map_err(|error| failed(&error))?;
+    let remove = RemoveOnDrop(Some(partial));
+    buffered(Box::new(file), &failed)?;
+    if cancel.is_cancelled() {
+        return Err(Failure::cancelled());
+    }
+    remove.keep(&target).map_err(|error| failed(&error))
 }
 
-struct RemoveOnDrop(Option<std::path::PathBuf>);
+/// Where a path leads: the last component's links are followed.
+fn resolve_links(path: &Path) -> std::io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        match std::fs::read_link(&path) {
+            // Relative to where the link is. What /proc shows of a pipe is no path.
+            Ok(to) if path.with_file_name(&to).try_exists()? || !path.exists() => {
+                path = path.with_file_name(to);
+            }
+            _ => return Ok(path),
+        }
+    }
+    Err(std::io::Error::from(rustix::io::Errno::LOOP))
+}
+
+struct RemoveOnDrop(Option<PathBuf>);
 
 impl RemoveOnDrop {
     fn keep(mut self, path: &Path) -> std::io::Result<()> {
-        match &self.0 {
-            Some(partial) => std::fs::rename(partial, path)?,
-            None => return Ok(()),
+        if let Some(partial) = &self.0 {
+            std::fs::rename(partial, path)?;
         }
         self.0 = None;
         Ok(())
@@ -225,7 +286,74 @@ impl RemoveOnDrop {
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         if let Some(partial) = &self.0 {
+            // The failure that led here is the one to report.
             let _ = std::fs::remove_file(partial);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt as _, symlink};
+
+    use super::*;
+
+    fn write(path: &Path, cancel: &Cancel) -> Result<(), Failure> {
+        to_writer(&OutputDest::File(path.to_owned()), cancel, |out| {
+            out.write_all(b"whole").map_err(|error| Failure::internal("write").cause(&error))
+        })
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).expect("directory");
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.expect("entry").file_name();
+        let mut names: Vec<_> =
+            entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_appear_whole_through_links_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().expect("directory");
+        let at = |name: &str| dir.path().join(name);
+        write(&at("new"), &Cancel::new()).expect("new file");
+        std::fs::write(at("old"), "longer than what replaces it").expect("old file");
+        symlink("old", at("link")).expect("link");
+        symlink("absent", at("dangling")).expect("link");
+        write(&at("link"), &Cancel::new()).expect("through a link");
+        write(&at("dangling"), &Cancel::new()).expect("through a dangling link");
+        for name in ["new", "old", "absent"] {
+            assert_eq!(std::fs::read(at(name)).expect(name), b"whole");
+        }
+        assert!(at("link").is_symlink() && at("dangling").is_symlink());
+        assert_eq!(names(dir.path()), ["absent", "dangling", "link", "new", "old"]);
+    }
+
+    #[test]
+    fn a_pipe_is_written_to_and_stays_a_pipe() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).expect("pipe");
+        let reader = {
+            let path = path.clone();
+            std::thread::spawn(move || std::fs::read(path).expect("read"))
+        };
+        write(&path, &Cancel::new()).expect("written");
+        assert_eq!(reader.join().expect("reader"), b"whole");
+        assert!(std::fs::metadata(&path).expect("still there").file_type().is_fifo());
+        assert_eq!(names(dir.path()), ["pipe"]);
+    }
+
+    #[test]
+    fn what_is_cancelled_leaves_the_old_file() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("out");
+        std::fs::write(&path, "old").expect("old file");
+        let cancel = Cancel::new();
+        cancel.cancel();
+        write(&path, &cancel).expect_err("cancelled");
+        assert_eq!(std::fs::read(&path).expect("there"), b"old");
+        assert_eq!(names(dir.path()), ["out"]);
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use wbuild_api::event::ImageReport;
 use wbuild_api::extension::ImageResult;
-use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
-use wbuild_graph::{Attrs, BlobDigest, DiffId, Failure};
+use wbuild_api::request::{BuildRequest, OutputDest, OutputKind, OutputSpec};
+use wbuild_graph::{Attrs, BlobDigest, DiffId, Failure, FailureKind};
 use wbuild_oci::Timestamp;
 use wbuild_oci::config::{Finish, ImageConfig};
-use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, write_upper};
+use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, recompress, write_upper};
 use wbuild_oci::layout::{
     BlobSource, Export, ExportImage, write_docker_tar, write_oci_dir, write_oci_tar,
 };
@@ -19,9 +19,10 @@ use wbuild_oci::reference::Reference;
 use wbuild_store::{BlobRef, Store};
 
 use crate::blocking;
+use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::job::Job;
 use crate::ops::overlay_kind;
-use crate::solved::{Layer, Origin, Output, Solved};
+use crate::solved::{Layer, LayerFacts, Origin, Output, Solved, Tree};
 use crate::worker::output;
 
 /// The largest layer that is written, in bytes.
@@ -37,12 +38,15 @@ const KNOWN: &[&str] = &[
     "rewrite-timestamp",
 ];
 
-/// How layers are to be compressed.
+/// How layers are to be written.
 #[derive(Clone, Copy)]
 struct Want {
     options: CompressOptions,
     /// Compress again what exists in another form.
     force: bool,
+    /// Clamp times of files to SOURCE_DATE_EPOCH if there is one.
+    clamp: bool,
+    family: MediaFamily,
 }
 
 fn want(attrs: &Attrs) -> Result<Want, Failure> {
@@ -64,8 +68,34 @@ fn want(attrs: &Attrs) -> Result<Want, Failure> {
     };
     let mut options = CompressOptions::new(compression);
     options.level = level;
-    let force = wbuild_graph::decode::flag(attrs, "force-compression")?;
-    Ok(Want { options, force })
+    let force = flag(attrs, "force-compression", false)?;
+    let clamp = flag(attrs, "rewrite-timestamp", true)?;
+    let family = match flag(attrs, "oci-mediatypes", true)? {
+        true => MediaFamily::Oci,
+        false => MediaFamily::Docker,
+    };
+    Ok(Want { options, force, clamp, family })
+}
+
+fn flag(attrs: &Attrs, key: &str, default: bool) -> Result<bool, Failure> {
+    match attrs.get(key) {
+        None => Ok(default),
+        Some(_) => wbuild_graph::decode::flag(attrs, key),
+    }
+}
+
+/// Refuses an output that cannot be written.
+pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Failure> {
+    want(&spec.attrs)?;
+    names(request, spec)?;
+    match (spec.kind, &spec.dest) {
+        (OutputKind::Oci, OutputDest::Directory(_)) => Ok(()),
+        (OutputKind::Docker, _) if request.platforms.len() > 1 => {
+            Err(Failure::unsupported("a docker archive holds an image for one platform")
+                .hint("choose one platform, or an output of type oci"))
+        }
+        (_, dest) => super::files::check_writable(dest),
+    }
 }
 
 /// Writes all images of the build to one output.
@@ -76,24 +106,20 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
             .hint("choose an output of type local or tar for its files"));
     }
     let want = want(&spec.attrs)?;
-    let names = names(job, spec)?;
+    let names = names(job.request(), spec)?;
     let kind = match spec.kind {
         OutputKind::Docker => "docker archive",
         _ => "OCI image layout",
     };
     let step = job.steps().internal(&format!("export {kind}"));
-    let family = match spec.attrs.get("oci-mediatypes") {
-        Some("false") => MediaFamily::Docker,
-        _ => MediaFamily::Oci,
-    };
     let result = async {
         let mut parts = Vec::new();
         for image in &images {
-            parts.push(assemble(job, image, want, family).await?);
+            parts.push(assemble(job, image, want).await?);
         }
         let config = parts.first().map(|image| image.manifest.config.digest);
         let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
-        let export = Export::new(family, parts, names, epoch)?;
+        let export = Export::new(want.family, parts, names, epoch)?;
         let report = ImageReport {
             names: export.names().iter().map(ToString::to_string).collect(),
             digest: Some(export.root().digest),
@@ -110,10 +136,10 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
     result
 }
 
-fn names(job: &Job, spec: &OutputSpec) -> Result<Vec<Reference>, Failure> {
+fn names(request: &BuildRequest, spec: &OutputSpec) -> Result<Vec<Reference>, Failure> {
     let given = spec.attrs.all("name").flat_map(|names| names.split(','));
     let mut names = Vec::new();
-    for name in job.request().tags.iter().map(String::as_str).chain(given) {
+    for name in request.tags.iter().map(String::as_str).chain(given) {
         let reference: Reference = name.parse()?;
         if !names.contains(&reference) {
             names.push(reference);
@@ -123,39 +149,24 @@ fn names(job: &Job, spec: &OutputSpec) -> Result<Vec<Reference>, Failure> {
 }
 
 /// Puts manifest, config and layers of one image into the store.
-async fn assemble(
-    job: &Arc<Job>,
-    image: &ImageResult,
-    want: Want,
-    family: MediaFamily,
-) -> Result<ExportImage, Failure> {
-    let layers: Vec<Arc<Layer>> = match image.root {
+async fn assemble(job: &Arc<Job>, image: &ImageResult, want: Want) -> Result<ExportImage, Failure> {
+    let written: Vec<Written> = match image.root {
         None => Vec::new(),
         Some(edge) => {
             let solved = job.solve(edge).await?;
-            let layers = match output(&solved, edge.index)? {
-                Output::Tree(tree) => tree.layers.clone(),
+            let tree = match output(&solved, edge.index)? {
+                Output::Tree(tree) => tree,
                 Output::Local(_) => {
                     return Err(Failure::invalid("an image cannot be a local directory as it is")
                         .hint("copy the directory into an empty tree first"));
                 }
             };
-            blobs(job, &solved, &layers, want).await?;
-            layers
+            blobs(job, &solved, tree, want).await?
         }
     };
-    let mut diff_ids: Vec<DiffId> = Vec::new();
-    let mut descriptors = Vec::new();
-    let mut newest = None;
-    for layer in &layers {
-        let facts = layer.facts();
-        let (Some(blob), Some(diff_id)) = (facts.blob, facts.diff_id) else {
-            return Err(Failure::internal("a layer has no blob after it was written"));
-        };
-        newest = newest.max(facts.created);
-        diff_ids.push(diff_id);
-        descriptors.push(Descriptor::new(blob.media_type, blob.digest.0, blob.size));
-    }
+    let newest = written.iter().filter_map(|layer| layer.created).max();
+    let diff_ids: Vec<DiffId> = written.iter().map(|layer| layer.diff_id).collect();
+    let descriptors = written.into_iter().map(|layer| layer.descriptor).collect();
     let platform = image.platform.as_ref().unwrap_or(&job.target_platforms()[0]);
     // An image that is exported twice from the cache is the same image: its date is that of its
     // newest layer, not of the export.
@@ -169,7 +180,7 @@ async fn assemble(
         image.config.as_bytes(),
         &Finish { diff_ids: &diff_ids, platform, created: Some(created) },
     )?;
-    Ok(ExportImage::new(family, config, descriptors))
+    Ok(ExportImage::new(want.family, config, descriptors))
 }
 
 /// The date a frontend has left in the config: that of the base image.
@@ -178,75 +189,111 @@ fn base_date(config: &str) -> Option<Timestamp> {
     config.get("created")?.as_str()?.parse().ok()
 }
 
+/// A layer as a blob of the store.
+struct Written {
+    descriptor: Descriptor,
+    diff_id: DiffId,
+    created: Option<u64>,
+}
+
+impl Written {
+    fn of(facts: &LayerFacts, blob: &BlobRef) -> Result<Written, Failure> {
+        let diff_id = facts.diff_id.ok_or_else(|| Failure::internal("a blob without a diff id"))?;
+        let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest.0, blob.size);
+        Ok(Written { descriptor, diff_id, created: facts.created })
+    }
+}
+
 /// Makes sure every layer is a blob in the store, and keeps what was learnt.
 async fn blobs(
     job: &Arc<Job>,
     solved: &Arc<Solved>,
-    layers: &[Arc<Layer>],
+    tree: &Tree,
     want: Want,
-) -> Result<(), Failure> {
-    try_join_all(layers.iter().map(|layer| blob(job, layer, want))).await?;
-    job.worker().keep_learnt(solved)
+) -> Result<Vec<Written>, Failure> {
+    let written = try_join_all(tree.layers.iter().map(|layer| blob(job, layer, want))).await?;
+    job.worker().keep_learnt(solved)?;
+    Ok(written)
 }
 
-async fn blob(job: &Arc<Job>, layer: &Arc<Layer>, want: Want) -> Result<(), Failure> {
+async fn blob(job: &Arc<Job>, layer: &Arc<Layer>, want: Want) -> Result<Written, Failure> {
+    match layer.origin {
+        Origin::Image(_) => image_blob(job, layer, want).await,
+        Origin::Made => made_blob(job, layer, want).await,
+    }
+}
+
+/// Layers of a base are what they are: only their compression may be another, if that is forced.
+async fn image_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written, Failure> {
     let worker = job.worker();
+    let blob = worker.images().fetch_layer(layer).await?;
     let facts = layer.facts();
-    let epoch = match layer.origin {
-        // Layers of a base are what they are.
-        Origin::Image(_) => facts.epoch,
-        Origin::Made => worker.settings.source_date_epoch,
-    };
-    let image = matches!(layer.origin, Origin::Image(_));
+    let mut written = Written::of(&facts, &blob)?;
+    let fits = Compression::of_media_type(&blob.media_type) == Some(want.options.compression);
+    if fits || !want.force {
+        return Ok(written);
+    }
+    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
+    let (store, diff_id) = (worker.store.clone(), written.diff_id);
+    let (_cancel, work) = CancelOnDrop::new();
+    let (made, lease) = blocking(move || -> Result<_, Failure> {
+        let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
+        let input = store.open_blob(&blob.digest)?.ok_or_else(gone)?;
+        let input = Stoppable { inner: &input.file, cancel: work.cancel };
+        let ingest = store.ingest(LAYER_LIMIT)?;
+        let (ingest, made) = recompress(input, &blob.media_type, diff_id, ingest, &want.options)?;
+        let held = ingest.commit(Some(&made.digest), Some(made.size))?;
+        Ok((made, held.into_parts().1))
+    })
+    .await?;
+    // The layer itself stays what its image says it is: that is where it can be had again.
+    layer.hold(lease);
+    written.descriptor = made.descriptor(MediaFamily::Oci);
+    Ok(written)
+}
+
+async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written, Failure> {
+    let worker = job.worker();
+    let epoch = worker.settings.source_date_epoch.filter(|_| want.clamp);
+    // Two images of one build may share the layer.
+    let _busy = layer.busy.lock().await;
+    let facts = layer.facts();
     if let Some(blob) = &facts.blob {
         let fits = Compression::of_media_type(&blob.media_type) == Some(want.options.compression);
-        let usable = (fits || !want.force && image) && facts.epoch == epoch;
-        if usable && worker.store.has_blob(&blob.digest)? {
-            return Ok(());
-        }
-        if usable && image && facts.snapshot.is_none() {
-            worker.images().fetch_layer(layer).await?;
-            return Ok(());
+        if fits && facts.epoch == epoch && worker.store.has_blob(&blob.digest)? {
+            return Written::of(&facts, blob);
         }
     }
-    let Some(snapshot) = facts.snapshot else {
-        // Compressing anew needs the files, hence the blob first.
-        worker.images().fetch_layer(layer).await?;
-        if want.force {
-            return Err(Failure::unsupported(
-                "force-compression of a base image's layers that are not unpacked",
-            ));
-        }
-        return Ok(());
-    };
-    let _busy = layer.busy.lock().await;
+    let gone = || Failure::new(FailureKind::Gone, "the files of a layer are gone");
+    let snapshot = facts.snapshot.ok_or_else(gone)?;
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     let store = worker.store.clone();
-    let written = blocking(move || -> Result<_, Failure> {
+    let (_cancel, work) = CancelOnDrop::new();
+    let (written, lease) = blocking(move || -> Result<_, Failure> {
         let view = store.view(&[snapshot])?;
-        let ingest = store.ingest(LAYER_LIMIT)?;
+        let ingest = Stoppable { inner: store.ingest(LAYER_LIMIT)?, cancel: work.cancel };
         let mut builder = LayerBuilder::new(ingest, &want.options)?;
         let mut options = WriteOptions::new(overlay_kind(store.kind()));
         options.epoch = epoch.map(|epoch| i64::try_from(epoch).unwrap_or(i64::MAX));
         write_upper(&mut builder, view.as_fd(), &options)?;
         let (ingest, layer) = builder.finish()?;
-        let held = ingest.commit(Some(&layer.digest), Some(layer.size))?;
+        let held = ingest.inner.commit(Some(&layer.digest), Some(layer.size))?;
         Ok((layer, held.into_parts().1))
     })
     .await?;
-    let (written, lease) = written;
+    let blob = BlobRef {
+        media_type: written.compression.oci_layer().to_owned(),
+        digest: written.digest,
+        size: written.size,
+    };
     layer.hold(lease);
     layer.learn(|facts| {
-        facts.blob = Some(BlobRef {
-            media_type: written.compression.oci_layer().to_owned(),
-            digest: written.digest,
-            size: written.size,
-        });
+        facts.blob = Some(blob.clone());
         facts.diff_id = Some(written.diff_id);
         facts.size = written.uncompressed;
         facts.epoch = epoch;
     });
-    Ok(())
+    Written::of(&layer.facts(), &blob)
 }
 
 struct StoreBlobs(Store);
@@ -270,6 +317,7 @@ impl BlobSource for StoreBlobs {
 
 async fn write(spec: &OutputSpec, store: Store, export: Export) -> Result<(), Failure> {
     let (kind, dest) = (spec.kind, spec.dest.clone());
+    let (_cancel, work) = CancelOnDrop::new();
     blocking(move || -> Result<(), Failure> {
         let blobs = StoreBlobs(store);
         match (kind, &dest) {
@@ -282,11 +330,11 @@ async fn write(spec: &OutputSpec, store: Store, export: Export) -> Result<(), Fa
                 let fd = std::fs::File::open(directory).map_err(failed)?;
                 Ok(write_oci_dir(&export, &blobs, fd.as_fd())?)
             }
-            (OutputKind::Oci, dest) => super::files::to_writer(dest, |out| {
+            (OutputKind::Oci, dest) => super::files::to_writer(dest, &work.cancel, |out| {
                 write_oci_tar(&export, &blobs, out)?;
                 Ok(())
             }),
-            (_, dest) => super::files::to_writer(dest, |out| {
+            (_, dest) => super::files::to_writer(dest, &work.cancel, |out| {
                 write_docker_tar(&export, &blobs, out)?;
                 Ok(())
             }),

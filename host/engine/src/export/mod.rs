@@ -10,11 +10,23 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use wbuild_api::event::ImageReport;
-use wbuild_api::request::OutputKind;
+use wbuild_api::request::{BuildRequest, OutputKind};
 use wbuild_graph::{Edge, Failure};
 
 use crate::job::Job;
 use crate::solved::Solved;
+
+/// Refuses outputs that cannot work, before anything is built for them.
+pub(crate) fn check(request: &BuildRequest) -> Result<(), Failure> {
+    for output in &request.outputs {
+        match output.kind {
+            OutputKind::Oci | OutputKind::Docker => image::check(request, output)?,
+            OutputKind::Local | OutputKind::Tar => files::check(output)?,
+            OutputKind::CacheOnly => {}
+        }
+    }
+    Ok(())
+}
 
 /// Solves everything that was yielded, then writes every output.
 pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> {

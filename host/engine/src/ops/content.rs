@@ -7,12 +7,13 @@ use wbuild_graph::encode::Encoder;
 use wbuild_graph::op::{CopyOpts, FileActionKind, MountKind};
 use wbuild_graph::{ContentDigest, Failure, FailureKind, Op, Span};
 use wbuild_solver::SolveVertex;
-use wbuild_tree::par::{Cancel, Work};
+use wbuild_tree::par::Work;
 use wbuild_tree::root::Root;
 use wbuild_tree::select::{SelectOptions, Selection, Source, SourceKind, select};
 use wbuild_tree::walk::Filter;
 
 use crate::blocking;
+use crate::cancel::CancelOnDrop;
 use crate::solved::Output;
 use crate::source::local::{LocalTree, point};
 use crate::worker::BuildWorker;
@@ -152,22 +153,6 @@ impl Opened {
             Some(local) => local.failure(error, read.mark),
             None => point(error.into(), read.mark, None),
         })
-    }
-}
-
-/// Stops work on other threads when dropped.
-pub(crate) struct CancelOnDrop(Cancel);
-
-impl CancelOnDrop {
-    pub(crate) fn new() -> (CancelOnDrop, Work) {
-        let work = Work::default();
-        (CancelOnDrop(work.cancel.clone()), work)
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
     }
 }
 

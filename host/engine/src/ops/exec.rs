@@ -8,7 +8,6 @@ use rustix::fs::{Mode, OFlags};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use wbuild_api::extension::{Job, MountView, Outcome};
-use wbuild_api::request::DefaultNetwork;
 use wbuild_exec::spec::{self, files};
 use wbuild_exec::stubs::{self, TargetKind};
 use wbuild_exec::{Content, ExecSpec, MountSpec, Source, Step, output, user};
@@ -54,6 +53,8 @@ struct Assembly<'a> {
     views: Vec<MountView>,
     secret_env: Vec<(String, String)>,
     keep: Keep,
+    /// Of the cache directories taken so far, by id.
+    cache_paths: BTreeMap<String, std::path::PathBuf>,
     /// In the order of the op's `rw` binds.
     outputs: Vec<Writable>,
     /// What was imported of local directories.
@@ -75,6 +76,7 @@ pub(crate) async fn run(
         views: Vec::new(),
         secret_env: Vec::new(),
         keep: Keep::default(),
+        cache_paths: BTreeMap::new(),
         outputs: Vec::new(),
         read: ReadAgain::default(),
     };
@@ -106,17 +108,16 @@ pub(crate) async fn run(
         assembly.mount(mount, &mut caches).await?;
     }
     assembly.read.check(worker, vertex, inputs)?;
-    let network = match (exec.network, worker.settings.network) {
-        (Network::Sandbox, DefaultNetwork::None) | (Network::None, _) => Network::None,
-        (Network::Sandbox, DefaultNetwork::Host) | (Network::Host, _) => Network::Host,
+    let network = match exec.network {
+        // The build's ordinary network is the host's.
+        Network::Sandbox | Network::Host => Network::Host,
+        Network::None => Network::None,
     };
     let hostname = match exec.hostname.as_str() {
         "" => "wbuild".to_owned(),
         name => name.to_owned(),
     };
-    let hosts: Vec<(String, String)> =
-        exec.add_hosts.iter().chain(&worker.settings.add_hosts).cloned().collect();
-    assembly.system_files(&hostname, &hosts, network)?;
+    assembly.system_files(&hostname, &exec.add_hosts, network)?;
 
     let identity = match exec.user.as_str() {
         "" => user::root(root_view.as_fd())?,
@@ -370,7 +371,6 @@ impl Assembly<'_> {
                 self.add_slot(target, source, readonly, "bind");
             }
             MountKind::Cache { id, seed, seed_path, readonly, .. } => {
-                // Two mounts of one id share the directory that was taken for it.
                 if let Some(mut dir) = caches.remove(id) {
                     if dir.is_fresh() {
                         if let Some(seed) = seed {
@@ -381,15 +381,15 @@ impl Assembly<'_> {
                         }
                         dir.mark_ready()?;
                     }
+                    self.cache_paths.insert(id.clone(), dir.path());
                     self.keep.caches.push(dir);
-                    let dir = self.keep.caches.last().expect("just pushed");
-                    let fd = open_path(&dir.path())?;
-                    self.add_slot(target, Source::Path(fd), *readonly, "cache");
-                } else {
-                    return Err(Failure::unsupported(format!(
-                        "the cache mount {id:?} is mounted twice in one step"
-                    )));
                 }
+                // Two mounts of one id share the directory that was taken for it.
+                let path = self.cache_paths.get(id).ok_or_else(|| {
+                    Failure::internal(format!("no directory was taken for the cache mount {id:?}"))
+                })?;
+                let fd = open_path(path)?;
+                self.add_slot(target, Source::Path(fd), *readonly, "cache");
             }
             MountKind::Tmpfs { size, mode } => {
                 self.mounts.push(MountSpec {

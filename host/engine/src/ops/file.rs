@@ -25,7 +25,8 @@ use wbuild_tree::stat::{Kind, Timestamp};
 use wbuild_tree::walk::Filter;
 
 use crate::blocking;
-use crate::ops::content::{CancelOnDrop, Opened, Read, ReadAgain, changed};
+use crate::cancel::{CancelOnDrop, Stoppable};
+use crate::ops::content::{Opened, Read, ReadAgain, changed};
 use crate::ops::xattr_kind;
 use crate::solved::{Layer, Output, Solved, Tree};
 use crate::source::local::{LocalTree, point};
@@ -296,16 +297,29 @@ fn unpack_one(
     }
     let scratch = store.begin_snapshot()?;
     let limits = Limits::default();
-    unpack(&file, scratch.fs(), &UnpackOptions { dest: b"", ownership: Ownership::Keep, limits })?;
+    let input = Stoppable { inner: &file, cancel: work.cancel.clone() };
+    unpack(input, scratch.fs(), &UnpackOptions { dest: b"", ownership: Ownership::Keep, limits })?;
     let root = Root::from_fd(duplicate(scratch.fs())?, "the archive");
     let filter = Filter::all();
     let source = Source { root: &root, filter: &filter, kind: SourceKind::Image };
     let everything = SelectOptions { contents_only: true, ..SelectOptions::default() };
     let selection = select(&source, &["/"], &everything, work)?;
     let target = format!("{}/", target.trim_end_matches('/'));
-    // An archive says itself whose its files are.
-    let options =
-        CopyOptions { owner: Owner::Kept, keep_times: true, replace: true, ..options.clone() };
+    // An archive says itself whose its files are and what their modes; only a directory that is made
+    // for it is the instruction's.
+    let (uid, gid) = match options.owner {
+        Owner::Fixed { uid, gid } => (uid, gid),
+        Owner::Kept => (0, 0),
+    };
+    let (timestamp, parents) = (options.timestamp, true);
+    writer.make_dir(&target, &MkdirOptions { mode: 0o755, uid, gid, parents, timestamp })?;
+    let options = CopyOptions {
+        owner: Owner::Kept,
+        mode: None,
+        keep_times: true,
+        replace: true,
+        ..options.clone()
+    };
     writer.copy(&source, &selection, &target, &options)?;
     Ok(true)
 }

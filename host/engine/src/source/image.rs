@@ -9,20 +9,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
+use wbuild_api::event::Event;
 use wbuild_api::extension::ImageInfo;
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::{
-    Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, FailureKind, Platform, decode,
+    Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, FailureKind, Platform, Severity, decode,
 };
 use wbuild_oci::config::ImageConfig;
 use wbuild_oci::layer::{self, ApplyOptions, ParentMeta};
 use wbuild_oci::media::{Descriptor, Document, MAX_CONFIG, MAX_MANIFEST, Manifest};
 use wbuild_oci::reference::Reference;
-use wbuild_store::{BlobRef, Lease, OutputRecord, Record, SnapshotId, Store};
+use wbuild_store::{BlobRef, DocumentKind, Lease, OutputRecord, Record, SnapshotId, Store};
+use wbuild_tree::par::Cancel;
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::Root;
 
 use crate::blocking;
+use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::ops::overlay_kind;
 use crate::solved::{ImageOrigin, Layer, LayerFacts, Origin, Solved, Tree, image_layer_content};
 use crate::source::layout::Layouts;
@@ -77,6 +80,8 @@ pub(crate) struct Images {
     pub(crate) registries: Registries,
     pub(crate) layouts: Layouts,
     pub(crate) created: u64,
+    /// Do not be content with what a name meant before.
+    pub(crate) pull: bool,
     resolved: Mutex<HashMap<Asked, Slot>>,
 }
 
@@ -87,8 +92,9 @@ impl Images {
         registries: Registries,
         layouts: Layouts,
         created: u64,
+        pull: bool,
     ) -> Images {
-        Images { store, steps, registries, layouts, created, resolved: Mutex::default() }
+        Images { store, steps, registries, layouts, created, pull, resolved: Mutex::default() }
     }
 
     fn provider(&self, store: Option<&str>) -> Result<&dyn Provider, Failure> {
@@ -152,7 +158,7 @@ impl Images {
             (Some(digest), Some(bytes)) => {
                 (Descriptor::new("", digest, bytes.len() as u64), Some(bytes))
             }
-            _ => (provider.resolve(&reference, platform).await?, None),
+            _ => (self.ask(provider, &reference, platform, &store).await?, None),
         };
         let top = descriptor.digest;
         // An index may lead to another one, but not for ever.
@@ -210,6 +216,48 @@ impl Images {
             }
         }
         Err(Failure::new(FailureKind::Limit, format!("{name} is an index of indexes of indexes")))
+    }
+
+    /// What a name stands for now; what it stood for when it was last asked for, if the registry does
+    /// not answer and the client did not insist.
+    async fn ask(
+        &self,
+        provider: &dyn Provider,
+        reference: &Reference,
+        platform: &Platform,
+        store: &Option<String>,
+    ) -> Result<Descriptor, Failure> {
+        // Layouts are on this machine: they answer, or they are not there.
+        if store.is_some() {
+            return provider.resolve(reference, platform).await;
+        }
+        let id = reference.to_string();
+        let known = self.store.load_document(DocumentKind::Pin, &id)?;
+        let known: Option<Descriptor> = known.and_then(|data| serde_json::from_slice(&data).ok());
+        match provider.resolve(reference, platform).await {
+            Ok(found) => {
+                if known.as_ref() != Some(&found) {
+                    let data = serde_json::to_vec(&found).map_err(|error| {
+                        Failure::internal("cannot keep what an image's name means").cause(&error)
+                    })?;
+                    self.store.save_document(DocumentKind::Pin, &id, &data)?;
+                }
+                Ok(found)
+            }
+            Err(failure) if failure.kind == FailureKind::Unavailable && !self.pull => {
+                let Some(known) = known else { return Err(failure) };
+                if !self.has(known.digest).await? {
+                    return Err(failure);
+                }
+                self.steps.sink().event(Event::PluginLog {
+                    plugin: "wbuild".to_owned(),
+                    severity: Severity::Warning,
+                    text: format!("{failure}; using {} as it was last found", known.digest),
+                });
+                Ok(known)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn has(&self, digest: Digest) -> Result<bool, Failure> {
@@ -325,7 +373,8 @@ impl Images {
             return Err(Failure::internal("a layer of an image without blob or diff id"));
         };
         let (store, created) = (self.store.clone(), self.created);
-        blocking(move || unpack(&store, &blob, diff_id, &below, key, created)).await
+        let (_cancel, work) = CancelOnDrop::new();
+        blocking(move || unpack(&store, &blob, diff_id, &below, key, created, work.cancel)).await
     }
 }
 
@@ -356,6 +405,7 @@ fn unpack(
     below: &[SnapshotId],
     key: CacheKey,
     created: u64,
+    cancel: Cancel,
 ) -> Result<(SnapshotId, Lease), Failure> {
     let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
     let input = store.open_blob(&blob.digest)?.ok_or_else(gone)?;
@@ -390,7 +440,8 @@ fn unpack(
                 .because(error)
         })
     };
-    let applied = layer::apply(&input.file, builder.fs(), &options, &mut parents)?;
+    let input = Stoppable { inner: &input.file, cancel };
+    let applied = layer::apply(input, builder.fs(), &options, &mut parents)?;
     if below.is_empty() {
         builder.drop_whiteouts()?;
     }

@@ -19,6 +19,9 @@ use wbuild_tree::walk::Filter;
 use crate::blocking;
 use crate::solved::{Output, Solved};
 
+/// Name of the context that the command line's PATH gives.
+const MAIN_CONTEXT: &str = "context";
+
 /// Kept digests of one directory, loaded when first needed.
 pub(crate) struct KeptDigests {
     id: String,
@@ -111,6 +114,10 @@ impl Locals {
     /// A handle on a directory; reads nothing.
     pub(crate) fn open(&self, source: &LocalSource) -> Result<Arc<Solved>, Failure> {
         let context = self.session.context(&source.name).ok_or_else(|| {
+            if source.name == MAIN_CONTEXT {
+                return Failure::not_found("this build has no context to read files from")
+                    .hint("give a directory beside the definition, e.g. wbuild -f - .");
+            }
             Failure::not_found(format!("there is no build context named {:?}", source.name))
                 .hint(format!("give one with --build-context {}=DIRECTORY", source.name))
         })?;
