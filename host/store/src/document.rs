@@ -26,18 +26,21 @@ pub enum DocumentKind {
     Memo,
     /// What was found out about this machine, e.g. which container runtime works.
     Machine,
+    /// What a name outside meant when it was last asked for, e.g. the manifest of an image's tag.
+    Pin,
 }
 
 impl DocumentKind {
-    const ALL: [DocumentKind; 3] =
-        [DocumentKind::Context, DocumentKind::Memo, DocumentKind::Machine];
+    const ALL: [DocumentKind; 4] =
+        [DocumentKind::Context, DocumentKind::Memo, DocumentKind::Machine, DocumentKind::Pin];
 
-    /// `context`, `memo` or `machine`.
+    /// `context`, `memo`, `machine` or `pin`.
     pub const fn as_str(self) -> &'static str {
         match self {
             DocumentKind::Context => "context",
             DocumentKind::Memo => "memo",
             DocumentKind::Machine => "machine",
+            DocumentKind::Pin => "pin",
         }
     }
 
