@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
-use wbuild_tests::machine;
 use wbuild_tests::run::DEADLINE;
 use wbuild_tests::sandbox::Sandbox;
+use wbuild_tests::{kills, machine};
 
 use crate::Test;
 
@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("ctrl_c_in_several_steps", ctrl_c_in_several_steps),
     ("a_step_that_does_not_want_to_end", a_step_that_does_not_want_to_end),
     ("sigkill_in_a_step", sigkill_in_a_step),
+    ("kills_at_random_moments", kills_at_random_moments),
     ("a_failed_step_ends_the_others", a_failed_step_ends_the_others),
     ("background_processes_end_with_the_step", background_processes_end_with_the_step),
 ];
@@ -100,6 +101,14 @@ fn a_step_that_does_not_want_to_end() -> Result<()> {
     build.signal(Signal::INT)?;
     build.wait(DEADLINE)?.expect(130)?;
     nothing_left(&sandbox, &sleep)
+}
+
+/// `wbuild-bench --kills` does it longer, and on a larger state directory.
+fn kills_at_random_moments() -> Result<()> {
+    let sandbox = Sandbox::new("kills")?;
+    let seen = kills::run(&sandbox, 12, u64::from(std::process::id()))?;
+    ensure!(seen.killed > 0, "every build had ended before its kill: {seen:?}");
+    Ok(())
 }
 
 fn a_failed_step_ends_the_others() -> Result<()> {

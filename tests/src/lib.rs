@@ -10,12 +10,14 @@
 //! - [`base`]: the image that cases start from, made of a static busybox;
 //! - [`case`]: case folders and their golden files;
 //! - [`skip`]: tests that cannot run on this machine;
+//! - [`kills`]: builds that are killed at random moments;
 //! - [`peer`], [`registry`], [`machine`]: other programs, and what is left of them on the machine.
 
 pub mod base;
 pub mod case;
 pub mod golden;
 pub mod image;
+pub mod kills;
 pub mod machine;
 pub mod peer;
 pub mod registry;

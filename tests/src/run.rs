@@ -192,6 +192,11 @@ impl Running {
         Ok(rustix::process::kill_process(self.id(), signal)?)
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// What it has written to standard error so far.
     pub fn stderr_so_far(&self) -> String {
         self.stderr.so_far()
