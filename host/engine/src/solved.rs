@@ -296,4 +296,28 @@ mod tests {
         ];
         assert_eq!(found, golden);
     }
+
+    #[test]
+    fn records_are_told_apart_by_their_files() {
+        let id = |n: u8| format!("{n:032x}").parse::<SnapshotId>().expect("id");
+        let layer = |snapshot: Option<u8>, diff_id: Option<&str>| LayerRecord {
+            snapshot: snapshot.map(id),
+            diff_id: diff_id.map(|text| DiffId(Digest::of(text.as_bytes()))),
+            ..LayerRecord::default()
+        };
+        let of = |layers: &[LayerRecord]| {
+            [OutputRecord { layers: layers.to_vec(), ..OutputRecord::default() }]
+        };
+        let base = of(&[layer(None, Some("base")), layer(Some(1), None)]);
+        for (other, same) in [
+            (of(&[layer(Some(7), Some("base")), layer(Some(1), Some("written"))]), true),
+            (of(&[layer(None, Some("base")), layer(Some(2), None)]), false),
+            (of(&[layer(None, Some("other")), layer(Some(1), None)]), false),
+            (of(&[layer(None, Some("base"))]), false),
+            (of(&[layer(None, Some("base")), layer(None, None)]), false),
+        ] {
+            assert_eq!(same_files(&base, &other), same, "{other:?}");
+            assert_eq!(same_files(&other, &base), same, "{other:?}");
+        }
+    }
 }

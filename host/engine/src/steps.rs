@@ -231,3 +231,43 @@ impl Drop for InternalStep {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wbuild_graph::Digest;
+
+    #[derive(Default)]
+    struct Log(Mutex<Vec<String>>);
+
+    impl EventSink for Log {
+        fn event(&self, event: Event) {
+            let line = match event {
+                Event::StepDefined { step, .. } => format!("{} defined", step.0),
+                Event::StepStarted { step, .. } => format!("{} started", step.0),
+                Event::StepEnded { step, how: StepEnd::Cached, .. } => format!("{} found", step.0),
+                Event::StepEnded { step, .. } => format!("{} ended", step.0),
+                _ => return,
+            };
+            self.0.lock().expect("log").push(line);
+        }
+    }
+
+    #[test]
+    fn a_step_that_was_found_and_has_to_run_is_a_step_of_its_own() {
+        let log = Arc::new(Log::default());
+        let steps = Steps::new(Arc::clone(&log) as Arc<dyn EventSink>);
+        let digest = VertexDigest(Digest::of(b"step"));
+        steps.name(digest, &NodeMeta { name: "RUN x".to_owned(), ..NodeMeta::default() });
+        steps.ended(digest, StepEnd::Cached);
+        steps.ended(digest, StepEnd::Cached);
+        assert_eq!(steps.counts(), (0, 1));
+        steps.started(digest);
+        steps.ended(digest, StepEnd::Failed(Failure::internal("x")));
+        steps.ended(digest, StepEnd::Failed(Failure::internal("x")));
+        assert_eq!(steps.failed(), Some(StepId(2)));
+        assert_eq!(steps.counts(), (0, 0));
+        let expected = ["1 defined", "1 found", "2 defined", "2 started", "2 ended"];
+        assert_eq!(*log.0.lock().expect("log"), expected);
+    }
+}

@@ -2,7 +2,9 @@
 
 use wbuild_graph::encode::{ByDefinition, Encoder};
 use wbuild_graph::op::*;
-use wbuild_graph::{Attrs, Definition, Digest, Edge, GraphLimits, NodeMeta, Op, Platform, Span};
+use wbuild_graph::{
+    Attrs, Definition, Digest, Edge, FailureKind, GraphLimits, NodeMeta, Op, Platform, Span,
+};
 
 fn digest(op: &Op) -> Digest {
     let mut e = Encoder::new("wbuild.golden.v1");
@@ -350,4 +352,24 @@ fn bad_nodes_are_refused() {
         "a process needs at least one argument"
     );
     assert_eq!(text(d.insert(Op::Merge, vec![base; 5])), "the graph has more than 4 inputs");
+}
+
+#[test]
+fn what_is_in_no_digest_still_counts_towards_the_limits() {
+    let limits = GraphLimits { bytes: 10_000, ..GraphLimits::default() };
+    let long = "x".repeat(20_000);
+    let mut definition = Definition::new("test", limits);
+    let mut exec = ExecOp::new(vec!["x".to_owned()]);
+    let kind = MountKind::Bind { source: None, subpath: String::new(), access: Access::Rw };
+    exec.mounts.push(Mount { target: "/".to_owned(), kind });
+    let node = definition.insert(Op::Exec(Box::new(exec.clone())), Vec::new()).expect("small");
+    let meta = |name: &str| NodeMeta { name: name.to_owned(), ..NodeMeta::default() };
+    for _ in 0..100 {
+        definition.annotate(node, meta(&long[..5_000])).expect("what is replaced does not count");
+    }
+    let failure = definition.annotate(node, meta(&long)).expect_err("too long");
+    assert_eq!(failure.kind, FailureKind::Limit);
+    exec.volatile_env.push(("A".to_owned(), long));
+    let failure = definition.insert(Op::Exec(Box::new(exec)), Vec::new()).expect_err("too large");
+    assert_eq!(failure.kind, FailureKind::Limit);
 }

@@ -54,6 +54,29 @@ async fn a_hit_needs_none_of_the_inputs() {
 }
 
 #[tokio::test]
+async fn what_lies_below_several_hits_is_reported_once() {
+    let disk = disk(&[("base", "B")]);
+    let build = |b: &mut Build| {
+        let base = b.image("base");
+        let middle = b.step("middle", &[base]);
+        [b.step("one", &[middle]), b.step("two", &[middle])]
+    };
+    for _ in 0..2 {
+        let mut b = Build::new(&disk);
+        for top in build(&mut b) {
+            b.solve(top).await.unwrap();
+        }
+        let log = b.log.0.lock().unwrap();
+        for name in ["middle", "one", "two"] {
+            let ends = |(who, event): &&(String, VertexEvent)| {
+                who == name && *event != VertexEvent::Started
+            };
+            assert_eq!(log.iter().filter(ends).count(), 1, "{name}: {log:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn evicted_records_in_between_do_not_matter() {
     let disk = disk(&[("base", "B")]);
     let mut b = Build::new(&disk);

@@ -1,0 +1,564 @@
+//! The engine over the real store, with frontends and contexts written here. No processes are run.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use wbuild::event::{BuildError, BuildReport, Event, EventSink, StepEnd};
+use wbuild::extension::{
+    CacheBackend, CacheHost, CachePlugin, FilesResult, Frontend, FrontendHost, ImageResult,
+    LayerDescriptor, PluginIdentity, RecordEntry,
+};
+use wbuild::request::{
+    BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource, OutputDest, OutputKind, OutputSpec,
+};
+use wbuild::session::{BuildContext, RegistryAuth, Session};
+use wbuild::{Engine, EngineOptions, Plugins};
+use wbuild_graph::op::{
+    Access, CopyOpts, EntryOpts, ExecOp, FileAction, FileActionKind, FileOp, LocalSource, Mount,
+    MountKind, SourceOp,
+};
+use wbuild_graph::{
+    Attrs, CacheKey, Digest, Edge, Failure, FailureKind, NodeMeta, Op, Platform, ResultId,
+};
+
+/// Files are owned by root in layers, which only root can arrange.
+fn privileged(test: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let required = std::env::var_os("WBUILD_TEST_REQUIRE").is_some_and(|value| value == "1");
+    assert!(!required, "{test} must not be skipped, but needs root");
+    eprintln!("skipped: {test}: not root");
+    false
+}
+
+fn identity(name: &str) -> PluginIdentity {
+    let (name, digest) = (name.to_owned(), Digest::of(name.as_bytes()));
+    PluginIdentity { name, digest, wit_version: "0.1.0".to_owned() }
+}
+
+/// A frontend made of a function.
+struct Native<F>(F);
+
+#[async_trait]
+impl<F> Frontend for Native<F>
+where
+    F: Fn(&FrontendHost) -> Result<(), Failure> + Send + Sync,
+{
+    fn identity(&self) -> PluginIdentity {
+        identity("native")
+    }
+
+    async fn build(&self, host: FrontendHost) -> Result<(), Failure> {
+        (self.0)(&host)
+    }
+}
+
+/// A directory that does something each time it is opened.
+struct Directory {
+    path: PathBuf,
+    opened: AtomicUsize,
+    on_open: Box<dyn Fn(usize, &Path) + Send + Sync>,
+}
+
+impl BuildContext for Directory {
+    fn identity(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn display(&self) -> String {
+        ".".to_owned()
+    }
+
+    fn open(&self) -> Result<OwnedFd, Failure> {
+        (self.on_open)(self.opened.fetch_add(1, Ordering::SeqCst), &self.path);
+        Ok(std::fs::File::open(&self.path).expect("the context is there").into())
+    }
+}
+
+#[derive(Default)]
+struct Client {
+    contexts: BTreeMap<String, Arc<Directory>>,
+}
+
+#[async_trait]
+impl Session for Client {
+    fn id(&self) -> String {
+        "test".to_owned()
+    }
+
+    fn context(&self, name: &str) -> Option<Arc<dyn BuildContext>> {
+        self.contexts.get(name).map(|context| Arc::clone(context) as Arc<dyn BuildContext>)
+    }
+
+    fn has_secret(&self, _: &str) -> bool {
+        false
+    }
+
+    async fn secret(&self, _: &str) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(None)
+    }
+
+    fn has_ssh(&self, _: &str) -> bool {
+        false
+    }
+
+    fn ssh_socket(&self, _: &str) -> Option<PathBuf> {
+        None
+    }
+
+    async fn registry_auth(&self, _: &str) -> Result<Option<RegistryAuth>, Failure> {
+        Ok(None)
+    }
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<Event>>);
+
+impl EventSink for Log {
+    fn event(&self, event: Event) {
+        self.0.lock().expect("log").push(event);
+    }
+}
+
+impl Log {
+    fn ends(&self) -> Vec<StepEnd> {
+        let log = self.0.lock().expect("log");
+        let end = |event: &Event| match event {
+            Event::StepEnded { how, .. } => Some(how.clone()),
+            _ => None,
+        };
+        log.iter().filter_map(end).collect()
+    }
+
+    fn warnings(&self) -> usize {
+        let log = self.0.lock().expect("log");
+        log.iter().filter(|event| matches!(event, Event::PluginLog { .. })).count()
+    }
+}
+
+/// A state directory, a context directory, and what the next build is given.
+struct Place {
+    dir: tempfile::TempDir,
+    client: Client,
+    request: BuildRequest,
+    caches: Vec<Arc<dyn CachePlugin>>,
+    record_aliases: bool,
+    log: Arc<Log>,
+}
+
+impl Place {
+    fn new() -> Place {
+        let dir = tempfile::tempdir().expect("directory");
+        std::fs::create_dir(dir.path().join("context")).expect("context");
+        let inline = DefinitionSource::Inline { name: "test".to_owned(), data: Vec::new() };
+        let request = BuildRequest {
+            definition: inline,
+            options: Attrs::default(),
+            targets: Vec::new(),
+            platforms: Vec::new(),
+            contexts: BTreeMap::new(),
+            tags: Vec::new(),
+            outputs: Vec::new(),
+            pull: false,
+            no_cache: false,
+            source_date_epoch: None,
+            network: DefaultNetwork::Host,
+            add_hosts: Vec::new(),
+            max_parallelism: None,
+        };
+        let mut place = Place {
+            dir,
+            client: Client::default(),
+            request,
+            caches: Vec::new(),
+            record_aliases: true,
+            log: Arc::default(),
+        };
+        place.context(|_, _| {});
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path("context").join(name), text).expect("file of the context");
+    }
+
+    fn context(&mut self, on_open: impl Fn(usize, &Path) + Send + Sync + 'static) {
+        let context = Directory {
+            path: self.path("context"),
+            opened: AtomicUsize::new(0),
+            on_open: Box::new(on_open),
+        };
+        self.client.contexts.insert("context".to_owned(), Arc::new(context));
+    }
+
+    fn output(&mut self, kind: OutputKind, dest: OutputDest, attrs: &[(&str, &str)]) {
+        let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let attrs = Attrs(attrs.iter().map(pair).collect());
+        self.request.outputs = vec![OutputSpec { kind, dest, attrs }];
+    }
+
+    async fn build<F>(&mut self, frontend: F) -> Result<BuildReport, Box<BuildError>>
+    where
+        F: Fn(&FrontendHost) -> Result<(), Failure> + Send + Sync + 'static,
+    {
+        self.log = Arc::default();
+        let log = Arc::clone(&self.log) as Arc<dyn EventSink>;
+        let options = EngineOptions {
+            state_dir: self.path("state"),
+            launcher: (PathBuf::from("/proc/self/exe"), "none".to_owned()),
+            runtime: None,
+            search: Vec::new(),
+            user_namespace: None,
+            record_aliases: self.record_aliases,
+            wait: true,
+            owner: "test".to_owned(),
+            boot_id: None,
+        };
+        let engine = Engine::open(options, Arc::clone(&log)).await.expect("opened");
+        let plugins = Plugins {
+            frontend: Arc::new(Native(frontend)),
+            runners: Vec::new(),
+            caches: self.caches.clone(),
+        };
+        let session = Arc::new(std::mem::take(&mut self.client));
+        let build = engine.build(
+            self.request.clone(),
+            Arc::clone(&session) as Arc<dyn Session>,
+            plugins,
+            log,
+            CancellationToken::new(),
+        );
+        let built = tokio::time::timeout(Duration::from_secs(60), build).await;
+        self.client.contexts.clone_from(&session.contexts);
+        built.expect("the build does not hang")
+    }
+}
+
+fn local(host: &FrontendHost) -> Edge {
+    let source = LocalSource { name: "context".to_owned(), ..LocalSource::default() };
+    host.graph.insert(Op::Source(SourceOp::Local(source)), Vec::new()).expect("context")[0]
+}
+
+fn copy(source: u32, path: &str, target: &str) -> FileAction {
+    let opts = CopyOpts { create_dest: true, keep_times: true, ..CopyOpts::default() };
+    let (paths, target) = (vec![path.to_owned()], target.to_owned());
+    FileAction { mark: None, kind: FileActionKind::Copy { source, paths, target, opts } }
+}
+
+fn write(path: &str, data: &str) -> FileAction {
+    let (path, data, opts) = (path.to_owned(), data.as_bytes().to_vec(), EntryOpts::default());
+    FileAction { mark: None, kind: FileActionKind::Write { path, data, opts } }
+}
+
+fn file(host: &FrontendHost, base: Option<Edge>, from: Option<Edge>, action: FileAction) -> Edge {
+    let inputs: Vec<Edge> = base.into_iter().chain(from).collect();
+    let op = FileOp { base: base.map(|_| 0), names_from: None, actions: vec![action] };
+    let edge = host.graph.insert(Op::File(op), inputs).expect("file op")[0];
+    let meta = NodeMeta { name: "step".to_owned(), ..NodeMeta::default() };
+    host.graph.annotate(edge, meta).expect("named");
+    edge
+}
+
+fn yield_image(host: &FrontendHost, root: Edge) -> Result<(), Failure> {
+    host.results.image(ImageResult {
+        name: String::new(),
+        platform: None,
+        root: Some(root),
+        config: "{}".to_owned(),
+        attrs: Attrs::default(),
+    })
+}
+
+fn copy_of_context(host: &FrontendHost) -> Result<(), Failure> {
+    let context = local(host);
+    yield_image(host, file(host, None, Some(context), copy(0, "/f", "/f")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_context_that_changes_between_key_and_copy_is_never_stored_under_the_old_key() {
+    if !privileged("a_context_that_changes_between_key_and_copy") {
+        return;
+    }
+    let mut place = Place::new();
+    place.write("f", "old");
+    // It is opened for the key, and again for the copy.
+    place.context(|opened, path| {
+        if opened == 1 {
+            std::fs::write(path.join("f"), "new").expect("changed");
+        }
+    });
+    let error = place.build(copy_of_context).await.expect_err("changed");
+    assert_eq!(error.failure.kind, FailureKind::Changed, "{}", error.failure);
+    assert!(error.step.is_some(), "it has a place");
+
+    place.write("f", "old");
+    place.context(|_, _| {});
+    place.output(OutputKind::Local, OutputDest::Directory(place.path("out")), &[]);
+    place.build(copy_of_context).await.expect("built");
+    assert_eq!(std::fs::read_to_string(place.path("out/f")).expect("exported"), "old");
+    place.build(copy_of_context).await.expect("built");
+    assert!(place.log.ends().contains(&StepEnd::Cached));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_under_another_name_is_another_file_where_the_target_is_a_directory() {
+    if !privileged("a_file_under_another_name") {
+        return;
+    }
+    let mut place = Place::new();
+    for name in ["a", "b"] {
+        place.write(name, "same");
+        place.output(OutputKind::Local, OutputDest::Directory(place.path(name)), &[]);
+        let path = format!("/{name}");
+        let frontend = move |host: &FrontendHost| {
+            let base = file(host, None, None, write("/d/other", "x"));
+            let context = local(host);
+            yield_image(host, file(host, Some(base), Some(context), copy(1, &path, "/d")))
+        };
+        place.build(frontend).await.expect("built");
+        assert!(place.path(name).join("d").join(name).exists(), "/d/{name} was copied");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_are_unpacked_for_many_keys_at_once() {
+    if !privileged("images_are_unpacked_for_many_keys_at_once") {
+        return;
+    }
+    let mut place = Place::new();
+    for n in 0..8 {
+        let layout = OutputDest::Directory(place.path(&format!("layout{n}")));
+        place.output(OutputKind::Oci, layout, &[("tar", "false")]);
+        let frontend = move |host: &FrontendHost| {
+            yield_image(host, file(host, None, None, write("/f", &n.to_string())))
+        };
+        place.build(frontend).await.expect("built");
+    }
+    std::fs::remove_dir_all(place.path("state")).expect("forgotten");
+    for n in 0..8 {
+        let directory = place.path(&format!("layout{n}"));
+        let context = ContextSpec::OciLayout { directory, reference: None };
+        place.request.contexts.insert(format!("base{n}"), context);
+    }
+    place.output(OutputKind::Local, OutputDest::Directory(place.path("out")), &[]);
+    let frontend = |host: &FrontendHost| {
+        let stages = (0..8).map(|n| {
+            let image = SourceOp::Image {
+                reference: format!("base{n}"),
+                platform: Platform::host(),
+                attrs: Attrs(vec![("store".to_owned(), format!("oci-layout:base{n}"))]),
+            };
+            let image = host.graph.insert(Op::Source(image), Vec::new()).expect("image")[0];
+            file(host, None, Some(image), copy(0, "/f", &format!("/{n}")))
+        });
+        let stages: Vec<Edge> = stages.collect();
+        yield_image(host, host.graph.insert(Op::Merge, stages)?[0])
+    };
+    place.build(frontend).await.expect("built");
+    for n in 0..8 {
+        let text = std::fs::read_to_string(place.path(&format!("out/{n}"))).expect("copied");
+        assert_eq!(text, n.to_string());
+    }
+}
+
+#[tokio::test]
+async fn what_the_request_says_of_processes_is_part_of_them() {
+    let digests: Arc<Mutex<Vec<Digest>>> = Arc::default();
+    let hosts = vec![("name".to_owned(), "10.0.0.1".to_owned())];
+    for (network, add_hosts) in [
+        (DefaultNetwork::Host, Vec::new()),
+        (DefaultNetwork::None, Vec::new()),
+        (DefaultNetwork::Host, hosts),
+    ] {
+        let mut place = Place::new();
+        place.request.network = network;
+        place.request.add_hosts = add_hosts;
+        let digests = Arc::clone(&digests);
+        let frontend = move |host: &FrontendHost| {
+            let kind = MountKind::Bind { source: None, subpath: String::new(), access: Access::Rw };
+            let mounts = vec![Mount { target: "/".to_owned(), kind }];
+            let exec = ExecOp { mounts, ..ExecOp::new(vec!["x".to_owned()]) };
+            let edge = host.graph.insert(Op::Exec(Box::new(exec)), Vec::new())?[0];
+            digests.lock().expect("digests").push(host.graph.digest_of(edge)?);
+            Ok(())
+        };
+        place.build(frontend).await.expect_err("nothing was yielded");
+    }
+    let mut digests = digests.lock().expect("digests").clone();
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), 3);
+}
+
+#[tokio::test]
+async fn outputs_that_cannot_work_are_refused_before_the_build() {
+    let file = |name: &str| OutputDest::File(PathBuf::from(name));
+    for (kind, dest, attr) in [
+        (OutputKind::Oci, file("x"), ("bogus", "1")),
+        (OutputKind::Oci, file("x"), ("compression", "lzw")),
+        (OutputKind::Oci, file("x"), ("name", "Not/A Name")),
+        (OutputKind::Oci, file("x"), ("rewrite-timestamp", "maybe")),
+        (OutputKind::Oci, OutputDest::Nowhere, ("compression", "zstd")),
+        (OutputKind::Docker, OutputDest::Directory("x".into()), ("compression", "zstd")),
+        (OutputKind::Local, OutputDest::Stdout, ("platform-split", "true")),
+        (OutputKind::Tar, file("x"), ("platform-split", "maybe")),
+    ] {
+        let mut place = Place::new();
+        place.output(kind, dest.clone(), &[attr]);
+        let refused = place.build(|_| panic!("the frontend runs")).await;
+        refused.expect_err(&format!("{kind:?} {dest:?} {attr:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressing_a_base_anew_keeps_its_diff_ids() {
+    if !privileged("compressing_a_base_anew_keeps_its_diff_ids") {
+        return;
+    }
+    let mut place = Place::new();
+    place.output(OutputKind::Oci, OutputDest::Directory(place.path("base")), &[("tar", "false")]);
+    let base = |host: &FrontendHost| yield_image(host, file(host, None, None, write("/f", "x")));
+    place.build(base).await.expect("built");
+    let context = ContextSpec::OciLayout { directory: place.path("base"), reference: None };
+    place.request.contexts.insert("base".to_owned(), context);
+    let mut found = Vec::new();
+    for compression in ["gzip", "zstd", "uncompressed", "gzip"] {
+        let dest = place.path(&format!("out-{compression}"));
+        let attrs = [("tar", "false"), ("compression", compression), ("force-compression", "true")];
+        place.output(OutputKind::Oci, OutputDest::Directory(dest.clone()), &attrs);
+        let frontend = |host: &FrontendHost| {
+            let image = SourceOp::Image {
+                reference: "base".to_owned(),
+                platform: Platform::host(),
+                attrs: Attrs(vec![("store".to_owned(), "oci-layout:base".to_owned())]),
+            };
+            let image = host.graph.insert(Op::Source(image), Vec::new()).expect("image")[0];
+            yield_image(host, file(host, Some(image), None, write("/g", "y")))
+        };
+        let report = place.build(frontend).await.expect("built");
+        let config = report.images[0].config.expect("config").hex();
+        let config = std::fs::read(dest.join("blobs/sha256").join(config)).expect("config");
+        let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+        found.push(config["rootfs"]["diff_ids"].to_string());
+    }
+    assert_eq!(found[0].matches("sha256:").count(), 2, "{}", found[0]);
+    assert!(found.iter().all(|ids| *ids == found[0]), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_results_are_the_files_below_their_paths() {
+    if !privileged("file_results_are_the_files_below_their_paths") {
+        return;
+    }
+    let mut place = Place::new();
+    place.output(OutputKind::Tar, OutputDest::File(place.path("out.tar")), &[]);
+    let frontend = |host: &FrontendHost| {
+        let root = file(host, None, None, write("/sub/deep/f", "x"));
+        host.results.files(FilesResult {
+            name: String::new(),
+            platform: None,
+            root,
+            path: "/sub".to_owned(),
+            attrs: Attrs::default(),
+        })
+    };
+    place.build(frontend).await.expect("built");
+    let tar = std::fs::read(place.path("out.tar")).expect("tar");
+    let mut reader = wbuild_oci::layer::TarReader::new(&tar[..], Default::default());
+    let mut names = Vec::new();
+    while let Some(entry) = reader.next_entry().expect("entry") {
+        names.push(String::from_utf8(entry.path.clone()).expect("UTF-8"));
+    }
+    let names: Vec<&str> = names.iter().map(|name| name.trim_end_matches('/')).collect();
+    assert_eq!(names, ["deep", "deep/f"]);
+}
+
+/// A backend that answers every question with one record, or fails.
+struct Liar {
+    fails: bool,
+    known: Arc<Mutex<Vec<RecordEntry>>>,
+}
+
+#[async_trait]
+impl CachePlugin for Liar {
+    fn identity(&self) -> PluginIdentity {
+        identity("liar")
+    }
+
+    async fn connect(&self, _: CacheHost) -> Result<Arc<dyn CacheBackend>, Failure> {
+        Ok(Arc::new(Liar { fails: self.fails, known: Arc::clone(&self.known) }))
+    }
+}
+
+#[async_trait]
+impl CacheBackend for Liar {
+    async fn open(&self, _: String, _: Attrs) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn find(&self, keys: Vec<CacheKey>) -> Result<Vec<Vec<RecordEntry>>, Failure> {
+        if self.fails {
+            return Err(Failure::internal("the backend is broken"));
+        }
+        let known = self.known.lock().expect("known").clone();
+        Ok(keys.iter().map(|_| known.clone()).collect())
+    }
+
+    async fn fetch(&self, _: Vec<LayerDescriptor>) -> Result<Vec<Result<(), Failure>>, Failure> {
+        Ok(Vec::new())
+    }
+
+    async fn save(&self, entries: Vec<RecordEntry>) -> Result<(), Failure> {
+        assert!(entries.iter().all(|entry| entry.id != ResultId(Digest::of(b""))));
+        self.known.lock().expect("known").extend(entries);
+        Ok(())
+    }
+
+    async fn push(&self, _: Vec<LayerDescriptor>) -> Result<Vec<Result<(), Failure>>, Failure> {
+        Ok(Vec::new())
+    }
+
+    async fn commit(&self) -> Result<Attrs, Failure> {
+        Ok(Attrs::default())
+    }
+
+    async fn prune(&self, _: Attrs) -> Result<Attrs, Failure> {
+        Ok(Attrs::default())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_backend_that_lies_or_fails_costs_a_miss() {
+    if !privileged("a_cache_backend_that_lies_or_fails_costs_a_miss") {
+        return;
+    }
+    let mut place = Place::new();
+    place.record_aliases = false;
+    let known = Arc::default();
+    for (text, fails) in [("one", false), ("two", false), ("three", true)] {
+        place.caches = vec![Arc::new(Liar { fails, known: Arc::clone(&known) })];
+        place.output(OutputKind::Local, OutputDest::Directory(place.path(text)), &[]);
+        let frontend =
+            move |host: &FrontendHost| yield_image(host, file(host, None, None, write("/f", text)));
+        place.build(frontend).await.expect("built");
+        assert_eq!(std::fs::read_to_string(place.path(text).join("f")).expect("file"), text);
+        assert_eq!(place.log.warnings(), usize::from(fails));
+    }
+    // The truth is believed.
+    place.caches = vec![Arc::new(Liar { fails: false, known })];
+    let frontend =
+        |host: &FrontendHost| yield_image(host, file(host, None, None, write("/f", "one")));
+    place.build(frontend).await.expect("built");
+    assert_eq!(place.log.ends().first(), Some(&StepEnd::Cached));
+}
