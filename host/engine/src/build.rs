@@ -14,7 +14,7 @@ use wbuild_graph::{Failure, FailureKind, Severity};
 use wbuild_solver::{Abort, Solver, Spawn};
 
 use crate::cache::CacheLine;
-use crate::frontend_host::{PluginLog, frontend_host};
+use crate::frontend_host::{frontend_host, plugin_log};
 use crate::job::{Job, StopBackground};
 use crate::runners::Runners;
 use crate::source::image::Images;
@@ -91,7 +91,7 @@ impl Engine {
     ) -> BuildWorker {
         let store = self.store.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let log = |plugin: String| PluginLog::new(plugin, Arc::clone(events));
+        let log = |plugin: String| plugin_log(plugin, Arc::clone(events));
         let caches = plugins
             .caches
             .iter()

@@ -46,7 +46,7 @@ pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
             source_bytes: AtomicU64::new(0),
         }),
         results: Arc::new(Results(Arc::clone(job))),
-        log: PluginLog::new(plugin.to_owned(), Arc::clone(job.steps().sink())),
+        log: plugin_log(plugin.to_owned(), Arc::clone(job.steps().sink())),
     }
 }
 
@@ -325,17 +325,15 @@ fn check_config(config: &str) -> Result<(), Failure> {
     }
 }
 
-/// Lines of a plugin for the user, with limits.
-pub(crate) struct PluginLog {
+/// Where a plugin says things: lines for the user, with limits.
+pub(crate) fn plugin_log(plugin: String, events: Arc<dyn EventSink>) -> Arc<dyn LogCap> {
+    Arc::new(PluginLog { plugin, events, lines: AtomicU32::new(0) })
+}
+
+struct PluginLog {
     plugin: String,
     events: Arc<dyn EventSink>,
     lines: AtomicU32,
-}
-
-impl PluginLog {
-    pub(crate) fn new(plugin: String, events: Arc<dyn EventSink>) -> Arc<dyn LogCap> {
-        Arc::new(PluginLog { plugin, events, lines: AtomicU32::new(0) })
-    }
 }
 
 impl LogCap for PluginLog {
