@@ -214,7 +214,7 @@ pub fn compare(builder: &str, accepted: &[String], ours: &Image, theirs: &Image)
         .filter(|difference| !starts.iter().any(|start| difference.starts_with(start)))
         .filter(|difference| {
             let trace = |path: &&str| difference.starts_with(&format!("{path}: nothing here"));
-            builder != "buildah" || !BUILDAHS_TRACES.iter().any(|path| trace(path))
+            builder != "buildah" || !BUILDAHS_TRACES.iter().any(trace)
         })
         .map(|difference| format!("{difference}\n"))
         .collect();
