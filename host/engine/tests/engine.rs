@@ -60,11 +60,14 @@ where
     }
 }
 
+/// Is told how often the directory was opened before, and where it is.
+type OnOpen = Box<dyn Fn(usize, &Path) + Send + Sync>;
+
 /// A directory that does something each time it is opened.
 struct Directory {
     path: PathBuf,
     opened: AtomicUsize,
-    on_open: Box<dyn Fn(usize, &Path) + Send + Sync>,
+    on_open: OnOpen,
 }
 
 impl BuildContext for Directory {
