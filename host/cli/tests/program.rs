@@ -83,7 +83,15 @@ fn streams(output: &Output) -> (String, String) {
 fn code_cache() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("code-cache");
+        // Only a directory of the user's own is used.
+        let name = format!("wbuild-code-{}", rustix::process::geteuid().as_raw());
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+        let mut private = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
+        let dir = match private.create(&dir) {
+            Ok(()) => dir,
+            Err(_) => std::env::temp_dir().join(name),
+        };
         for name in ["dockerfile", "native", "cache-local"] {
             let status = Command::new(env!("CARGO_BIN_EXE_wbuild"))
                 .args(["plugin", "inspect", name])

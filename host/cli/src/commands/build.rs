@@ -23,6 +23,7 @@ use wbuild_cli::report::{self, Report};
 use wbuild_cli::resolve::{self, Build, Display as Shown, Notes};
 use wbuild_cli::session::LocalSession;
 use wbuild_cli::terminal;
+use wbuild_exec::namespace::{self, Entered};
 use wbuild_exec::spec::UserNamespace;
 use wbuild_graph::{Diagnostic, Failure, FailureKind};
 
@@ -50,7 +51,7 @@ pub fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Fault> {
     let host = plugins::host(environment);
     let loaded = plugins::of_build(&host, &build)?;
 
-    let entered = wbuild_exec::namespace::enter(&environment.search_path())?;
+    let entered = namespace::enter(&environment.search_path())?;
     let user_namespace = entered.step_user_namespace();
     let style = Style::new(environment.colour());
     let display = Display::start(renderer(build.display, style), Box::new(std::io::stderr()));
@@ -65,7 +66,22 @@ pub fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Fault> {
     let model = display.finish(ending);
     match result {
         Ok(report) => view.success(&report, &outputs, &model),
-        Err(error) => Ok(view.failure(&error, model)),
+        Err(mut error) => {
+            explain_single_user(&entered, &mut error.failure);
+            Ok(view.failure(&error, model))
+        }
+    }
+}
+
+/// Package managers change owners; where a step has one user only that fails, in words that say
+/// nothing of the reason.
+fn explain_single_user(entered: &Entered, failure: &mut Failure) {
+    if let Entered::User { single: Some(why), .. } = entered
+        && failure.kind == FailureKind::ExecFailed
+    {
+        let hint =
+            format!("steps have one user only here ({why}), `wbuild doctor` shows the remedy");
+        failure.hints.push(hint);
     }
 }
 
