@@ -375,6 +375,36 @@ async fn images_are_unpacked_for_many_keys_at_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_of_an_included_path_lead_to_what_they_mean() {
+    if !privileged("links_of_an_included_path_lead_to_what_they_mean") {
+        return;
+    }
+    let mut place = Place::new();
+    place.write("real", "x");
+    place.write("hidden", "x");
+    std::os::unix::fs::symlink("real", place.path("context/link")).expect("link");
+    for (path, follow, good) in
+        [("/link", true, true), ("/link", false, false), ("/hidden", true, false)]
+    {
+        let frontend = move |host: &FrontendHost| {
+            let source = LocalSource {
+                name: "context".to_owned(),
+                include: vec!["link".to_owned()],
+                follow: if follow { vec!["link".to_owned()] } else { Vec::new() },
+                ..LocalSource::default()
+            };
+            let context = host.graph.insert(Op::Source(SourceOp::Local(source)), Vec::new())?[0];
+            let mut action = copy(0, path, "/f");
+            if let FileActionKind::Copy { opts, .. } = &mut action.kind {
+                opts.follow_links = true;
+            }
+            yield_image(host, file(host, None, Some(context), action))
+        };
+        assert_eq!(place.build(frontend).await.is_ok(), good, "{path} {follow}");
+    }
+}
+
 #[tokio::test]
 async fn what_the_request_says_of_processes_is_part_of_them() {
     let digests: Arc<Mutex<Vec<Digest>>> = Arc::default();

@@ -95,6 +95,8 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
     let (_cancel, work) = CancelOnDrop::new();
     let result = blocking(move || match (kind, &dest) {
         (OutputKind::Local, OutputDest::Directory(directory) | OutputDest::File(directory)) => {
+            // Also for an image without files.
+            make_dir(directory)?;
             parts.iter().try_for_each(|part| copy(part, directory, &work))
         }
         (OutputKind::Local, _) => {
@@ -157,6 +159,12 @@ async fn part(
     }
 }
 
+fn make_dir(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path).map_err(|error| {
+        Failure::invalid(format!("cannot make the directory {}", path.display())).cause(&error)
+    })
+}
+
 /// Copies a tree into a directory of the user's, which is made if it is missing. What is there and
 /// not in the tree stays.
 fn copy(part: &Part, directory: &Path, work: &wbuild_tree::par::Work) -> Result<(), Failure> {
@@ -164,9 +172,7 @@ fn copy(part: &Part, directory: &Path, work: &wbuild_tree::par::Work) -> Result<
         Some(folder) => directory.join(folder),
         None => directory.to_owned(),
     };
-    std::fs::create_dir_all(&target).map_err(|error| {
-        Failure::invalid(format!("cannot make the directory {}", target.display())).cause(&error)
-    })?;
+    make_dir(&target)?;
     let dest = Root::open(&target, &target.to_string_lossy())?;
     let before = rustix::fs::fstat(dest.as_fd())
         .map_err(|error| Failure::internal("cannot look at the output directory").cause(&error))?;

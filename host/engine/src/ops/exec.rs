@@ -16,7 +16,7 @@ use wbuild_graph::{Failure, FailureKind};
 use wbuild_solver::SolveVertex;
 use wbuild_store::{CacheDir, CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId};
 use wbuild_tree::path::RelPath;
-use wbuild_tree::root::{Links, Root};
+use wbuild_tree::root::Root;
 
 use crate::blocking;
 use crate::ops::content::ReadAgain;
@@ -361,13 +361,18 @@ impl Assembly<'_> {
                 };
                 let readonly = *access == Access::Ro;
                 let fd = if readonly {
-                    let (fd, lease) = self.worker.view(&tree).await?.into_parts();
+                    // A mount, not the layer's own directory, which only the step's own mount
+                    // options would protect.
+                    let snapshots = self.worker.snapshots(&tree).await?;
+                    let store = self.worker.store.clone();
+                    let view = blocking(move || store.view_mount(&snapshots)).await?;
+                    let (fd, lease) = view.into_parts();
                     self.keep.leases.push(lease);
                     fd
                 } else {
                     self.writable(&tree, None, *access == Access::Rw).await?
                 };
-                let source = below(fd, subpath, tree.layers.len() > 1 || !readonly).await?;
+                let source = below(fd, subpath).await?;
                 self.add_slot(target, source, readonly, "bind");
             }
             MountKind::Cache { id, seed, seed_path, readonly, .. } => {
@@ -520,30 +525,26 @@ fn is_file(source: &Source) -> bool {
     }
 }
 
-/// The part of a tree that a mount shows. `mount`: the tree is a mount of its own.
-async fn below(fd: OwnedFd, subpath: &str, mount: bool) -> Result<Source, Failure> {
+/// The part of a detached mount that a step sees.
+async fn below(mount: OwnedFd, subpath: &str) -> Result<Source, Failure> {
     let path = RelPath::clean(subpath)?;
     if path.is_root() {
-        return Ok(if mount { Source::Mount(fd) } else { Source::Path(fd) });
+        return Ok(Source::Mount(mount));
     }
     let subpath = subpath.to_owned();
     blocking(move || -> Result<Source, Failure> {
         let missing =
             || Failure::not_found(format!("the source of a mount, {subpath:?}, does not exist"));
-        let duplicate = fd.try_clone().map_err(|error| {
+        let duplicate = mount.try_clone().map_err(|error| {
             Failure::internal("cannot duplicate a directory descriptor").cause(&error)
         })?;
         let root = Root::from_fd(duplicate, "the source of a mount");
         let found = root.follow(&path, true)?;
         let stat = found.stat.ok_or_else(missing)?;
-        if !mount {
-            let place = root.open_place(&found.path, Links::Refuse)?;
-            return place.map(Source::Path).ok_or_else(missing);
-        }
         let path = String::from_utf8(found.path.as_bytes().to_vec()).map_err(|_| {
             Failure::unsupported(format!("the source of a mount, {subpath:?}, is not UTF-8"))
         })?;
-        Ok(Source::Below { mount: fd, path, is_file: !stat.is_dir() })
+        Ok(Source::Below { mount, path, is_file: !stat.is_dir() })
     })
     .await
 }

@@ -9,11 +9,14 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wbuild_api::session::{BuildContext, Session};
+use wbuild_graph::decode::only_known;
 use wbuild_graph::op::{IgnorePattern, LocalSource};
 use wbuild_graph::{Diagnostic, Failure, Label, Severity, Span};
 use wbuild_store::Store;
 use wbuild_tree::TreeError;
 use wbuild_tree::index::DigestIndex;
+use wbuild_tree::root::Root;
+use wbuild_tree::select::follow_patterns;
 use wbuild_tree::walk::Filter;
 
 use crate::blocking;
@@ -111,7 +114,7 @@ impl Locals {
         Locals { store, session, kept: Mutex::default() }
     }
 
-    /// A handle on a directory; reads nothing.
+    /// A handle on a directory; reads nothing but links that are to be followed.
     pub(crate) fn open(&self, source: &LocalSource) -> Result<Arc<Solved>, Failure> {
         let context = self.session.context(&source.name).ok_or_else(|| {
             if source.name == MAIN_CONTEXT {
@@ -122,7 +125,14 @@ impl Locals {
                 .hint(format!("give one with --build-context {}=DIRECTORY", source.name))
         })?;
         let patterns: Vec<&str> = source.exclude.iter().map(|p| p.pattern.as_str()).collect();
-        let include: Vec<&str> = source.include.iter().map(String::as_str).collect();
+        only_known(&source.attrs, "graph.local", &[])?;
+        let mut include = source.include.clone();
+        // Everything is visible without a list; with one, what links lead to is added to it.
+        if !include.is_empty() && !source.follow.is_empty() {
+            let root = Root::from_fd(context.open()?, &context.display());
+            include.extend(follow_patterns(&root, &source.follow)?);
+        }
+        let include: Vec<&str> = include.iter().map(String::as_str).collect();
         let filter = Filter::new(&include, &patterns)?;
         let id = context.identity();
         let kept = {
