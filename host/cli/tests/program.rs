@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -83,15 +84,18 @@ fn streams(output: &Output) -> (String, String) {
 fn code_cache() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        // Only a directory of the user's own is used.
+        // Only a directory of the user's own, closed to others, is used.
         let name = format!("wbuild-code-{}", rustix::process::geteuid().as_raw());
+        let private = |dir: &Path| {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)))
+        };
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
-        let mut private = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(private.recursive(true), 0o700);
-        let dir = match private.create(&dir) {
+        let dir = match private(&dir) {
             Ok(()) => dir,
             Err(_) => std::env::temp_dir().join(name),
         };
+        private(&dir).expect("a directory for compiled code");
         for name in ["dockerfile", "native", "cache-local"] {
             let status = Command::new(env!("CARGO_BIN_EXE_wbuild"))
                 .args(["plugin", "inspect", name])
