@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("definition_from_standard_input", definition_from_standard_input),
     ("json_progress", json_progress),
     ("an_empty_image", an_empty_image),
+    ("several_platforms", several_platforms),
     ("opens_in_skopeo", opens_in_skopeo),
     ("opens_in_umoci", opens_in_umoci),
     ("opens_in_buildah", opens_in_buildah),
@@ -149,23 +150,30 @@ fn compressions() -> Result<()> {
 
 fn ids_and_metadata() -> Result<()> {
     let sandbox = sample("ids")?;
-    let run = sandbox
-        .build(&[
-            "-q",
-            "-t=example/app:1.2",
-            "--iidfile=id",
-            "--metadata-file=metadata.json",
-            "-o=type=oci,tar=false,dest=image",
-        ])?
-        .success()?;
+    let ask = ["-q", "-t=example/app:1.2", "--iidfile=id", "--metadata-file=metadata.json"];
+    let metadata = || -> Result<Value> {
+        Ok(serde_json::from_slice(&std::fs::read(sandbox.path("metadata.json"))?)?)
+    };
+    // Nothing is written, and the id is that of the image it would be.
+    let before = sandbox.build(&ask)?.success()?;
+    ensure!(before.stderr.is_empty(), "-q showed:\n{}", before.stderr);
+    let kept = metadata()?;
+    ensure!(kept.get("containerimage.digest").is_none(), "{kept}");
+
+    let run = sandbox.build(&[&ask[..], &["-o=type=oci,tar=false,dest=image"]].concat())?;
+    let run = run.success()?;
     let image = Image::of_layout(&sandbox.path("image"))?;
-    let digest = image.digest.context("a layout has digests")?;
-    ensure!(run.text()? == format!("{digest}\n"), "-q printed {:?}", run.text());
+    let id = &image.config_digest;
+    ensure!(run.text()? == format!("{id}\n"), "-q printed {:?}", run.text());
     ensure!(run.stderr.is_empty(), "-q showed:\n{}", run.stderr);
-    ensure!(std::fs::read_to_string(sandbox.path("id"))? == digest, "the id file differs");
-    let metadata: Value = serde_json::from_slice(&std::fs::read(sandbox.path("metadata.json"))?)?;
-    ensure!(metadata["containerimage.digest"] == digest, "{metadata}");
-    ensure!(metadata["image.name"] == "docker.io/example/app:1.2", "{metadata}");
+    ensure!(before.text()? == run.text()?, "without an output -q printed {:?}", before.text());
+    ensure!(std::fs::read_to_string(sandbox.path("id"))? == *id, "the id file differs");
+    let written = metadata()?;
+    ensure!(written["containerimage.digest"].as_str() == image.digest.as_deref(), "{written}");
+    for metadata in [kept, written] {
+        ensure!(metadata["containerimage.config.digest"] == id.as_str(), "{metadata}");
+        ensure!(metadata["image.name"] == "docker.io/example/app:1.2", "{metadata}");
+    }
     Ok(())
 }
 
@@ -207,6 +215,44 @@ fn an_empty_image() -> Result<()> {
     ensure!(image.layers.is_empty() && image.tree.0.is_empty(), "{:?}", image.layers);
     ensure!(image.config["config"]["Labels"]["nothing"] == "inside", "{}", image.config);
     Ok(())
+}
+
+fn several_platforms() -> Result<()> {
+    // Nothing runs, so that no emulator is needed.
+    let sandbox = Sandbox::with(
+        "platforms",
+        &[
+            (
+                "Dockerfile",
+                "FROM scratch\nARG TARGETARCH\nARG TARGETVARIANT\nCOPY for-$TARGETARCH /file\n\
+                 LABEL for=$TARGETARCH$TARGETVARIANT\n",
+            ),
+            ("for-amd64", "1"),
+            ("for-arm", "22"),
+        ],
+    )?;
+    let platforms = "--platform=linux/amd64,linux/arm/v7";
+    let files = "-o=type=local,dest=files";
+    let run = sandbox.build(&[platforms, "-o=type=oci,tar=false,dest=image", files])?.success()?;
+    let images = Image::all_of_layout(&sandbox.path("image"))?;
+    let seen: Vec<(&str, &str, usize)> = images
+        .iter()
+        .map(|image| {
+            let text = |value: &'static str| image.config[value].as_str().unwrap_or("");
+            let size = match image.tree.0.get("/file").map(|entry| &entry.node) {
+                Some(Node::File { size, .. }) => usize::try_from(*size).unwrap_or(0),
+                _ => 0,
+            };
+            (text("architecture"), text("variant"), size)
+        })
+        .collect();
+    ensure!(seen == [("amd64", "", 1), ("arm", "v7", 2)], "{seen:?}\n{}", run.stderr);
+    for (folder, content) in [("linux_amd64", "1"), ("linux_arm_v7", "22")] {
+        let file = std::fs::read_to_string(sandbox.path("files").join(folder).join("file"))?;
+        ensure!(file == content, "{folder} holds {file:?}");
+    }
+    // That kind of archive cannot hold two.
+    sandbox.build(&[platforms, "-o=type=docker,dest=two.tar"])?.expect(1)?.says("platform")
 }
 
 fn opens_in_skopeo() -> Result<()> {

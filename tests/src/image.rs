@@ -14,6 +14,8 @@ use crate::tree::Tree;
 pub struct Image {
     /// Digest of the manifest; none in docker archives.
     pub digest: Option<String>,
+    /// Digest of the config; empty in docker archives.
+    pub config_digest: String,
     /// What names it: annotations of the index, or repo tags.
     pub names: Vec<String>,
     /// The image config.
@@ -36,7 +38,7 @@ impl Image {
         Ok(images.remove(0))
     }
 
-    /// The images of an OCI layout directory, without those of nested indexes.
+    /// The images of an OCI layout directory, with those of indexes in it.
     pub fn all_of_layout(layout: &Path) -> Result<Vec<Image>> {
         Self::read_layout(layout)
             .with_context(|| format!("cannot read the OCI layout {}", layout.display()))
@@ -54,8 +56,31 @@ impl Image {
         ensure!(version["imageLayoutVersion"] == "1.0.0", "oci-layout holds {version}");
         let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json"))?)?;
         ensure!(index["schemaVersion"] == 2, "index.json holds {index}");
-        let manifests = index["manifests"].as_array().context("index.json has no manifests")?;
-        manifests.iter().map(|descriptor| Self::read_manifest(layout, descriptor)).collect()
+        let mut images = Vec::new();
+        Self::read_index(layout, &index, &mut images)?;
+        Ok(images)
+    }
+
+    fn read_index(layout: &Path, index: &Value, images: &mut Vec<Image>) -> Result<()> {
+        let manifests = index["manifests"].as_array().context("an index has no manifests")?;
+        for descriptor in manifests {
+            if descriptor["mediaType"] == "application/vnd.oci.image.index.v1+json" {
+                let nested: Value = serde_json::from_slice(&blob(layout, descriptor)?)?;
+                Self::read_index(layout, &nested, images)?;
+                continue;
+            }
+            let image = Self::read_manifest(layout, descriptor)?;
+            for key in ["os", "architecture", "variant"] {
+                let said = &descriptor["platform"][key];
+                ensure!(
+                    descriptor["platform"].is_null() || *said == image.config[key],
+                    "the descriptor says {key} {said}, the config {}",
+                    image.config[key]
+                );
+            }
+            images.push(image);
+        }
+        Ok(())
     }
 
     fn read_manifest(layout: &Path, descriptor: &Value) -> Result<Image> {
@@ -70,6 +95,7 @@ impl Image {
         let layers = manifest["layers"].as_array().context("a manifest without layers")?;
         let mut image = Image {
             digest: descriptor["digest"].as_str().map(str::to_owned),
+            config_digest: text(&manifest["config"], "digest")?.to_owned(),
             names: ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
                 .iter()
                 .filter_map(|key| descriptor["annotations"][key].as_str().map(str::to_owned))
@@ -114,6 +140,7 @@ impl Image {
         let config: Value = serde_json::from_slice(&read(text(entry, "Config")?)?)?;
         let mut image = Image {
             digest: None,
+            config_digest: String::new(),
             names: strings(&entry["RepoTags"]),
             config,
             media_types: Vec::new(),

@@ -139,7 +139,7 @@ pub struct ImageReport {
     pub names: Vec<String>,
     /// Digest of the manifest or index, if it was exported as an image.
     pub digest: Option<Digest>,
-    /// Digest of the config (first platform).
+    /// Digest of the config; none for an image of several platforms.
     pub config: Option<Digest>,
 }
 

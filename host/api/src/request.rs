@@ -24,6 +24,8 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// Where results go; empty = they stay in the cache.
     pub outputs: Vec<OutputSpec>,
+    /// Find out the digest of the image's config also where no output writes an image.
+    pub identify: bool,
     /// Resolve tags anew even if a pin is known.
     pub pull: bool,
     /// Never look anything up.

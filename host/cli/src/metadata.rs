@@ -5,25 +5,23 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use wbuild_api::event::BuildReport;
-use wbuild_api::request::{OutputKind, OutputSpec};
 use wbuild_graph::Digest;
 
 use crate::exit::Fault;
 
-/// The id of what was built: of images for Docker the digest of the config, which is what
-/// `docker image ls` shows; else the digest of the manifest or index.
-pub fn image_id(report: &BuildReport, outputs: &[OutputSpec]) -> Option<Digest> {
+/// The id of what was built, as buildx prints it: the digest of the config, which `docker image ls`
+/// shows too; that of the index for an image of several platforms.
+pub fn image_id(report: &BuildReport) -> Option<Digest> {
     let image = report.images.first()?;
-    let for_docker = outputs.iter().any(|output| output.kind == OutputKind::Docker);
-    if for_docker { image.config.or(image.digest) } else { image.digest.or(image.config) }
+    image.config.or(image.digest)
 }
 
 /// The metadata file: keys as buildx writes them for the first image, and all images below
 /// `wbuild.images`.
-pub fn metadata(report: &BuildReport, outputs: &[OutputSpec]) -> Value {
+pub fn metadata(report: &BuildReport) -> Value {
     let mut out = Map::new();
     if let Some(image) = report.images.first() {
-        if let Some(digest) = image_id(report, outputs) {
+        if let Some(digest) = image.digest {
             out.insert("containerimage.digest".to_owned(), json!(digest));
         }
         if let Some(config) = image.config {
@@ -56,29 +54,26 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Fault> {
 mod tests {
     use super::*;
     use wbuild_api::event::ImageReport;
-    use wbuild_api::request::OutputDest;
 
     #[test]
-    fn ids_follow_the_output() {
+    fn ids_are_those_of_buildx() {
         let (manifest, config) = (Digest::of(b"manifest"), Digest::of(b"config"));
-        let image = ImageReport {
-            names: vec!["a:1".into(), "b:2".into()],
-            digest: Some(manifest),
-            config: Some(config),
+        let report = |digest, config| BuildReport {
+            images: vec![ImageReport { names: vec!["a:1".into(), "b:2".into()], digest, config }],
+            ..BuildReport::default()
         };
-        let report = BuildReport { images: vec![image], ..BuildReport::default() };
-        let output =
-            |kind| OutputSpec { kind, dest: OutputDest::Stdout, attrs: Default::default() };
-        assert_eq!(image_id(&report, &[]), Some(manifest));
-        assert_eq!(image_id(&report, &[output(OutputKind::Oci)]), Some(manifest));
-        assert_eq!(image_id(&report, &[output(OutputKind::Docker)]), Some(config));
-        assert_eq!(image_id(&BuildReport::default(), &[]), None);
+        let single = report(Some(manifest), Some(config));
+        assert_eq!(image_id(&single), Some(config));
+        assert_eq!(image_id(&report(None, Some(config))), Some(config));
+        assert_eq!(image_id(&report(Some(manifest), None)), Some(manifest));
+        assert_eq!(image_id(&BuildReport::default()), None);
 
-        let value = metadata(&report, &[output(OutputKind::Oci)]);
+        let value = metadata(&single);
         assert_eq!(value["containerimage.digest"], json!(manifest));
         assert_eq!(value["containerimage.config.digest"], json!(config));
         assert_eq!(value["image.name"], "a:1,b:2");
         assert_eq!(value["wbuild.images"][0]["names"][1], "b:2");
+        assert_eq!(metadata(&report(None, Some(config))).get("containerimage.digest"), None);
     }
 
     #[test]

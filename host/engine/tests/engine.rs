@@ -169,6 +169,7 @@ impl Place {
             contexts: BTreeMap::new(),
             tags: Vec::new(),
             outputs: Vec::new(),
+            identify: false,
             pull: false,
             no_cache: false,
             source_date_epoch: None,

@@ -160,12 +160,12 @@ impl View {
         model: &Model,
     ) -> Result<Exit, Fault> {
         let notes = &self.notes;
-        let id = metadata::image_id(report, outputs);
+        let id = metadata::image_id(report);
         if let (Some(path), Some(id)) = (&notes.iidfile, id) {
             metadata::replace_file(path, id.to_string().as_bytes())?;
         }
         if let Some(path) = &notes.metadata_file {
-            let mut text = serde_json::to_string_pretty(&metadata::metadata(report, outputs))
+            let mut text = serde_json::to_string_pretty(&metadata::metadata(report))
                 .expect("keys are strings, so it is JSON");
             text.push('\n');
             metadata::replace_file(path, text.as_bytes())?;

@@ -164,6 +164,7 @@ pub fn build(
 
     let outputs = output::resolve(&args.outputs, environment)?;
     let epoch = source_date_epoch(args, environment)?;
+    let display = display(args, environment)?;
     let request = BuildRequest {
         definition: inputs.definition,
         options: options(args, environment, epoch)?,
@@ -171,6 +172,9 @@ pub fn build(
         platforms: unique(&args.platforms),
         contexts,
         tags: unique(&args.tags),
+        identify: display == Display::Quiet
+            || args.iidfile.is_some()
+            || args.metadata_file.is_some(),
         pull: args.pull,
         no_cache: args.no_cache,
         source_date_epoch: epoch,
@@ -182,7 +186,6 @@ pub fn build(
         max_parallelism: jobs(args, environment)?,
         outputs,
     };
-    let display = display(args, environment)?;
     let notes = Notes {
         print_id: display == Display::Quiet && !output::uses_stdout(&request.outputs),
         iidfile: args.iidfile.as_deref().map(|path| environment.absolute(path)),

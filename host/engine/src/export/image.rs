@@ -10,7 +10,9 @@ use wbuild_api::request::{BuildRequest, OutputDest, OutputKind, OutputSpec};
 use wbuild_graph::{Attrs, BlobDigest, DiffId, Failure, FailureKind};
 use wbuild_oci::Timestamp;
 use wbuild_oci::config::{Finish, ImageConfig};
-use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, recompress, write_upper};
+use wbuild_oci::layer::{
+    CompressOptions, LayerBlob, LayerBuilder, WriteOptions, recompress, write_upper,
+};
 use wbuild_oci::layout::{
     BlobSource, Export, ExportImage, write_docker_tar, write_oci_dir, write_oci_tar,
 };
@@ -117,7 +119,10 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
         for image in &images {
             parts.push(assemble(job, image, want).await?);
         }
-        let config = parts.first().map(|image| image.manifest.config.digest);
+        let config = match &parts[..] {
+            [image] => Some(image.manifest.config.digest),
+            _ => None,
+        };
         let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
         let export = Export::new(want.family, parts, names, epoch)?;
         let report = ImageReport {
@@ -148,25 +153,88 @@ fn names(request: &BuildRequest, spec: &OutputSpec) -> Result<Vec<Reference>, Fa
     Ok(names)
 }
 
+/// What the image of a build that writes none would be known by. Layers are hashed, and
+/// neither compressed nor kept.
+pub(super) async fn identify(job: &Arc<Job>) -> Result<Option<ImageReport>, Failure> {
+    let images = job.images();
+    // Several would be known by their index, which there is none of.
+    let [image] = &images[..] else { return Ok(None) };
+    let mut layers = Vec::new();
+    if let Some((solved, index)) = solved_root(job, image).await? {
+        let tree = image_tree(&solved, index)?;
+        let named = tree.layers.iter().map(|layer| named(job, layer));
+        layers = try_join_all(named).await?;
+        job.worker().keep_learnt(&solved)?;
+    }
+    let config = config(job, image, &layers)?.descriptor(MediaFamily::Oci).digest;
+    let names = job.request().tags.iter().map(|name| Ok(name.parse::<Reference>()?.to_string()));
+    let names = names.collect::<Result<Vec<String>, Failure>>()?;
+    Ok(Some(ImageReport { names, digest: None, config: Some(config) }))
+}
+
+/// The diff id of a layer and when it was made.
+async fn named(job: &Arc<Job>, layer: &Arc<Layer>) -> Result<(DiffId, Option<u64>), Failure> {
+    let worker = job.worker();
+    let epoch = worker.settings.source_date_epoch;
+    let _busy = layer.busy.lock().await;
+    let facts = layer.facts();
+    let settled = matches!(layer.origin, Origin::Image(_)) || facts.epoch == epoch;
+    if let (Some(diff_id), true) = (facts.diff_id, settled) {
+        return Ok((diff_id, facts.created));
+    }
+    let (written, _) =
+        write_made(job, &facts, epoch, &CompressOptions::new(Compression::None), |_| {
+            Ok(std::io::sink())
+        })
+        .await?;
+    layer.learn(|facts| {
+        facts.blob = None;
+        facts.diff_id = Some(written.diff_id);
+        facts.size = written.uncompressed;
+        facts.epoch = epoch;
+    });
+    Ok((written.diff_id, facts.created))
+}
+
+/// What the root of an image was solved to; none for an image without layers.
+async fn solved_root(
+    job: &Arc<Job>,
+    image: &ImageResult,
+) -> Result<Option<(Arc<Solved>, u32)>, Failure> {
+    match image.root {
+        None => Ok(None),
+        Some(edge) => Ok(Some((job.solve(edge).await?, edge.index))),
+    }
+}
+
+fn image_tree(solved: &Solved, index: u32) -> Result<&Tree, Failure> {
+    match output(solved, index)? {
+        Output::Tree(tree) => Ok(tree),
+        Output::Local(_) => Err(Failure::invalid("an image cannot be a local directory as it is")
+            .hint("copy the directory into an empty tree first")),
+    }
+}
+
 /// Puts manifest, config and layers of one image into the store.
 async fn assemble(job: &Arc<Job>, image: &ImageResult, want: Want) -> Result<ExportImage, Failure> {
-    let written: Vec<Written> = match image.root {
+    let written: Vec<Written> = match solved_root(job, image).await? {
         None => Vec::new(),
-        Some(edge) => {
-            let solved = job.solve(edge).await?;
-            let tree = match output(&solved, edge.index)? {
-                Output::Tree(tree) => tree,
-                Output::Local(_) => {
-                    return Err(Failure::invalid("an image cannot be a local directory as it is")
-                        .hint("copy the directory into an empty tree first"));
-                }
-            };
-            blobs(job, &solved, tree, want).await?
-        }
+        Some((solved, index)) => blobs(job, &solved, image_tree(&solved, index)?, want).await?,
     };
-    let newest = written.iter().filter_map(|layer| layer.created).max();
-    let diff_ids: Vec<DiffId> = written.iter().map(|layer| layer.diff_id).collect();
+    let layers: Vec<_> = written.iter().map(|layer| (layer.diff_id, layer.created)).collect();
+    let config = config(job, image, &layers)?;
     let descriptors = written.into_iter().map(|layer| layer.descriptor).collect();
+    Ok(ExportImage::new(want.family, config, descriptors))
+}
+
+/// The config of an image whose layers have these diff ids and dates.
+fn config(
+    job: &Job,
+    image: &ImageResult,
+    layers: &[(DiffId, Option<u64>)],
+) -> Result<ImageConfig, Failure> {
+    let newest = layers.iter().filter_map(|(_, created)| *created).max();
+    let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| *diff_id).collect();
     let platform = image.platform.as_ref().unwrap_or(&job.target_platforms()[0]);
     // An image that is exported twice from the cache is the same image: its date is that of its
     // newest layer, not of the export.
@@ -176,11 +244,8 @@ async fn assemble(job: &Arc<Job>, image: &ImageResult, want: Want) -> Result<Exp
         Some(time) => time,
         None => base_date(&image.config).unwrap_or(seconds(job.worker().settings.now)),
     };
-    let config = ImageConfig::finish(
-        image.config.as_bytes(),
-        &Finish { diff_ids: &diff_ids, platform, created: Some(created) },
-    )?;
-    Ok(ExportImage::new(want.family, config, descriptors))
+    let with = Finish { diff_ids: &diff_ids, platform, created: Some(created) };
+    Ok(ImageConfig::finish(image.config.as_bytes(), &with)?)
 }
 
 /// The date a frontend has left in the config: that of the base image.
@@ -264,23 +329,11 @@ async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written,
             return Written::of(&facts, blob);
         }
     }
-    let gone = || Failure::new(FailureKind::Gone, "the files of a layer are gone");
-    let snapshot = facts.snapshot.ok_or_else(gone)?;
-    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
-    let store = worker.store.clone();
-    let (_cancel, work) = CancelOnDrop::new();
-    let (written, lease) = blocking(move || -> Result<_, Failure> {
-        let view = store.view(&[snapshot])?;
-        let ingest = Stoppable { inner: store.ingest(LAYER_LIMIT)?, cancel: work.cancel };
-        let mut builder = LayerBuilder::new(ingest, &want.options)?;
-        let mut options = WriteOptions::new(overlay_kind(store.kind()));
-        options.epoch = epoch.map(|epoch| i64::try_from(epoch).unwrap_or(i64::MAX));
-        write_upper(&mut builder, view.as_fd(), &options)?;
-        let (ingest, layer) = builder.finish()?;
-        let held = ingest.inner.commit(Some(&layer.digest), Some(layer.size))?;
-        Ok((layer, held.into_parts().1))
-    })
-    .await?;
+    let (written, ingest) =
+        write_made(job, &facts, epoch, &want.options, |store| store.ingest(LAYER_LIMIT)).await?;
+    let (digest, size) = (written.digest, written.size);
+    let held = blocking(move || ingest.commit(Some(&digest), Some(size))).await?;
+    let lease = held.into_parts().1;
     let blob = BlobRef {
         media_type: written.compression.oci_layer().to_owned(),
         digest: written.digest,
@@ -294,6 +347,33 @@ async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written,
         facts.epoch = epoch;
     });
     Written::of(&layer.facts(), &blob)
+}
+
+/// Writes a layer that an op of ours made as a tar.
+async fn write_made<W: std::io::Write + Send + 'static>(
+    job: &Arc<Job>,
+    facts: &LayerFacts,
+    epoch: Option<u64>,
+    options: &CompressOptions,
+    out: impl FnOnce(&Store) -> wbuild_store::Result<W> + Send + 'static,
+) -> Result<(LayerBlob, W), Failure> {
+    let worker = job.worker();
+    let gone = || Failure::new(FailureKind::Gone, "the files of a layer are gone");
+    let snapshot = facts.snapshot.ok_or_else(gone)?;
+    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
+    let (store, options) = (worker.store.clone(), *options);
+    let (_cancel, work) = CancelOnDrop::new();
+    blocking(move || -> Result<_, Failure> {
+        let view = store.view(&[snapshot])?;
+        let out = Stoppable { inner: out(&store)?, cancel: work.cancel };
+        let mut builder = LayerBuilder::new(out, &options)?;
+        let mut options = WriteOptions::new(overlay_kind(store.kind()));
+        options.epoch = epoch.map(|epoch| i64::try_from(epoch).unwrap_or(i64::MAX));
+        write_upper(&mut builder, view.as_fd(), &options)?;
+        let (out, layer) = builder.finish()?;
+        Ok((layer, out.inner))
+    })
+    .await
 }
 
 struct StoreBlobs(Store);

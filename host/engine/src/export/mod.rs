@@ -48,5 +48,8 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
             OutputKind::CacheOnly => {}
         }
     }
+    if reports.is_empty() && job.request().identify {
+        reports.extend(image::identify(job).await?);
+    }
     Ok(reports)
 }
