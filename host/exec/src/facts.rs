@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use wbuild_graph::{Attrs, Platform};
 
 use crate::elf;
+use crate::namespace::{self, Lack};
 use crate::runtime::{self, RuntimeInfo, find_program};
 use crate::spec::capabilities;
 
@@ -120,8 +121,9 @@ pub struct Facts {
     pub overlay_append: Option<bool>,
     /// Ordinary users may make user namespaces; otherwise why not.
     pub user_namespaces: Result<(), String>,
-    /// `newuidmap`, `newgidmap` and lines in `/etc/subuid` and `/etc/subgid`; otherwise what lacks.
-    pub subordinate_ids: Result<(), String>,
+    /// `newuidmap`, `newgidmap` and lines for this user in `/etc/subuid` and `/etc/subgid`; otherwise
+    /// what lacks.
+    pub subordinate_ids: Result<(), Lack>,
     /// See [`Cgroups`].
     pub cgroups: Cgroups,
     /// Runtimes, best first.
@@ -182,7 +184,7 @@ impl Facts {
             overlay,
             overlay_append,
             user_namespaces: user_namespaces(read),
-            subordinate_ids: subordinate_ids(search),
+            subordinate_ids: namespace::subordinate_ids(search),
             cgroups: Cgroups::of_mounts(&read("/proc/mounts").unwrap_or_default()),
             runtimes: runtime::find(search),
             emulators: emulators(search),
@@ -253,8 +255,9 @@ impl Facts {
             },
             (false, _) => Check {
                 name: "overlayfs",
-                state: State::Limited,
-                detail: "the kernel does not list it: directories are copied instead".to_owned(),
+                // The kernel may load it when it is first asked for, which only root can try here.
+                state: if self.root { State::Missing } else { State::Limited },
+                detail: "the kernel does not list it: builds need it".to_owned(),
                 fixes: vec!["modprobe overlay".to_owned()],
             },
         });
@@ -271,7 +274,14 @@ impl Facts {
                     name: "subordinate ids",
                     state: State::Limited,
                     detail: format!("{why}: files of a build can have one owner only"),
-                    fixes: install("uidmap", "shadow-utils"),
+                    fixes: match why {
+                        Lack::Program(_) => install("uidmap", "shadow-utils"),
+                        Lack::Range(_) => vec![
+                            "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \
+                             \"$USER\""
+                                .to_owned(),
+                        ],
+                    },
                 },
             });
         }
@@ -473,20 +483,6 @@ fn user_namespaces(read: impl Fn(&str) -> Option<String>) -> Result<(), String> 
     Ok(())
 }
 
-fn subordinate_ids(search: &[PathBuf]) -> Result<(), String> {
-    for tool in ["newuidmap", "newgidmap"] {
-        if find_program(tool, search).is_none() {
-            return Err(format!("{tool} is not installed"));
-        }
-    }
-    for file in ["/etc/subuid", "/etc/subgid"] {
-        if read(file).is_none_or(|text| text.is_empty()) {
-            return Err(format!("{file} has no lines"));
-        }
-    }
-    Ok(())
-}
-
 fn emulators(search: &[PathBuf]) -> Vec<Emulator> {
     EMULATED
         .iter()
@@ -586,7 +582,7 @@ mod tests {
             overlay: false,
             overlay_append: None,
             user_namespaces: Err("off".to_owned()),
-            subordinate_ids: Err("newuidmap is not installed".to_owned()),
+            subordinate_ids: Err(Lack::Program("newuidmap")),
             cgroups: Cgroups::Hybrid,
             runtimes: Vec::new(),
             emulators: Vec::new(),
@@ -599,6 +595,10 @@ mod tests {
             assert_eq!(!check.fixes.is_empty(), fixable, "{check:?}");
         }
         assert_eq!(checks[0].state, State::Missing);
+        let no_range = Err(Lack::Range("/etc/subuid has no line for this user".to_owned()));
+        let checks = Facts { subordinate_ids: no_range, ..nothing.clone() }.checks();
+        let ids = checks.iter().find(|check| check.name == "subordinate ids").unwrap();
+        assert!(ids.detail.contains("/etc/subuid") && ids.fixes[0].contains("usermod"), "{ids:?}");
         let root = Facts { root: true, ..nothing };
         assert!(root.checks().iter().any(|c| c.detail.contains("CAP_SYS_RESOURCE")));
         assert_eq!(root.features().get("binfmt-userns"), Some("no"));

@@ -129,7 +129,7 @@ fn enter_user(search: &[PathBuf]) -> Result<Entered, Failure> {
     })?;
     let mapped = match (ranges, helper) {
         (Ok(ranges), Some(helper)) => helper.finish().map(|()| ranges).map_err(|f| f.to_string()),
-        (Err(why), _) => Err(why),
+        (Err(why), _) => Err(why.to_string()),
         (Ok(_), None) => Err("no helper".to_owned()),
     };
     let entered = match mapped {
@@ -150,6 +150,31 @@ fn enter_user(search: &[PathBuf]) -> Result<Entered, Failure> {
     Ok(entered)
 }
 
+/// Why a user has no ids besides its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// This program is not installed.
+    Program(&'static str),
+    /// No range is set aside for the user: in which file, and why.
+    Range(String),
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Lack::Program(name) => write!(f, "{name} is not installed"),
+            Lack::Range(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Whether this user has ids besides its own, and all that it takes to use them; otherwise what
+/// lacks.
+pub(crate) fn subordinate_ids(search: &[PathBuf]) -> Result<(), Lack> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Ranges::find(uid, gid, search).map(|_| ())
+}
+
 /// The ids an ordinary user may use besides its own.
 struct Ranges {
     uids: Vec<IdMap>,
@@ -159,17 +184,16 @@ struct Ranges {
 }
 
 impl Ranges {
-    fn find(uid: u32, gid: u32, search: &[PathBuf]) -> Result<Ranges, String> {
-        let tool = |name: &str| {
-            find_program(name, search).ok_or_else(|| format!("{name} is not installed"))
-        };
+    fn find(uid: u32, gid: u32, search: &[PathBuf]) -> Result<Ranges, Lack> {
+        let tool = |name: &'static str| find_program(name, search).ok_or(Lack::Program(name));
         let (newuidmap, newgidmap) = (tool("newuidmap")?, tool("newgidmap")?);
         let name = std::fs::read_to_string("/etc/passwd").ok().and_then(|p| user_name(&p, uid));
         let maps = |file: &str, own: u32| {
-            let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Lack::Range(format!("{file}: {error}")))?;
             let ranges = subordinate(&text, uid, name.as_deref());
             if ranges.is_empty() {
-                return Err(format!("{file} has no line for this user"));
+                return Err(Lack::Range(format!("{file} has no line for this user")));
             }
             Ok(layout(own, &ranges))
         };
