@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! cargo run --release -p wbuild-tests --bin wbuild-bench -- [--runs N] [--only NAME,…]
-//!     [--scale F] [--peer docker] [--kills N] [--dir DIR]
+//!     [--scale F] [--peer docker] [--kills N | --power-cuts N] [--dir DIR]
 //! ```
 //!
 //! Measures the wbuild that cargo built beside it (`WBUILD_BIN` names another). Figures are wall
 //! times of whole processes in milliseconds; compare those of one run only. `--kills` then ends so
 //! many builds by SIGKILL on the state directory that the figures were measured on, and checks that
-//! nothing that was acknowledged is lost.
+//! nothing that was acknowledged is lost; `--power-cuts` measures on a disk of its own (root and
+//! loop devices needed) and then cuts its power so many times.
 
 mod floors;
 mod workloads;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use wbuild_tests::disk::Disk;
 use wbuild_tests::kills;
 use wbuild_tests::peer::Docker;
 use wbuild_tests::run::Run;
@@ -29,12 +31,20 @@ struct Options {
     scale: f64,
     docker: bool,
     kills: u32,
+    power_cuts: u32,
     dir: Option<PathBuf>,
 }
 
 fn options() -> Result<Options> {
-    let mut options =
-        Options { runs: 5, only: Vec::new(), scale: 1.0, docker: false, kills: 0, dir: None };
+    let mut options = Options {
+        runs: 5,
+        only: Vec::new(),
+        scale: 1.0,
+        docker: false,
+        kills: 0,
+        power_cuts: 0,
+        dir: None,
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().with_context(|| format!("{arg} wants a value"));
@@ -43,6 +53,7 @@ fn options() -> Result<Options> {
             "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
             "--scale" => options.scale = value()?.parse().context("--scale")?,
             "--kills" => options.kills = value()?.parse().context("--kills")?,
+            "--power-cuts" => options.power_cuts = value()?.parse().context("--power-cuts")?,
             "--dir" => options.dir = Some(value()?.into()),
             "--peer" => match value()?.as_str() {
                 "docker" => options.docker = true,
@@ -55,6 +66,9 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
+/// Size of the disk that loses its power, in bytes.
+const DISK: u64 = 16 << 30;
+
 fn main() -> Result<()> {
     let options = options()?;
     let folder = match &options.dir {
@@ -62,7 +76,15 @@ fn main() -> Result<()> {
         None => wbuild_tests::scratch()?.join("bench"),
     };
     let contexts = prepare_contexts(&folder, &options)?;
-    let sandbox = Sandbox::new("bench")?;
+    // Outlives what is on it.
+    let disk = match options.power_cuts {
+        0 => None,
+        _ => Some(Disk::new(&folder, DISK)?),
+    };
+    let sandbox = match &disk {
+        Some(disk) => Sandbox::below(disk.path(), "bench")?,
+        None => Sandbox::new("bench")?,
+    };
     let docker = if options.docker {
         let docker = Docker::start()?;
         docker.load_base()?;
@@ -76,10 +98,18 @@ fn main() -> Result<()> {
     let bench = Bench { options, contexts, sandbox, docker, runtime: floors::Runtime::prepare()? };
     bench.all()?;
     println!("load {}", load());
-    if bench.options.kills > 0 {
+    let seed = u64::from(std::process::id());
+    let ended = |rounds: u32, disk: Option<&Disk>| -> Result<()> {
         let started = Instant::now();
-        let seen = kills::run(&bench.sandbox, bench.options.kills, u64::from(std::process::id()))?;
+        let seen = kills::run(&bench.sandbox, rounds, seed, disk)?;
         println!("{seen:?} in {:.0?}: nothing acknowledged was lost", started.elapsed());
+        Ok(())
+    };
+    if bench.options.kills > 0 {
+        ended(bench.options.kills, None)?;
+    }
+    if bench.options.power_cuts > 0 {
+        ended(bench.options.power_cuts, disk.as_ref())?;
     }
     Ok(())
 }

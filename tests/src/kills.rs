@@ -1,4 +1,4 @@
-//! A loop of kills: builds of one state directory are ended by SIGKILL at random moments.
+//! Builds of one state directory are ended at random moments, by SIGKILL or by a power cut.
 //!
 //! What must hold after each: nothing of the build is left on the machine, the next build works and
 //! gives the right files, and what was acknowledged (exit code 0) before is still found, also when
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
+use crate::disk::Disk;
 use crate::image::Image;
 use crate::machine;
 use crate::run::{DEADLINE, Run, Running};
@@ -17,9 +18,9 @@ use crate::sandbox::Sandbox;
 /// What a loop has seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    /// Builds killed before their end.
-    pub killed: u32,
-    /// Builds that had ended before the kill.
+    /// Builds ended before their end.
+    pub in_time: u32,
+    /// Builds that had come to their end before.
     pub too_late: u32,
 }
 
@@ -34,51 +35,72 @@ const FILE: &str = "FROM base AS work\n\
     COPY --from=work /copy /copy\n\
     RUN cat /round > /done\n";
 
-/// Kills `kills` builds in a sandbox, whose state directory may hold anything before. The moments
-/// are spread over the time that a whole build takes; `seed` chooses them.
-pub fn run(sandbox: &Sandbox, kills: u32, seed: u64) -> Result<Seen> {
+/// Ends `rounds` builds in a sandbox, whose state directory may hold anything before, by SIGKILL or,
+/// if it lies on a disk, by cutting that disk's power. The moments are spread over the time that a
+/// whole build takes; `seed` chooses them.
+pub fn run(sandbox: &Sandbox, rounds: u32, seed: u64, disk: Option<&Disk>) -> Result<Seen> {
     sandbox.write("Dockerfile", FILE)?;
     for file in 0..60 {
         sandbox.write(&format!("d{}/f{file}", file % 3), &format!("{file}\n").repeat(500))?;
     }
+    // Losing what wbuild only reads would show nothing about wbuild.
+    disk.map_or(Ok(()), Disk::sync)?;
     let mut random = seed;
     let mut seen = Seen::default();
     let mut boot = 0_u32;
     let mut usual = Duration::from_millis(500);
-    for round in 0..kills {
-        let boot_id = format!("boot-{boot}");
-        let mut killed = start(sandbox, round, &boot_id, &[])?;
+    for round in 0..rounds {
+        let during = || format!("round {round}");
+        let mut ended = start(sandbox, round, &format!("boot-{boot}"), &[])?;
         // A linear congruential generator (Knuth's MMIX constants) is random enough.
         random =
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let most = u64::try_from(usual.as_micros()).unwrap_or(u64::MAX).max(1);
         std::thread::sleep(Duration::from_micros((random >> 20) % most));
-        if killed.has_ended()? {
+        disk.map_or(Ok(()), Disk::cut)?;
+        if ended.has_ended()? {
             seen.too_late += 1;
         } else {
-            killed.signal(Signal::KILL)?;
-            seen.killed += 1;
+            ended.signal(Signal::KILL)?;
+            seen.in_time += 1;
         }
-        killed.wait(DEADLINE).with_context(|| format!("round {round}"))?;
-        machine::nothing_left(&sandbox.path("state").display().to_string())
-            .with_context(|| format!("round {round}"))?;
+        ended.wait(DEADLINE).with_context(during)?;
+        machine::nothing_left(&sandbox.path("state").display().to_string()).with_context(during)?;
+        if let Some(disk) = disk {
+            disk.restart()?;
+            boot += 1;
+            // What the round before was told holds through the cut.
+            if let Some(before) = round.checked_sub(1) {
+                nothing_runs(sandbox, before, boot).with_context(during)?;
+            }
+        }
 
-        let whole = build(sandbox, round, &boot_id)?;
+        let whole = build(sandbox, round, &format!("boot-{boot}")).with_context(during)?;
         usual = whole.took;
-        check_files(sandbox, round).with_context(|| format!("round {round}"))?;
-        // It was acknowledged, so it outlives the machine's running.
-        boot += 1;
-        let again = build(sandbox, round, &format!("boot-{boot}"))?;
-        for step in again.steps() {
-            ensure!(
-                step.end != "DONE" || !step.name.contains(" RUN ") && !step.name.contains(" COPY "),
-                "round {round}: {:?} was acknowledged and is lost:\n{}",
-                step.name,
-                again.stderr
-            );
+        check_files(sandbox, round).with_context(during)?;
+        // It was acknowledged: from now on the power may go at any time.
+        if let Some(disk) = disk {
+            disk.cut()?;
+            disk.restart()?;
         }
+        boot += 1;
+        nothing_runs(sandbox, round, boot).with_context(during)?;
     }
     Ok(seen)
+}
+
+/// A round that was acknowledged is found whole.
+fn nothing_runs(sandbox: &Sandbox, round: u32, boot: u32) -> Result<()> {
+    let again = build(sandbox, round, &format!("boot-{boot}"))?;
+    for step in again.steps() {
+        ensure!(
+            step.end != "DONE" || !step.name.contains(" RUN ") && !step.name.contains(" COPY "),
+            "{:?} of round {round} was acknowledged and is lost:\n{}",
+            step.name,
+            again.stderr
+        );
+    }
+    check_files(sandbox, round)
 }
 
 fn start(sandbox: &Sandbox, round: u32, boot_id: &str, args: &[&str]) -> Result<Running> {

@@ -15,6 +15,7 @@
 
 pub mod base;
 pub mod case;
+pub mod disk;
 pub mod golden;
 pub mod image;
 pub mod kills;

@@ -20,12 +20,16 @@ pub struct Sandbox {
 impl Sandbox {
     /// An empty one.
     pub fn new(name: &str) -> Result<Sandbox> {
-        let parent = crate::scratch()?.join("sandboxes");
-        std::fs::create_dir_all(&parent)?;
+        Sandbox::below(&crate::scratch()?.join("sandboxes"), name)
+    }
+
+    /// An empty one in this directory.
+    pub fn below(parent: &Path, name: &str) -> Result<Sandbox> {
+        std::fs::create_dir_all(parent)?;
         // Short and readable, because goldens and failures show it.
         let folder = tempfile::Builder::new()
             .prefix(&format!("{name}-"))
-            .tempdir_in(&parent)
+            .tempdir_in(parent)
             .context("cannot make a directory for a test")?
             .keep();
         // A step's own user must be able to walk through, in other builders' storage too.
