@@ -8,9 +8,44 @@
 use serde_json::{Map, Value, json};
 
 use crate::ast::Timing;
-use crate::gostyle;
 use crate::platform::Platform;
 use crate::vars::Vars;
+use crate::{gostyle, paths};
+
+/// What builders and engines wrote into a config about how they made it. It is about the base, so an
+/// image on top of it does not take it over.
+const ABOUT_THE_BASE: [&str; 11] = [
+    "id",
+    "parent",
+    "parent_id",
+    "comment",
+    "container",
+    "container_config",
+    "docker_version",
+    "checksum",
+    "Size",
+    "moby.buildkit.buildinfo.v0",
+    "moby.buildkit.cache.v0",
+];
+
+/// The same below `config`, where old engines kept the state of the container that was committed.
+const ABOUT_A_CONTAINER: [&str; 15] = [
+    "Hostname",
+    "Domainname",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "Image",
+    "NetworkDisabled",
+    "MacAddress",
+    "Memory",
+    "MemorySwap",
+    "CpuShares",
+    "PublishService",
+];
 
 /// Marks history entries as made by this language.
 const COMMENT: &str = "buildkit.dockerfile.v0";
@@ -52,6 +87,7 @@ impl Image {
             Err(error) => return Err(format!("the image config is no valid JSON: {error}")),
         };
         fields.shift_remove("rootfs");
+        fields.retain(|name, _| !ABOUT_THE_BASE.contains(&name.as_str()));
         let mut config = match fields.shift_remove("config") {
             Some(Value::Object(config)) => config,
             None | Some(Value::Null) => Map::new(),
@@ -76,6 +112,9 @@ impl Image {
             None | Some(Value::Null) => {}
             Some(_) => return Err("`Env` of the image config is no list".to_owned()),
         }
+        config.retain(|name, value| {
+            !ABOUT_A_CONTAINER.contains(&name.as_str()) && !means_nothing(value)
+        });
         Ok(Image { fields, config, env, history })
     }
 
@@ -98,7 +137,7 @@ impl Image {
     }
 
     /// Says where the image runs.
-    pub fn set_platform(&mut self, platform: &Platform) {
+    fn set_platform(&mut self, platform: &Platform) {
         let mut set = |name: &str, value: Option<Value>| match value {
             Some(value) => {
                 self.fields.insert(name.to_owned(), value);
@@ -116,11 +155,34 @@ impl Image {
         }
     }
 
-    /// Whether the config says where the image runs.
-    pub fn has_platform(&self) -> bool {
-        let named =
-            |name| self.fields.get(name).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
-        named("os") && named("architecture")
+    /// Where the config says that the image runs, by the common names; none if it does not say.
+    pub fn platform(&self) -> Option<Platform> {
+        let field = |name: &str| self.fields.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (os, architecture) = (field("os"), field("architecture"));
+        if os.is_empty() || architecture.is_empty() {
+            return None;
+        }
+        let mut platform = Platform::new(os, architecture, Some(field("variant")));
+        platform.os_version = Some(field("os.version").to_owned()).filter(|v| !v.is_empty());
+        Some(platform)
+    }
+
+    /// Settles where the image runs when its stage is done. If the caller `asked` for `target`, it
+    /// is of that platform, with what the base says more of the same one; if not, what the base
+    /// says holds.
+    pub fn settle_platform(&mut self, target: &Platform, asked: bool) {
+        let platform = match self.platform() {
+            Some(own) if !asked => own,
+            Some(own) if own.os == target.os && own.architecture == target.architecture => {
+                Platform {
+                    variant: target.variant.clone().or(own.variant),
+                    os_version: target.os_version.clone().or(own.os_version),
+                    ..target.clone()
+                }
+            }
+            _ => target.clone(),
+        };
+        self.set_platform(&platform);
     }
 
     /// The operating system, or nothing.
@@ -175,6 +237,15 @@ impl Image {
         match self.text("WorkingDir") {
             "" => "/",
             path => path,
+        }
+    }
+
+    /// Makes a base's working directory absolute and short, if it has one.
+    pub fn tidy_working_dir(&mut self) {
+        let path = self.text("WorkingDir");
+        if !path.is_empty() {
+            let path = paths::rooted(path);
+            self.set_working_dir(&path);
         }
     }
 
@@ -295,15 +366,27 @@ impl Image {
     }
 }
 
+/// What stands in a config for something that is not set.
+fn means_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
 /// A health check as history shows it.
 pub(crate) fn healthcheck_history(test: &[String], timing: &Timing) -> String {
-    let times = [timing.interval, timing.timeout, timing.start_period, timing.start_interval];
-    let times: Vec<String> = times.map(|time| gostyle::quoted(&gostyle::duration(time))).into();
     format!(
-        "HEALTHCHECK &{{{} {} {}}}",
-        gostyle::quoted_list(test),
-        times.join(" "),
-        gostyle::quoted_number(timing.retries),
+        "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+        gostyle::plain_list(test),
+        gostyle::duration(timing.interval),
+        gostyle::duration(timing.timeout),
+        gostyle::duration(timing.start_period),
+        gostyle::duration(timing.start_interval),
+        timing.retries,
     )
 }
 
@@ -343,7 +426,7 @@ mod tests {
         let test = ["CMD-SHELL".to_owned(), "curl -f http://localhost/".to_owned()];
         assert_eq!(
             healthcheck_history(&test, &timing),
-            r#"HEALTHCHECK &{["CMD-SHELL" "curl -f http://localhost/"] "30s" "0s" "0s" "0s" '\x03'}"#
+            "HEALTHCHECK {Test:[CMD-SHELL curl -f http://localhost/] Interval:30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:3}"
         );
     }
 }

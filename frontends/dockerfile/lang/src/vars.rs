@@ -23,6 +23,16 @@ impl Vars {
         }
     }
 
+    /// Forgets a variable.
+    pub fn remove(&mut self, name: &str) {
+        if let Some(at) = self.index.remove(name) {
+            self.pairs.remove(at);
+            for other in self.index.values_mut().filter(|other| **other > at) {
+                *other -= 1;
+            }
+        }
+    }
+
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.index.get(name).map(|at| self.pairs[*at].1.as_str())

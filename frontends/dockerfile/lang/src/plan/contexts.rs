@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::Session;
-use super::host::{Attrs, Host, ImageRequest, LocalSource, NamedContext, Output};
+use super::host::{
+    Attrs, CopyAction, FileAction, FileOp, Host, ImageRequest, LocalSource, NamedContext, Output,
+};
 use super::remote::{self, GitSource};
 use super::stages::Place;
 use crate::platform::Platform;
@@ -155,6 +157,14 @@ impl Session<'_> {
                 attrs.extend(context.attrs.iter().cloned());
                 self.host.git(&git.url, &git.reference, &attrs)?
             }
+            // The main context is what an archive holds, any other is the file as it is.
+            ("http", _) => {
+                let file = if name == MAIN { MAIN.to_owned() } else { remote::file_name(id) };
+                let mut attrs = vec![("filename".to_owned(), file.clone())];
+                attrs.extend(context.attrs.iter().cloned());
+                let fetched = self.host.http(id, None, &attrs)?;
+                if name == MAIN { self.unpacked(fetched, &file, title)? } else { fetched }
+            }
             (kind, _) => {
                 let message =
                     format!("the context {} is of the unsupported kind {kind}", shown(name));
@@ -163,6 +173,21 @@ impl Session<'_> {
         };
         self.host.annotate(root, title, &[], &Attrs::new());
         Ok(root)
+    }
+
+    /// What an archive at the top of a tree holds.
+    fn unpacked(&mut self, at: Output, file: &str, title: &str) -> Result<Output, Failure> {
+        self.host.annotate(at, &format!("{title}: fetch"), &[], &hidden());
+        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let copy = CopyAction {
+            source: at,
+            path: format!("/{file}"),
+            target: "/".to_owned(),
+            opts: vec![option("create-dest", "true"), option("unpack", "auto")],
+        };
+        let nowhere = Span { source: self.source, start: 0, end: 0 };
+        let actions = vec![(nowhere, FileAction::Copy(copy))];
+        self.host.file(&FileOp { base: None, names_from: None, actions })
     }
 
     /// A file at the top of a local directory.

@@ -66,9 +66,7 @@ pub(super) fn lower(session: &mut Session<'_>, graph: &Graph) -> Result<(), Fail
     for (name, value) in session.request.labels.clone() {
         state.image.set_label(&name, &value);
     }
-    if session.request.explicit_platform || !state.image.has_platform() {
-        state.image.set_platform(&graph.platform);
-    }
+    state.image.settle_platform(&graph.platform, session.request.explicit_platform);
     session.host.result(&graph.platform, state.root, &state.image.to_json())
 }
 
@@ -128,9 +126,10 @@ fn stage(
     };
     lowering.start();
     for trigger in &plan.triggers {
-        // Triggers are stored without the directives of the file they come from.
         lowering.title.trigger = true;
-        lowering.escape = '\\';
+        if plan.stored {
+            lowering.escape = '\\';
+        }
         lowering.instruction(trigger)?;
     }
     lowering.title.trigger = false;
@@ -194,7 +193,15 @@ fn base(
             } else {
                 None
             };
-            Ok(fresh(root, without_triggers(image), &request.platform))
+            // Nobody named a platform, so what the base is of is what its programs need.
+            let implied = stage.platform.is_none() && !session.request.explicit_platform;
+            let platform = match image.platform().filter(|_| implied) {
+                Some(own) if (&own.os, &own.architecture) != (&target.os, &target.architecture) => {
+                    own
+                }
+                _ => request.platform,
+            };
+            Ok(fresh(root, without_triggers(image), &platform))
         }
     }
 }
@@ -268,6 +275,7 @@ impl Lowering<'_, '_> {
         for (name, value) in image.env().pairs() {
             self.state.vars.set(name, value);
         }
+        image.tidy_working_dir();
     }
 
     fn instruction(&mut self, instruction: &Instruction) -> Result<(), Failure> {

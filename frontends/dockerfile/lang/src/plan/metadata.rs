@@ -211,10 +211,11 @@ fn check_signal(value: &str, at: &Text) -> Result<(), Failure> {
         .into())
 }
 
-/// `80`, `80/udp`, `8000-8010/tcp`; a host's part before the last `:` means nothing in an image.
+/// `80`, `80/udp`, `8000-8010/tcp`. What stands before the last `:`, an address and a port of the
+/// host, means nothing in an image, but must be well formed.
 fn expand_ports(text: &str) -> Result<Vec<String>, (String, &'static str)> {
     const FORM: &str = "write a port, a range or both with a protocol: `80`, `53/udp`, `8000-8010`";
-    let port = text.rsplit(':').next().unwrap_or(text);
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     let (range, protocol) = port.split_once('/').unwrap_or((port, ""));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "" => "tcp",
@@ -226,13 +227,33 @@ fn expand_ports(text: &str) -> Result<Vec<String>, (String, &'static str)> {
             return Err((message, "it is one of `tcp`, `udp`, `sctp`"));
         }
     };
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    match (first.parse::<u16>(), last.parse::<u16>()) {
-        (Ok(first), Ok(last)) if first <= last => {
-            Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
-        }
-        _ => Err((format!("{} is not a port", shown(text)), FORM)),
+    let Some(ports) = port_range(range) else {
+        return Err((format!("{} is not a port", shown(text)), FORM));
+    };
+    let (address, published) = host.rsplit_once(':').unwrap_or(("", host));
+    let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+    if !bare.is_empty() && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err((format!("{} is not an address", shown(address)), FORM));
     }
+    if !published.is_empty() {
+        let Some(published) = port_range(published) else {
+            return Err((format!("{} is not a port", shown(published)), FORM));
+        };
+        if ports.len() > 1 && published.len() != ports.len() {
+            let message = format!("the two ranges of {} are not of one length", shown(text));
+            return Err((message, FORM));
+        }
+    }
+    Ok(ports.map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// `80` or `80-90`.
+fn port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let number =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some(first..=last)
 }
 
 #[cfg(test)]
@@ -246,10 +267,28 @@ mod tests {
             ("53/UDP", "53/udp"),
             ("8000-8002/sctp", "8000/sctp 8001/sctp 8002/sctp"),
             ("127.0.0.1:8080:80", "80/tcp"),
+            ("[::1]::80", "80/tcp"),
+            ("8080-8081:80", "80/tcp"),
+            ("8080-8081:80-81", "80/tcp 81/tcp"),
+            ("0", "0/tcp"),
         ] {
             assert_eq!(expand_ports(text).expect(text).join(" "), expect);
         }
-        for bad in ["", "/tcp", "x", "80/icmp", "70000", "9-8", "1-2-3", "-1"] {
+        for bad in [
+            "",
+            "/tcp",
+            "x",
+            "80/icmp",
+            "70000",
+            "9-8",
+            "1-2-3",
+            "-1",
+            "+80",
+            "host:80:80",
+            "[::1:80:80",
+            "x:80",
+            "1-3:80-81",
+        ] {
             assert!(expand_ports(bad).is_err(), "{bad}");
         }
     }

@@ -42,7 +42,7 @@ pub fn build(host: &mut dyn Host) -> Result<(), Failure> {
     for problem in parsed.problems {
         host.report(problem);
     }
-    let request = Request::read(host)?;
+    let request = Request::read(host, &parsed.file)?;
     let attr = |name: &str| {
         let found = definition.attrs.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
@@ -179,7 +179,7 @@ impl Session<'_> {
                 || name.starts_with("BUILDKIT_")
                 || name.starts_with("TARGET")
                 || name.starts_with("BUILD")
-                || name == "SOURCE_DATE_EPOCH"
+                || name == request::EPOCH
         };
         for name in self.request.build_args.keys() {
             if triggers || silent(name) || declared.contains(name.as_str()) {

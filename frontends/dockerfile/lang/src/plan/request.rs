@@ -3,13 +3,48 @@
 use std::collections::BTreeMap;
 
 use super::host::Host;
+use crate::ast::{Dockerfile, Stage};
 use crate::directives::parse_bool;
 use crate::platform::Platform;
-use crate::{Failure, units};
+use crate::text::shown;
+use crate::{Diagnostic, Failure, Span, units};
 
 /// Variables that every step may see without declaring them, and that are in no key and no history.
 pub(crate) const PROXY_VARIABLES: [&str; 5] =
     ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// The variable that fixes the time of all that is made.
+pub(crate) const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The time that a value of [`EPOCH`] asks for: seconds since 1970, or `context`, the name of a
+/// context or that of a stage whose time the host finds out, if it has one.
+pub(crate) fn epoch(
+    host: &mut dyn Host,
+    file: &Dockerfile,
+    value: &str,
+    at: Option<Span>,
+) -> Result<Option<u64>, Failure> {
+    if let Ok(seconds) = value.parse() {
+        return Ok(Some(seconds));
+    }
+    let of_stage =
+        |stage: &Stage| stage.folded_name().is_some_and(|name| name == value.to_lowercase());
+    if value == "context"
+        || host.context_names().iter().any(|name| name == value)
+        || file.stages.iter().any(of_stage)
+    {
+        return Ok(host.epoch());
+    }
+    let nowhere = Span { source: 0, start: 0, end: 0 };
+    let message = format!("{EPOCH} cannot be {}", shown(value));
+    let mut error = Diagnostic::error("invalid-epoch", at.unwrap_or(nowhere), message)
+        .help("write seconds since 1970, or the name of a context or stage whose time counts");
+    if at.is_none() {
+        // It is about the command line, not about a place in the file.
+        error.labels.clear();
+    }
+    Err(error.into())
+}
 
 /// Which stages are built anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +81,9 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub fn read(host: &mut dyn Host) -> Result<Request, Failure> {
-        let build_args: BTreeMap<String, String> = host.opts("build-arg:").into_iter().collect();
+    pub fn read(host: &mut dyn Host, file: &Dockerfile) -> Result<Request, Failure> {
+        let mut build_args: BTreeMap<String, String> =
+            host.opts("build-arg:").into_iter().collect();
         let labels = host.opts("label:");
         let list = |text: &str| -> Vec<String> {
             text.split(',')
@@ -67,10 +103,12 @@ impl Request {
         } else {
             target_platforms
         };
-        let on = |name: &str| build_args.get(name).and_then(|value| parse_bool(value));
+        let on = |args: &BTreeMap<String, String>, name: &str| {
+            args.get(name).and_then(|value| parse_bool(value)).unwrap_or(false)
+        };
         let several_platforms = target_platforms.len() > 1
             || host.opt("multi-platform").is_some_and(|value| parse_bool(&value) == Some(true))
-            || on("BUILDKIT_MULTI_PLATFORM").unwrap_or(false);
+            || on(&build_args, "BUILDKIT_MULTI_PLATFORM");
         let mut targets = host.targets();
         if targets.len() > 1 {
             let message = "a Dockerfile is built for one target at a time";
@@ -92,10 +130,14 @@ impl Request {
                 ));
             }
         };
-        let epoch = match build_args.get("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) {
+        let epoch = match build_args.get(EPOCH).filter(|value| !value.is_empty()).cloned() {
             None => host.epoch(),
-            // A word such as `context` asks the host to find the time.
-            Some(value) => value.parse().ok().or_else(|| host.epoch()),
+            Some(value) => epoch(host, file, &value, None)?,
+        };
+        // An ARG of the name sees the time that was settled, wherever it came from.
+        match epoch {
+            Some(epoch) => build_args.insert(EPOCH.to_owned(), epoch.to_string()),
+            None => build_args.remove(EPOCH),
         };
         Ok(Request {
             target: target.filter(|target| !target.is_empty()),
@@ -121,7 +163,7 @@ impl Request {
                 }
             },
             cache_namespace: build_args.get("BUILDKIT_CACHE_MOUNT_NS").cloned().unwrap_or_default(),
-            keep_git_dir: on("BUILDKIT_CONTEXT_KEEP_GIT_DIR").unwrap_or(false),
+            keep_git_dir: on(&build_args, "BUILDKIT_CONTEXT_KEEP_GIT_DIR"),
             build_platform,
             target_platforms,
             epoch,
@@ -145,8 +187,9 @@ impl Request {
     pub fn proxy_env(&self) -> Vec<(String, String)> {
         let mut env = Vec::new();
         for name in PROXY_VARIABLES {
-            let given = self.build_args.iter().find(|(given, _)| given.eq_ignore_ascii_case(name));
-            if let Some((_, value)) = given {
+            // Of both spellings the one in small letters, which sorts last, counts.
+            let given = self.build_args.iter().rfind(|(given, _)| given.eq_ignore_ascii_case(name));
+            if let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) {
                 env.push((name.to_owned(), value.clone()));
                 env.push((name.to_ascii_lowercase(), value.clone()));
             }

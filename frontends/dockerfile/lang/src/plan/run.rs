@@ -111,11 +111,10 @@ impl Lowering<'_, '_> {
             let summary = format!(" ({})", summary(&first.raw));
             if content.starts_with("#!") && self.state.image.os() != "windows" {
                 mounts.push(self.program(first, &content)?);
-                return Ok((vec![format!("{PROGRAMS}{}", first.name)], summary));
+                // The shell starts it, as it starts whatever is not in exec form.
+                return Ok((self.in_shell(format!("{PROGRAMS}{}", first.name)), summary));
             }
-            let mut words = self.state.image.shell();
-            words.push(content.as_str().to_owned());
-            return Ok((words, summary));
+            return Ok((self.in_shell(content.as_str().to_owned()), summary));
         }
         // The shell reads them itself, so it gets them as they were written.
         let mut full = text.as_str().to_owned();
@@ -124,9 +123,14 @@ impl Lowering<'_, '_> {
             full.push_str(&heredoc.raw);
             full.push_str(&heredoc.name);
         }
+        Ok((self.in_shell(full), String::new()))
+    }
+
+    /// A text behind the stage's shell.
+    fn in_shell(&self, text: String) -> Vec<String> {
         let mut words = self.state.image.shell();
-        words.push(full);
-        Ok((words, String::new()))
+        words.push(text);
+        words
     }
 
     /// A heredoc as a file that can be run.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::host::ImageRequest;
+use super::request::{EPOCH, epoch};
 use super::{Session, expand_word};
 use crate::ast::{Instruction, Kind, Stage};
 use crate::image::Image;
@@ -39,6 +40,8 @@ pub(super) struct StagePlan {
     pub places: BTreeMap<String, Place>,
     /// Instructions that the base stored for this build.
     pub triggers: Vec<Instruction>,
+    /// They are stored in an image, without the directives of the file they come from.
+    pub stored: bool,
     triggers_known: bool,
 }
 
@@ -89,6 +92,7 @@ impl Graph {
             replaced: false,
             places: BTreeMap::new(),
             triggers: Vec::new(),
+            stored: false,
             triggers_known: false,
         };
         if let Some(name) = stage.folded_name()
@@ -285,6 +289,7 @@ impl Graph {
             if let Some(plan) = &mut self.stages[index] {
                 plan.places = places;
                 plan.triggers = triggers;
+                plan.stored = true;
             }
         }
         for index in 0..self.stages.len() {
@@ -391,8 +396,17 @@ fn globals(session: &mut Session<'_>, platform: &Platform, target: usize) -> Res
         }
     }
     // A default in the file is the last source of the time.
-    if session.request.epoch.is_none() {
-        session.request.epoch = vars.get("SOURCE_DATE_EPOCH").and_then(|value| value.parse().ok());
+    let default = vars.get(EPOCH).filter(|value| !value.is_empty()).map(str::to_owned);
+    if let (None, Some(value)) = (session.request.epoch, default) {
+        let at = file.globals.iter().rfind(|instruction| {
+            matches!(&instruction.kind, Kind::Arg(list) if list.iter().any(|d| *d.name == *EPOCH))
+        });
+        let at = at.map(|instruction| instruction.span);
+        session.request.epoch = epoch(session.host, file, &value, at)?;
+        match session.request.epoch {
+            Some(epoch) => vars.set(EPOCH, &epoch.to_string()),
+            None => vars.remove(EPOCH),
+        }
     }
     Ok(vars)
 }
