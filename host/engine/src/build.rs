@@ -14,7 +14,7 @@ use wbuild_graph::{Failure, FailureKind, Severity};
 use wbuild_solver::{Abort, Solver, Spawn};
 
 use crate::cache::CacheLine;
-use crate::frontend_host::{frontend_host, plugin_log};
+use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
 use crate::runners::Runners;
 use crate::source::image::Images;
@@ -23,7 +23,7 @@ use crate::source::local::Locals;
 use crate::source::registry::Registries;
 use crate::steps::Steps;
 use crate::worker::{BuildWorker, Settings};
-use crate::{Engine, Plugins, export};
+use crate::{Engine, Plugins, export, memo};
 
 impl Engine {
     /// Builds. Cancelling `cancel` ends every step, waits until nothing of them is left, and returns
@@ -135,8 +135,7 @@ impl Engine {
     ) -> Result<Vec<ImageReport>, Failure> {
         export::check(job.request())?;
         let began = Instant::now();
-        let frontend = &plugins.frontend;
-        frontend.build(frontend_host(job, &frontend.identity().name)).await?;
+        stats.frontend_memo_hit = memo::plan(job, &plugins.frontend).await?;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if job.images().is_empty() && job.files().is_empty() {
             return Err(Failure::invalid("the frontend yielded nothing"));

@@ -298,6 +298,18 @@ impl Job {
         Ok(())
     }
 
+    /// Takes back all that a frontend, or a trace of one, has added. What was solved meanwhile is
+    /// known by its digest and stays known.
+    pub(crate) fn forget_plan(&self) {
+        *self.definition() = Definition::new(self.session.id(), GraphLimits::default());
+        *self.sources() = SourceMap::default();
+        lock(&self.mapped).clear();
+        lock(&self.images).clear();
+        lock(&self.files).clear();
+        lock(&self.named).clear();
+        lock(&self.background).begun.clear();
+    }
+
     pub(crate) fn images(&self) -> Vec<ImageResult> {
         lock(&self.images).clone()
     }

@@ -21,6 +21,7 @@ mod export;
 mod frontend_host;
 mod inspect;
 mod job;
+mod memo;
 mod ops;
 mod runners;
 mod solved;
