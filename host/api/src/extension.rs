@@ -27,6 +27,8 @@ pub struct PluginIdentity {
 
 // ---- frontend ----------------------------------------------------------------------------------
 
+pub use crate::describe::{Description, Outline, Parameter, Query, Target};
+
 /// Turns a user's file into a definition, perhaps solving parts of it on the way.
 #[async_trait]
 pub trait Frontend: Send + Sync {
@@ -35,6 +37,17 @@ pub trait Frontend: Send + Sync {
 
     /// Runs the frontend once, in a fresh instance. What it yields goes through `host.results`.
     async fn build(&self, host: FrontendHost) -> Result<(), Failure>;
+
+    /// Whether it answers questions about a definition without building it.
+    fn describes(&self) -> bool {
+        false
+    }
+
+    /// Answers a question, in a fresh instance. Messages about the sources go through
+    /// `host.diagnostics`.
+    async fn describe(&self, _host: FrontendHost, query: Query) -> Result<Description, Failure> {
+        Err(query.unsupported(&self.identity().name))
+    }
 }
 
 /// The capabilities of one frontend run.

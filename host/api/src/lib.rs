@@ -5,6 +5,7 @@
 //! plug points over Wasm; the command line makes requests and draws events. None of the three needs
 //! to be compiled for another.
 
+pub mod describe;
 pub mod event;
 pub mod extension;
 pub mod request;

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use wbuild_api::event::{BuildError, BuildReport, BuildStats, Event, EventSink, ImageReport};
 use wbuild_api::request::BuildRequest;
 use wbuild_api::session::Session;
-use wbuild_graph::{Failure, FailureKind, Severity};
+use wbuild_graph::{Failure, FailureKind, Severity, SourceMap};
 use wbuild_solver::{Abort, Solver, Spawn};
 
 use crate::cache::CacheLine;
@@ -40,16 +40,33 @@ impl Engine {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildReport, Box<BuildError>> {
+        let work =
+            async |job: &Arc<Job>, stats: &mut BuildStats| self.run(job, &plugins, stats).await;
+        let served = self.serve(request, session, &plugins, events, cancel, work).await?;
+        let Served { answer: images, sources, stats } = served;
+        Ok(BuildReport { images, sources, stats })
+    }
+
+    /// Does something with a job, and leaves nothing of it running, however it ends.
+    pub(crate) async fn serve<T>(
+        &self,
+        request: BuildRequest,
+        session: Arc<dyn Session>,
+        plugins: &Plugins,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+        work: impl AsyncFnOnce(&Arc<Job>, &mut BuildStats) -> Result<T, Failure>,
+    ) -> Result<Served<T>, Box<BuildError>> {
         let began = Instant::now();
         let steps = Arc::new(Steps::new(Arc::clone(&events)));
-        let worker = Arc::new(self.worker(&request, &session, &plugins, &steps, &events));
+        let worker = Arc::new(self.worker(&request, &session, plugins, &steps, &events));
         let observer = Arc::clone(&steps) as Arc<dyn wbuild_solver::Observer>;
         let solver = Solver::new(Arc::clone(&worker), Arc::new(TokioSpawn), observer);
         let job = Job::new(request, session, Arc::clone(&steps), worker, solver);
         let mut stats = BuildStats::default();
         let blocking = TaskTracker::new();
         let stop = StopBackground(&job);
-        let run = crate::BLOCKING.scope(blocking.clone(), self.run(&job, &plugins, &mut stats));
+        let run = crate::BLOCKING.scope(blocking.clone(), work(&job, &mut stats));
         let result = tokio::select! {
             result = run => result,
             () = cancel.cancelled() => Err(Failure::cancelled()),
@@ -64,7 +81,7 @@ impl Engine {
         stats.total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let sources = job.sources().clone();
         match result {
-            Ok(images) => Ok(BuildReport { images, sources, stats }),
+            Ok(answer) => Ok(Served { answer, sources, stats }),
             Err(failure) => {
                 // What did succeed is kept for the next build.
                 if failure.kind != FailureKind::Cancelled
@@ -146,13 +163,20 @@ impl Engine {
     }
 
     /// Makes what was learnt durable. Does nothing if there is nothing new.
-    async fn finish(&self, job: &Arc<Job>) -> Result<(), Failure> {
+    pub(crate) async fn finish(&self, job: &Arc<Job>) -> Result<(), Failure> {
         let worker = job.worker();
         worker.caches.flush().await;
         worker.locals.keep().await?;
         let store = self.store.clone();
         crate::blocking(move || store.seal()).await.map(|_| ())
     }
+}
+
+/// What came of a job.
+pub(crate) struct Served<T> {
+    pub(crate) answer: T,
+    pub(crate) sources: SourceMap,
+    pub(crate) stats: BuildStats,
 }
 
 /// Runs the solver's tasks on tokio.

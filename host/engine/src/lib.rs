@@ -27,6 +27,7 @@ mod runners;
 mod solved;
 mod source;
 mod steps;
+mod sub_request;
 mod worker;
 
 use std::ops::ControlFlow;
@@ -42,7 +43,7 @@ use wbuild_exec::{Launcher, LauncherOptions, RuntimeInfo, RuntimeKind};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_store::{DocumentKind, LockWait, OpenOptions, Store};
 
-pub use wbuild_api::{event, extension, request, session};
+pub use wbuild_api::{describe, event, extension, request, session};
 pub use wbuild_store as store;
 
 /// How to open an engine.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use wbuild_api::describe::{Description, Query};
 use wbuild_api::extension::{Frontend, FrontendHost, PluginIdentity};
 use wbuild_graph::Failure;
 
 use crate::PluginKind;
 use crate::guest::Caller;
 use crate::host::Inner;
+use crate::v0_1::frontend::ask;
 use crate::v0_1::types::failure_in;
 
 /// A frontend that is a component. Made by [`crate::Plugin::frontend`]; the component is loaded
@@ -39,5 +41,23 @@ impl Frontend for WasmFrontend {
         let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         let result = caller.call(instance.wbuild_frontend_build().call_build(&mut store)).await?;
         result.map_err(failure_in)
+    }
+
+    fn describes(&self) -> bool {
+        self.plugin.outline().describes()
+    }
+
+    /// With the limits of a build: what is asked is as much work as a build without its steps.
+    async fn describe(&self, host: FrontendHost, query: Query) -> Result<Description, Failure> {
+        if !self.describes() {
+            return Err(query.unsupported(&self.identity.name));
+        }
+        let pre = self.plugin.describe_pre().await?;
+        let kind = PluginKind::Frontend;
+        let runtime = self.plugin.shared().runtime()?;
+        let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
+        let mut store = caller.store(Some(host));
+        let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
+        ask(&caller, &mut store, &instance, query).await
     }
 }

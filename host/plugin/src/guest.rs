@@ -4,7 +4,7 @@
 use std::future::Future;
 
 use wasmtime::{Engine, Store};
-use wbuild_graph::Failure;
+use wbuild_graph::{Failure, FailureKind};
 
 use crate::PluginKind;
 use crate::engine::{CpuClock, Runtime};
@@ -76,6 +76,13 @@ impl Caller {
         Failure::internal(format!("the {kind} {name} {what}"))
             .attr("plugin", name)
             .hint(format!("this is a bug of the {kind}, not of the build it was run for"))
+    }
+
+    /// Says that an answer is longer than anybody could want.
+    pub(crate) fn too_many(&self, count: usize, what: &str, limit: usize) -> Failure {
+        let Caller { kind, name, .. } = self;
+        let message = format!("the {kind} {name} answers {count} {what}, more than {limit}");
+        Failure::new(FailureKind::Limit, message).attr("plugin", name)
     }
 
     fn subject(&self) -> Subject<'_> {

@@ -185,6 +185,7 @@ impl PluginHost {
                 outline,
                 component: OnceCell::new(),
                 frontend: OnceCell::new(),
+                describe: OnceCell::new(),
                 runner: OnceCell::new(),
                 cache: OnceCell::new(),
                 compiled: Mutex::default(),
@@ -265,6 +266,7 @@ pub(crate) struct Inner {
     outline: Outline,
     component: OnceCell<Component>,
     frontend: OnceCell<v0_1::frontend::bindings::FrontendPre<v0_1::frontend::State>>,
+    describe: OnceCell<v0_1::frontend::FrontendDescribePre<v0_1::frontend::State>>,
     runner: OnceCell<v0_1::runner::RunnerPre<v0_1::runner::State>>,
     cache: OnceCell<v0_1::cache::LocalCachePre<v0_1::cache::State>>,
     compiled: Mutex<Compiled>,
@@ -434,6 +436,22 @@ impl Inner {
                 linker
                     .instantiate_pre(component)
                     .and_then(v0_1::frontend::bindings::FrontendPre::new)
+                    .map_err(self.link_failure(PluginKind::Frontend))
+            })
+            .await
+    }
+
+    pub(crate) async fn describe_pre(
+        self: &Arc<Self>,
+    ) -> Result<&v0_1::frontend::FrontendDescribePre<v0_1::frontend::State>, Failure> {
+        self.describe
+            .get_or_try_init(|| async {
+                let component = self.component().await?;
+                let linker =
+                    self.shared.linker(&self.shared.frontend_linker, v0_1::frontend::link)?;
+                linker
+                    .instantiate_pre(component)
+                    .and_then(v0_1::frontend::FrontendDescribePre::new)
                     .map_err(self.link_failure(PluginKind::Frontend))
             })
             .await

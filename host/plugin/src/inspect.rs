@@ -77,7 +77,7 @@ impl Plugin {
             name: inner.name().to_owned(),
             digest: inner.digest(),
             size: inner.size() as u64,
-            describes: outline.exports_interface("wbuild:frontend/describe"),
+            describes: outline.describes(),
             packages: outline.packages(),
             imports: outline.imports.clone(),
             exports: outline.exports.clone(),

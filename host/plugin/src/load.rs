@@ -107,9 +107,18 @@ impl Outline {
             .find(|export| export.path == wanted)
     }
 
-    /// Whether an optional interface is exported.
+    /// Whether an optional interface is exported, in a version that this crate binds. One of another
+    /// version is an interface that the host does not know, which is no error.
     pub(crate) fn exports_interface(&self, path: &str) -> bool {
-        self.exports.iter().filter_map(|name| Interface::parse(name)).any(|e| e.path == path)
+        self.exports
+            .iter()
+            .filter_map(|name| Interface::parse(name))
+            .any(|export| export.path == path && version_verdict(export) == Verdict::Granted)
+    }
+
+    /// Whether a frontend answers questions about a definition.
+    pub(crate) fn describes(&self) -> bool {
+        self.exports_interface("wbuild:frontend/describe")
     }
 
     /// Packages of the contract that the component speaks, with their versions; sorted.
@@ -342,7 +351,12 @@ mod tests {
         );
         assert_eq!(good.check(PluginKind::Frontend, "f").expect("fits"), "0.1.2");
         assert_eq!(good.kinds(), [PluginKind::Frontend]);
-        assert!(good.exports_interface("wbuild:frontend/describe"));
+        assert!(good.describes());
+        for export in ["wbuild:frontend/describe@0.2.0", "wbuild:frontend/describe-more@0.1.0"] {
+            let other = outline(&[], &["wbuild:frontend/build@0.1.0", export]);
+            assert!(!other.describes(), "{export}");
+            other.check(PluginKind::Frontend, "f").expect("it can build all the same");
+        }
         let packages: Vec<String> =
             good.packages().into_iter().map(|(p, v)| format!("{p}@{v}")).collect();
         assert_eq!(

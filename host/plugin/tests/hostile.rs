@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
+use wbuild_api::describe::{Description, Query};
 use wbuild_api::extension::{CacheBackend, Frontend};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure, FailureKind};
 use wbuild_plugin::{PluginHost, PluginHostOptions};
@@ -84,6 +85,114 @@ fn a_hostile_frontend_ends_in_words_and_the_next_build_works() {
             let (world, result) = build(&frontend, "ok").await;
             assert_eq!(result, Ok(()), "after {behaviour}");
             assert_eq!(world.results.lock().expect("lock").len(), 1, "after {behaviour}");
+        }
+    });
+}
+
+/// Every question a frontend can be asked.
+fn queries() -> [Query; 5] {
+    let args = Attrs(vec![("key".to_owned(), "value".to_owned())]);
+    [
+        Query::Check { target: None },
+        Query::Targets,
+        Query::Outline { target: None },
+        Query::Methods,
+        Query::Call { method: "echo".to_owned(), args },
+    ]
+}
+
+#[test]
+fn a_hostile_frontend_that_is_asked_ends_in_words() {
+    use FailureKind::*;
+    let crash = format!(
+        "the frontend hostile-frontend crashed\n  because: wasm trap: wasm `unreachable` \
+         instruction executed{BUG}"
+    );
+    let limit = |what: &str| format!("the frontend hostile-frontend {what}");
+    let frontend = hostile();
+    run(async {
+        for query in queries() {
+            let ask = async |behaviour: &str| {
+                let world = World::new("", &[("behaviour", behaviour), ("kind", "gone")]);
+                frontend.describe(world.host(), query.clone()).await
+            };
+            let mut cases = vec![
+                ("trap", Internal, crash.clone()),
+                ("spin", Limit, limit("used more than 500 ms of processor time")),
+                ("huge-answer", Limit, limit("makes the host hold more than 16 MiB for it")),
+            ];
+            let many = |what: &str| limit(&format!("answers 20000 {what}, more than 10000"));
+            match query {
+                Query::Check { .. } => {
+                    let message = limit("reported more than 200 diagnostics and results");
+                    cases.push(("many-answers", Limit, message));
+                }
+                Query::Targets => cases.push(("many-answers", Limit, many("targets"))),
+                Query::Outline { .. } => cases.push(("many-answers", Limit, many("parameters"))),
+                Query::Methods => cases.push(("many-answers", Limit, many("methods"))),
+                Query::Call { .. } => {}
+            }
+            if query != Query::Methods {
+                cases.push(("fail", Gone, "failed as it was told to".to_owned()));
+            }
+            for (behaviour, kind, message) in cases {
+                let failure = ask(behaviour).await.expect_err(behaviour);
+                assert_eq!(without_stack(&failure), message, "{query:?} {behaviour}");
+                assert_eq!(failure.kind, kind, "{query:?} {behaviour}");
+                ask("ok").await.unwrap_or_else(|e| panic!("{query:?} after {behaviour}: {e}"));
+            }
+            ask("forged-span").await.unwrap_or_else(|e| panic!("{query:?}: {e}"));
+        }
+    });
+}
+
+#[test]
+fn answers_of_a_frontend_are_kept_and_cut() {
+    let frontend = hostile();
+    assert!(frontend.describes());
+    let ask = async |behaviour: &str, query: Query| {
+        let world = World::new("", &[("behaviour", behaviour)]);
+        frontend.describe(world.host(), query).await.expect(behaviour)
+    };
+    run(async {
+        let [_, targets, outline, methods, call] = queries();
+        let Description::Outline(answer) = ask("ok", outline.clone()).await else { panic!() };
+        assert_eq!(answer.target.map(|target| target.name), Some("x".to_owned()));
+        assert_eq!(answer.parameters[0].kind, "arg");
+        // The only target has another name.
+        let other = Query::Outline { target: Some("y".to_owned()) };
+        let Description::Outline(answer) = ask("ok", other).await else { panic!() };
+        assert_eq!(answer.target, None);
+        let methods = ask("ok", methods).await;
+        assert_eq!(methods, Description::Methods { methods: vec!["x".to_owned()] });
+        let output = r#"echo [("key", "value")]"#.to_owned();
+        assert_eq!(ask("ok", call).await, Description::Call { output });
+
+        let Description::Targets { targets } = ask("long-texts", targets).await else { panic!() };
+        assert!(targets[0].summary.len() < 70_000 && targets[0].summary.ends_with('…'));
+    });
+}
+
+#[test]
+fn a_frontend_without_the_export_says_what_it_can_do() {
+    let steps = load(&host(), "steps").frontend().expect("a frontend");
+    assert!(!steps.describes());
+    run(async {
+        for (query, said) in [
+            (Query::Check { target: None }, "check a definition"),
+            (Query::Targets, "list targets"),
+            (Query::Call { method: "x".to_owned(), args: Attrs::default() }, "answer \"x\""),
+        ] {
+            let world = World::new("from scratch\n", &[]);
+            let failure = steps.describe(world.host(), query).await.expect_err(said);
+            assert_eq!(failure.kind, FailureKind::Unsupported);
+            assert_eq!(
+                render(&failure),
+                format!(
+                    "the frontend steps cannot {said}\n  hint: it can only build: it has no \
+                     export wbuild:frontend/describe"
+                )
+            );
         }
     });
 }

@@ -23,9 +23,9 @@ pub(crate) mod bindings {
 pub(crate) use bindings::wbuild::types::{log, types as wit};
 
 /// Longest text of a failure or diagnostic that is kept, in bytes.
-const TEXT_BYTES: usize = 64 << 10;
+pub(crate) const TEXT_BYTES: usize = 64 << 10;
 /// Most diagnostics of a failure and labels of a diagnostic that are kept.
-const LIST_ITEMS: usize = 1000;
+pub(crate) const LIST_ITEMS: usize = 1000;
 
 impl<C: Capabilities> wit::Host for GuestState<C> {}
 

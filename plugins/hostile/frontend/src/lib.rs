@@ -31,13 +31,28 @@
 //! empty-exec         runs a process without arguments               answered
 //! bad-config         an image config that is no JSON                answered
 //! ```
+//!
+//! Asked about the definition instead of building it, it does one of these (see [`describe`]):
+//!
+//! ```text
+//! ok                 one target, one parameter, one method; calls answer their arguments
+//! fail               returns a failure of kind opt("kind")          the question fails with it
+//! trap               panics                                         trap
+//! spin               computes for ever                              CPU limit
+//! huge-answer        answers with texts of 96 MiB                   memory held for it
+//! many-answers       answers with 20,000 items                      limited
+//! long-texts         answers with texts of 1 MiB                    cut
+//! forged-span        answers with spans outside of any source       survives
+//! ```
+
+mod describe;
 
 mod bindings {
     // Generated: the component ABI is made of raw pointers.
     #![allow(unsafe_code, missing_docs)]
     wit_bindgen::generate!({
         path: ["../../../wit/types", "../../../wit/frontend"],
-        world: "wbuild:frontend/frontend",
+        world: "wbuild:frontend/frontend-describe",
         generate_all,
     });
     export!(Hostile with_types_in self);

@@ -1,5 +1,6 @@
 //! `wbuild:frontend@0.1`.
 
+mod describe_guest;
 mod graph_host;
 mod inspect_host;
 mod request_host;
@@ -45,6 +46,8 @@ pub(crate) mod bindings {
         },
     });
 }
+
+pub(crate) use describe_guest::{FrontendDescribePre, ask};
 
 use bindings::wbuild::frontend::{diagnostics, graph, inspect, request, results};
 

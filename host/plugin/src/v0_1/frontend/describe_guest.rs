@@ -1,0 +1,124 @@
+//! Interface `describe`, which a frontend may export.
+
+use wasmtime::Store;
+use wbuild_api::describe::{Description, Outline, Parameter, Query, Target};
+use wbuild_graph::{Attrs, Failure};
+
+use super::State;
+use crate::guest::Caller;
+use crate::limits::clip;
+use crate::v0_1::types::{LIST_ITEMS, TEXT_BYTES, failure_in, span_in, wit};
+
+/// Generated from `wit/frontend`; what it imports is that of the world `frontend`.
+#[allow(missing_docs, unsafe_code, clippy::all)]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: ["../../wit/types", "../../wit/frontend"],
+        world: "wbuild:frontend/frontend-describe",
+        exports: { default: async },
+        with: {
+            "wbuild:types/types": crate::v0_1::types::bindings::wbuild::types::types,
+            "wbuild:types/log": crate::v0_1::types::bindings::wbuild::types::log,
+            "wbuild:frontend/graph": crate::v0_1::frontend::bindings::wbuild::frontend::graph,
+            "wbuild:frontend/inspect": crate::v0_1::frontend::bindings::wbuild::frontend::inspect,
+            "wbuild:frontend/request": crate::v0_1::frontend::bindings::wbuild::frontend::request,
+            "wbuild:frontend/diagnostics":
+                crate::v0_1::frontend::bindings::wbuild::frontend::diagnostics,
+            "wbuild:frontend/results": crate::v0_1::frontend::bindings::wbuild::frontend::results,
+        },
+    });
+}
+
+use bindings::FrontendDescribe;
+pub(crate) use bindings::FrontendDescribePre;
+use bindings::exports::wbuild::frontend::describe as guest;
+
+/// Most targets, parameters or methods that are kept.
+const ANSWERS: usize = 10_000;
+
+/// Asks a fresh instance.
+pub(crate) async fn ask(
+    caller: &Caller,
+    store: &mut Store<State>,
+    instance: &FrontendDescribe,
+    query: Query,
+) -> Result<Description, Failure> {
+    let guest = instance.wbuild_frontend_describe();
+    Ok(match query {
+        Query::Check { target } => {
+            flat(caller.call(guest.call_check(store, target.as_deref())).await)?;
+            Description::Check
+        }
+        Query::Targets => {
+            let targets = flat(caller.call(guest.call_targets(store)).await)?;
+            Description::Targets { targets: targets_in(caller, targets)? }
+        }
+        Query::Outline { target } => {
+            let wanted = target.as_deref();
+            let parameters = flat(caller.call(guest.call_parameters(&mut *store, wanted)).await)?;
+            within(caller, parameters.len(), "parameters")?;
+            let parameters = parameters.into_iter().map(parameter_in).collect();
+            let targets = flat(caller.call(guest.call_targets(store)).await)?;
+            let is_it = |known: &Target| match wanted {
+                Some(name) => known.name.eq_ignore_ascii_case(name),
+                None => known.is_default,
+            };
+            let target = targets_in(caller, targets)?.into_iter().find(is_it);
+            Description::Outline(Outline { target, parameters })
+        }
+        Query::Methods => {
+            let methods = caller.call(guest.call_methods(store)).await?;
+            within(caller, methods.len(), "methods")?;
+            let methods = methods.into_iter().map(text_in).collect();
+            Description::Methods { methods }
+        }
+        Query::Call { method, args } => Description::Call {
+            output: flat(caller.call(guest.call_call(store, &method, &args.0)).await)?,
+        },
+    })
+}
+
+/// What ended the guest and what it answers are failures alike.
+fn flat<T>(answer: Result<Result<T, wit::Failure>, Failure>) -> Result<T, Failure> {
+    answer?.map_err(failure_in)
+}
+
+fn within(caller: &Caller, count: usize, what: &str) -> Result<(), Failure> {
+    if count > ANSWERS {
+        return Err(caller.too_many(count, what, ANSWERS));
+    }
+    Ok(())
+}
+
+fn targets_in(caller: &Caller, targets: Vec<guest::Target>) -> Result<Vec<Target>, Failure> {
+    within(caller, targets.len(), "targets")?;
+    let target_in = |target: guest::Target| Target {
+        name: text_in(target.name),
+        summary: text_in(target.summary),
+        is_default: target.is_default,
+        at: target.at.map(span_in),
+        attrs: attrs_in(target.attrs),
+    };
+    Ok(targets.into_iter().map(target_in).collect())
+}
+
+fn parameter_in(parameter: guest::Parameter) -> Parameter {
+    Parameter {
+        kind: text_in(parameter.kind),
+        name: text_in(parameter.name),
+        summary: text_in(parameter.summary),
+        default: parameter.default.map(text_in),
+        required: parameter.required,
+        at: parameter.at.map(span_in),
+        attrs: attrs_in(parameter.attrs),
+    }
+}
+
+fn text_in(text: String) -> String {
+    clip(text, TEXT_BYTES)
+}
+
+fn attrs_in(attrs: Vec<(String, String)>) -> Attrs {
+    let pair = |(key, value)| (text_in(key), text_in(value));
+    Attrs(attrs.into_iter().take(LIST_ITEMS).map(pair).collect())
+}
