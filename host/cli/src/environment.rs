@@ -190,9 +190,18 @@ impl Environment {
         }
     }
 
-    /// Whether text for people may be coloured.
+    /// Whether text for people on standard error may be coloured.
     pub fn colour(&self) -> bool {
-        self.stderr_terminal && self.var_os(vars::NO_COLOR).is_none() && self.cursor_moves()
+        self.stderr_terminal && self.colour_wanted()
+    }
+
+    /// Whether text for people on standard output may be coloured.
+    pub fn colour_out(&self) -> bool {
+        self.stdout_terminal && self.colour_wanted()
+    }
+
+    fn colour_wanted(&self) -> bool {
+        self.var_os(vars::NO_COLOR).is_none() && self.cursor_moves()
     }
 
     /// Whether the terminal, if there is one, can move its cursor.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use wbuild_graph::{Failure, FailureKind};
+use wbuild_graph::{Failure, FailureKind, SourceMap};
 
 /// What the process says when it ends. `--help` lists them ([`HELP`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,22 +63,28 @@ pub struct Fault {
     pub exit: Exit,
     /// What is reported. Boxed: most results are not faults.
     pub failure: Box<Failure>,
+    /// What the failure points into.
+    pub sources: SourceMap,
 }
 
 impl Fault {
+    fn new(exit: Exit, failure: Failure) -> Self {
+        Fault { exit, failure: Box::new(failure), sources: SourceMap::default() }
+    }
+
     /// The command line is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
-        Fault { exit: Exit::Usage, failure: Box::new(Failure::invalid(message)) }
+        Fault::new(Exit::Usage, Failure::invalid(message))
     }
 
     /// Something the command line names is missing or wrong.
     pub fn input(message: impl Into<String>) -> Self {
-        Fault { exit: Exit::Failed, failure: Box::new(Failure::invalid(message)) }
+        Fault::new(Exit::Failed, Failure::invalid(message))
     }
 
     /// Known, and not there yet.
     pub fn not_yet(message: impl Into<String>) -> Self {
-        Fault { exit: Exit::Usage, failure: Box::new(Failure::unsupported(message)) }
+        Fault::new(Exit::Usage, Failure::unsupported(message))
     }
 
     /// Adds something the user can try.
@@ -98,7 +104,7 @@ impl Fault {
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
-        Fault { exit: Exit::of(&failure), failure: Box::new(failure) }
+        Fault::new(Exit::of(&failure), failure)
     }
 }
 

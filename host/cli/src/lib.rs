@@ -14,6 +14,7 @@
 //! - Everything shown is free of control characters that a step, a plugin or a file brought along,
 //!   except the output of steps in the plain display, which is passed on byte for byte.
 
+pub mod answer;
 pub mod args;
 pub mod environment;
 pub mod exit;
@@ -24,6 +25,7 @@ pub mod report;
 pub mod resolve;
 pub mod session;
 pub mod suggest;
+pub mod syntax;
 pub mod table;
 pub mod terminal;
 pub mod units;

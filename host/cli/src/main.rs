@@ -18,7 +18,6 @@ use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::report::Report;
 use wbuild_cli::report::style::Style;
 use wbuild_cli::terminal;
-use wbuild_graph::SourceMap;
 
 /// First argument of the helper process that launches steps; no command of the user's.
 const LAUNCHER: &str = "__launcher";
@@ -73,8 +72,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
 
 /// Says what went wrong, for everything but a build that had begun.
 fn report(fault: &Fault, style: Style) -> Exit {
-    let sources = SourceMap::default();
-    let report = Report { style, sources: &sources, output_was_shown: true };
+    let report = Report { style, sources: &fault.sources, output_was_shown: true };
     terminal::eprint(&report.failure(&fault.failure, None));
     fault.exit
 }

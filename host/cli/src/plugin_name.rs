@@ -42,6 +42,14 @@ impl PluginName {
     }
 }
 
+/// The names of the bundled frontends, the default first.
+pub fn frontends() -> Vec<&'static str> {
+    let all = wbuild_bundled::all().iter();
+    all.filter(|bundled| bundled.kind == wbuild_bundled::Kind::Frontend)
+        .map(|bundled| bundled.name)
+        .collect()
+}
+
 /// What to say of a name that no bundled plugin of the kind has.
 pub fn unknown(kind: &str, name: &str, known: &[&str]) -> Fault {
     let fault = Fault::usage(format!("there is no bundled {kind} named {name:?}"));

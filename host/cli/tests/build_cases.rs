@@ -19,7 +19,6 @@ use wbuild_cli::environment::Environment;
 use wbuild_cli::plugin_name::PluginName;
 use wbuild_cli::report::{Report, style::Style};
 use wbuild_cli::resolve;
-use wbuild_graph::SourceMap;
 
 fn fixture(root: &Path) {
     for (name, content) in [
@@ -33,6 +32,10 @@ fn fixture(root: &Path) {
         ("other/Dockerfile.dockerignore", "x\n"),
         ("other/inside", "FROM scratch\n"),
         ("steps/Stepsfile", "from scratch\n"),
+        ("syntax/docker", "# syntax=docker/dockerfile:1-labs\nFROM scratch\n"),
+        ("syntax/steps", "# check=skip=all\n# syntax=steps\nfrom scratch\n"),
+        ("syntax/foreign", "#!/usr/bin/env wbuild\n// syntax = example.org/language:2 more\n"),
+        ("syntax/json", "{\"syntax\": \"stepps\"}\n"),
         ("nothing/README", "\n"),
         ("layout/index.json", "{}"),
         ("token", "secret\n"),
@@ -83,7 +86,10 @@ fn describe(build: &resolve::Build) -> Vec<String> {
         "runtime": build.runtime,
         "record_aliases": build.record_aliases,
         "wait": build.wait,
+        "call": build.call.as_ref().map(|call| format!("{call:?}")),
+        "remarks": build.remarks,
         "display": format!("{:?}", build.display),
+        "full_warnings": build.full_warnings,
         "notes": format!("{:?}", build.notes),
     });
     let mut lines = Vec::new();
@@ -126,9 +132,8 @@ fn command_lines() {
             }
             Err(fault) => {
                 assert!(!case.join("expected.txt").exists(), "{}: {fault}", case.display());
-                let sources = SourceMap::default();
-                let report =
-                    Report { style: Style::new(false), sources: &sources, output_was_shown: true };
+                let sources = &fault.sources;
+                let report = Report { style: Style::new(false), sources, output_was_shown: true };
                 let text = report.failure(&fault.failure, None);
                 let text = format!("{text}exit {}\n", fault.exit.code());
                 goldens.check(&case.join("error.txt"), &hide(&text));

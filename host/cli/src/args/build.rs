@@ -7,6 +7,7 @@ use clap::Args;
 use wbuild_graph::Platform;
 
 use super::StateArgs;
+use super::call::CallArg;
 use super::values::{
     Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg, SecretArg, SshArg,
     only_false,
@@ -80,9 +81,19 @@ pub struct BuildArgs {
     #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
 
-    /// Look base images up anew, even those known
+    /// Always ask registries for the images referenced: where one cannot be asked, an image that is
+    /// here already is not good enough
     #[arg(long)]
     pub pull: bool,
+
+    /// Build nothing, say what is doubtful in the definition: as --call check
+    #[arg(long)]
+    pub check: bool,
+
+    /// Ask the frontend instead of building: check, outline, targets, subrequests.describe or a
+    /// method of its own; [,format=json] for programs, [,ignorestatus=true] to end with 0
+    #[arg(long, value_name = "METHOD[,KEY=VALUE]")]
+    pub call: Option<CallArg>,
 
     /// What reads the definition: a bundled plugin's name or a component file [default: dockerfile]
     #[arg(long, value_name = "NAME|PATH")]
@@ -121,6 +132,10 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
 
+    /// Show warnings with the lines they are about
+    #[arg(short = 'D', long)]
+    pub debug: bool,
+
     /// Show numbers about the build at its end
     #[arg(long)]
     pub stats: bool,
@@ -153,12 +168,6 @@ pub struct LaterArgs {
     /// `--output type=registry`.
     #[arg(long, hide = true)]
     pub push: bool,
-    /// Another method of the frontend than to build.
-    #[arg(long, hide = true, value_name = "METHOD")]
-    pub call: Option<String>,
-    /// `--call check`.
-    #[arg(long, hide = true)]
-    pub check: bool,
     /// Caches elsewhere.
     #[arg(long, hide = true, value_name = "CACHE")]
     pub cache_from: Vec<String>,
@@ -203,7 +212,7 @@ pub struct LaterArgs {
 impl LaterArgs {
     /// The first option that is set, and what to do instead.
     pub fn refused(&self) -> Option<(&'static str, &'static str)> {
-        let instead: [(&str, bool, &str); 12] = [
+        let instead: [(&str, bool, &str); 10] = [
             (
                 "--load",
                 self.load,
@@ -215,12 +224,6 @@ impl LaterArgs {
                 "write --output type=oci,dest=FILE and push that, e.g. with skopeo copy \
                  oci-archive:FILE docker://NAME",
             ),
-            (
-                "--call",
-                self.call.as_deref().is_some_and(|m| m != "build"),
-                "only --call build works",
-            ),
-            ("--check", self.check, "warnings are shown by every build"),
             ("--cache-from", !self.cache_from.is_empty(), "give a plugin to --cache-backend"),
             ("--cache-to", !self.cache_to.is_empty(), "give a plugin to --cache-backend"),
             ("--allow", !self.allow.is_empty(), "steps that need an entitlement cannot run"),

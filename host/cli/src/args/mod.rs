@@ -7,6 +7,7 @@
 
 pub mod argv;
 pub mod build;
+pub mod call;
 pub mod csv;
 pub mod values;
 
@@ -35,7 +36,8 @@ use crate::{environment, exit, units};
     override_usage = "wbuild [OPTIONS] PATH\n       wbuild COMMAND",
     subcommand_value_name = "COMMAND",
     next_line_help = false,
-    max_term_width = 100
+    max_term_width = 100,
+    args_override_self = true
 )]
 pub struct Cli {
     /// Of a bare `wbuild PATH`.

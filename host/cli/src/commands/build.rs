@@ -1,42 +1,36 @@
 //! `wbuild build`.
 
 use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-use wbuild::{Engine, EngineOptions, Plugins};
-use wbuild_api::event::{BuildError, BuildReport, EventSink, StepId};
+use wbuild_api::event::{BuildError, BuildReport, StepId};
 use wbuild_api::request::OutputSpec;
-use wbuild_api::session::Session;
+use wbuild_cli::answer::lint::Findings;
 use wbuild_cli::args::BuildArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::metadata;
-use wbuild_cli::progress::json::{self, Json};
+use wbuild_cli::progress::json;
 use wbuild_cli::progress::model::Model;
-use wbuild_cli::progress::plain::Plain;
-use wbuild_cli::progress::tty::Tty;
-use wbuild_cli::progress::{Display, Ending, Quiet, Renderer};
+use wbuild_cli::progress::{Display, Ending};
 use wbuild_cli::report::style::Style;
 use wbuild_cli::report::{self, Report};
-use wbuild_cli::resolve::{self, Build, Display as Shown, Notes};
-use wbuild_cli::session::LocalSession;
+use wbuild_cli::resolve::{self, Display as Shown, Notes};
 use wbuild_cli::terminal;
 use wbuild_exec::namespace::{self, Entered};
-use wbuild_exec::spec::UserNamespace;
-use wbuild_graph::{Diagnostic, Failure, FailureKind};
+use wbuild_graph::{Diagnostic, Failure, FailureKind, SourceMap};
 
-use crate::credentials::FromDocker;
-use crate::{LAUNCHER, plugins, signals};
-
-/// Work of the engine that blocks has threads of its own; these only wait and decide.
-const WORKERS: usize = 2;
+use super::engine::{remark, renderer, with_engine};
+use crate::plugins;
 
 /// Runs the command.
 pub fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Fault> {
     let build = resolve::build(args, environment, &mut std::io::stdin().lock())?;
     plugins::check_names(&build)?;
+    if let Some(call) = build.call.clone() {
+        let host = plugins::host(environment);
+        let loaded = plugins::of_build(&host, &build)?;
+        return super::call::run(build, &call, loaded, environment);
+    }
     if let Some(path) = &build.notes.iidfile {
         // An id of an earlier build must not be taken for that of one that failed.
         match std::fs::remove_file(path) {
@@ -55,9 +49,19 @@ pub fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Fault> {
     let user_namespace = entered.step_user_namespace();
     let style = Style::new(environment.colour());
     let display = Display::start(renderer(build.display, style), Box::new(std::io::stderr()));
-    let view = View { shown: build.display, style, notes: build.notes.clone() };
+    remark(&build.remarks, &*display.sink());
+    let view = View {
+        shown: build.display,
+        style,
+        full_warnings: build.full_warnings,
+        notes: build.notes.clone(),
+    };
     let outputs = build.request.outputs.clone();
-    let result = execute(build, loaded, environment, user_namespace, display.sink());
+    let result = with_engine(build, loaded, environment, user_namespace, display.sink(), {
+        async |engine, job| {
+            engine.build(job.request, job.session, job.plugins, job.events, job.cancel).await
+        }
+    });
     let ending = match &result {
         Ok(_) => Ending::Finished,
         Err(error) if error.failure.kind == FailureKind::Cancelled => Ending::Cancelled,
@@ -85,70 +89,11 @@ fn explain_single_user(entered: &Entered, failure: &mut Failure) {
     }
 }
 
-fn renderer(shown: Shown, style: Style) -> Box<dyn Renderer> {
-    match shown {
-        Shown::Plain => Box::<Plain>::default(),
-        Shown::Json => Box::new(Json),
-        Shown::Quiet => Box::new(Quiet),
-        // The size most terminals have, for one that does not tell.
-        Shown::Tty => {
-            Box::new(Tty::new(style, Box::new(|| terminal::window().unwrap_or((80, 24)))))
-        }
-    }
-}
-
-fn execute(
-    build: Build,
-    plugins: Plugins,
-    environment: &Environment,
-    user_namespace: Option<UserNamespace>,
-    events: Arc<dyn EventSink>,
-) -> Result<BuildReport, Box<BuildError>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-        .map_err(|error| alone(Failure::internal("cannot start threads").cause(&error)))?;
-    let docker_config = build.lends.docker_config.clone();
-    let credentials = FromDocker::new(docker_config, environment.search_path());
-    let session: Arc<dyn Session> = Arc::new(LocalSession::new(build.lends, Arc::new(credentials)));
-    let options = EngineOptions {
-        state_dir: build.state_dir,
-        launcher: (PathBuf::from("/proc/self/exe"), LAUNCHER.to_owned()),
-        runtime: build.runtime,
-        search: environment.search_path(),
-        user_namespace,
-        record_aliases: build.record_aliases,
-        wait: build.wait,
-        owner: build.owner,
-        boot_id: build.boot_id,
-    };
-    let request = build.request;
-    let result = runtime.block_on(async move {
-        let cancel = CancellationToken::new();
-        signals::listen(cancel.clone(), Arc::clone(&events))
-            .map_err(|fault| alone(*fault.failure))?;
-        let engine = tokio::select! {
-            opened = Engine::open(options, Arc::clone(&events)) => opened.map_err(alone)?,
-            // Another build holds the state directory, and the user does not want to wait.
-            () = cancel.cancelled() => return Err(alone(Failure::cancelled())),
-        };
-        engine.build(request, session, plugins, events, cancel).await
-    });
-    // The engine has cleaned up. What still blocks (waiting for a lock) ends with the process.
-    runtime.shutdown_background();
-    result
-}
-
-/// A failure outside of any step.
-fn alone(failure: Failure) -> Box<BuildError> {
-    Box::new(BuildError { failure, step: None, sources: Default::default() })
-}
-
 /// Says how the build ended.
 struct View {
     shown: Shown,
     style: Style,
+    full_warnings: bool,
     notes: Notes,
 }
 
@@ -171,10 +116,13 @@ impl View {
             metadata::replace_file(path, text.as_bytes())?;
         }
         match self.shown {
-            Shown::Json => terminal::eprint(&json::succeeded(report)),
+            Shown::Json => {
+                let findings = Findings::of(&model.diagnostics, &report.sources);
+                terminal::eprint(&json::succeeded(report, &findings));
+            }
             Shown::Quiet => {}
             Shown::Tty | Shown::Plain => {
-                let warnings = self.report(&report.sources).diagnostics(&model.diagnostics);
+                let warnings = self.warnings(&model.diagnostics, &report.sources);
                 let text = report::success(report, self.style, outputs.is_empty());
                 let gap = if warnings.is_empty() { "" } else { "\n" };
                 terminal::eprint(&format!("{gap}{warnings}{text}"));
@@ -206,7 +154,7 @@ impl View {
         }
         if exit != Exit::Interrupted {
             terminal::eprint("\n");
-            terminal::eprint(&report.diagnostics(&others));
+            terminal::eprint(&self.warnings(&others, sources));
         }
         if let Some(id) = step {
             show_whole_output(*id, &mut model);
@@ -215,7 +163,24 @@ impl View {
         exit
     }
 
-    fn report<'a>(&self, sources: &'a wbuild_graph::SourceMap) -> Report<'a> {
+    /// Messages about the sources: with the lines they are about, or warnings in a line each.
+    fn warnings(&self, diagnostics: &[Diagnostic], sources: &SourceMap) -> String {
+        let report = self.report(sources);
+        if self.full_warnings {
+            return report.diagnostics(diagnostics);
+        }
+        let findings = Findings::of(diagnostics, sources);
+        let others: Vec<Diagnostic> = diagnostics
+            .iter()
+            .filter(|diagnostic| !findings.contains(diagnostic))
+            .cloned()
+            .collect();
+        let summary = findings.summary(self.style);
+        let gap = if summary.is_empty() { "" } else { "\n" };
+        format!("{}{summary}{gap}", report.diagnostics(&others))
+    }
+
+    fn report<'a>(&self, sources: &'a SourceMap) -> Report<'a> {
         // Where the display has not shown it, `show_whole_output` has.
         Report { style: self.style, sources, output_was_shown: true }
     }

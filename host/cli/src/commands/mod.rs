@@ -1,8 +1,10 @@
 //! The commands, one a module.
 
 pub mod build;
+mod call;
 pub mod doctor;
 pub mod du;
+mod engine;
 pub mod plugin;
 pub mod prune;
 

@@ -95,8 +95,8 @@ fn describe(info: &PluginInfo) -> String {
     line("size", units::size(info.size));
     line("speaks", packages.join(", "));
     line(
-        "describes",
-        if info.describes { "targets and arguments".to_owned() } else { String::new() },
+        "answers",
+        if info.describes { "--check, --call".to_owned() } else { String::new() },
     );
     let time = |time: Duration| match time.as_micros() {
         micros @ 0..10_000 => format!("{}.{:03} ms", micros / 1000, micros % 1000),

@@ -7,11 +7,12 @@
 //!
 //! ```text
 //! {"event":"step-log","step":3,"stream":1,"text":"cc -c foo.c\n","at_ms":812}
-//! {"event":"build-succeeded","images":[…],"stats":{…}}
+//! {"event":"build-succeeded","images":[…],"stats":{…},"warnings":[…],"sources":[…]}
 //! {"event":"build-failed","failure":{…},"step":3,"exit_code":1,"text":"error: …"}
 //! ```
 //!
-//! `text` of the last is what the other displays show.
+//! `warnings` and `sources` are as of `--call check,format=json`: the events of the warnings point
+//! into texts by bytes, these have lines. `text` of the last is what the other displays show.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +23,7 @@ use wbuild_graph::Failure;
 
 use super::model::{LogLine, Model};
 use super::{Ending, Renderer};
+use crate::answer::lint::Findings;
 use crate::exit::Exit;
 
 /// See the module.
@@ -66,8 +68,14 @@ pub fn line(event: &Event) -> String {
 }
 
 /// The last line of a build that succeeded.
-pub fn succeeded(report: &BuildReport) -> String {
-    let value = json!({"event": "build-succeeded", "images": report.images, "stats": report.stats});
+pub fn succeeded(report: &BuildReport, findings: &Findings<'_>) -> String {
+    let value = json!({
+        "event": "build-succeeded",
+        "images": report.images,
+        "stats": report.stats,
+        "warnings": findings.warnings_json(),
+        "sources": if findings.is_empty() { Vec::new() } else { findings.sources_json() },
+    });
     with_line_feed(serde_json::to_string(&value))
 }
 

@@ -30,10 +30,11 @@ pub struct Inputs {
     pub context_shown: String,
 }
 
-/// Names that a frontend's definition has in a context directory, the first wins.
-fn default_names(frontend: &PluginName) -> [&'static str; 2] {
+/// Names that a definition has in a context directory, the first wins; by the frontend that the
+/// command line names.
+fn default_names(frontend: Option<&PluginName>) -> [&'static str; 2] {
     match frontend {
-        PluginName::Bundled(name) if name == "steps" => ["Stepsfile", "stepsfile"],
+        Some(PluginName::Bundled(name)) if name == "steps" => ["Stepsfile", "stepsfile"],
         _ => ["Dockerfile", "dockerfile"],
     }
 }
@@ -41,7 +42,7 @@ fn default_names(frontend: &PluginName) -> [&'static str; 2] {
 /// Finds the definition and the context.
 pub fn find(
     args: &BuildArgs,
-    frontend: &PluginName,
+    frontend: Option<&PluginName>,
     environment: &Environment,
     stdin: &mut dyn Read,
 ) -> Result<Inputs, Fault> {
@@ -63,7 +64,13 @@ pub fn find(
         }
     };
     let (definition, definition_directory) = match (file, &directory) {
-        (Some(file), _) if file == Path::new("-") => (read_inline(stdin)?, None),
+        (Some(file), _) if file == Path::new("-") => {
+            let definition = read_inline(stdin, || {
+                Fault::input("standard input holds an archive, not a definition")
+                    .hint("--file names the definition; the context is a directory")
+            })?;
+            (definition, None)
+        }
         (Some(file), _) => {
             let (definition, directory) =
                 named_file(file, directory.as_deref(), &shown, environment)?;
@@ -91,21 +98,27 @@ fn without_context(file: Option<&Path>, stdin: &mut dyn Read) -> Result<Inputs, 
             .hint("unpack it and give the directory"));
     }
     Ok(Inputs {
-        definition: read_inline(stdin)?,
+        definition: read_inline(stdin, || {
+            Fault::not_yet("a context cannot be read from standard input yet")
+                .hint("unpack the archive and give the directory")
+        })?,
         definition_directory: None,
         context: ContextSpec::Empty,
         context_shown: "-".to_owned(),
     })
 }
 
-fn read_inline(stdin: &mut dyn Read) -> Result<DefinitionSource, Fault> {
+/// Reads the definition; `archive` says what an archive in its place means.
+fn read_inline(
+    stdin: &mut dyn Read,
+    archive: impl FnOnce() -> Fault,
+) -> Result<DefinitionSource, Fault> {
     let mut data = Vec::new();
     stdin.take(MAX_DEFINITION + 1).read_to_end(&mut data).map_err(|error| {
         Fault::input("cannot read the definition from standard input").cause(&error)
     })?;
     if is_archive(&data) {
-        return Err(Fault::not_yet("a context cannot be read from standard input yet")
-            .hint("unpack the archive and give the directory"));
+        return Err(archive());
     }
     if data.len() as u64 > MAX_DEFINITION {
         return Err(Fault::input(format!(

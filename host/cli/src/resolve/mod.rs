@@ -5,18 +5,22 @@ pub mod context;
 pub mod definition;
 pub mod output;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use wbuild_api::request::{BuildRequest, ContextSpec, DefaultNetwork};
+use wbuild_api::describe::Query;
+use wbuild_api::request::{BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource};
 use wbuild_graph::Attrs;
 
 use crate::args::BuildArgs;
+use crate::args::call::{CallArg, Format, Method};
 use crate::args::values::{NetworkArg, ProgressArg, SecretArg, SecretSource, SshArg};
 use crate::environment::{Environment, vars};
 use crate::exit::Fault;
-use crate::plugin_name::PluginName;
+use crate::plugin_name::{self, PluginName};
+use crate::syntax;
 
 /// Everything one build needs.
 #[derive(Clone, Debug)]
@@ -43,10 +47,27 @@ pub struct Build {
     pub record_aliases: bool,
     /// Wait for another build.
     pub wait: bool,
+    /// What the frontend is asked instead of building.
+    pub call: Option<Call>,
+    /// What there is to say of the choices made here.
+    pub remarks: Vec<String>,
     /// How the build is shown.
     pub display: Display,
+    /// Show warnings with the lines they are about.
+    pub full_warnings: bool,
     /// What is left behind for scripts.
     pub notes: Notes,
+}
+
+/// A question in place of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What the frontend is asked.
+    pub query: Query,
+    /// How the answer is written.
+    pub format: Format,
+    /// End with 0 whatever a check has found.
+    pub ignore_status: bool,
 }
 
 /// What the session lends, before anything of it is opened.
@@ -125,15 +146,13 @@ pub fn build(
     if let Some((option, instead)) = args.later.refused() {
         return Err(Fault::not_yet(format!("{option} is not supported yet")).hint(instead));
     }
-    let frontend_name = match &args.frontend {
+    let call = call(args)?;
+    let named = match &args.frontend {
         Some(name) => Some(name.as_os_str()),
         None => environment.var_os(vars::FRONTEND),
     };
-    let frontend = match frontend_name {
-        Some(name) => PluginName::parse(name, &environment.cwd)?,
-        None => PluginName::Bundled("dockerfile".to_owned()),
-    };
-    let inputs = definition::find(args, &frontend, environment, stdin)?;
+    let named = named.map(|name| PluginName::parse(name, &environment.cwd)).transpose()?;
+    let inputs = definition::find(args, named.as_ref(), environment, stdin)?;
 
     let mut lends = Lends { docker_config: environment.docker_config_dir(), ..Lends::default() };
     let mut contexts = BTreeMap::from([("context".to_owned(), inputs.context)]);
@@ -162,19 +181,27 @@ pub fn build(
         lends.agents.insert(agent.id.clone(), agent_socket(agent, environment)?);
     }
 
-    let outputs = output::resolve(&args.outputs, environment)?;
+    // A question has an answer and nothing to export.
+    let outputs = if call.is_some() { &[][..] } else { &args.outputs };
+    let outputs = output::resolve(outputs, environment)?;
     let epoch = source_date_epoch(args, environment)?;
     let display = display(args, environment)?;
+    let mut options = options(args, environment, epoch)?;
+    let (frontend, remarks) = match named {
+        Some(named) => (named, Vec::new()),
+        None => of_definition(&inputs.definition, &contexts, &mut options)?,
+    };
     let request = BuildRequest {
         definition: inputs.definition,
-        options: options(args, environment, epoch)?,
+        options,
         targets: args.target.iter().cloned().collect(),
         platforms: unique(&args.platforms),
         contexts,
         tags: unique(&args.tags),
-        identify: display == Display::Quiet
-            || args.iidfile.is_some()
-            || args.metadata_file.is_some(),
+        identify: call.is_none()
+            && (display == Display::Quiet
+                || args.iidfile.is_some()
+                || args.metadata_file.is_some()),
         pull: args.pull,
         no_cache: args.no_cache,
         source_date_epoch: epoch,
@@ -186,11 +213,14 @@ pub fn build(
         max_parallelism: jobs(args, environment)?,
         outputs,
     };
-    let notes = Notes {
-        print_id: display == Display::Quiet && !output::uses_stdout(&request.outputs),
-        iidfile: args.iidfile.as_deref().map(|path| environment.absolute(path)),
-        metadata_file: args.metadata_file.as_deref().map(|path| environment.absolute(path)),
-        stats: args.stats,
+    let notes = match call {
+        None => Notes {
+            print_id: display == Display::Quiet && !output::uses_stdout(&request.outputs),
+            iidfile: args.iidfile.as_deref().map(|path| environment.absolute(path)),
+            metadata_file: args.metadata_file.as_deref().map(|path| environment.absolute(path)),
+            stats: args.stats,
+        },
+        Some(_) => Notes { stats: args.stats, ..Notes::default() },
     };
     let plugins = |names: &[std::ffi::OsString], default: &str| match names {
         [] => Ok(vec![PluginName::Bundled(default.to_owned())]),
@@ -208,9 +238,52 @@ pub fn build(
         runtime: runtime(args.runtime.as_deref(), environment)?,
         record_aliases: !args.no_record_aliases,
         wait: !args.no_wait,
+        call,
+        remarks,
         display,
+        full_warnings: args.debug || display == Display::Plain,
         notes,
     })
+}
+
+/// What is asked in place of a build.
+fn call(args: &BuildArgs) -> Result<Option<Call>, Fault> {
+    let arg = match (&args.call, args.check) {
+        (None, false) => return Ok(None),
+        (None, true) => CallArg::check(),
+        (Some(arg), true) if arg.method != Method::Check => {
+            return Err(Fault::usage("--check and another method of --call exclude each other"));
+        }
+        (Some(arg), _) => arg.clone(),
+    };
+    let query = arg.method.query(args.target.as_deref());
+    let CallArg { format, ignore_status, .. } = arg;
+    Ok(query.map(|query| Call { query, format, ignore_status }))
+}
+
+/// The frontend that a definition asks for, and what there is to say of it.
+fn of_definition(
+    source: &DefinitionSource,
+    contexts: &BTreeMap<String, ContextSpec>,
+    options: &mut Attrs,
+) -> Result<(PluginName, Vec<String>), Fault> {
+    let (name, data) = match source {
+        DefinitionSource::Inline { name, data } => (name, Cow::Borrowed(&data[..])),
+        // One that cannot be read is for the engine to say.
+        DefinitionSource::File { directory, name } => {
+            let mut data = Vec::new();
+            let _ = std::fs::File::open(directory.join(name))
+                .and_then(|file| file.take(definition::MAX_DEFINITION).read_to_end(&mut data));
+            (name, Cow::Owned(data))
+        }
+    };
+    let argument = options.get(&format!("build-arg:{}", syntax::ARGUMENT));
+    let definition = syntax::Definition { name, data: &data };
+    let choice = syntax::choose(&definition, argument, contexts, &plugin_name::frontends())?;
+    if let Some(source) = choice.source {
+        options.push("source", source);
+    }
+    Ok((PluginName::Bundled(choice.frontend), choice.note.into_iter().collect()))
 }
 
 /// The OCI runtime asked for; a path becomes absolute.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod values;
+
 use std::path::{Path, PathBuf};
 
 /// The case folders of an area, sorted.
