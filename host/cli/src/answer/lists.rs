@@ -151,24 +151,24 @@ fn of_kind<'a>(outline: &'a Outline, kind: &str) -> Vec<&'a Parameter> {
     outline.parameters.iter().filter(|parameter| parameter.kind == kind).collect()
 }
 
-/// What every frontend that answers questions can be asked, and what it gets.
-const COMMON: [(&str, &str, &[(&str, &str)]); 4] = [
-    ("frontend.lint", "Say what is doubtful in the definition", TARGET),
-    ("frontend.outline", "List what a target takes from outside", TARGET),
-    ("frontend.targets", "List what can be built", &[]),
-    ("frontend.subrequests.describe", "List what can be asked", &[]),
+/// What every frontend that answers questions can be asked: name, what it gets, whether it is about
+/// a target.
+const COMMON: [(&str, &str, bool); 4] = [
+    ("frontend.lint", "Say what is doubtful in the definition", true),
+    ("frontend.outline", "List what a target takes from outside", true),
+    ("frontend.targets", "List what can be built", false),
+    ("frontend.subrequests.describe", "List what can be asked", false),
 ];
-const TARGET: &[(&str, &str)] = &[("target", "What would be built")];
 /// Version of the schemas of those.
 const VERSION: &str = "1.0.0";
 
 /// `frontend.subrequests.describe`.
 pub fn methods_json(methods: &[String]) -> Value {
-    let common = COMMON.iter().map(|(name, description, opts)| {
-        let opts: Vec<Value> = opts
-            .iter()
-            .map(|(name, description)| json!({"Name": name, "Description": description}))
-            .collect();
+    let common = COMMON.iter().map(|(name, description, of_target)| {
+        let opts = match of_target {
+            true => json!([{"Name": "target", "Description": "What would be built"}]),
+            false => json!([]),
+        };
         json!({
             "Name": name,
             "Version": VERSION,
