@@ -10,6 +10,7 @@
 //!   says                 texts that the output must contain, one a line
 //!   expect.config.json   config of the image, see [`Image::lasting_config`]
 //!   expect.tree          its files; of an image that stands on the base image what differs from it
+//!   expect.layers        if it is there: the paths in each layer but the base's
 //!   expect.failure       instead of the former two in a case called `fail-…`: exit code and report
 //!   peer                 the case is also built by other builders, see [`crate::peer`]
 //! ```
@@ -125,6 +126,13 @@ impl Case {
         config.push('\n');
         golden::check(&self.folder.join("expect.config.json"), &config)?;
         golden::check(&self.folder.join("expect.tree"), &listing(&image.tree)?)?;
+        for entries in &image.layer_entries {
+            in_order(entries)?;
+        }
+        let expected = self.folder.join("expect.layers");
+        if expected.is_file() {
+            golden::check(&expected, &layers(&image)?)?;
+        }
 
         for output in ["image", "files.tar"] {
             std::fs::rename(sandbox.path(output), sandbox.path(format!("first-{output}")))?;
@@ -186,6 +194,27 @@ fn listing(tree: &Tree) -> Result<String> {
     }
     let base = Image::of_layout(&crate::base::layout()?)?;
     Ok(tree.since(&base.tree))
+}
+
+/// The paths in each layer, without the layer of the base image.
+fn layers(image: &Image) -> Result<String> {
+    let base = Image::of_layout(&crate::base::layout()?)?;
+    let own = image.layers.iter().zip(&image.layer_entries).enumerate();
+    let own = own.filter(|(_, (digest, _))| !base.layers.contains(digest));
+    Ok(own
+        .map(|(index, (_, entries))| format!("layer {index}\n{}\n", entries.join("\n")))
+        .collect())
+}
+
+/// Fails unless the entries of a layer are sorted, part by part, so that a directory stands before
+/// what is in it.
+fn in_order(entries: &[String]) -> Result<()> {
+    let parts = |path: &'_ str| path.trim_end_matches('/').split('/').map(str::to_owned).collect();
+    let paths: Vec<Vec<String>> = entries.iter().map(|path| parts(path)).collect();
+    for (pair, names) in paths.windows(2).zip(entries.windows(2)) {
+        ensure!(pair[0] < pair[1], "{} stands before {} in a layer", names[0], names[1]);
+    }
+    Ok(())
 }
 
 /// Fails with the differences of two trees.

@@ -24,6 +24,8 @@ pub struct Image {
     pub media_types: Vec<String>,
     /// Digests of the layers as stored.
     pub layers: Vec<String>,
+    /// Paths of the entries of each layer, as they come.
+    pub layer_entries: Vec<Vec<String>>,
     /// Bytes of the layers as stored.
     pub layer_bytes: u64,
     /// The files.
@@ -103,6 +105,7 @@ impl Image {
             config,
             media_types: Vec::new(),
             layers: Vec::new(),
+            layer_entries: Vec::new(),
             layer_bytes: 0,
             tree: Tree::default(),
         };
@@ -113,6 +116,13 @@ impl Image {
             layers.len(),
             diff_ids.len()
         );
+        let history = image.config["history"].as_array().map_or(&[][..], |list| &list[..]);
+        let with_layer = history.iter().filter(|entry| entry["empty_layer"] != true).count();
+        ensure!(
+            history.is_empty() || with_layer == layers.len(),
+            "{} layers, but history knows of {with_layer}",
+            layers.len()
+        );
         for (layer, diff_id) in layers.iter().zip(&diff_ids) {
             let media_type = text(layer, "mediaType")?;
             let stored = blob(layout, layer)?;
@@ -120,7 +130,8 @@ impl Image {
             image.layers.push(text(layer, "digest")?.to_owned());
             let plain = decompress(media_type, stored)?;
             ensure!(sha256(&plain) == *diff_id, "a layer's content is not its diff id {diff_id}");
-            image.tree.apply_layer(&plain[..]).with_context(|| format!("layer {diff_id}"))?;
+            let entries = image.tree.apply_layer(&plain[..]);
+            image.layer_entries.push(entries.with_context(|| format!("layer {diff_id}"))?);
             image.media_types.push(media_type.to_owned());
         }
         Ok(image)
@@ -145,6 +156,7 @@ impl Image {
             config,
             media_types: Vec::new(),
             layers: Vec::new(),
+            layer_entries: Vec::new(),
             layer_bytes: 0,
             tree: Tree::default(),
         };
@@ -162,7 +174,8 @@ impl Image {
             let gzip = stored.starts_with(&[0x1f, 0x8b]);
             let plain = decompress(if gzip { "+gzip" } else { "" }, stored)?;
             ensure!(sha256(&plain) == *diff_id, "a layer's content is not its diff id {diff_id}");
-            image.tree.apply_layer(&plain[..]).with_context(|| format!("layer {diff_id}"))?;
+            let entries = image.tree.apply_layer(&plain[..]);
+            image.layer_entries.push(entries.with_context(|| format!("layer {diff_id}"))?);
         }
         Ok(image)
     }

@@ -208,7 +208,7 @@ fn text(path: &Path) -> Result<&str> {
 pub fn compare(builder: &str, accepted: &[String], ours: &Image, theirs: &Image) -> Result<()> {
     let starts: Vec<&str> =
         accepted.iter().filter_map(|line| line.strip_prefix(builder)?.strip_prefix(": ")).collect();
-    let differences = differences(ours, theirs);
+    let differences = differences(builder, ours, theirs);
     let unexpected: String = differences
         .iter()
         .filter(|difference| !starts.iter().any(|start| difference.starts_with(start)))
@@ -227,8 +227,8 @@ pub fn compare(builder: &str, accepted: &[String], ours: &Image, theirs: &Image)
     Ok(())
 }
 
-/// The keys of an image config that describe how a container is run.
-const COMPARED: [&str; 10] = [
+/// The keys of an image config that describe how a container is run or an image is built on top.
+const COMPARED: [&str; 13] = [
     "Env",
     "Cmd",
     "Entrypoint",
@@ -239,16 +239,46 @@ const COMPARED: [&str; 10] = [
     "Volumes",
     "StopSignal",
     "Healthcheck",
+    "OnBuild",
+    "Shell",
+    "ArgsEscaped",
 ];
+
+/// Those that buildah leaves out of images in OCI format, which does not define them all.
+const NOT_BUILDAHS: [&str; 4] = ["Healthcheck", "OnBuild", "Shell", "ArgsEscaped"];
 
 /// What buildah's containers leave in a layer: places where it had mounted something.
 const BUILDAHS_TRACES: [&str; 4] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run"];
 
-/// How the images of two builders differ, a line each: `config.<Key>: …`, or a path with what each
-/// has there.
-fn differences(ours: &Image, theirs: &Image) -> Vec<String> {
+/// What history says of each instruction, without what Debian's version writes in another form: the
+/// values of `EXPOSE` and `HEALTHCHECK`, those of `ARG`, owners and modes of copied files.
+fn steps(image: &Image) -> Vec<String> {
+    let history = image.config["history"].as_array().into_iter().flatten();
+    let step = |entry: &Value| {
+        let text = entry["created_by"].as_str().unwrap_or_default();
+        let words = text.split(' ');
+        match words.clone().next() {
+            Some(keyword @ ("EXPOSE" | "HEALTHCHECK")) => return keyword.to_owned(),
+            Some("ARG") => {
+                let names = words.map(|word| word.split('=').next().unwrap_or_default());
+                return names.collect::<Vec<_>>().join(" ");
+            }
+            _ => {}
+        }
+        let told = |word: &&str| !word.starts_with("--chown=") && !word.starts_with("--chmod=");
+        words.filter(told).collect::<Vec<_>>().join(" ")
+    };
+    history.map(step).collect()
+}
+
+/// How the images of two builders differ, a line each: `config.<Key>: …`, `history.<number>: …`
+/// (of docker, whose history we write too), or a path with what each has there.
+fn differences(builder: &str, ours: &Image, theirs: &Image) -> Vec<String> {
     let mut out = Vec::new();
     for key in COMPARED {
+        if builder == "buildah" && NOT_BUILDAHS.contains(&key) {
+            continue;
+        }
         let value = |image: &Image| {
             let mut value = image.config["config"][key].clone();
             // The builder's own mark is no part of the definition.
@@ -264,6 +294,25 @@ fn differences(ours: &Image, theirs: &Image) -> Vec<String> {
         let (a, b) = (value(ours), value(theirs));
         if a != b {
             out.push(format!("config.{key}: {a} here, {b} there"));
+        }
+    }
+    if builder == "docker" {
+        let (a, b) = (steps(ours), steps(theirs));
+        for number in 0..a.len().max(b.len()) {
+            let (a, b) = (a.get(number), b.get(number));
+            if a != b {
+                let or_nothing =
+                    |step: Option<&String>| step.map_or("nothing", String::as_str).to_owned();
+                out.push(format!(
+                    "history.{number}: {} here, {} there",
+                    or_nothing(a),
+                    or_nothing(b)
+                ));
+            }
+        }
+        if ours.config["author"] != theirs.config["author"] {
+            let (a, b) = (&ours.config["author"], &theirs.config["author"]);
+            out.push(format!("author: {a} here, {b} there"));
         }
     }
     let mut paths: Vec<&String> = ours.tree.0.keys().chain(theirs.tree.0.keys()).collect();

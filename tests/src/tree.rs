@@ -1,6 +1,6 @@
 //! File trees as values: read from tar archives and image layers, listed, compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Read;
 
@@ -54,13 +54,15 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Puts a layer on top (OCI image specification, "Image Layer Filesystem Changeset").
-    pub fn apply_layer(&mut self, archive: impl Read) -> Result<()> {
+    /// Puts a layer on top (OCI image specification, "Image Layer Filesystem Changeset"). The paths
+    /// of its entries as they come, whiteouts among them; those of directories end in `/`.
+    pub fn apply_layer(&mut self, archive: impl Read) -> Result<Vec<String>> {
         self.apply(archive, true)
     }
 
-    fn apply(&mut self, archive: impl Read, whiteouts: bool) -> Result<()> {
+    fn apply(&mut self, archive: impl Read, whiteouts: bool) -> Result<Vec<String>> {
         let mut archive = tar::Archive::new(archive);
+        let mut entries = Vec::new();
         let mut seen: BTreeMap<String, ()> = BTreeMap::new();
         let mut added = Tree::default();
         for entry in archive.entries().context("not a tar archive")? {
@@ -71,6 +73,8 @@ impl Tree {
                 continue;
             }
             ensure!(seen.insert(path.clone(), ()).is_none(), "{path} is in the archive twice");
+            let is_directory = entry.header().entry_type().is_dir();
+            entries.push(if is_directory { format!("{path}/") } else { path.clone() });
             let (folder, name) = path.rsplit_once('/').expect("it begins with a slash");
             if whiteouts && name == ".wh..wh..opq" {
                 let below = format!("{folder}/");
@@ -88,6 +92,7 @@ impl Tree {
                 .with_context(|| format!("{path} in the archive"))?;
             added.0.insert(path, read);
         }
+        let new: BTreeSet<String> = added.0.keys().cloned().collect();
         for (path, entry) in added.0 {
             if !matches!(entry.node, Node::Directory) {
                 let below = format!("{path}/");
@@ -95,7 +100,31 @@ impl Tree {
             }
             self.0.insert(path, entry);
         }
-        Ok(())
+        self.regroup(&new);
+        Ok(entries)
+    }
+
+    /// Names hard links anew whose first path was removed, or replaced by one of `new`: what was
+    /// linked to it is another file now.
+    fn regroup(&mut self, new: &BTreeSet<String>) {
+        let mut leaders: BTreeMap<String, String> = BTreeMap::new();
+        let lost: Vec<(String, String)> = (self.0.iter())
+            .filter(|(path, _)| !new.contains(*path))
+            .filter_map(|(path, entry)| match &entry.node {
+                Node::File { link: Some(first), .. } => Some((path.clone(), first.clone())),
+                _ => None,
+            })
+            .filter(|(_, first)| new.contains(first) || !self.0.contains_key(first))
+            .collect();
+        for (path, first) in lost {
+            let leader = leaders.get(&first).cloned();
+            if leader.is_none() {
+                leaders.insert(first, path.clone());
+            }
+            if let Some(Entry { node: Node::File { link, .. }, .. }) = self.0.get_mut(&path) {
+                *link = leader;
+            }
+        }
     }
 
     /// One line an entry, sorted by path.

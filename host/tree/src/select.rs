@@ -137,7 +137,8 @@ pub fn select<P: AsRef<str>>(
         } else if selector.is_pattern(path) {
             names_count = true;
             for found in selector.expand(path)? {
-                roots.extend(selector.one(path, &found)?);
+                // By its own name: what it links to may be missing.
+                roots.extend(selector.one(&format!("/{found}"), &found)?);
             }
         } else {
             roots.extend(selector.one(path, &RelPath::clean(path)?)?);

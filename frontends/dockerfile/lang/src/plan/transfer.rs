@@ -211,9 +211,6 @@ impl Lowering<'_, '_> {
             attr("contents-only", "true"),
             attr("wildcard", "true"),
         ];
-        if paths::has_wildcards(path) {
-            opts.push(attr("allow-missing", "true"));
-        }
         if transfer.parents {
             opts.push(attr("parents", "true"));
         }
