@@ -70,7 +70,7 @@ fn buildah(case: &Case) -> Result<()> {
     let sandbox = case.sandbox()?;
     let buildah = Buildah::with_base(&sandbox.path("buildah"))?;
     let ours = built(case, &sandbox)?;
-    let theirs = buildah.build(&sandbox.path("context"), &case.args()?)?;
+    let theirs = buildah.build(&sandbox, case)?;
     peer::compare("buildah", &case.peer()?.unwrap_or_default(), &ours, &theirs)
 }
 
@@ -87,7 +87,7 @@ fn docker() -> Result<()> {
         let sandbox = case.sandbox()?;
         let ours = built(&case, &sandbox)?;
         let compared = docker
-            .build(&sandbox.path("context"), &case.args()?)
+            .build(&sandbox, &case)
             .and_then(|theirs| peer::compare("docker", &accepted, &ours, &theirs));
         if let Err(error) = compared {
             failures.push_str(&format!("{}: {error:#}\n", case.name));

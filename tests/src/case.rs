@@ -82,6 +82,13 @@ impl Case {
         Ok(args.into_iter().filter(|arg| !arg.is_empty()).collect())
     }
 
+    /// Variables of the builder.
+    pub fn env(&self) -> Result<Vec<(String, String)>> {
+        let lines = self.lines("env")?.unwrap_or_default();
+        let pairs = lines.iter().filter_map(|line| line.split_once('='));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
     /// Builds the case in its sandbox: an OCI layout in `image`, the files in `files.tar`.
     pub fn build(&self, sandbox: &Sandbox) -> Result<Run> {
         let args = self.args()?;
@@ -89,12 +96,7 @@ impl Case {
             vec!["--output=type=oci,tar=false,dest=image", "--output=type=tar,dest=files.tar"];
         all.extend(args.iter().map(String::as_str));
         let mut command = sandbox.build_command(&all)?;
-        for line in self.lines("env")?.unwrap_or_default() {
-            if let Some((name, value)) = line.split_once('=') {
-                command.env(name, value);
-            }
-        }
-        Run::of(&mut command)
+        Run::of(command.envs(self.env()?))
     }
 
     /// Builds the case and compares it with its golden files.

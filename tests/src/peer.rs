@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::case::Case;
 use crate::image::{Image, sorted};
 use crate::run::Run;
+use crate::sandbox::Sandbox;
 use crate::skip;
 use crate::tree::Tree;
 
@@ -69,14 +71,16 @@ impl Buildah {
         command
     }
 
-    /// Builds a context; the image.
-    pub fn build(&self, context: &Path, args: &[String]) -> Result<Image> {
+    /// Builds a case in its sandbox; the image.
+    pub fn build(&self, sandbox: &Sandbox, case: &Case) -> Result<Image> {
         let mut command = self.command();
         command
+            .current_dir(sandbox.folder())
+            .envs(case.env()?)
             .args(["build", "--isolation", "chroot", "--network", "host"])
             .args(["--format", "oci", "--tag", "result"])
-            .args(args)
-            .arg(context);
+            .args(case.args()?)
+            .arg("context");
         Run::of(&mut command)?.success().context("buildah cannot build it")?;
         let layout = self.storage.join("result");
         let mut command = self.command();
@@ -156,13 +160,16 @@ impl Docker {
 
     /// Runs a command of the client.
     pub fn client(&self, args: &[&str]) -> Result<Run> {
+        Run::of(self.command().args(args))
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.client);
         command
             .args(["--host", &format!("unix://{}", self.folder.path().join("s").display())])
-            .args(args)
             .env("DOCKER_BUILDKIT", "1")
             .env("DOCKER_CONFIG", self.folder.path());
-        Run::of(&mut command)
+        command
     }
 
     /// Gives it the base image, as `base`.
@@ -178,12 +185,16 @@ impl Docker {
         Ok(())
     }
 
-    /// Builds a context; the image.
-    pub fn build(&self, context: &Path, args: &[String]) -> Result<Image> {
-        let mut all = vec!["build", "--quiet", "--network", "host", "--tag", "result"];
-        all.extend(args.iter().map(String::as_str));
-        all.push(text(context)?);
-        self.client(&all)?.success().context("docker cannot build it")?;
+    /// Builds a case in its sandbox; the image.
+    pub fn build(&self, sandbox: &Sandbox, case: &Case) -> Result<Image> {
+        let mut command = self.command();
+        command
+            .current_dir(sandbox.folder())
+            .envs(case.env()?)
+            .args(["build", "--quiet", "--network", "host", "--tag", "result"])
+            .args(case.args()?)
+            .arg("context");
+        Run::of(&mut command)?.success().context("docker cannot build it")?;
         let archive = self.folder.path().join("result.tar");
         self.client(&["save", "--output", text(&archive)?, "result"])?.success()?;
         Image::of_docker_tar(&archive)
