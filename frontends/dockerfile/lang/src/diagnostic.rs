@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::Span;
+use crate::{Code, Span};
 
 /// How grave a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ pub struct Label {
 pub struct Diagnostic {
     /// See [`Severity`].
     pub severity: Severity,
-    /// Stable machine name, e.g. `unknown-flag`.
+    /// Stable machine name: that of a [`Code`], e.g. `unknown-flag`, or of a lint rule.
     pub code: Cow<'static, str>,
     /// One sentence without a trailing period.
     pub message: String,
@@ -64,18 +64,18 @@ impl Diagnostic {
     }
 
     /// An error at a place.
-    pub fn error(code: &'static str, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, code, at, message)
+    pub fn error(code: Code, at: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code.name(), at, message)
     }
 
-    /// A warning at a place.
-    pub fn warning(code: &'static str, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Warning, code, at, message)
+    /// A warning at a place, of the lint rule of this name.
+    pub fn warning(rule: &'static str, at: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, rule, at, message)
     }
 
     /// A note at a place.
-    pub fn note(code: &'static str, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Note, code, at, message)
+    pub fn note(code: Code, at: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, code.name(), at, message)
     }
 
     /// Says what to do about it.
@@ -147,14 +147,14 @@ impl Failure {
         let unsupported = diagnostics
             .iter()
             .filter(|d| d.severity == Severity::Error)
-            .all(|d| d.code == "unsupported");
+            .all(|d| d.code == Code::Unsupported.name());
         let kind = if unsupported { "unsupported" } else { "invalid" };
         Failure { diagnostics, ..Failure::new(kind, message) }
     }
 
     /// Points the failure at a place, unless it already points somewhere.
     #[must_use]
-    pub fn at(mut self, code: &'static str, span: Span) -> Self {
+    pub fn at(mut self, code: Code, span: Span) -> Self {
         if self.diagnostics.is_empty() {
             self.diagnostics.push(Diagnostic::error(code, span, self.message.clone()));
         }

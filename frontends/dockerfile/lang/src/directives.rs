@@ -7,7 +7,7 @@
 use crate::lines::Reader;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
-use crate::{Diagnostic, Text};
+use crate::{Code, Diagnostic, Text};
 
 /// What the directives say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, problems: &mut Vec<Diagnostic>) -> D
         if let Some((_, before)) = seen.iter().find(|(known, _)| *known == key) {
             problems.push(
                 Diagnostic::error(
-                    "repeated-directive",
+                    Code::RepeatedDirective,
                     name.span(),
                     format!("the `{key}` directive is given twice"),
                 )
@@ -60,7 +60,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, problems: &mut Vec<Diagnostic>) -> D
                 "`" => directives.escape = '`',
                 _ => problems.push(
                     Diagnostic::error(
-                        "invalid-directive",
+                        Code::InvalidDirective,
                         value.span(),
                         format!("{} cannot be the escape character", shown(&value)),
                     )
@@ -107,7 +107,7 @@ pub fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
         let Some((key, setting)) = text.split_once('=') else {
             problems.push(
                 Diagnostic::error(
-                    "invalid-directive",
+                    Code::InvalidDirective,
                     text.span(),
                     format!("{} is not a setting of the build checks", shown(&text)),
                 )
@@ -125,7 +125,7 @@ pub fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
                 Some(error) => check.error = error,
                 None => problems.push(
                     Diagnostic::error(
-                        "invalid-directive",
+                        Code::InvalidDirective,
                         setting.span(),
                         format!("{} is neither true nor false", shown(&setting)),
                     )
@@ -134,7 +134,7 @@ pub fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
             },
             other => problems.push(
                 Diagnostic::error(
-                    "invalid-directive",
+                    Code::InvalidDirective,
                     key.span(),
                     format!("the build checks have no setting {}", shown(other)),
                 )

@@ -6,7 +6,7 @@ use crate::lines::Reader;
 use crate::suggest::closest;
 use crate::text::shown;
 use crate::words;
-use crate::{Diagnostic, Span, Text};
+use crate::{Code, Diagnostic, Span, Text};
 
 /// What a `<<NAME` word says.
 struct Marker {
@@ -138,7 +138,7 @@ fn unterminated(marker: &Marker, reader: &mut Reader<'_>) -> Diagnostic {
     };
     debug_assert!(reader.offset() >= here);
     Diagnostic::error(
-        "unterminated-heredoc",
+        Code::UnterminatedHeredoc,
         marker.word.span(),
         format!("the heredoc {} has no end", shown(&marker.word)),
     )

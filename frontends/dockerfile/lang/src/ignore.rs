@@ -4,7 +4,7 @@
 //! decided where the files are.
 
 use crate::lines::Reader;
-use crate::{Diagnostic, Span, paths};
+use crate::{Code, Diagnostic, Span, paths};
 
 /// A pattern and the place it stands at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub fn parse(source: u32, bytes: &[u8]) -> Result<Vec<Pattern>, Vec<Diagnostic>>
             if negated {
                 problems.push(
                     Diagnostic::error(
-                        "invalid-ignore",
+                        Code::InvalidIgnore,
                         line.span(),
                         "a pattern is missing after `!`",
                     )

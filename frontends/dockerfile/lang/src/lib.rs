@@ -13,6 +13,7 @@
 //! Entry points: [`parse`](parse()) for tools, [`build`] for a build.
 
 pub mod ast;
+mod catalogue;
 mod diagnostic;
 mod directives;
 pub mod expand;
@@ -32,6 +33,7 @@ mod units;
 mod vars;
 mod words;
 
+pub use catalogue::Code;
 pub use diagnostic::{Diagnostic, Failure, Label, Severity};
 pub use directives::{Check, Directives};
 pub use ignore::{Pattern as IgnorePattern, parse as parse_ignore};

@@ -6,7 +6,7 @@ use crate::ast::{Command, Healthcheck, Run, Timing};
 use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::words::{self, Json};
-use crate::{Diagnostic, Text, heredoc, units};
+use crate::{Code, Diagnostic, Text, heredoc, units};
 
 impl Parser<'_, '_> {
     /// Exec form if it is a valid array of strings, else shell form.
@@ -24,7 +24,7 @@ impl Parser<'_, '_> {
     fn mixed(&mut self, name: &str, rest: &Text) {
         self.report(
             Diagnostic::error(
-                "invalid-json",
+                Code::InvalidJson,
                 rest.span(),
                 format!("the array of {name} may hold strings only"),
             )
@@ -79,7 +79,7 @@ impl Parser<'_, '_> {
         let list = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         self.report(
             Diagnostic::error(
-                "invalid-flag",
+                Code::InvalidFlag,
                 value.span(),
                 format!("`--{flag}` cannot be {}", shown(value)),
             )
@@ -100,7 +100,7 @@ impl Parser<'_, '_> {
                 let at = if rest.is_empty() { keyword.span() } else { rest.span() };
                 self.report(
                     Diagnostic::error(
-                        "invalid-json",
+                        Code::InvalidJson,
                         at,
                         "SHELL needs a JSON array that is not empty",
                     )
@@ -127,7 +127,7 @@ impl Parser<'_, '_> {
         }
         if let Some(empty) = paths.iter().find(|path| path.is_empty()) {
             self.report(Diagnostic::error(
-                "missing-argument",
+                Code::MissingArgument,
                 empty.span(),
                 "the path of a VOLUME cannot be empty",
             ));
@@ -160,7 +160,7 @@ impl Parser<'_, '_> {
             "NONE" => {
                 self.report(
                     Diagnostic::error(
-                        "unexpected-argument",
+                        Code::UnexpectedArgument,
                         rest.span(),
                         "HEALTHCHECK NONE takes no arguments",
                     )
@@ -171,7 +171,7 @@ impl Parser<'_, '_> {
             "CMD" if rest.is_empty() => {
                 self.report(
                     Diagnostic::error(
-                        "missing-argument",
+                        Code::MissingArgument,
                         kind.span(),
                         "the command is missing after HEALTHCHECK CMD",
                     )
@@ -189,7 +189,7 @@ impl Parser<'_, '_> {
             "" => {
                 self.report(
                     Diagnostic::error(
-                        "missing-argument",
+                        Code::MissingArgument,
                         keyword.span(),
                         "HEALTHCHECK needs CMD or NONE",
                     )
@@ -200,7 +200,7 @@ impl Parser<'_, '_> {
             _ => {
                 self.report(
                     Diagnostic::error(
-                        "unexpected-argument",
+                        Code::UnexpectedArgument,
                         kind.span(),
                         format!("{} is neither CMD nor NONE", shown(&kind)),
                     )
@@ -220,7 +220,7 @@ impl Parser<'_, '_> {
             Some(time) if time >= MILLISECOND => time,
             Some(_) => {
                 self.report(Diagnostic::error(
-                    "invalid-flag",
+                    Code::InvalidFlag,
                     value.span(),
                     format!("`--{flag}` cannot be less than a millisecond"),
                 ));
@@ -229,7 +229,7 @@ impl Parser<'_, '_> {
             None => {
                 self.report(
                     Diagnostic::error(
-                        "invalid-flag",
+                        Code::InvalidFlag,
                         value.span(),
                         format!("{} is not a span of time", shown(&value)),
                     )
@@ -247,7 +247,7 @@ impl Parser<'_, '_> {
             _ => {
                 self.report(
                     Diagnostic::error(
-                        "invalid-flag",
+                        Code::InvalidFlag,
                         value.span(),
                         format!("{} is not a number of retries", shown(&value)),
                     )

@@ -5,7 +5,7 @@ use crate::directives::parse_bool;
 use crate::suggest::closest;
 use crate::text::shown;
 use crate::words::{self, Flag};
-use crate::{Diagnostic, Text};
+use crate::{Code, Diagnostic, Text};
 
 /// What a flag takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Parser<'_, '_> {
             if let (false, Some(first)) = (listed, first) {
                 self.report(
                     Diagnostic::error(
-                        "repeated-flag",
+                        Code::RepeatedFlag,
                         flag.word.span(),
                         format!("`--{}` is given twice", flag.name),
                     )
@@ -100,7 +100,7 @@ impl Parser<'_, '_> {
             let close = closest(&flag.name, known.iter().map(|(name, _)| *name));
             self.report(
                 Diagnostic::error(
-                    "unknown-flag",
+                    Code::UnknownFlag,
                     flag.word.span(),
                     format!("{instruction} has no flag {}", shown(&format!("--{}", flag.name))),
                 )
@@ -114,7 +114,7 @@ impl Parser<'_, '_> {
             (Type::Switch, Some(value)) if switch(value).is_some() => {}
             (Type::Switch, Some(value)) => self.report(
                 Diagnostic::error(
-                    "invalid-flag",
+                    Code::InvalidFlag,
                     value.span(),
                     format!("`--{}` is either true or false, not {}", flag.name, shown(value)),
                 )
@@ -123,7 +123,7 @@ impl Parser<'_, '_> {
             (_, Some(_)) => {}
             (_, None) => self.report(
                 Diagnostic::error(
-                    "invalid-flag",
+                    Code::InvalidFlag,
                     flag.word.span(),
                     format!("`--{}` needs a value", flag.name),
                 )

@@ -15,7 +15,7 @@ use crate::lines::{Logical, Reader};
 use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::words;
-use crate::{Diagnostic, Severity, Span, Text};
+use crate::{Code, Diagnostic, Severity, Span, Text};
 
 pub use mount::{Ownership, Resolved, Sharing, resolve as resolve_mount};
 
@@ -68,7 +68,7 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
     let start = Span { source, start: 0, end: 0 };
     let bytes = if bytes.len() > MOST_BYTES {
         let message = format!("the file is larger than {} MiB", MOST_BYTES >> 20);
-        problems.push(Diagnostic::error("too-large", start, message));
+        problems.push(Diagnostic::error(Code::TooLarge, start, message));
         &[]
     } else {
         bytes
@@ -105,7 +105,7 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
                     reported_homeless = true;
                     problems.push(
                         Diagnostic::error(
-                            "no-stage",
+                            Code::NoStage,
                             span,
                             format!(
                                 "{} stands before the first FROM",
@@ -120,7 +120,7 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
     }
     if !read_any {
         problems.push(
-            Diagnostic::error("empty-file", start, "the file holds no instructions")
+            Diagnostic::error(Code::EmptyFile, start, "the file holds no instructions")
                 .help("the smallest one is a single line, e.g. `FROM alpine`"),
         );
     } else if file.stages.is_empty() && !broken_from && !reported_homeless {
@@ -128,7 +128,7 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
         if !failed {
             let last = file.globals.last().map_or(start, |last| last.span);
             problems.push(
-                Diagnostic::error("no-stage", last, "the file has no FROM")
+                Diagnostic::error(Code::NoStage, last, "the file has no FROM")
                     .label("nothing stands below this")
                     .help("say what to start from, e.g. `FROM alpine` or `FROM scratch`"),
             );
@@ -145,7 +145,7 @@ pub fn parse_trigger(source: u32, text: &str) -> Result<Instruction, Vec<Diagnos
     let whole = Text::decode(source, 0, text.as_bytes()).span();
     let Some(line) = reader.logical('\\') else {
         return Err(vec![Diagnostic::error(
-            "invalid-trigger",
+            Code::InvalidTrigger,
             whole,
             "an ONBUILD trigger is empty",
         )]);
@@ -155,7 +155,7 @@ pub fn parse_trigger(source: u32, text: &str) -> Result<Instruction, Vec<Diagnos
     let item = parser.item(line);
     if reader.logical('\\').is_some() {
         problems.push(Diagnostic::error(
-            "invalid-trigger",
+            Code::InvalidTrigger,
             whole,
             "an ONBUILD trigger holds more than one instruction",
         ));
@@ -163,7 +163,7 @@ pub fn parse_trigger(source: u32, text: &str) -> Result<Instruction, Vec<Diagnos
     match item {
         Item::Instruction(Some(instruction)) if problems.is_empty() => Ok(instruction),
         Item::Stage(_) if problems.is_empty() => {
-            Err(vec![Diagnostic::error("invalid-trigger", whole, "FROM cannot be a trigger")])
+            Err(vec![Diagnostic::error(Code::InvalidTrigger, whole, "FROM cannot be a trigger")])
         }
         _ => Err(problems),
     }
@@ -239,7 +239,7 @@ impl Parser<'_, '_> {
         );
         self.report(
             Diagnostic::error(
-                "unknown-instruction",
+                Code::UnknownInstruction,
                 keyword.span(),
                 format!("{} is not an instruction", shown(keyword)),
             )
@@ -260,7 +260,7 @@ impl Parser<'_, '_> {
             }
             [] => {
                 self.report(
-                    Diagnostic::error("missing-argument", keyword.span(), "FROM needs an image")
+                    Diagnostic::error(Code::MissingArgument, keyword.span(), "FROM needs an image")
                         .help("name an image, an earlier stage, or `scratch` for an empty one"),
                 );
                 return None;
@@ -268,7 +268,7 @@ impl Parser<'_, '_> {
             [_, as_keyword] if as_keyword.eq_ignore_ascii_case("AS") => {
                 self.report(
                     Diagnostic::error(
-                        "missing-argument",
+                        Code::MissingArgument,
                         as_keyword.span(),
                         "the stage's name is missing after AS",
                     )
@@ -284,7 +284,7 @@ impl Parser<'_, '_> {
                 let last = &words[words.len() - 1];
                 self.report(
                     Diagnostic::error(
-                        "unexpected-argument",
+                        Code::UnexpectedArgument,
                         extra.span().to(last.span()),
                         format!("{} is not expected here", shown(extra)),
                     )
@@ -303,7 +303,7 @@ impl Parser<'_, '_> {
             if !valid {
                 self.report(
                     Diagnostic::error(
-                        "invalid-stage-name",
+                        Code::InvalidStageName,
                         name.span(),
                         format!("{} cannot be the name of a stage", shown(name)),
                     )
@@ -342,7 +342,7 @@ impl Parser<'_, '_> {
     }
 
     fn missing(&mut self, keyword: &Text, message: &str) {
-        self.report(Diagnostic::error("missing-argument", keyword.span(), message));
+        self.report(Diagnostic::error(Code::MissingArgument, keyword.span(), message));
     }
 
     /// Words between blanks, at least one.
@@ -368,7 +368,7 @@ impl Parser<'_, '_> {
         if matches!(name.as_str(), "ONBUILD" | "FROM" | "MAINTAINER") {
             self.report(
                 Diagnostic::error(
-                    "invalid-trigger",
+                    Code::InvalidTrigger,
                     inner.span(),
                     format!("{name} cannot be an ONBUILD trigger"),
                 )

@@ -8,7 +8,7 @@ use crate::ast::{Mount, MountField};
 use crate::directives::parse_bool;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
-use crate::{Diagnostic, Span, Text, TextBuilder, units};
+use crate::{Code, Diagnostic, Span, Text, TextBuilder, units};
 
 /// Keys with the name that stands for them.
 const KEYS: [(&str, &str); 19] = [
@@ -161,7 +161,7 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
         };
         if name.is_empty() {
             problems.push(
-                Diagnostic::error("unknown-mount-key", name.span(), "a key is missing here")
+                Diagnostic::error(Code::UnknownMountKey, name.span(), "a key is missing here")
                     .help("a mount holds no blanks: `--mount=type=cache,target=/x`"),
             );
             continue;
@@ -170,7 +170,7 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
         let Some((_, key)) = KEYS.iter().find(|(key, _)| *key == folded) else {
             problems.push(
                 Diagnostic::error(
-                    "unknown-mount-key",
+                    Code::UnknownMountKey,
                     name.span(),
                     format!("a mount has no key {}", shown(&name)),
                 )
@@ -183,7 +183,7 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
         if value.is_none() && !bare {
             problems.push(
                 Diagnostic::error(
-                    "invalid-mount",
+                    Code::InvalidMount,
                     name.span(),
                     format!("{} needs a value", shown(&name)),
                 )
@@ -196,7 +196,7 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
         {
             problems.push(
                 Diagnostic::error(
-                    "variable-in-from",
+                    Code::VariableInFrom,
                     value.span(),
                     "variables are not expanded in `from`",
                 )
@@ -228,7 +228,7 @@ fn csv(text: &Text) -> Result<Vec<Text>, Diagnostic> {
             loop {
                 let Some(length) = text[at..].find('"') else {
                     return Err(Diagnostic::error(
-                        "invalid-mount",
+                        Code::InvalidMount,
                         text.span_of(open..text.len()),
                         "a quoted field of this mount is not closed",
                     ));
@@ -244,7 +244,7 @@ fn csv(text: &Text) -> Result<Vec<Text>, Diagnostic> {
             fields.push(builder.finish());
             if at < text.len() && !text[at..].starts_with(',') {
                 return Err(Diagnostic::error(
-                    "invalid-mount",
+                    Code::InvalidMount,
                     text.span_of(at..text.len()),
                     "a comma is missing after a quoted field of this mount",
                 ));
@@ -285,7 +285,7 @@ impl Values<'_> {
             _ => {
                 let what = if radix == 8 { "an octal mode, e.g. 0755" } else { "a number" };
                 let message = format!("{} of this mount must be {what}", shown(key));
-                Err(Diagnostic::error("invalid-mount", span, message))
+                Err(Diagnostic::error(Code::InvalidMount, span, message))
             }
         }
     }
@@ -296,7 +296,7 @@ impl Values<'_> {
             Some(on) => Ok(Some(on)),
             None if value.is_empty() => Ok(Some(true)),
             None => Err(Diagnostic::error(
-                "invalid-mount",
+                Code::InvalidMount,
                 span,
                 format!("{} of this mount is either true or false", shown(key)),
             )),
@@ -316,7 +316,7 @@ impl Values<'_> {
     }
 
     fn error(&self, message: &str, help: &str) -> Diagnostic {
-        Diagnostic::error("invalid-mount", self.mount.text.span(), message).help(help)
+        Diagnostic::error(Code::InvalidMount, self.mount.text.span(), message).help(help)
     }
 }
 
@@ -337,7 +337,7 @@ pub fn resolve(
     let (kind, at) = kind.unwrap_or_else(|| ("bind".to_owned(), mount.text.span()));
     if !TYPES.contains(&kind.as_str()) {
         return Err(Diagnostic::error(
-            "invalid-mount",
+            Code::InvalidMount,
             at,
             format!("a mount cannot be of type {}", shown(&kind)),
         )
@@ -346,7 +346,7 @@ pub fn resolve(
     }
     if let Some(field) = mount.fields.iter().find(|field| !allowed(&kind, field.key)) {
         return Err(Diagnostic::error(
-            "invalid-mount",
+            Code::InvalidMount,
             field.name.span(),
             format!("{} has no meaning for a mount of type {kind}", shown(&field.name)),
         ));
@@ -379,7 +379,7 @@ pub fn resolve(
             let size = match values.find("size") {
                 Some((size, span)) => Some(units::bytes(size).ok_or_else(|| {
                     Diagnostic::error(
-                        "invalid-mount",
+                        Code::InvalidMount,
                         span,
                         format!("{} is not an amount of memory", shown(size)),
                     )
@@ -404,7 +404,7 @@ fn sharing(values: &Values<'_>) -> Result<Sharing, Diagnostic> {
     let known = [Sharing::Shared, Sharing::Private, Sharing::Locked];
     known.into_iter().find(|mode| word.eq_ignore_ascii_case(mode.as_str())).ok_or_else(|| {
         Diagnostic::error(
-            "invalid-mount",
+            Code::InvalidMount,
             span,
             format!("a cache cannot be shared in the way {}", shown(word)),
         )

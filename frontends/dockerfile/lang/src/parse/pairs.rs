@@ -4,7 +4,7 @@ use super::{Parser, described};
 use crate::ast::{Declaration, Pair};
 use crate::text::shown;
 use crate::words;
-use crate::{Diagnostic, Text};
+use crate::{Code, Diagnostic, Text};
 
 impl Parser<'_, '_> {
     /// `name=value …`, or the old form `name value` with one pair on a line.
@@ -32,7 +32,7 @@ impl Parser<'_, '_> {
                 Some((name, value)) => pairs.push(Pair { name, value, legacy: false }),
                 None => self.report(
                     Diagnostic::error(
-                        "missing-equals",
+                        Code::MissingEquals,
                         word.span(),
                         format!("{} is no `name=value` pair", shown(word)),
                     )
@@ -48,7 +48,7 @@ impl Parser<'_, '_> {
         if value.is_empty() {
             self.report(
                 Diagnostic::error(
-                    "missing-argument",
+                    Code::MissingArgument,
                     name.span(),
                     format!("{} has no value", shown(&name)),
                 )
@@ -62,7 +62,7 @@ impl Parser<'_, '_> {
     fn blank_name(&mut self, instruction: &str, word: &Text) {
         self.report(
             Diagnostic::error(
-                "missing-name",
+                Code::MissingName,
                 word.span(),
                 format!("a name is missing before `=` in {}", shown(word)),
             )

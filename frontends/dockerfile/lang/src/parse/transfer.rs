@@ -4,7 +4,7 @@ use super::Parser;
 use super::flags::Type;
 use crate::ast::{Heredoc, Kind, Transfer};
 use crate::words::{self, Json};
-use crate::{Diagnostic, Text, TextBuilder, heredoc};
+use crate::{Code, Diagnostic, Text, TextBuilder, heredoc};
 
 impl Parser<'_, '_> {
     pub(super) fn transfer(&mut self, name: &str, keyword: &Text, rest: &Text) -> Option<Kind> {
@@ -30,7 +30,7 @@ impl Parser<'_, '_> {
             Json::Mixed => {
                 self.report(
                     Diagnostic::error(
-                        "invalid-json",
+                        Code::InvalidJson,
                         rest.span(),
                         format!("the array of {name} may hold strings only"),
                     )
@@ -51,7 +51,7 @@ impl Parser<'_, '_> {
         let (Some(target), false) = (target, words.is_empty()) else {
             self.report(
                 Diagnostic::error(
-                    "missing-argument",
+                    Code::MissingArgument,
                     keyword.span(),
                     format!("{name} needs a source and a destination"),
                 )
@@ -65,7 +65,7 @@ impl Parser<'_, '_> {
         if is_heredoc(&target) {
             self.report(
                 Diagnostic::error(
-                    "missing-argument",
+                    Code::MissingArgument,
                     target.span(),
                     format!("the destination of {name} cannot be a heredoc"),
                 )
@@ -91,7 +91,7 @@ impl Parser<'_, '_> {
         if let Some(from) = transfer.from.as_ref().filter(|from| from.contains('$')) {
             self.report(
                 Diagnostic::error(
-                    "variable-in-from",
+                    Code::VariableInFrom,
                     from.span(),
                     "variables are not expanded in `--from`",
                 )

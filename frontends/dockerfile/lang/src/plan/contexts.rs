@@ -14,7 +14,7 @@ use super::remote::{self, GitSource};
 use super::stages::Place;
 use crate::platform::Platform;
 use crate::text::shown;
-use crate::{Failure, Span, ignore};
+use crate::{Code, Failure, Span, ignore};
 
 /// The name of the directory that `COPY` takes files from.
 const MAIN: &str = "context";
@@ -90,7 +90,7 @@ impl Session<'_> {
             return Ok(Some(Place::Context(known)));
         }
         let found =
-            self.host.context(&name, Some(platform)).map_err(|f| f.at("named-context", span))?;
+            self.host.context(&name, Some(platform)).map_err(|f| f.at(Code::NamedContext, span))?;
         let Some(context) = found else { return Ok(None) };
         if !matches!(context.kind.as_str(), "image" | "oci-layout") {
             let platform = platform.clone();
@@ -112,7 +112,7 @@ impl Session<'_> {
         let (name, span, found) = (name.clone(), *span, found.clone());
         let title = format!("[context {name}] load");
         let root = self.open(&name, &found, &title, None);
-        let root = root.map_err(|failure| failure.at("named-context", span))?;
+        let root = root.map_err(|failure| failure.at(Code::NamedContext, span))?;
         self.contexts.entries[context].root = Some(root);
         Ok(root)
     }

@@ -5,7 +5,7 @@ use crate::expand::{self, Lookup, Options};
 use crate::image::{DEFAULT_PATH, Image};
 use crate::platform::Platform;
 use crate::vars::Vars;
-use crate::{Failure, Span, Text};
+use crate::{Code, Failure, Span, Text};
 
 use super::host::{Attrs, FileAction, FileOp, Output};
 use super::stages::{Graph, Place, StagePlan, bad_config};
@@ -184,7 +184,8 @@ fn base(
                 // By digest, so that files and config are of one image.
                 let pinned =
                     super::host::ImageRequest { reference: info.reference, ..request.clone() };
-                let failed = |failure: Failure| failure.at("unresolved-image", stage.base.span());
+                let failed =
+                    |failure: Failure| failure.at(Code::UnresolvedImage, stage.base.span());
                 let root = session.host.image(&pinned).map_err(failed)?;
                 let name = title.next(&request.platform, None);
                 let name = format!("{name}FROM {}", pinned.reference);
@@ -287,7 +288,7 @@ impl Lowering<'_, '_> {
             Kind::Workdir(path) => self.workdir(instruction, path),
             _ => self.metadata(&instruction.kind),
         };
-        lowered.map_err(|failure| failure.at("failed-instruction", instruction.span))
+        lowered.map_err(|failure| failure.at(Code::FailedInstruction, instruction.span))
     }
 
     /// Expands a word.
@@ -356,7 +357,7 @@ impl Lowering<'_, '_> {
                     .session
                     .host
                     .image(&request)
-                    .map_err(|failure| failure.at("unresolved-image", name.span()))?;
+                    .map_err(|failure| failure.at(Code::UnresolvedImage, name.span()))?;
                 let title = format!("FROM {}", request.reference);
                 self.session.host.annotate(root, &title, &[name.span()], &Attrs::new());
                 Ok(Some(root))

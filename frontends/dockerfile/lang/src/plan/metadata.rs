@@ -8,7 +8,7 @@ use crate::gostyle;
 use crate::image::healthcheck_history;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
-use crate::{Diagnostic, Failure, Text};
+use crate::{Code, Diagnostic, Failure, Text};
 
 use super::expand_word;
 use super::lower::Lowering;
@@ -98,7 +98,7 @@ impl Lowering<'_, '_> {
                     let volume = self.word(path)?;
                     if volume.is_empty() {
                         let message = "the path of a VOLUME cannot be empty";
-                        let empty = Diagnostic::error("missing-argument", path.span(), message);
+                        let empty = Diagnostic::error(Code::MissingArgument, path.span(), message);
                         return Err(empty.into());
                     }
                     volumes.push(volume);
@@ -163,7 +163,7 @@ impl Lowering<'_, '_> {
             let expansion = expand_word(word, self.escape, &self.state.vars)?;
             for port in expansion.words {
                 ports.extend(expand_ports(&port).map_err(|(message, help)| {
-                    Diagnostic::error("invalid-port", word.span(), message).help(help)
+                    Diagnostic::error(Code::InvalidPort, word.span(), message).help(help)
                 })?);
             }
         }
@@ -205,10 +205,14 @@ fn check_signal(value: &str, at: &Text) -> Result<(), Failure> {
         return Ok(());
     }
     let close = did_you_mean(name, SIGNALS).map(|text| text.replacen('`', "`SIG", 1));
-    Err(Diagnostic::error("invalid-signal", at.span(), format!("{} is not a signal", shown(value)))
-        .help("write a name such as `SIGTERM`, or a number")
-        .maybe_help(close)
-        .into())
+    Err(Diagnostic::error(
+        Code::InvalidSignal,
+        at.span(),
+        format!("{} is not a signal", shown(value)),
+    )
+    .help("write a name such as `SIGTERM`, or a number")
+    .maybe_help(close)
+    .into())
 }
 
 /// `80`, `80/udp`, `8000-8010/tcp`. What stands before the last `:`, an address and a port of the

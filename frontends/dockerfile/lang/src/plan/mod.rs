@@ -24,7 +24,7 @@ use crate::ast::{Dockerfile, Kind};
 use crate::expand::{self, Expansion, Lookup};
 use crate::suggest::did_you_mean;
 use crate::text::shown;
-use crate::{Diagnostic, Failure, Span, Text};
+use crate::{Code, Diagnostic, Failure, Span, Text};
 
 use contexts::Contexts;
 use host::{Host, ImageInfo, ImageRequest};
@@ -142,7 +142,7 @@ impl Session<'_> {
                     let reference = &entry.request.reference;
                     let name = reference.split([':', '@']).next().unwrap_or(reference);
                     let close = did_you_mean(name, stages);
-                    let mut failure = failure.at("unresolved-image", entry.span);
+                    let mut failure = failure.at(Code::UnresolvedImage, entry.span);
                     if let (Some(close), Some(first)) = (close, failure.diagnostics.first_mut()) {
                         first.help = Some(format!("there is a stage of a similar name; {close}"));
                     }
@@ -187,7 +187,7 @@ impl Session<'_> {
             }
             let at = Span { source: self.source, start: 0, end: 0 };
             let mut note = Diagnostic::note(
-                "unused-build-arg",
+                Code::UnusedBuildArg,
                 at,
                 format!("the build argument {} is not declared by any ARG", shown(name)),
             )
@@ -202,7 +202,7 @@ impl Session<'_> {
 /// Expands a word of an instruction.
 fn expand_word(word: &Text, escape: char, vars: &dyn Lookup) -> Result<Expansion, Diagnostic> {
     expand::expand(word, expand::Options::word(escape), vars).map_err(|error| {
-        Diagnostic::error("invalid-expansion", word.span_of(error.at), error.message)
+        Diagnostic::error(Code::InvalidExpansion, word.span_of(error.at), error.message)
             .maybe_help(error.help)
     })
 }

@@ -7,7 +7,7 @@ use crate::ast::{Dockerfile, Stage};
 use crate::directives::parse_bool;
 use crate::platform::Platform;
 use crate::text::shown;
-use crate::{Diagnostic, Failure, Span, units};
+use crate::{Code, Diagnostic, Failure, Span, units};
 
 /// Variables that every step may see without declaring them, and that are in no key and no history.
 pub(crate) const PROXY_VARIABLES: [&str; 5] =
@@ -37,7 +37,7 @@ pub(crate) fn epoch(
     }
     let nowhere = Span { source: 0, start: 0, end: 0 };
     let message = format!("{EPOCH} cannot be {}", shown(value));
-    let mut error = Diagnostic::error("invalid-epoch", at.unwrap_or(nowhere), message)
+    let mut error = Diagnostic::error(Code::InvalidEpoch, at.unwrap_or(nowhere), message)
         .help("write seconds since 1970, or the name of a context or stage whose time counts");
     if at.is_none() {
         // It is about the command line, not about a place in the file.

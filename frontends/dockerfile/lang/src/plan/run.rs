@@ -3,7 +3,7 @@
 use crate::ast::{Command, Heredoc, Instruction, Mount, Run};
 use crate::parse::{Resolved, Sharing, resolve_mount};
 use crate::text::shown;
-use crate::{Diagnostic, Failure, Text, paths};
+use crate::{Code, Diagnostic, Failure, Text, paths};
 
 use super::contexts::hidden;
 use super::expand_word;
@@ -21,7 +21,7 @@ impl Lowering<'_, '_> {
     pub(super) fn run(&mut self, instruction: &Instruction, run: &Run) -> Result<(), Failure> {
         if let Some(device) = run.devices.first() {
             return Err(Diagnostic::error(
-                "unsupported",
+                Code::Unsupported,
                 device.span(),
                 "`--device` of RUN is not supported yet",
             )
@@ -137,7 +137,7 @@ impl Lowering<'_, '_> {
     fn program(&mut self, heredoc: &Heredoc, content: &Text) -> Result<ExecMount, Failure> {
         if heredoc.name.contains('/') {
             let message = format!("{} cannot be the name of a program", shown(&heredoc.name));
-            let error = Diagnostic::error("invalid-heredoc", heredoc.word.span(), message);
+            let error = Diagnostic::error(Code::InvalidHeredoc, heredoc.word.span(), message);
             return Err(error.help("end it by a name without `/`, e.g. `EOF`").into());
         }
         let mut opts = vec![attr("mode", "0755")];
@@ -185,7 +185,7 @@ impl Lowering<'_, '_> {
             if target == "/" {
                 let message = "a mount cannot take the place of the whole file system";
                 return Err(Failure::from(
-                    Diagnostic::error("invalid-mount", mount.text.span(), message)
+                    Diagnostic::error(Code::InvalidMount, mount.text.span(), message)
                         .help("give it a directory of its own: `target=/path`"),
                 ));
             }

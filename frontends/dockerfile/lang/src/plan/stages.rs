@@ -15,7 +15,7 @@ use crate::platform::Platform;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::vars::Vars;
-use crate::{Diagnostic, Failure, Span, Text};
+use crate::{Code, Diagnostic, Failure, Span, Text};
 
 /// Where files come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Graph {
         let expansion = expand_word(text, session.file.directives.escape, &self.globals)?;
         if expansion.text.is_empty() {
             return Err(Diagnostic::error(
-                "invalid-platform",
+                Code::InvalidPlatform,
                 text.span(),
                 format!("the platform {} is empty", shown(text)),
             )
@@ -136,7 +136,7 @@ impl Graph {
         }
         Platform::parse(&expansion.text, &session.request.build_platform).ok_or_else(|| {
             let message = format!("{} is not a platform", shown(&expansion.text));
-            Diagnostic::error("invalid-platform", text.span(), message)
+            Diagnostic::error(Code::InvalidPlatform, text.span(), message)
                 .help("write os/architecture or os/architecture/variant, e.g. `linux/arm64`")
                 .into()
         })
@@ -154,7 +154,7 @@ impl Graph {
         let name = expansion.text;
         if name.is_empty() {
             return Err(Diagnostic::error(
-                "empty-base",
+                Code::EmptyBase,
                 stage.base.span(),
                 format!("the image {} of FROM is empty", shown(&stage.base)),
             )
@@ -219,7 +219,7 @@ impl Graph {
                 _ => format!("stages 0 to {} stand above this one", index - 1),
             };
             return Err(Diagnostic::error(
-                "unknown-stage",
+                Code::UnknownStage,
                 name.span(),
                 format!("there is no stage {number} above this one"),
             )
@@ -242,7 +242,7 @@ impl Graph {
                     "move the stage that files are taken from above the one that takes them",
                 )
             };
-            return Err(Diagnostic::error("unknown-stage", name.span(), message)
+            return Err(Diagnostic::error(Code::UnknownStage, name.span(), message)
                 .related(later.span, "this stage")
                 .help(help)
                 .into());
@@ -327,7 +327,7 @@ fn stored_triggers(
 /// A base whose config cannot be used.
 pub(super) fn bad_config(name: &str, why: &str, from: Span) -> Failure {
     let message = format!("the image {} cannot be used: {why}", shown(name));
-    Failure::from(Diagnostic::error("invalid-image-config", from, message))
+    Failure::from(Diagnostic::error(Code::InvalidImageConfig, from, message))
 }
 
 fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
@@ -347,7 +347,7 @@ fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
         });
         let at = Span { source: session.source, start: 0, end: 0 };
         let message = format!("there is no stage {}", shown(target));
-        let mut diagnostic = Diagnostic::error("unknown-target", at, message).help(help);
+        let mut diagnostic = Diagnostic::error(Code::UnknownTarget, at, message).help(help);
         // It is about the command line, not about a place in the file.
         diagnostic.labels.clear();
         Failure { kind: "not-found".to_owned(), ..Failure::from(diagnostic) }

@@ -3,7 +3,7 @@
 use crate::ast::{Instruction, Transfer};
 use crate::expand::{self, Options};
 use crate::text::shown;
-use crate::{Diagnostic, Failure, Span, Text, paths};
+use crate::{Code, Diagnostic, Failure, Span, Text, paths};
 
 use super::contexts::hidden;
 use super::host::{Attrs, CopyAction, FileAction, FileOp, Output};
@@ -64,7 +64,8 @@ impl Lowering<'_, '_> {
                 let expanded = expand::expand(&content, Options::heredoc(), &self.state.vars);
                 let expanded = expanded.map_err(|error| {
                     let at = content.span_of(error.at);
-                    Diagnostic::error("invalid-expansion", at, error.message).maybe_help(error.help)
+                    Diagnostic::error(Code::InvalidExpansion, at, error.message)
+                        .maybe_help(error.help)
                 })?;
                 data = Text::decode(heredoc.word.span().source, 0, expanded.text.as_bytes());
             }
@@ -110,7 +111,7 @@ impl Lowering<'_, '_> {
             transfer.chmod.as_ref().filter(|_| !chmod.is_empty() && !valid_mode(&chmod))
         {
             let message = format!("{} is not a file mode", shown(&chmod));
-            return Err(Diagnostic::error("invalid-mode", at.span(), message)
+            return Err(Diagnostic::error(Code::InvalidMode, at.span(), message)
                 .help("write it in octal, e.g. `755`, or as changes, e.g. `u=rwX,go=rX`")
                 .into());
         }
@@ -151,7 +152,7 @@ impl Lowering<'_, '_> {
     fn document(&mut self, name: &str, data: &Text, span: Span) -> Result<Output, Failure> {
         if name.contains('/') || matches!(name, "." | "..") {
             let message = format!("{} cannot be the name of a file", shown(name));
-            return Err(Diagnostic::error("invalid-heredoc", span, message)
+            return Err(Diagnostic::error(Code::InvalidHeredoc, span, message)
                 .help("end it by a name without `/`, e.g. `EOF`")
                 .into());
         }
@@ -180,7 +181,7 @@ impl Lowering<'_, '_> {
         if git.is_some() || remote::is_http(path) {
             if !add {
                 let message = format!("COPY cannot fetch {}", shown(path));
-                return Err(Diagnostic::error("remote-copy", source.span(), message)
+                return Err(Diagnostic::error(Code::RemoteCopy, source.span(), message)
                     .help("ADD copies from URLs and git repositories")
                     .into());
             }
@@ -191,7 +192,7 @@ impl Lowering<'_, '_> {
         }
         if let Some(checksum) = &transfer.checksum {
             let message = "`--checksum` is for URLs and git repositories";
-            return Err(Diagnostic::error("invalid-flag", checksum.span(), message).into());
+            return Err(Diagnostic::error(Code::InvalidFlag, checksum.span(), message).into());
         }
         let output = match &transfer.from {
             None => self.session.main_context()?,
@@ -200,7 +201,7 @@ impl Lowering<'_, '_> {
                 let place = place.expect("every `--from` was looked up when the stage was planned");
                 self.place(place, from)?.ok_or_else(|| {
                     let message = format!("{} holds no files", shown(from));
-                    Diagnostic::error("empty-source", from.span(), message)
+                    Diagnostic::error(Code::EmptySource, from.span(), message)
                         .help("it starts from `scratch` and nothing was added to it")
                 })?
             }
@@ -237,7 +238,7 @@ impl Lowering<'_, '_> {
         match &transfer.checksum {
             Some(checksum) if transfer.sources.len() + transfer.heredocs.len() > 1 => {
                 let message = "`--checksum` can hold for one source only";
-                Err(Diagnostic::error("invalid-flag", checksum.span(), message)
+                Err(Diagnostic::error(Code::InvalidFlag, checksum.span(), message)
                     .help("write an ADD of its own for each source")
                     .into())
             }
@@ -258,7 +259,7 @@ impl Lowering<'_, '_> {
         let valid = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
         if let Some(at) = transfer.checksum.as_ref().filter(|_| !valid) {
             let message = format!("{} is not the checksum of a file", shown(&words.checksum));
-            return Err(Diagnostic::error("invalid-flag", at.span(), message)
+            return Err(Diagnostic::error(Code::InvalidFlag, at.span(), message)
                 .help("write `sha256:` and 64 hexadecimal digits")
                 .into());
         }
@@ -269,7 +270,7 @@ impl Lowering<'_, '_> {
             .session
             .host
             .http(url, checksum.as_deref(), &attrs)
-            .map_err(|failure| failure.at("download", source.span()))?;
+            .map_err(|failure| failure.at(Code::Download, source.span()))?;
         self.session.host.annotate(output, name, &[source.span()], &Attrs::new());
         let mut opts = vec![attr("create-dest", "true")];
         if transfer.unpack == Some(true) {
@@ -291,7 +292,7 @@ impl Lowering<'_, '_> {
         let conflict = |what: &str| {
             let message = format!("the flag and the URL ask for different {what}");
             Failure::from(
-                Diagnostic::error("invalid-flag", source.span(), message).help("say it once"),
+                Diagnostic::error(Code::InvalidFlag, source.span(), message).help("say it once"),
             )
         };
         if let Some(keep) = transfer.keep_git_dir
@@ -309,7 +310,7 @@ impl Lowering<'_, '_> {
             .session
             .host
             .git(&git.url, &git.reference, &git.attrs(false))
-            .map_err(|failure| failure.at("git", source.span()))?;
+            .map_err(|failure| failure.at(Code::Git, source.span()))?;
         self.session.host.annotate(output, name, &[source.span()], &Attrs::new());
         let mut opts = vec![attr("create-dest", "true"), attr("contents-only", "true")];
         opts.extend(words.exclude.iter().map(|pattern| attr("exclude", pattern)));
