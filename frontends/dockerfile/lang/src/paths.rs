@@ -47,21 +47,6 @@ pub(crate) fn base(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
-/// Whether the path is a pattern.
-pub(crate) fn has_wildcards(path: &str) -> bool {
-    let mut chars = path.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '*' | '?' | '[' => return true,
-            '\\' => {
-                chars.next();
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +78,5 @@ mod tests {
         ] {
             assert_eq!(join_target("/app", path), expect, "{path}");
         }
-        assert!(has_wildcards("a/*.go") && has_wildcards("a[b]") && !has_wildcards(r"a\*b"));
     }
 }
