@@ -16,8 +16,10 @@
 set -eu
 
 target=wasm32-unknown-unknown
-# Raise this when a toolchain made by an older version of this script must be made again.
-recipe=2
+# The oldest rustc that compiles the guests.
+least=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname -- "$0")/../../Cargo.toml")
+# Raise the number when a toolchain made by an older version of this script must be made again.
+recipe="recipe 2, rust $least"
 remedy="run 'rustup target add $target', or install a Rust toolchain that has the target"
 
 say() { printf '%s\n' "wasm-std: $*" >&2; }
@@ -57,7 +59,7 @@ link_linkers() {
     [ "$(readlink "$link" 2>/dev/null)" = "$host_bin" ] || ln -sfn "$host_bin" "$link"
 }
 
-if [ "$(cat "$dir/ready" 2>/dev/null)" = "recipe $recipe" ] && have_std "$dir/rustc"; then
+if [ "$(cat "$dir/ready" 2>/dev/null)" = "$recipe" ] && have_std "$dir/rustc"; then
     link_linkers "$dir"
     echo "$dir/rustc"
     exit 0
@@ -79,13 +81,15 @@ command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
 [ -x "$host_bin/wasm-component-ld" ] ||
     fail "no wasm-component-ld in $host_bin (rustup's toolchains have it since 1.81); $remedy"
 
-candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *//p' | grep -v '^(none)$'; }
-if [ -z "$(candidate rustc-web)" ] && [ "$(id -u)" = 0 ]; then
+candidate() { apt-cache policy rustc-web 2>/dev/null | sed -n 's/^ *Candidate: *//p' | grep -v '^(none)$'; }
+recent() { version=$(candidate) && dpkg --compare-versions "$version" ge "$least"; }
+# Lists that came with the machine's image may be older than what the distribution has by now.
+if ! recent && [ "$(id -u)" = 0 ]; then
     say "refreshing the package lists (apt-get update)"
     apt-get update -qq >&2 || say "apt-get update failed"
 fi
-[ -n "$(candidate rustc-web)" ] ||
-    fail "apt knows no package rustc-web (try 'apt-get update'); or $remedy"
+recent ||
+    fail "apt knows no package rustc-web of version $least or newer, but $(candidate || echo none) (try 'apt-get update'); or $remedy"
 
 # The packages whose names hold a version are asked of apt, not written here.
 dependency() { apt-cache depends "$1" | sed -n "s/^ *Depends: \\($2\\)\$/\\1/p" | head -n1; }
@@ -168,6 +172,6 @@ have_std "$stage/rustc" || fail "the standard library was built but is not found
 rm -rf "$dir/ready" "$dir/usr" "$dir/rustc"
 mv "$stage/usr" "$stage/rustc" "$dir/"
 rm -rf "$stage"
-echo "recipe $recipe" >"$dir/ready"
+echo "$recipe" >"$dir/ready"
 say "ready ($(du -sh "$dir" | cut -f1) in $dir)"
 echo "$dir/rustc"

@@ -107,13 +107,19 @@ fn a_finished_private_toolchain_is_used_again_with_the_linkers_of_today() {
     let output = machine.run();
     assert!(!output.status.success(), "not finished: {}", text(&output.stdout));
 
-    std::fs::write(private.join("ready"), "recipe 2\n").expect("write");
+    std::fs::write(
+        private.join("ready"),
+        format!("recipe 2, rust {}\n", env!("CARGO_PKG_RUST_VERSION")),
+    )
+    .expect("write");
     let output = machine.run();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout).trim(), private.join("rustc").display().to_string());
     let link = std::fs::read_link(private.join("usr/lib/rustlib/pc-linux/bin")).expect("a link");
     assert_eq!(link, machine.folder.join("sysroot/lib/rustlib/pc-linux/bin"));
 
-    std::fs::write(private.join("ready"), "recipe 1\n").expect("write");
-    assert!(!machine.run().status.success(), "made by another recipe");
+    for other in ["recipe 1, rust 1.95\n", "recipe 2, rust 1.85\n"] {
+        std::fs::write(private.join("ready"), other).expect("write");
+        assert!(!machine.run().status.success(), "made by another recipe or too old: {other}");
+    }
 }
