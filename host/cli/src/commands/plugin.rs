@@ -94,10 +94,7 @@ fn describe(info: &PluginInfo) -> String {
     line("digest", info.digest.to_string());
     line("size", units::size(info.size));
     line("speaks", packages.join(", "));
-    line(
-        "answers",
-        if info.describes { "--check, --call".to_owned() } else { String::new() },
-    );
+    line("answers", if info.describes { "--check, --call".to_owned() } else { String::new() });
     let time = |time: Duration| match time.as_micros() {
         micros @ 0..10_000 => format!("{}.{:03} ms", micros / 1000, micros % 1000),
         micros => format!("{} ms", micros / 1000),
