@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use wbuild_api::extension::{Entry, EntryKind, ReadDir};
 use wbuild_graph::{Attrs, Failure, decode};
+use wbuild_ignore::glob::Pattern;
 use wbuild_store::Lease;
+use wbuild_tree::TreeError;
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::Root;
 use wbuild_tree::stat::{Kind, Stat};
@@ -61,7 +63,7 @@ impl Inspected {
         let patterns = query
             .opts
             .all("pattern")
-            .map(|pattern| wbuild_tree::glob::Pattern::new(pattern.as_bytes()))
+            .map(|pattern| Pattern::new(pattern.as_bytes()).map_err(TreeError::from))
             .collect::<Result<Vec<_>, _>>()?;
         let root = Arc::clone(&self.root);
         let limit = (query.limit as usize).min(LIST_LIMIT);

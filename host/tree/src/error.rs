@@ -4,6 +4,7 @@ use std::fmt;
 
 use rustix::io::Errno;
 use wbuild_graph::{Failure, FailureKind};
+use wbuild_ignore::{ListError, MAX_PATTERNS, PatternError};
 
 /// Shorthand used throughout the crate.
 pub type Result<T, E = TreeError> = std::result::Result<T, E>;
@@ -164,6 +165,24 @@ impl TreeError {
             TreeError::Limit { .. } => FailureKind::Limit,
             TreeError::Unsupported { .. } => FailureKind::Unsupported,
             TreeError::Cancelled => FailureKind::Cancelled,
+        }
+    }
+}
+
+impl From<PatternError> for TreeError {
+    fn from(error: PatternError) -> TreeError {
+        TreeError::Pattern { pattern: error.pattern, reason: error.reason }
+    }
+}
+
+impl From<ListError> for TreeError {
+    fn from(error: ListError) -> TreeError {
+        match error {
+            ListError::Pattern { error, .. } => error.into(),
+            ListError::TooMany => {
+                let what = "the number of patterns".to_owned();
+                TreeError::Limit { what, limit: MAX_PATTERNS as u64 }
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
 //! File trees seen through directory descriptors: looking things up without ever leaving a root,
-//! matching names, walking, digests of contents, and copying into the layers of an image.
+//! walking, digests of contents, and copying into the layers of an image.
 //!
 //! Synchronous, on as many threads as [`Work`] allows; nothing here prints, reads the environment
 //! or keeps state besides the directories it is given.
@@ -48,14 +48,12 @@
 //!
 //! - [`tree_digest`] of a stage or a bind mount's source, [`layer_digest`] of an upper directory,
 //!   [`read_layer`] for those who export one.
-//! - [`walk`] with [`Filter`]s; [`ignore::Matcher`] and [`glob::Pattern`] by themselves.
+//! - [`walk`] with [`Filter`]s; what their patterns mean is owned by [`wbuild_ignore`].
 //! - All errors are [`TreeError`]s, which convert into [`wbuild_graph::Failure`].
 
 pub mod content;
 pub mod digest;
 pub mod error;
-pub mod glob;
-pub mod ignore;
 pub mod index;
 pub mod layer;
 pub mod mode;

@@ -5,12 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use wbuild_graph::{ContentDigest, Digest};
+use wbuild_ignore::glob::{self, Pattern};
+use wbuild_ignore::{Matcher, clean};
 
 use crate::content::{Loader, Node, Ownership};
 use crate::digest::{bare, fold, node_digest};
 use crate::error::{Missing, Result, TreeError};
-use crate::glob::{self, Pattern};
-use crate::ignore::{self, Matcher};
 use crate::index::{Cursor, DigestIndex};
 use crate::par::Work;
 use crate::path::{RelPath, join};
@@ -52,7 +52,7 @@ impl Source<'_> {
 /// Options of a copy that decide what is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectOptions {
-    /// Paths are patterns (see [`crate::glob`]); one that matches nothing copies nothing.
+    /// Paths are patterns (see [`wbuild_ignore::glob`]); one that matches nothing copies nothing.
     pub wildcard: bool,
     /// A directory stands for what is in it.
     pub contents_only: bool,
@@ -212,7 +212,7 @@ impl Selector<'_> {
             if self.find(given, &whole, false)?.is_none() {
                 return Ok(None);
             }
-            if rest.is_root() { Matcher::new(&["**"])? } else { Matcher::literal(&rest) }
+            if rest.is_root() { Matcher::new(&["**"])? } else { Matcher::literal(rest.as_bytes()) }
         };
         let only = Filter::only(matcher);
         let nodes = self.list(&followed.path, &[self.own, &only])?;
@@ -344,7 +344,7 @@ impl Selector<'_> {
 
     /// Paths that match a pattern, sorted. Links inside the pattern's part are not entered.
     fn expand(&self, pattern: &str) -> Result<Vec<RelPath>> {
-        let cleaned = ignore::clean(&[b"/", pattern.as_bytes()].concat());
+        let cleaned = clean(&[b"/", pattern.as_bytes()].concat());
         if cleaned == b"." {
             return Ok(vec![RelPath::root()]);
         }

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use wbuild_ignore::{Decision, Matcher, State};
 
 use crate::error::{Result, TreeError};
-use crate::ignore::{Best, Decision, Matcher};
 use crate::par::{self, Work};
 use crate::path::{MAX_PATH, RelPath, join};
 use crate::root::{Links, Names, Root, shown, stat_cstr};
@@ -40,7 +40,7 @@ impl Filter {
     /// # Errors
     /// A malformed pattern.
     pub fn new<P: AsRef<str>>(include: &[P], exclude: &[P]) -> Result<Filter> {
-        let compile = |patterns: &[P]| {
+        let compile = |patterns: &[P]| -> Result<Option<Matcher>> {
             let matcher = Matcher::new(patterns)?;
             Ok(if matcher.is_empty() { None } else { Some(matcher) })
         };
@@ -72,8 +72,8 @@ impl Filter {
 
     fn at(&self, path: &[u8]) -> FilterState {
         FilterState {
-            include: self.include.as_ref().map_or_else(Best::default, |m| m.best(path)),
-            exclude: self.exclude.as_ref().map_or_else(Best::default, |m| m.best(path)),
+            include: self.include.as_ref().map_or_else(State::default, |m| m.state(path)),
+            exclude: self.exclude.as_ref().map_or_else(State::default, |m| m.state(path)),
         }
     }
 
@@ -104,8 +104,8 @@ impl Filter {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct FilterState {
-    include: Best,
-    exclude: Best,
+    include: State,
+    exclude: State,
 }
 
 /// A filter whose patterns are relative to another directory than the one that is walked.

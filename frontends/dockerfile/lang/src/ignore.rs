@@ -1,10 +1,9 @@
 //! `.dockerignore` files (Docker build context documentation, ".dockerignore files").
 //!
-//! Only the file is read here: one pattern a line, comments, cleaning, `!`. What a pattern matches is
-//! decided where the files are.
+//! `wbuild-ignore` reads them and knows what a pattern means; here its lines get spans, and what is
+//! wrong with them becomes diagnostics.
 
-use crate::lines::Reader;
-use crate::{Code, Diagnostic, Span, paths};
+use crate::{Code, Diagnostic, Span};
 
 /// A pattern and the place it stands at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,42 +18,19 @@ pub struct Pattern {
 pub fn parse(source: u32, bytes: &[u8]) -> Result<Vec<Pattern>, Vec<Diagnostic>> {
     let mut patterns = Vec::new();
     let mut problems = Vec::new();
-    let mut reader = Reader::new(source, bytes);
-    while let Some(line) = reader.peek() {
-        reader.skip();
-        // A `#` behind blanks is part of a pattern.
-        if line.starts_with('#') {
-            continue;
-        }
-        let line = line.trimmed();
-        let (negated, pattern) = match line.strip_prefix('!') {
-            Some(rest) => (true, rest.trim()),
-            None => (false, line.as_str()),
-        };
-        if pattern.is_empty() {
-            if negated {
-                problems.push(
-                    Diagnostic::error(
-                        Code::InvalidIgnore,
-                        line.span(),
-                        "a pattern is missing after `!`",
-                    )
+    for line in wbuild_ignore::read(bytes) {
+        let offset = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        let at = Span { source, start: offset(line.at.start), end: offset(line.at.end) };
+        match wbuild_ignore::check(&line.pattern) {
+            Ok(()) => patterns.push(Pattern { text: line.pattern, at }),
+            Err(_) if line.pattern == "!" => problems.push(
+                Diagnostic::error(Code::InvalidIgnore, at, "a pattern is missing after `!`")
                     .help("name what to include again, e.g. `!README.md`"),
-                );
+            ),
+            Err(error) => {
+                problems.push(Diagnostic::error(Code::InvalidIgnore, at, error.to_string()));
             }
-            continue;
         }
-        let cleaned = paths::clean(pattern);
-        let cleaned = match cleaned.strip_prefix('/') {
-            Some(rest) if !rest.is_empty() => rest,
-            _ => &cleaned,
-        };
-        // The context itself cannot be left out; for historical reasons saying so is no error.
-        if cleaned == "." {
-            continue;
-        }
-        let text = format!("{}{cleaned}", if negated { "!" } else { "" });
-        patterns.push(Pattern { text, at: line.span() });
     }
     if problems.is_empty() { Ok(patterns) } else { Err(problems) }
 }
@@ -64,25 +40,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_cleaned_and_placed() {
-        let file = "\u{feff}# note\n\n  /a/../b/ \n!  /c/d\n**/*.o\n.\n #x\n./e//f\r\n/\n";
-        let patterns = parse(7, file.as_bytes()).expect("valid");
-        let shown: Vec<_> = patterns
-            .iter()
-            .map(|p| (p.text.as_str(), &file[p.at.start as usize..p.at.end as usize]))
-            .collect();
+    fn patterns_and_problems_have_their_places() {
+        let patterns = parse(7, b"# note\n  /a/../b/ \n").expect("valid");
+        let at = Span { source: 7, start: 9, end: 17 };
+        assert_eq!(patterns, [Pattern { text: "b".to_owned(), at }]);
+        let problems = parse(0, b"a\n !\nb\n[c\n").expect_err("two are wrong");
+        let places: Vec<_> = problems.iter().map(|problem| problem.labels[0].at).collect();
         assert_eq!(
-            shown,
-            [
-                ("b", "/a/../b/"),
-                ("!c/d", "!  /c/d"),
-                ("**/*.o", "**/*.o"),
-                ("#x", "#x"),
-                ("e/f", "./e//f"),
-                ("/", "/"),
-            ]
+            places.iter().map(|at| (at.start, at.end)).collect::<Vec<_>>(),
+            [(3, 4), (7, 9)]
         );
-        let problems = parse(0, b"a\n !\n").expect_err("nothing after `!`");
-        assert_eq!((problems[0].labels[0].at.start, problems[0].labels[0].at.end), (3, 4));
     }
 }

@@ -4,13 +4,13 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
+use wbuild_ignore::clean;
+use wbuild_ignore::glob::{self, Pattern};
 
 use super::file::{self, Meta};
 use super::view::{DirAt, Found};
 use super::{LayerWriter, NewDir};
 use crate::error::{Missing, Result, TreeError};
-use crate::glob::{self, Pattern};
-use crate::ignore;
 use crate::path::RelPath;
 use crate::stat::{Kind, Timestamp};
 use crate::xattr::Xattrs;
@@ -270,7 +270,7 @@ impl LayerWriter {
     /// Paths of the merged tree that match a pattern, sorted; links are not followed in the part
     /// with wildcards.
     fn expand(&self, pattern: &str) -> Result<Vec<RelPath>> {
-        let cleaned = ignore::clean(&[b"/", pattern.as_bytes()].concat());
+        let cleaned = clean(&[b"/", pattern.as_bytes()].concat());
         Pattern::new(&cleaned)?;
         let mut found = vec![RelPath::root()];
         let mut names = cleaned.split(|byte| *byte == b'/').peekable();

@@ -11,7 +11,9 @@
 //! `/`, and a pattern is checked as a whole: one that is malformed anywhere is an error. Matching
 //! takes at most time proportional to pattern times name.
 
-use crate::error::{Result, TreeError, show};
+use crate::error::PatternError;
+
+type Result<T, E = PatternError> = std::result::Result<T, E>;
 
 /// Longest pattern in bytes.
 pub const MAX_PATTERN: usize = 8192;
@@ -90,7 +92,7 @@ fn class(text: &[u8]) -> Result<(usize, Item), &'static str> {
 }
 
 /// Length of the class at the start of `text`, for those who split patterns.
-pub(crate) fn class_len(text: &[u8]) -> Option<usize> {
+pub fn class_len(text: &[u8]) -> Option<usize> {
     class(text).ok().map(|(len, _)| len)
 }
 
@@ -100,7 +102,7 @@ impl Pattern {
     /// # Errors
     /// A class that is not closed or empty, a `\` at the end, more than [`MAX_PATTERN`] bytes.
     pub fn new(pattern: &[u8]) -> Result<Pattern> {
-        let fail = |reason| TreeError::Pattern { pattern: show(pattern), reason };
+        let fail = |reason| PatternError::new(pattern, reason);
         if pattern.len() > MAX_PATTERN {
             return Err(fail("it is longer than 8192 bytes"));
         }

@@ -15,8 +15,10 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Result, TreeError, show};
+use crate::error::{ListError, PatternError};
 use crate::glob::{self, Pattern};
+
+type Result<T, E = PatternError> = std::result::Result<T, E>;
 
 /// Most patterns in one list.
 pub const MAX_PATTERNS: usize = 100_000;
@@ -28,9 +30,9 @@ const MAX_INNER: usize = 5;
 pub struct Matcher {
     rules: Vec<Rule>,
     /// Patterns that are one literal path.
-    exact: HashMap<Box<[u8]>, Best>,
+    exact: HashMap<Box<[u8]>, State>,
     /// Patterns that are `**/` and one literal name.
-    named: HashMap<Box<[u8]>, Best>,
+    named: HashMap<Box<[u8]>, State>,
     /// The others by their literal first name, last pattern first.
     headed: HashMap<Box<[u8]>, Vec<usize>>,
     /// The rest, last pattern first.
@@ -40,7 +42,7 @@ pub struct Matcher {
 
 /// The last rule that matches a path or a directory above it, plus one; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Best(usize);
+pub struct State(usize);
 
 #[derive(Clone, Debug)]
 struct Rule {
@@ -84,29 +86,17 @@ impl Matcher {
     ///
     /// # Errors
     /// A malformed pattern, `!` alone, or too many patterns.
-    pub fn new<P: AsRef<str>>(patterns: &[P]) -> Result<Matcher> {
+    pub fn new<P: AsRef<str>>(patterns: &[P]) -> Result<Matcher, ListError> {
         if patterns.len() > MAX_PATTERNS {
-            let what = "the number of patterns".to_owned();
-            return Err(TreeError::Limit { what, limit: MAX_PATTERNS as u64 });
+            return Err(ListError::TooMany);
         }
         let mut matcher = Matcher::default();
         for (index, pattern) in patterns.iter().enumerate() {
-            let text = pattern.as_ref().trim();
-            let (negated, text) = match text.strip_prefix('!') {
-                Some(rest) => (true, rest.trim()),
-                None => (false, text),
-            };
-            if text.is_empty() {
-                if negated {
-                    let reason = "nothing follows the `!`";
-                    return Err(TreeError::Pattern { pattern: "!".into(), reason });
-                }
-                continue;
+            let compiled = compile(pattern.as_ref());
+            let compiled = compiled.map_err(|error| ListError::Pattern { index, error })?;
+            if let Some((negated, variants)) = compiled {
+                matcher.add(Rule { negated, index, variants });
             }
-            let cleaned = clean(text.as_bytes());
-            // The pattern as a whole decides whether it is well formed.
-            Pattern::new(&cleaned)?;
-            matcher.add(Rule { negated, index, variants: expand(&cleaned)? });
         }
         for list in matcher.headed.values_mut() {
             list.reverse();
@@ -115,10 +105,11 @@ impl Matcher {
         Ok(matcher)
     }
 
-    /// A list of one literal path, whatever characters are in it.
-    pub(crate) fn literal(path: &crate::path::RelPath) -> Matcher {
+    /// A list of one clean literal path, whatever characters are in it.
+    pub fn literal(path: &[u8]) -> Matcher {
         let mut matcher = Matcher::default();
-        let parts = path.names().map(|name| Part::Literal(name.into())).collect();
+        let parts =
+            path.split(|byte| *byte == b'/').map(|name| Part::Literal(name.into())).collect();
         matcher.add(Rule { negated: false, index: 0, variants: vec![parts] });
         matcher
     }
@@ -126,7 +117,7 @@ impl Matcher {
     fn add(&mut self, rule: Rule) {
         let number = self.rules.len();
         self.has_negated |= rule.negated;
-        let best = Best(number + 1);
+        let best = State(number + 1);
         match rule.variants.as_slice() {
             [parts] => match parts.as_slice() {
                 [Part::AnyNames, Part::Literal(name)] => {
@@ -159,10 +150,11 @@ impl Matcher {
 
     /// What the list says of a clean relative path, directories above it included.
     pub fn decide(&self, path: &[u8]) -> Decision {
-        self.decision(self.best(path))
+        self.decision(self.state(path))
     }
 
-    pub(crate) fn decision(&self, best: Best) -> Decision {
+    /// What a state means.
+    pub fn decision(&self, best: State) -> Decision {
         match best.0.checked_sub(1) {
             None => Decision { matched: false, by: None },
             Some(number) => {
@@ -172,13 +164,14 @@ impl Matcher {
         }
     }
 
-    pub(crate) fn matched(&self, best: Best) -> bool {
+    /// Whether a path in this state is in the set.
+    pub fn matched(&self, best: State) -> bool {
         best.0 > 0 && !self.rules[best.0 - 1].negated
     }
 
     /// [`Matcher::step`] from the root down.
-    pub(crate) fn best(&self, path: &[u8]) -> Best {
-        let mut best = Best::default();
+    pub fn state(&self, path: &[u8]) -> State {
+        let mut best = State::default();
         for (at, byte) in path.iter().enumerate() {
             if *byte == b'/' {
                 best = self.step(best, &path[..at]);
@@ -188,13 +181,13 @@ impl Matcher {
     }
 
     /// The deciding rule of a path, given that of the directory above it.
-    pub(crate) fn step(&self, above: Best, path: &[u8]) -> Best {
+    pub fn step(&self, above: State, path: &[u8]) -> State {
         let mut best = above;
         if let Some(found) = self.exact.get(path) {
             best = best.max(*found);
         }
         if !self.named.is_empty()
-            && let Some(found) = self.named.get(crate::path::split(path).1)
+            && let Some(found) = self.named.get(last_name(path))
         {
             best = best.max(*found);
         }
@@ -209,7 +202,7 @@ impl Matcher {
                     break;
                 }
                 if self.rules[*number].variants.iter().any(|parts| matches(parts, &names)) {
-                    best = Best(number + 1);
+                    best = State(number + 1);
                     break;
                 }
             }
@@ -219,7 +212,7 @@ impl Matcher {
 
     /// Whether something below the directory `dir`, whose deciding rule is `best`, may be decided
     /// otherwise than the directory itself. If not, the directory can be skipped, or taken, whole.
-    pub(crate) fn may_differ_below(&self, dir: &[u8], best: Best) -> bool {
+    pub fn may_differ_below(&self, dir: &[u8], best: State) -> bool {
         let matched = self.matched(best);
         if matched && !self.has_negated {
             return false;
@@ -232,9 +225,37 @@ impl Matcher {
     }
 }
 
+/// Whether a pattern of a list is well formed.
+///
+/// # Errors
+/// It is not, or is a `!` alone.
+pub fn check(pattern: &str) -> Result<()> {
+    compile(pattern).map(|_| ())
+}
+
+/// Whether the pattern begins with `!`, and its alternatives; none for an empty pattern.
+fn compile(pattern: &str) -> Result<Option<(bool, Vec<Vec<Part>>)>> {
+    let text = pattern.trim();
+    let (negated, text) = match text.strip_prefix('!') {
+        Some(rest) => (true, rest.trim()),
+        None => (false, text),
+    };
+    if text.is_empty() {
+        return if negated {
+            Err(PatternError::new(b"!", "nothing follows the `!`"))
+        } else {
+            Ok(None)
+        };
+    }
+    let cleaned = clean(text.as_bytes());
+    // The pattern as a whole decides whether it is well formed.
+    Pattern::new(&cleaned)?;
+    Ok(Some((negated, expand(&cleaned)?)))
+}
+
 /// Cleans a pattern like a path, but keeps leading `..` names (such a pattern matches nothing) and
 /// takes no notice of slashes inside classes.
-pub(crate) fn clean(pattern: &[u8]) -> Vec<u8> {
+pub fn clean(pattern: &[u8]) -> Vec<u8> {
     let rooted = pattern.starts_with(b"/");
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in pattern.split(|byte| *byte == b'/') {
@@ -247,6 +268,17 @@ pub(crate) fn clean(pattern: &[u8]) -> Vec<u8> {
         }
     }
     if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }
+}
+
+/// The shortest equal path, as Go cleans paths: no doubled slashes, no `.`, no `..` that can be
+/// resolved. An empty path is `.`.
+pub(crate) fn clean_path(path: &str) -> String {
+    let cleaned = String::from_utf8(clean(path.as_bytes())).expect("cut at slashes only");
+    match (path.starts_with('/'), cleaned.as_str()) {
+        (true, ".") => "/".to_owned(),
+        (true, _) => format!("/{cleaned}"),
+        (false, _) => cleaned,
+    }
 }
 
 /// A pattern being read: finished names and the text of the name at hand.
@@ -317,7 +349,7 @@ fn expand(pattern: &[u8]) -> Result<Vec<Vec<Part>>> {
                 inner += 1;
                 if inner > MAX_INNER {
                     let reason = "it has too many `**` inside names";
-                    return Err(TreeError::Pattern { pattern: show(pattern), reason });
+                    return Err(PatternError::new(pattern, reason));
                 }
                 partials.append(&mut added);
             }
@@ -351,6 +383,10 @@ fn expand(pattern: &[u8]) -> Result<Vec<Vec<Part>>> {
         variants.push(partial.parts);
     }
     Ok(variants)
+}
+
+fn last_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 /// Whether the parts match all the names. Going back to the last `**` only is enough: what an
@@ -568,7 +604,7 @@ mod tests {
         ];
         for (patterns, dir, wanted) in cases {
             let matcher = Matcher::new(patterns).unwrap();
-            let best = matcher.best(dir.as_bytes());
+            let best = matcher.state(dir.as_bytes());
             assert_eq!(
                 matcher.may_differ_below(dir.as_bytes(), best),
                 *wanted,
@@ -600,9 +636,9 @@ mod tests {
         #[test]
         fn never_panics(patterns: Vec<String>, path in "[a-c*/.!\\\\\\[\\]-]{0,12}") {
             if let Ok(matcher) = Matcher::new(&patterns) {
-                let path = crate::path::RelPath::clean(path).unwrap();
-                let best = matcher.best(path.as_bytes());
-                matcher.may_differ_below(path.as_bytes(), best);
+                let path = clean(path.as_bytes());
+                let state = matcher.state(&path);
+                matcher.may_differ_below(&path, state);
             }
         }
 
@@ -612,7 +648,7 @@ mod tests {
             path in "[ab/]{0,8}",
         ) {
             if let Ok(matcher) = Matcher::new(&patterns) {
-                matcher.decide(crate::path::RelPath::clean(path).unwrap().as_bytes());
+                matcher.decide(&clean(path.as_bytes()));
             }
         }
 
@@ -637,7 +673,7 @@ mod tests {
             prop_assert_eq!(matcher.decide(path.as_bytes()).matched, wanted);
             for (at, _) in path.match_indices('/') {
                 let dir = &path.as_bytes()[..at];
-                let best = matcher.best(dir);
+                let best = matcher.state(dir);
                 if !matcher.may_differ_below(dir, best) {
                     prop_assert_eq!(matcher.matched(best), wanted, "below {}", &path[..at]);
                 }
