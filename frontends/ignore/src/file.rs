@@ -4,13 +4,13 @@
 
 use std::ops::Range;
 
-use crate::matcher::clean_path;
+use crate::list::clean_path;
 
 /// A pattern and the place it stands at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Cleaned; `!` in front re-includes. A `!` that nothing follows stays, and is an error of the
-    /// list.
+    /// Cleaned; `!` in front re-includes. A `!` that nothing follows, or only the root, stays by
+    /// itself and is an error of the list.
     pub pattern: String,
     /// Bytes of the file: the line without white space around it.
     pub at: Range<usize>,
@@ -51,8 +51,9 @@ pub fn read(file: &[u8]) -> Vec<Line> {
         }
         let cleaned = if rest.is_empty() { String::new() } else { clean_path(rest) };
         let cleaned = match cleaned.strip_prefix('/') {
-            Some(rest) if !rest.is_empty() => rest,
-            _ => &cleaned,
+            Some("") if sign.is_empty() => "/",
+            Some(rest) => rest,
+            None => &cleaned,
         };
         if cleaned != "." {
             lines.push(Line { pattern: format!("{sign}{cleaned}"), at });
@@ -67,7 +68,8 @@ mod tests {
 
     #[test]
     fn patterns_are_cleaned_and_placed() {
-        let file = "\u{feff}# note\n\n  /a/../b/ \n!  /c/d\n**/*.o\n.\n #x\n./e//f\r\n/\n!\n! .";
+        let file =
+            "\u{feff}# note\n\n  /a/../b/ \n!  /c/d\n**/*.o\n.\n #x\n./e//f\r\n/\n!\n! .\n!//";
         let lines = read(file.as_bytes());
         let shown: Vec<_> =
             lines.iter().map(|line| (line.pattern.as_str(), &file[line.at.clone()])).collect();
@@ -81,6 +83,7 @@ mod tests {
                 ("e/f", "./e//f"),
                 ("/", "/"),
                 ("!", "!"),
+                ("!", "!//"),
             ]
         );
     }

@@ -12,6 +12,7 @@
 //! takes at most time proportional to pattern times name.
 
 use crate::error::PatternError;
+use crate::text::{Class, character};
 
 type Result<T, E = PatternError> = std::result::Result<T, E>;
 
@@ -35,65 +36,7 @@ struct Chunk {
 enum Item {
     Bytes(Vec<u8>),
     Any,
-    Class { negated: bool, ranges: Vec<(u32, u32)> },
-}
-
-/// Value and width of the character at the start of a text that is not empty.
-fn character(text: &[u8]) -> (u32, usize) {
-    let width = match text[0] {
-        byte @ 0..=0x7f => return (byte.into(), 1),
-        0xc2..=0xdf => 2,
-        0xe0..=0xef => 3,
-        0xf0..=0xf4 => 4,
-        _ => return (0xfffd, 1),
-    };
-    text.get(..width)
-        .and_then(|bytes| std::str::from_utf8(bytes).ok())
-        .and_then(|text| text.chars().next())
-        .map_or((0xfffd, 1), |c| (c.into(), width))
-}
-
-/// Length of the class that starts at `text[0] == '['`, and its item.
-fn class(text: &[u8]) -> Result<(usize, Item), &'static str> {
-    const UNCLOSED: &str = "a character class is not closed";
-    let mut at = 1;
-    let negated = text.get(at) == Some(&b'^');
-    at += usize::from(negated);
-    let mut ranges = Vec::new();
-    let bound = |at: &mut usize| -> Result<u32, &'static str> {
-        match text.get(*at) {
-            None => return Err(UNCLOSED),
-            Some(b'-' | b']') => {
-                return Err("a character class has an empty range; escape - and ]");
-            }
-            Some(b'\\') => *at += 1,
-            Some(_) => {}
-        }
-        let rest = text.get(*at..).filter(|rest| !rest.is_empty()).ok_or(UNCLOSED)?;
-        let (value, width) = character(rest);
-        if value == 0xfffd && width == 1 {
-            return Err("a character class is not UTF-8");
-        }
-        *at += width;
-        if *at >= text.len() { Err(UNCLOSED) } else { Ok(value) }
-    };
-    loop {
-        if text.get(at) == Some(&b']') && !ranges.is_empty() {
-            return Ok((at + 1, Item::Class { negated, ranges }));
-        }
-        let low = bound(&mut at)?;
-        let mut high = low;
-        if text[at] == b'-' {
-            at += 1;
-            high = bound(&mut at)?;
-        }
-        ranges.push((low, high));
-    }
-}
-
-/// Length of the class at the start of `text`, for those who split patterns.
-pub fn class_len(text: &[u8]) -> Option<usize> {
-    class(text).ok().map(|(len, _)| len)
+    Class(Class),
 }
 
 impl Pattern {
@@ -126,8 +69,8 @@ impl Pattern {
                     continue;
                 }
                 b'[' => {
-                    let (len, item) = class(&pattern[at..]).map_err(fail)?;
-                    last.items.push(item);
+                    let (len, class) = Class::read(&pattern[at..]).map_err(fail)?;
+                    last.items.push(Item::Class(class));
                     at += len;
                     continue;
                 }
@@ -197,13 +140,12 @@ impl Chunk {
         for item in &self.items {
             text = match item {
                 Item::Bytes(bytes) => text.strip_prefix(bytes.as_slice())?,
-                Item::Any | Item::Class { .. } if text.is_empty() => return None,
+                Item::Any | Item::Class(_) if text.is_empty() => return None,
                 Item::Any if text[0] == b'/' => return None,
                 Item::Any => &text[character(text).1..],
-                Item::Class { negated, ranges } => {
+                Item::Class(class) => {
                     let (value, width) = character(text);
-                    let inside = ranges.iter().any(|(low, high)| (*low..=*high).contains(&value));
-                    if inside == *negated {
+                    if !class.holds(value) {
                         return None;
                     }
                     &text[width..]
@@ -212,6 +154,49 @@ impl Chunk {
         }
         Some(text)
     }
+}
+
+/// Splits a clean path of patterns at its slashes, not at those inside classes, into one pattern a
+/// name.
+///
+/// # Errors
+/// As for [`Pattern::new`].
+pub fn split(path: &[u8]) -> Result<Vec<Pattern>> {
+    // The whole is checked first, as a class may span slashes.
+    Pattern::new(path)?;
+    let mut names = Vec::new();
+    let (mut begin, mut at) = (0, 0);
+    while at < path.len() {
+        match path[at] {
+            b'/' => {
+                names.push(Pattern::new(&path[begin..at])?);
+                begin = at + 1;
+                at += 1;
+            }
+            b'\\' => at += 2,
+            b'[' => at += Class::read(&path[at..]).map_or(1, |(len, _)| len),
+            _ => at += 1,
+        }
+    }
+    names.push(Pattern::new(&path[begin..])?);
+    Ok(names)
+}
+
+/// A pattern that matches nothing but this text, also as one of a list.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        // Lists cut off white space around patterns.
+        if c.is_whitespace() && (at == 0 || at + c.len_utf8() == text.len()) {
+            escaped.extend(['[', c, ']']);
+            continue;
+        }
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') || (at == 0 && c == '!') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
 }
 
 /// Whether a path holds an unescaped `*`, `?` or `[`.

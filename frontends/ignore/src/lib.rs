@@ -18,8 +18,11 @@
 mod error;
 mod file;
 pub mod glob;
-mod matcher;
+mod index;
+mod list;
+mod pattern;
+mod text;
 
 pub use error::{ListError, PatternError};
 pub use file::{Line, read};
-pub use matcher::{Decision, MAX_PATTERNS, Matcher, State, check, clean};
+pub use list::{Decision, MAX_PATTERNS, Matcher, State, check, clean};

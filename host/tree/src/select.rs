@@ -5,8 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use wbuild_graph::{ContentDigest, Digest};
-use wbuild_ignore::glob::{self, Pattern};
-use wbuild_ignore::{Matcher, clean};
+use wbuild_ignore::{Matcher, clean, glob};
 
 use crate::content::{Loader, Node, Ownership};
 use crate::digest::{bare, fold, node_digest};
@@ -348,7 +347,7 @@ impl Selector<'_> {
         if cleaned == b"." {
             return Ok(vec![RelPath::root()]);
         }
-        let mut parts = split_names(&cleaned)?.into_iter().peekable();
+        let mut parts = glob::split(&cleaned)?.into_iter().peekable();
         let mut prefix = RelPath::root();
         while let Some(text) = parts.next_if(|part| part.literal().is_some()) {
             prefix = prefix.join(text.literal().expect("checked"));
@@ -428,14 +427,7 @@ pub fn follow_patterns<P: AsRef<str>>(root: &Root, paths: &[P]) -> Result<Vec<St
                 patterns.extend(followed.links.into_iter().chain(end).filter_map(|path| {
                     // Only text can be a pattern; other names cannot be asked for either.
                     let text = std::str::from_utf8(path.as_bytes()).ok()?;
-                    let mut escaped = String::with_capacity(text.len());
-                    for (at, c) in text.char_indices() {
-                        if matches!(c, '*' | '?' | '[' | ']' | '\\') || (at == 0 && c == '!') {
-                            escaped.push('\\');
-                        }
-                        escaped.push(c);
-                    }
-                    Some(escaped)
+                    Some(glob::escape(text))
                 }));
             }
             // A loop of links, or a file where a directory should be: nothing is there.
@@ -446,28 +438,6 @@ pub fn follow_patterns<P: AsRef<str>>(root: &Root, paths: &[P]) -> Result<Vec<St
     patterns.sort();
     patterns.dedup();
     Ok(patterns)
-}
-
-/// Splits a clean pattern at its slashes, not at those inside classes.
-fn split_names(pattern: &[u8]) -> Result<Vec<Pattern>> {
-    // The whole pattern is checked first, as a class may span slashes.
-    Pattern::new(pattern)?;
-    let mut names = Vec::new();
-    let (mut begin, mut at) = (0, 0);
-    while at < pattern.len() {
-        match pattern[at] {
-            b'/' => {
-                names.push(Pattern::new(&pattern[begin..at])?);
-                begin = at + 1;
-                at += 1;
-            }
-            b'\\' => at += 2,
-            b'[' => at += glob::class_len(&pattern[at..]).unwrap_or(1),
-            _ => at += 1,
-        }
-    }
-    names.push(Pattern::new(&pattern[begin..])?);
-    Ok(names)
 }
 
 /// Levenshtein distance; anything above `limit` is `limit + 1`.

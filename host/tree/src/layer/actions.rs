@@ -4,8 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
-use wbuild_ignore::clean;
-use wbuild_ignore::glob::{self, Pattern};
+use wbuild_ignore::{clean, glob};
 
 use super::file::{self, Meta};
 use super::view::{DirAt, Found};
@@ -271,12 +270,10 @@ impl LayerWriter {
     /// with wildcards.
     fn expand(&self, pattern: &str) -> Result<Vec<RelPath>> {
         let cleaned = clean(&[b"/", pattern.as_bytes()].concat());
-        Pattern::new(&cleaned)?;
         let mut found = vec![RelPath::root()];
-        let mut names = cleaned.split(|byte| *byte == b'/').peekable();
-        while let Some(name) = names.next() {
-            let part = Pattern::new(name)?;
-            let last = names.peek().is_none();
+        let mut parts = glob::split(&cleaned)?.into_iter().peekable();
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
             let mut next = Vec::new();
             for dir in found {
                 if let Some(literal) = part.literal().filter(|_| !last) {
