@@ -10,7 +10,7 @@ const PATTERNS: usize = 10_000;
 const PATHS: usize = 100_000;
 
 fn main() {
-    let lists: [(&str, fn(usize) -> String); 9] = [
+    let lists: [(&str, fn(usize) -> String); 10] = [
         ("literal paths", |n| format!("src/module{n}/target")),
         ("names anywhere", |n| format!("**/generated{n}.rs")),
         ("numbered **/g1*.x", |n| format!("**/g{n}*.x")),
@@ -18,6 +18,11 @@ fn main() {
         ("text in the middle", |n| format!("**/*part-{n}-*")),
         ("with !", |n| if n == 0 { "*".into() } else { format!("!src/m{n}*/keep") }),
         ("the same **/g*.x", |_| "**/g*.x".into()),
+        ("alike, none matches", |n| {
+            let class = |digit| format!("[{digit}z]");
+            let classes: String = format!("{n:04}").chars().map(class).collect();
+            format!("**/h{classes}*.x")
+        }),
         ("stars", |n| format!("{}b{}", "*a".repeat(1 + n % 8), n % 10)),
         ("inner double stars", |n| format!("{}b{}", "s**".repeat(1 + n % 8), n % 10)),
     ];

@@ -155,3 +155,29 @@ impl Below {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_many_alike_patterns_are_compared() {
+        for form in ["**/gen#*.rs", "**/*-#-*", "src/#*", "*#", "a**#?", "**/x[ab]#"] {
+            let patterns: Vec<Pattern> = (1000..9000)
+                .map(|n| Pattern::new(form.replace('#', &n.to_string()).as_bytes()).unwrap())
+                .collect();
+            let texts = Texts::new((1..).zip(&patterns));
+            for path in ["src/1234", "src/gen1234.rs", "x/part-1234-a", "a/b1234c", "x/xa1234"] {
+                let mut found = Vec::new();
+                texts.candidates(path.as_bytes(), 0, &mut found);
+                assert!(found.len() <= 10, "{form} {path}: {}", found.len());
+                let mut scratch = Scratch::default();
+                for (number, pattern) in (1..).zip(&patterns) {
+                    if pattern.matches(path.as_bytes(), &mut scratch) {
+                        assert!(found.contains(&number), "{form} {path}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@
 //! what comes of the reference's context transfer, which lists files by the last rule and opens them
 //! by the one before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::{ListError, PatternError};
 use crate::index::{Below, Texts};
@@ -98,8 +98,17 @@ impl Matcher {
     fn of(rules: Vec<Rule>) -> Matcher {
         let mut matcher = Matcher::default();
         let mut others = Vec::new();
+        // The same pattern again changes nothing unless one of the other kind came in between.
+        let mut known = HashSet::new();
+        let mut negated = false;
         for (number, rule) in (1..).zip(&rules) {
             let pattern = &rule.pattern;
+            if std::mem::replace(&mut negated, rule.negated) != rule.negated {
+                known.clear();
+            }
+            if !known.insert(pattern) {
+                continue;
+            }
             if let Some(path) = pattern.as_literal() {
                 matcher.exact.entry(path.into()).or_default().push(number);
             } else if let Some(name) = pattern.as_name() {
@@ -162,26 +171,24 @@ impl Matcher {
     /// The state of a clean relative path, given that of the directory above it.
     pub fn step(&self, above: State, path: &[u8]) -> State {
         let mut numbers = Vec::new();
-        self.others.candidates(path, above.turned, &mut numbers);
-        if !numbers.is_empty() {
-            numbers.sort_unstable();
-            numbers.dedup();
-            let mut scratch = Scratch::default();
-            numbers.retain(|number| self.rule(*number).pattern.matches(path, &mut scratch));
-        }
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let mut sorted = true;
         for found in [self.exact.get(path), self.named.get(name)].into_iter().flatten() {
-            sorted &= numbers.is_empty();
             numbers.extend_from_slice(found);
         }
-        if !sorted {
-            numbers.sort_unstable();
-        }
+        self.others.candidates(path, above.turned, &mut numbers);
+        numbers.sort_unstable();
+        numbers.dedup();
+        // Each is compared only if it would change the state.
+        let mut scratch = Scratch::default();
+        let mut matches = |number: u32| self.rule(number).pattern.matches(path, &mut scratch);
         let mut state = above;
+        let last = numbers.iter().rev().take_while(|number| **number > above.last);
+        if let Some(number) = last.copied().find(|number| matches(*number)) {
+            state.last = number;
+        }
         for number in numbers {
-            state.last = state.last.max(number);
-            if number > state.turned && self.includes(number) != self.includes(state.turned) {
+            let turns = self.includes(number) != self.includes(state.turned);
+            if turns && number > state.turned && number <= state.last && matches(number) {
                 state.turned = number;
             }
         }
@@ -220,10 +227,14 @@ fn compile(pattern: &str) -> Result<Option<(bool, Pattern)>, PatternError> {
         Some(rest) => (true, rest.trim()),
         None => (false, text),
     };
-    if !text.is_empty() {
-        return Ok(Some((negated, Pattern::new(&clean(text.as_bytes()))?)));
+    // The root cannot be brought back.
+    if negated && text.trim_matches('/').is_empty() {
+        return Err(PatternError::new(b"!", "nothing follows the `!`"));
     }
-    if negated { Err(PatternError::new(b"!", "nothing follows the `!`")) } else { Ok(None) }
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((negated, Pattern::new(&clean(text.as_bytes()))?)))
 }
 
 /// Cleans a pattern like a path, but keeps leading `..` names (such a pattern matches nothing) and

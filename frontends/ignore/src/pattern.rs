@@ -11,7 +11,7 @@ use crate::text::{Class, character};
 type Result<T, E = PatternError> = std::result::Result<T, E>;
 
 /// A compiled pattern.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pattern {
     /// Text that the path begins with.
     head: Box<[u8]>,
@@ -20,9 +20,11 @@ pub(crate) struct Pattern {
     /// Text that the path ends with, and how many steps come before it.
     tail: Box<[u8]>,
     core: usize,
+    /// Behind the head are any directories and something without slashes.
+    last_name_decides: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Char(u32),
     /// Any character but `/`.
@@ -39,6 +41,18 @@ enum Step {
     Rest,
 }
 
+impl Step {
+    fn takes_slashes(&self) -> bool {
+        let slash = u32::from(b'/');
+        match self {
+            Step::Char(value) => *value == slash,
+            Step::Class(class) => class.holds(slash),
+            Step::Any | Step::Star => false,
+            Step::Dirs | Step::InDirs | Step::Rest => true,
+        }
+    }
+}
+
 /// Room for comparing, to be used again.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -46,32 +60,45 @@ pub(crate) struct Scratch {
     next: Places,
 }
 
-/// A set of places between steps, in no order.
+/// A set of places between steps, a bit each. Few patterns need more than one word.
 #[derive(Debug, Default)]
 struct Places {
-    list: Vec<usize>,
-    /// Which are in the list. True for these only.
-    present: Vec<bool>,
+    first: u64,
+    more: Vec<u64>,
 }
 
 impl Places {
     /// Makes it empty, for places up to `last`.
     fn reset(&mut self, last: usize) {
-        for place in self.list.drain(..) {
-            self.present[place] = false;
-        }
-        if self.present.len() <= last {
-            self.present.resize(last + 1, false);
-        }
+        self.first = 0;
+        self.more.clear();
+        self.more.resize(last / 64, 0);
+    }
+
+    fn word(&mut self, place: usize) -> &mut u64 {
+        if place < 64 { &mut self.first } else { &mut self.more[place / 64 - 1] }
+    }
+
+    fn has(&mut self, place: usize) -> bool {
+        *self.word(place) >> (place % 64) & 1 == 1
     }
 
     /// Whether it was not there yet.
     fn add(&mut self, place: usize) -> bool {
-        let new = !std::mem::replace(&mut self.present[place], true);
-        if new {
-            self.list.push(place);
-        }
+        let new = !self.has(place);
+        *self.word(place) |= 1 << (place % 64);
         new
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        let words = std::iter::once(self.first).chain(self.more.iter().copied());
+        words.enumerate().flat_map(|(at, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
+                word &= word - 1;
+                Some(at * 64 + bit)
+            })
+        })
     }
 
     /// Adds a place, and those behind steps that may take nothing.
@@ -141,7 +168,13 @@ impl Pattern {
 
     /// A pattern that matches this text only.
     pub fn literal(text: &[u8]) -> Pattern {
-        Pattern { head: text.into(), steps: Box::default(), tail: Box::default(), core: 0 }
+        Pattern {
+            head: text.into(),
+            steps: Box::default(),
+            tail: Box::default(),
+            core: 0,
+            last_name_decides: false,
+        }
     }
 
     fn of(items: &[Item]) -> Pattern {
@@ -175,7 +208,15 @@ impl Pattern {
                 rest = &rest[width..];
             }
         }
-        Pattern { head: head.into(), steps: steps.into(), tail: tail.into(), core }
+        let last_name_decides = matches!(&steps[..], [Step::Dirs, _, rest @ ..]
+            if !rest.iter().any(Step::takes_slashes));
+        Pattern {
+            head: head.into(),
+            steps: steps.into(),
+            tail: tail.into(),
+            core,
+            last_name_decides,
+        }
     }
 
     /// The path, if there are no wildcards.
@@ -227,8 +268,14 @@ impl Pattern {
         }
         // Most patterns differ at the end already.
         let Some(middle) = rest.strip_suffix(&*self.tail) else { return false };
-        follow(&self.steps[..self.core], middle, scratch);
-        scratch.now.present[self.core]
+        let mut steps = &self.steps[..self.core];
+        let mut text = middle;
+        if self.last_name_decides {
+            steps = &steps[2..];
+            text = middle.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        }
+        follow(steps, text, scratch);
+        scratch.now.has(steps.len())
     }
 
     /// Whether it may match something below the directory.
@@ -242,7 +289,7 @@ impl Pattern {
             return true;
         }
         follow(&self.steps, &dir[shared..], scratch);
-        scratch.now.list.iter().any(|place| *place < self.steps.len())
+        scratch.now.iter().any(|place| place < self.steps.len())
     }
 }
 
@@ -253,11 +300,11 @@ fn follow(steps: &[Step], text: &[u8], scratch: &mut Scratch) {
     next.reset(steps.len());
     now.enter(steps, 0);
     let mut rest = text;
-    while !rest.is_empty() && !now.list.is_empty() {
+    while !rest.is_empty() && now.iter().next().is_some() {
         let (value, width) = character(rest);
         rest = &rest[width..];
         let slash = value == u32::from(b'/');
-        for place in now.list.iter().copied() {
+        for place in now.iter() {
             match steps.get(place) {
                 Some(Step::Char(wanted)) if *wanted == value => next.enter(steps, place + 1),
                 Some(Step::Any) if !slash => next.enter(steps, place + 1),

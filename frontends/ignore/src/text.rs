@@ -17,7 +17,7 @@ pub(crate) fn character(text: &[u8]) -> (u32, usize) {
 }
 
 /// `[a-z]` or `[^a-z]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Class {
     negated: bool,
     ranges: Vec<(u32, u32)>,
