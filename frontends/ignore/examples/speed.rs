@@ -9,8 +9,11 @@ use wbuild_ignore::Matcher;
 const PATTERNS: usize = 10_000;
 const PATHS: usize = 100_000;
 
+/// A pattern by its number.
+type Form = fn(usize) -> String;
+
 fn main() {
-    let lists: [(&str, fn(usize) -> String); 10] = [
+    let lists: [(&str, Form); 10] = [
         ("literal paths", |n| format!("src/module{n}/target")),
         ("names anywhere", |n| format!("**/generated{n}.rs")),
         ("numbered **/g1*.x", |n| format!("**/g{n}*.x")),
