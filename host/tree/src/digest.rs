@@ -37,7 +37,7 @@ use sha2::{Digest as _, Sha256};
 use wbuild_graph::{ContentDigest, Digest};
 
 use crate::content::{Loader, Mark, Node, Ownership, Sha};
-use crate::error::{Missing, Result, TreeError};
+use crate::error::{Missing, Result};
 use crate::par::Work;
 use crate::path::{RelPath, split};
 use crate::root::{Links, Root};
@@ -209,12 +209,7 @@ pub fn tree_digest(
     work: &Work,
 ) -> Result<ContentDigest> {
     let Some(stat) = root.stat(path, Links::Refuse)? else {
-        return Err(TreeError::Missing(Box::new(Missing {
-            path: path.to_string(),
-            place: root.place().to_owned(),
-            nearest: Vec::new(),
-            excluded_by: None,
-        })));
+        return Err(Missing::new(path.to_string(), root.place()).error());
     };
     let base = RelPath::root();
     let loader =

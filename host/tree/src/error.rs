@@ -16,6 +16,8 @@ pub struct Missing {
     pub path: String,
     /// What was searched, e.g. `the build context`.
     pub place: String,
+    /// Where the links in it lead, as a path from the root; none if there are none.
+    pub leads_to: Option<String>,
     /// Names beside it that are spelt almost the same, as paths from the root, best first.
     pub nearest: Vec<String>,
     /// It exists, but this pattern of the source's exclude list hides it (index into the list as
@@ -23,12 +25,33 @@ pub struct Missing {
     pub excluded_by: Option<usize>,
 }
 
+impl Missing {
+    /// One that nothing more is known of.
+    pub fn new(path: impl Into<String>, place: impl Into<String>) -> Missing {
+        Missing {
+            path: path.into(),
+            place: place.into(),
+            leads_to: None,
+            nearest: Vec::new(),
+            excluded_by: None,
+        }
+    }
+
+    /// As an error.
+    pub fn error(self) -> TreeError {
+        TreeError::Missing(Box::new(self))
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.excluded_by {
-            None => write!(f, "{:?} does not exist in {}", self.path, self.place),
-            Some(_) => write!(f, "{:?} is excluded from {}", self.path, self.place),
+        write!(f, "{:?} ", self.path)?;
+        if let Some(end) = &self.leads_to {
+            write!(f, "leads to {end:?}, which ")?;
         }
+        let what =
+            if self.excluded_by.is_some() { "is excluded from" } else { "does not exist in" };
+        write!(f, "{what} {}", self.place)
     }
 }
 

@@ -184,12 +184,7 @@ impl Root {
         let fail = |errno| self.error("read", path.as_bytes(), errno);
         // Looked at first: opening a device may do something.
         let Some(stat) = self.stat(path, Links::Inside)? else {
-            return Err(TreeError::Missing(Box::new(Missing {
-                path: path.to_string(),
-                place: self.place.to_string(),
-                nearest: Vec::new(),
-                excluded_by: None,
-            })));
+            return Err(Missing::new(path.to_string(), &*self.place).error());
         };
         if stat.is_dir() {
             return Err(fail(Errno::ISDIR));

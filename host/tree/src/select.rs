@@ -136,7 +136,7 @@ pub fn select<P: AsRef<str>>(
         } else if selector.is_pattern(path) {
             names_count = true;
             for found in selector.expand(path)? {
-                // By its own name: what it links to may be missing.
+                // By its own name, which the user did not write: what it links to may be missing.
                 roots.extend(selector.one(&format!("/{found}"), &found)?);
             }
         } else {
@@ -279,12 +279,9 @@ impl Selector<'_> {
         let excluded_by = hidden.flatten();
         let nearest =
             if followed.stat.is_none() { self.nearest(&followed.path)? } else { Vec::new() };
-        Err(TreeError::Missing(Box::new(Missing {
-            path: given.to_owned(),
-            place: self.source.root.place().to_owned(),
-            nearest,
-            excluded_by,
-        })))
+        let leads_to = (!followed.links.is_empty()).then(|| format!("/{}", followed.path));
+        let missing = Missing::new(given, self.source.root.place());
+        Err(Missing { leads_to, nearest, excluded_by, ..missing }.error())
     }
 
     /// `Some` if the source's filter hides the path or a link that leads there, with the pattern
@@ -395,12 +392,7 @@ impl Selector<'_> {
                     && root.nodes.binary_search_by(|node| node.path.cmp(&path)).is_ok()
             });
             if !there {
-                return Err(TreeError::Missing(Box::new(Missing {
-                    path: required.clone(),
-                    place: self.source.root.place().to_owned(),
-                    nearest: Vec::new(),
-                    excluded_by: None,
-                })));
+                return Err(Missing::new(required, self.source.root.place()).error());
             }
         }
         Ok(())

@@ -172,12 +172,7 @@ impl LayerWriter {
             if options.allow_missing {
                 return Ok(());
             }
-            return Err(TreeError::Missing(Box::new(Missing {
-                path: given.to_owned(),
-                place: self.upper.place().to_owned(),
-                nearest: Vec::new(),
-                excluded_by: None,
-            })));
+            return Err(Missing::new(given, self.upper.place()).error());
         }
         // Every parent exists, so that this makes nothing new.
         let new = NewDir { mode: 0o755, uid: 0, gid: 0, time: options.timestamp };

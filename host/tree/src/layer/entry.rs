@@ -212,12 +212,7 @@ impl LayerWriter {
     fn link_target(&mut self, target: &RelPath) -> Result<RelPath> {
         let resolved = self.resolve(target, true, false)?;
         match resolved.stat {
-            None => Err(TreeError::Missing(Box::new(Missing {
-                path: target.to_string(),
-                place: self.upper.place().to_owned(),
-                nearest: Vec::new(),
-                excluded_by: None,
-            }))),
+            None => Err(Missing::new(target.to_string(), self.upper.place()).error()),
             Some(stat) if stat.is_dir() => Err(TreeError::Conflict {
                 action: "link to",
                 path: target.to_string(),

@@ -149,6 +149,16 @@ fn links_in_a_tree_stay_links_and_a_named_link_is_followed() {
     unfollowed.select.follow_links = false;
     assert_eq!(unfollowed.layer(&["link"], "/o/")[1], "o/link -> real");
     assert!(matches!(Copy::new(&source).run(&["dangling"], "/o/"), Err(TreeError::Missing(_))));
+    // One that leads nowhere is told of by its own name, also where a pattern has found it.
+    for (path, wanted) in [
+        ("/dangling", r#""/dangling" leads to "/nowhere", which does not exist in"#),
+        ("/d*g", r#""/dangling" leads to "/nowhere", which does not exist in"#),
+        ("/d/none", r#""/d/none" leads to "/dir/none", which does not exist in"#),
+        ("/dir/none", r#""/dir/none" does not exist in"#),
+    ] {
+        let error = Copy::new(&source).run(&[path], "/o/").unwrap_err().to_string();
+        assert!(error.starts_with(wanted), "{path}: {error}");
+    }
     let mut dangling = Copy::new(&source);
     dangling.select.follow_links = false;
     assert_eq!(dangling.layer(&["dangling"], "/o/")[1], "o/dangling -> nowhere");
