@@ -34,6 +34,8 @@ pub struct Stage {
     pub as_keyword: Option<Text>,
     /// Comment that describes the stage.
     pub doc: Option<String>,
+    /// Comment lines directly above, without `#`.
+    pub comments: Vec<Text>,
     /// The rest of the stage.
     pub instructions: Vec<Instruction>,
 }
@@ -54,6 +56,8 @@ pub struct Instruction {
     pub keyword: Text,
     /// The joined line without heredoc bodies.
     pub line: Text,
+    /// Comment lines directly above, without `#`.
+    pub comments: Vec<Text>,
     /// What it says.
     pub kind: Kind,
 }

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Code, Span};
+use crate::{Code, Rule, Span};
 
 /// How grave a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,9 +68,13 @@ impl Diagnostic {
         Self::new(Severity::Error, code.name(), at, message)
     }
 
-    /// A warning at a place, of the lint rule of this name.
-    pub fn warning(rule: &'static str, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Warning, rule, at, message)
+    /// A finding of the build checks at a place.
+    pub fn warning(rule: Rule, at: Span, message: impl Into<String>) -> Self {
+        Diagnostic {
+            url: rule.url(),
+            attrs: vec![("detail".to_owned(), rule.summary().to_owned())],
+            ..Self::new(Severity::Warning, rule.name(), at, message)
+        }
     }
 
     /// A note at a place.

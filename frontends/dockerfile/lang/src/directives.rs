@@ -24,15 +24,15 @@ pub struct Directives {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
     /// Rules not to run.
-    pub skip: Vec<String>,
+    pub skip: Vec<Text>,
     /// No rule is to run.
     pub skip_all: bool,
     /// Experimental rules to run.
-    pub experimental: Vec<String>,
+    pub experimental: Vec<Text>,
     /// All experimental rules are to run.
     pub experimental_all: bool,
-    /// A finding fails the build.
-    pub error: bool,
+    /// A finding fails the build; where it says so.
+    pub error: Option<Text>,
 }
 
 /// Reads the directives and leaves the reader at the first line after them.
@@ -67,7 +67,10 @@ pub(crate) fn read(reader: &mut Reader<'_>, problems: &mut Vec<Diagnostic>) -> D
                     .help("use `\\`, which is the default, or a backtick"),
                 ),
             },
-            _ => directives.check = Some(check(&value, problems)),
+            _ => {
+                let value = up_to_blank(&value, problems);
+                directives.check = Some(check(&value, problems));
+            }
         }
         seen.push((key, name));
     }
@@ -95,7 +98,7 @@ fn directive(line: &Text) -> Option<(&'static str, Text, Text)> {
 }
 
 /// Reads the value of `# check=`, e.g. `skip=StageNameCasing,JSONArgsRecommended;error=true`.
-pub fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
+pub(crate) fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
     let mut check = Check::default();
     let mut start = 0;
     for part in value.split(';') {
@@ -115,14 +118,13 @@ pub fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
             );
             continue;
         };
-        let names = || setting.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
         match key.trim() {
             "skip" if setting.trim() == "all" => check.skip_all = true,
-            "skip" => check.skip = names(),
+            "skip" => check.skip = listed(&setting),
             "experimental" if setting.trim() == "all" => check.experimental_all = true,
-            "experimental" => check.experimental = names(),
+            "experimental" => check.experimental = listed(&setting),
             "error" => match parse_bool(setting.trim()) {
-                Some(error) => check.error = error,
+                Some(error) => check.error = error.then(|| text.clone()),
                 None => problems.push(
                     Diagnostic::error(
                         Code::InvalidDirective,
@@ -144,6 +146,43 @@ pub fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
         }
     }
     check
+}
+
+/// A setting ends at a blank, so that a remark may follow.
+fn up_to_blank(value: &Text, problems: &mut Vec<Diagnostic>) -> Text {
+    let Some(end) = value.find(' ') else { return value.clone() };
+    if value[..end].ends_with([',', ';', '=']) {
+        let rest = value.slice(end..value.len()).trimmed();
+        let message = "what stands behind a blank is a remark and sets nothing";
+        problems.push(
+            Diagnostic::note(Code::InvalidDirective, rest.span(), message)
+                .help("write the settings without blanks: `skip=OneRule,AnotherRule;error=true`"),
+        );
+    }
+    value.slice(0..end)
+}
+
+/// The words between commas.
+fn listed(text: &Text) -> Vec<Text> {
+    let mut start = 0;
+    let word = |part: &str| {
+        let word = text.slice(start..start + part.len()).trimmed();
+        start += part.len() + 1;
+        word
+    };
+    text.split(',').map(word).collect()
+}
+
+/// The settings in the comments above an instruction, which hold for it alone: `# check=…`. The
+/// first such comment counts; one that is malformed is an ordinary comment.
+pub(crate) fn check_above(comments: &[Text]) -> Option<Check> {
+    let value = comments.iter().find_map(|comment| {
+        let (name, value) = comment.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("check").then(|| value.trimmed())
+    })?;
+    let mut problems = Vec::new();
+    let check = check(&up_to_blank(&value, &mut Vec::new()), &mut problems);
+    problems.is_empty().then_some(check)
 }
 
 /// The spellings of booleans that the tools of the field accept.

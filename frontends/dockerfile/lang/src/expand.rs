@@ -6,7 +6,7 @@
 //! `p` and `r` are words themselves. Single quotes stop expansion, double quotes keep it; the escape
 //! character makes the next one literal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::pattern::{Length, Pattern};
@@ -65,8 +65,15 @@ pub struct Expansion {
     pub words: Vec<String>,
     /// Variables that were set and looked at.
     pub used: BTreeSet<String>,
-    /// Variables that were not set.
-    pub unset: BTreeSet<String>,
+    /// Variables that were not set, with the bytes of the word where each stands first.
+    pub unset: BTreeMap<String, Range<usize>>,
+}
+
+impl Expansion {
+    /// All variables that were looked at.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.used.iter().chain(self.unset.keys())
+    }
 }
 
 /// Why a word cannot be expanded.
@@ -99,7 +106,7 @@ pub fn expand(word: &str, options: Options, env: &dyn Lookup) -> Result<Expansio
         depth: 0,
         env,
         used: BTreeSet::new(),
-        unset: BTreeSet::new(),
+        unset: BTreeMap::new(),
     };
     let (text, words) = expander.until(None)?;
     Ok(Expansion { text, words: words.done(), used: expander.used, unset: expander.unset })
@@ -114,7 +121,7 @@ struct Expander<'a> {
     depth: u32,
     env: &'a dyn Lookup,
     used: BTreeSet<String>,
-    unset: BTreeSet<String>,
+    unset: BTreeMap<String, Range<usize>>,
 }
 
 /// Splits at unprotected white space while the text is put together.
@@ -286,10 +293,14 @@ impl Expander<'_> {
         )
     }
 
-    fn get(&mut self, name: &str) -> Option<String> {
+    /// The value of a variable that has been read from `start` on.
+    fn get(&mut self, start: usize, name: &str) -> Option<String> {
         let value = self.env.lookup(name).map(str::to_owned);
-        let list = if value.is_some() { &mut self.used } else { &mut self.unset };
-        list.insert(name.to_owned());
+        if value.is_some() {
+            self.used.insert(name.to_owned());
+        } else {
+            self.unset.entry(name.to_owned()).or_insert(start..self.at);
+        }
         value
     }
 
@@ -314,7 +325,7 @@ impl Expander<'_> {
             if name.is_empty() {
                 return Ok("$".to_owned());
             }
-            return Ok(match self.get(&name) {
+            return Ok(match self.get(start, &name) {
                 None if self.options.keep_unset => format!("${name}"),
                 value => value.unwrap_or_default(),
             });
@@ -354,7 +365,7 @@ impl Expander<'_> {
         };
         let as_written = |this: &Self| this.word[start..this.at].to_owned();
         match modifier {
-            '}' => Ok(match self.get(name) {
+            '}' => Ok(match self.get(start, name) {
                 None if self.options.keep_unset => as_written(self),
                 value => value.unwrap_or_default(),
             }),
@@ -369,7 +380,7 @@ impl Expander<'_> {
                 }
                 let from = self.at;
                 let word = self.inner('}', false)?;
-                let value = self.get(name);
+                let value = self.get(start, name);
                 if value.is_none() && self.options.keep_unset {
                     return Ok(as_written(self));
                 }
@@ -403,7 +414,7 @@ impl Expander<'_> {
                 }
                 let from = self.at;
                 let word = self.inner('}', true)?;
-                let Some(value) = self.get(name) else {
+                let Some(value) = self.get(start, name) else {
                     return Ok(if self.options.keep_unset {
                         as_written(self)
                     } else {
@@ -434,7 +445,7 @@ impl Expander<'_> {
                 };
                 let pattern = self.pattern(&word, from)?;
                 let replacement = self.inner('}', true)?;
-                let Some(value) = self.get(name) else {
+                let Some(value) = self.get(start, name) else {
                     return Ok(if self.options.keep_unset {
                         as_written(self)
                     } else {
@@ -573,7 +584,9 @@ mod tests {
     fn remembers_what_it_looked_at() {
         let got = expand("$a ${u:-$v} ${e}", Options::word('\\'), &env()).expect("valid");
         assert_eq!(got.used.into_iter().collect::<Vec<_>>(), ["a", "e"]);
-        assert_eq!(got.unset.into_iter().collect::<Vec<_>>(), ["u", "v"]);
+        let unset = got.unset.into_iter().map(|(name, at)| (name, &"$a ${u:-$v} ${e}"[at]));
+        let unset = unset.collect::<Vec<_>>();
+        assert_eq!(unset, [("u".to_owned(), "${u:-$v}"), ("v".to_owned(), "$v")]);
     }
 
     #[test]

@@ -269,6 +269,11 @@ impl Image {
         self.object("Labels").insert(name.to_owned(), json!(value));
     }
 
+    /// Whether a shell was chosen.
+    pub fn has_shell(&self) -> bool {
+        !self.list("Shell").is_empty()
+    }
+
     /// The shell that runs the shell form of commands.
     pub fn shell(&self) -> Vec<String> {
         match self.list("Shell") {

@@ -8,12 +8,15 @@
 //! bytes ─ lines ─ words ─ parse ─► Dockerfile (ast) ─ plan ─► Host: graph, results
 //!                                        ▲              │
 //!                              expand ───┴── vars ──────┘── image (config, history)
+//!                                                       └── lint: findings
 //! ```
 //!
-//! Entry points: [`parse`](parse()) for tools, [`build`] for a build.
+//! Entry points: [`parse`](parse()) for tools, [`build`] for a build, [`describe`] for questions
+//! about a file that is not built.
 
 pub mod ast;
 mod catalogue;
+pub mod describe;
 mod diagnostic;
 mod directives;
 pub mod expand;
@@ -22,6 +25,7 @@ mod heredoc;
 mod ignore;
 mod image;
 mod lines;
+mod lint;
 mod parse;
 mod paths;
 mod pattern;
@@ -33,7 +37,7 @@ mod units;
 mod vars;
 mod words;
 
-pub use catalogue::Code;
+pub use catalogue::{Code, Example, Page, Rule};
 pub use diagnostic::{Diagnostic, Failure, Label, Severity};
 pub use directives::{Check, Directives};
 pub use ignore::{Pattern as IgnorePattern, parse as parse_ignore};

@@ -1,13 +1,18 @@
 //! Golden tests, a folder a case: `parse` (what a file says), `lower` (the graph and the images it
-//! becomes), `errors` (what is said of a file that cannot be built).
+//! becomes), `errors` (what is said of a file that cannot be built), `lint` (what the build checks
+//! find), `describe` (the stages, and what a target takes).
 //!
-//! Each folder holds a Dockerfile and `expect.txt`; those that are built may hold `request.txt`,
-//! what the caller asks for and what images there are. `UPDATE=1` rewrites what is expected.
+//! Each folder holds a Dockerfile and `expect.txt`; those that are more than parsed may hold
+//! `request.txt`, what the caller asks for and what images there are. `UPDATE=1` rewrites what is
+//! expected.
 
 mod support;
 
+use std::path::Path;
+
 use support::recorder::Recorder;
 use support::{Source, cases, compare, dump, finish, render};
+use wbuild_dockerfile::describe;
 
 #[test]
 fn parse() {
@@ -32,12 +37,67 @@ fn errors() {
     build("errors");
 }
 
+/// A case whose name begins with `build-` is built, the others are checked.
+#[test]
+fn lint() {
+    let mut failed = Vec::new();
+    for case in cases("lint") {
+        let mut recorder = recorder(&case);
+        recorder.quiet = true;
+        let name = case.file_name().unwrap_or_default().to_string_lossy();
+        let got = if name.starts_with("build-") {
+            recorder.run()
+        } else {
+            let target = recorder.target.clone();
+            recorder.with(|recorder| describe::check(recorder, target.as_deref()))
+        };
+        compare(&case, &got, &mut failed);
+    }
+    finish(failed);
+}
+
+#[test]
+fn describe() {
+    let mut failed = Vec::new();
+    for case in cases("describe") {
+        let mut recorder = recorder(&case);
+        recorder.quiet = true;
+        let target = recorder.target.clone();
+        let got = recorder.with(|recorder| {
+            let targets = describe::targets(recorder)?;
+            let parameters = describe::parameters(recorder, target.as_deref())?;
+            recorder.quiet = false;
+            for target in targets {
+                let at = (target.at.start, target.at.end);
+                let default = if target.is_default { " (default)" } else { "" };
+                let (name, summary) = (&target.name, &target.summary);
+                recorder.say(format!("target {name:?}{default} {summary:?} at {at:?}"));
+                recorder.say(format!("  from {:?}, platform {:?}", target.base, target.platform));
+            }
+            for parameter in parameters {
+                let at = parameter.at.map(|at| (at.start, at.end));
+                let required = if parameter.required { " (required)" } else { "" };
+                let (kind, name) = (parameter.kind, &parameter.name);
+                let (value, summary) = (&parameter.default, &parameter.summary);
+                recorder.say(format!("{kind} {name} = {value:?}{required} {summary:?} at {at:?}"));
+            }
+            Ok(())
+        });
+        compare(&case, &got, &mut failed);
+    }
+    finish(failed);
+}
+
+fn recorder(case: &Path) -> Recorder {
+    let text = std::fs::read(case.join("Dockerfile")).expect("a case has a Dockerfile");
+    let request = std::fs::read_to_string(case.join("request.txt")).unwrap_or_default();
+    Recorder::new(text, &request)
+}
+
 fn build(kind: &str) {
     let mut failed = Vec::new();
     for case in cases(kind) {
-        let text = std::fs::read(case.join("Dockerfile")).expect("a case has a Dockerfile");
-        let request = std::fs::read_to_string(case.join("request.txt")).unwrap_or_default();
-        let got = Recorder::new(text, &request).run();
+        let got = recorder(&case).run();
         compare(&case, &got, &mut failed);
     }
     finish(failed);

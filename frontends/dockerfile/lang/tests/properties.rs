@@ -5,8 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use support::recorder::Recorder;
 use wbuild_dockerfile::expand::{Options, expand};
-use wbuild_dockerfile::{Span, parse, parse_ignore, parse_trigger};
+use wbuild_dockerfile::{Failure, Span, describe, parse, parse_ignore, parse_trigger};
 
 /// Text that is likely to come near the rules.
 fn dockerfile_like() -> impl Strategy<Value = String> {
@@ -104,8 +105,29 @@ proptest! {
     fn building_never_panics_and_is_deterministic(text in dockerfile_like()) {
         let text = format!("FROM scratch AS a\n{text}").into_bytes();
         let request = "image a {\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"1\"]}}";
-        let build = || support::recorder::Recorder::new(text.clone(), request).run();
+        let build = || Recorder::new(text.clone(), request).run();
         prop_assert_eq!(build(), build());
+    }
+
+    #[test]
+    fn a_check_finds_what_a_build_finds(text in dockerfile_like()) {
+        let text = format!("FROM scratch AS a\n{text}").into_bytes();
+        let request = "image a {\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"1\"]}}";
+        let report = |work: &dyn Fn(&mut Recorder) -> Result<(), Failure>| {
+            let mut recorder = Recorder::new(text.clone(), request);
+            recorder.quiet = true;
+            recorder.with(|recorder| work(recorder))
+        };
+        let checked = report(&|recorder| describe::check(recorder, None));
+        let built = report(&|recorder| wbuild_dockerfile::build(recorder));
+        // What a build does not need may end a check before it comes to what the build needs.
+        if !checked.contains("failed (") {
+            for finding in built.split("\n\n").filter(|part| part.starts_with("warning[")) {
+                prop_assert!(checked.contains(finding), "not found: {finding}");
+            }
+        }
+        report(&|recorder| describe::targets(recorder).map(drop));
+        report(&|recorder| describe::parameters(recorder, None).map(drop));
     }
 
     #[test]

@@ -29,8 +29,9 @@ pub struct Parsed {
     pub file: Dockerfile,
     /// Errors and warnings in the order of the file.
     pub problems: Vec<Diagnostic>,
-    /// Empty lines between continued lines, which a later version of the language may refuse.
-    pub empty_continuations: Vec<Span>,
+    /// Empty lines between continued lines, which a later version of the language may refuse; one
+    /// list for each instruction that has any.
+    pub empty_continuations: Vec<Vec<Span>>,
 }
 
 impl Parsed {
@@ -84,7 +85,9 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
     let mut broken_from = false;
     while let Some(mut line) = reader.logical(escape) {
         read_any = true;
-        empty_continuations.append(&mut line.empty);
+        if !line.empty.is_empty() {
+            empty_continuations.push(std::mem::take(&mut line.empty));
+        }
         let span = line.span;
         let mut parser = Parser { escape, reader: &mut reader, problems: &mut problems, end: None };
         let item = parser.item(line);
@@ -192,9 +195,9 @@ impl Parser<'_, '_> {
         let Logical { text: line, span, doc, .. } = logical;
         let (keyword, rest) = words::keyword(&line);
         if keyword.eq_ignore_ascii_case("FROM") {
-            return Item::Stage(self.from(span, keyword, &rest, &doc));
+            return Item::Stage(self.from(span, keyword, &rest, doc));
         }
-        Item::Instruction(self.instruction(span, keyword, line, &rest, &doc))
+        Item::Instruction(self.instruction(span, keyword, line, &rest, doc))
     }
 
     fn instruction(
@@ -203,12 +206,12 @@ impl Parser<'_, '_> {
         keyword: Text,
         line: Text,
         rest: &Text,
-        doc: &[Text],
+        comments: Vec<Text>,
     ) -> Option<Instruction> {
         let name = keyword.to_ascii_uppercase();
         let kind = match name.as_str() {
             "ADD" | "COPY" => self.transfer(&name, &keyword, rest),
-            "ARG" => self.arguments(&keyword, rest, doc).map(Kind::Arg),
+            "ARG" => self.arguments(&keyword, rest, &comments).map(Kind::Arg),
             "CMD" => self.plain_command(&name, rest).map(Kind::Cmd),
             "ENTRYPOINT" => self.plain_command(&name, rest).map(Kind::Entrypoint),
             "ENV" => self.pairs(&name, &keyword, rest).map(Kind::Env),
@@ -216,7 +219,7 @@ impl Parser<'_, '_> {
             "EXPOSE" => self.list(&name, &keyword, rest).map(Kind::Expose),
             "HEALTHCHECK" => self.healthcheck(&keyword, rest).map(Kind::Healthcheck),
             "MAINTAINER" => self.rest(&name, &keyword, rest).map(Kind::Maintainer),
-            "ONBUILD" => self.trigger(span, &keyword, rest).map(Kind::Onbuild),
+            "ONBUILD" => self.trigger(span, &keyword, rest, &comments).map(Kind::Onbuild),
             "RUN" => self.run(&keyword, rest).map(Kind::Run),
             "SHELL" => self.shell(&keyword, rest).map(Kind::Shell),
             "STOPSIGNAL" => self.rest(&name, &keyword, rest).map(Kind::Stopsignal),
@@ -229,7 +232,7 @@ impl Parser<'_, '_> {
             }
         }?;
         let span = self.end.take().map_or(span, |end| span.to(end));
-        Some(Instruction { span, keyword, line: line.trimmed(), kind })
+        Some(Instruction { span, keyword, line: line.trimmed(), comments, kind })
     }
 
     fn unknown(&mut self, keyword: &Text) {
@@ -248,7 +251,13 @@ impl Parser<'_, '_> {
         );
     }
 
-    fn from(&mut self, span: Span, keyword: Text, rest: &Text, doc: &[Text]) -> Option<Stage> {
+    fn from(
+        &mut self,
+        span: Span,
+        keyword: Text,
+        rest: &Text,
+        comments: Vec<Text>,
+    ) -> Option<Stage> {
         let (mut flags, rest) = self.flags("FROM", rest, &[("platform", flags::Type::Value)])?;
         let platform = flags.value("platform");
         let words = words::blank_separated(&rest);
@@ -312,7 +321,7 @@ impl Parser<'_, '_> {
                 return None;
             }
         }
-        let doc = alias.and_then(|(_, name)| described(doc, name));
+        let doc = alias.and_then(|(_, name)| described(&comments, &name.to_lowercase()));
         Some(Stage {
             span,
             keyword,
@@ -321,6 +330,7 @@ impl Parser<'_, '_> {
             name: alias.map(|(_, name)| name.clone()),
             as_keyword: alias.map(|(as_keyword, _)| as_keyword.clone()),
             doc,
+            comments,
             instructions: Vec::new(),
         })
     }
@@ -357,7 +367,13 @@ impl Parser<'_, '_> {
     }
 
     /// An instruction for builds that use the image as their base.
-    fn trigger(&mut self, span: Span, keyword: &Text, rest: &Text) -> Option<Trigger> {
+    fn trigger(
+        &mut self,
+        span: Span,
+        keyword: &Text,
+        rest: &Text,
+        comments: &[Text],
+    ) -> Option<Trigger> {
         let (_, rest) = self.flags("ONBUILD", rest, &[])?;
         if rest.is_empty() {
             self.missing(keyword, "ONBUILD needs an instruction, e.g. `ONBUILD COPY . /app`");
@@ -376,7 +392,8 @@ impl Parser<'_, '_> {
             );
             return None;
         }
-        let instruction = self.instruction(span, inner, rest.clone(), &arguments, &[])?;
+        let comments = comments.to_vec();
+        let instruction = self.instruction(span, inner, rest.clone(), &arguments, comments)?;
         // The inner instruction has taken the end of its heredocs; it holds for the outer one too.
         self.end = Some(instruction.span);
         let heredocs = match &instruction.kind {

@@ -4,7 +4,10 @@
 //! have ignore files; the patterns keep their places, so that the host can say which line hid a
 //! file that is missing.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+
+use wbuild_ignore::Matcher;
 
 use super::Session;
 use super::host::{
@@ -14,7 +17,7 @@ use super::remote::{self, GitSource};
 use super::stages::Place;
 use crate::platform::Platform;
 use crate::text::shown;
-use crate::{Code, Failure, Span, ignore};
+use crate::{Code, Failure, IgnorePattern, Span, ignore, paths};
 
 /// The name of the directory that `COPY` takes files from.
 const MAIN: &str = "context";
@@ -25,6 +28,8 @@ pub(super) struct Contexts {
     /// The local directory that holds the file to build, and the file's path in there.
     beside: Option<(String, String)>,
     main: Option<Output>,
+    /// What the main context leaves out.
+    ignored: Option<Ignored>,
     entries: Vec<Entry>,
 }
 
@@ -53,7 +58,13 @@ impl Contexts {
             let name = name.split("::").next().unwrap_or_default().to_owned();
             names.insert(familiar(&name), name);
         }
-        Contexts { names, beside, main: None, entries: Vec::new() }
+        Contexts { names, beside, main: None, ignored: None, entries: Vec::new() }
+    }
+
+    /// What leaves out a path of the main context, once that was opened.
+    pub fn ignored(&self, path: &str) -> Option<(&str, &IgnorePattern)> {
+        let ignored = self.ignored.as_ref()?;
+        Some((&ignored.file, ignored.by(path)?))
     }
 
     /// The image config of a context, and the context's name.
@@ -111,8 +122,8 @@ impl Session<'_> {
         }
         let (name, span, found) = (name.clone(), *span, found.clone());
         let title = format!("[context {name}] load");
-        let root = self.open(&name, &found, &title, None);
-        let root = root.map_err(|failure| failure.at(Code::NamedContext, span))?;
+        let opened = self.open(&name, &found, &title, None);
+        let (root, _) = opened.map_err(|failure| failure.at(Code::NamedContext, span))?;
         self.contexts.entries[context].root = Some(root);
         Ok(root)
     }
@@ -131,11 +142,12 @@ impl Session<'_> {
             }
         };
         let title = "[internal] load build context";
-        let root = match self.host.context(MAIN, None)? {
+        let (root, ignored) = match self.host.context(MAIN, None)? {
             Some(context) => self.open(MAIN, &context, title, beside)?,
             None => self.local(MAIN, title, beside)?,
         };
         self.contexts.main = Some(root);
+        self.contexts.ignored = ignored;
         Ok(root)
     }
 
@@ -145,11 +157,11 @@ impl Session<'_> {
         context: &NamedContext,
         title: &str,
         ignored: Option<(String, Vec<u8>)>,
-    ) -> Result<Output, Failure> {
+    ) -> Result<(Output, Option<Ignored>), Failure> {
         let id = &context.identifier;
         let root = match (context.kind.as_str(), context.root) {
             ("local", _) => return self.local(id, title, ignored),
-            ("input", Some(root)) => return Ok(root),
+            ("input", Some(root)) => return Ok((root, None)),
             ("git", _) => {
                 let git = remote::git_source(id)
                     .unwrap_or_else(|| GitSource { url: id.clone(), ..GitSource::default() });
@@ -172,7 +184,7 @@ impl Session<'_> {
             }
         };
         self.host.annotate(root, title, &[], &Attrs::new());
-        Ok(root)
+        Ok((root, None))
     }
 
     /// What an archive at the top of a tree holds.
@@ -215,7 +227,7 @@ impl Session<'_> {
         directory: &str,
         title: &str,
         ignored: Option<(String, Vec<u8>)>,
-    ) -> Result<Output, Failure> {
+    ) -> Result<(Output, Option<Ignored>), Failure> {
         let ignored = match ignored {
             Some(ignored) => Some(ignored),
             None => {
@@ -224,15 +236,46 @@ impl Session<'_> {
             }
         };
         let mut source = LocalSource { name: directory.to_owned(), ..LocalSource::default() };
-        if let Some((path, bytes)) = ignored {
-            let id = self.host.add_source(&path, "dockerignore", &bytes);
+        let mut kept = None;
+        if let Some((file, bytes)) = ignored {
+            let id = self.host.add_source(&file, "dockerignore", &bytes);
             let patterns = ignore::parse(id, &bytes).map_err(Failure::of)?;
-            let patterns = patterns.into_iter().map(|pattern| (pattern.text, Some(pattern.at)));
-            source.exclude = patterns.collect();
+            let pair = |pattern: &IgnorePattern| (pattern.text.clone(), Some(pattern.at));
+            source.exclude = patterns.iter().map(pair).collect();
+            kept = Some(Ignored { file, patterns, matcher: OnceCell::new() });
         }
         let root = self.host.local(&source)?;
         self.host.annotate(root, title, &[], &Attrs::new());
-        Ok(root)
+        Ok((root, kept))
+    }
+}
+
+/// What an ignore file says.
+struct Ignored {
+    /// Its name.
+    file: String,
+    patterns: Vec<IgnorePattern>,
+    /// Made when it is asked for; none if the file has exceptions, since what is below a directory
+    /// cannot be told without the files.
+    matcher: OnceCell<Option<Matcher>>,
+}
+
+impl Ignored {
+    /// The pattern that leaves out a path and all below it.
+    fn by(&self, path: &str) -> Option<&IgnorePattern> {
+        let matcher = self.matcher.get_or_init(|| {
+            let texts: Vec<&str> = self.patterns.iter().map(|pattern| &*pattern.text).collect();
+            let exceptions = texts.iter().any(|text| text.starts_with('!'));
+            if exceptions { None } else { Matcher::new(&texts).ok() }
+        });
+        let matcher = matcher.as_ref()?;
+        let path = paths::rooted(path);
+        if path == "/" {
+            // The context itself is no entry of it, so nothing but a pattern for everything counts.
+            return self.patterns.iter().find(|p| matches!(&*p.text, "*" | "**" | "**/*"));
+        }
+        let by = matcher.decide(path.trim_start_matches('/').as_bytes()).by?;
+        Some(&self.patterns[by])
     }
 }
 

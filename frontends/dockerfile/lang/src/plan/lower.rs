@@ -1,13 +1,15 @@
 //! Lowers the needed stages of one platform, in the order of the file, to nodes of the graph.
 
 use crate::ast::{Instruction, Kind, Stage};
-use crate::expand::{self, Lookup, Options};
+use crate::expand::{self, Expansion, Lookup, Options};
 use crate::image::{DEFAULT_PATH, Image};
+use crate::lint::{Linter, steps};
 use crate::platform::Platform;
 use crate::vars::Vars;
 use crate::{Code, Failure, Span, Text};
 
 use super::host::{Attrs, FileAction, FileOp, Output};
+use super::outline::Taken;
 use super::stages::{Graph, Place, StagePlan, bad_config};
 use super::{Session, expand_word};
 
@@ -21,7 +23,26 @@ pub(super) struct State {
     pub vars: Vars,
     /// Declared arguments in order, for history.
     pub arguments: Vars,
+    /// `WORKDIR` stood in this stage or in one below it.
+    pub workdir_set: bool,
     pub platform: Platform,
+}
+
+/// Arguments that the builder reads and no step sees.
+pub(super) const UNSEEN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+impl State {
+    /// Notes the variables of a word that nothing has set.
+    pub fn undefined(
+        &self,
+        lint: &mut Linter,
+        comments: &[Text],
+        word: &Text,
+        expansion: &Expansion,
+    ) {
+        let known = (&self.vars, &self.arguments, &UNSEEN[..]);
+        steps::undefined(lint, comments, (word, expansion), known);
+    }
 }
 
 /// A stage being lowered.
@@ -31,13 +52,19 @@ pub(super) struct Lowering<'l, 'a> {
     pub states: &'l [Option<State>],
     pub plan: &'l StagePlan,
     pub state: State,
-    /// `CMD` stood in this stage, so that an `ENTRYPOINT` after it keeps it.
-    pub cmd_set: bool,
+    /// The last of this stage. An `ENTRYPOINT` keeps a `CMD` above it, but none of the base.
+    pub cmd: Option<Span>,
+    pub entrypoint: Option<Span>,
+    pub healthcheck: Option<Span>,
     pub escape: char,
     /// Nodes run even if their results are known.
     pub ignore_cache: bool,
     /// The instruction in hand.
     pub span: Span,
+    /// The comments above it.
+    pub comments: &'l [Text],
+    /// What the stage takes from outside.
+    pub taken: Taken,
     title: Title,
 }
 
@@ -51,23 +78,30 @@ struct Title {
     trigger: bool,
 }
 
-/// Lowers all needed stages of a platform, and names the target's image as the result.
-pub(super) fn lower(session: &mut Session<'_>, graph: &Graph) -> Result<(), Failure> {
+/// Lowers all needed stages of a platform, and names the target's image as the result. Answers
+/// with what each stage takes from outside.
+pub(super) fn lower(session: &mut Session<'_>, graph: &Graph) -> Result<Vec<Taken>, Failure> {
     let mut states: Vec<Option<State>> = Vec::with_capacity(graph.stages.len());
+    let mut taken: Vec<Taken> = Vec::with_capacity(graph.stages.len());
     let several = session.file.stages.len() > 1 || refers_outside(session, graph);
     for index in 0..graph.stages.len() {
-        let state = match &graph.stages[index] {
-            None => None,
-            Some(plan) => Some(stage(session, graph, plan, index, &states, several)?),
+        let (state, takes) = match &graph.stages[index] {
+            None => (None, Taken::default()),
+            Some(plan) => {
+                let (state, takes) = stage(session, graph, plan, index, &states, several)?;
+                (Some(state), takes)
+            }
         };
         states.push(state);
+        taken.push(takes);
     }
     let mut state = states[graph.target].take().expect("the target is always needed");
     for (name, value) in session.request.labels.clone() {
         state.image.set_label(&name, &value);
     }
     state.image.settle_platform(&graph.platform, session.request.explicit_platform);
-    session.host.result(&graph.platform, state.root, &state.image.to_json())
+    session.host.result(&graph.platform, state.root, &state.image.to_json())?;
+    Ok(taken)
 }
 
 /// Whether anything but the context and the base is mounted or copied from. It decides whether a
@@ -87,7 +121,7 @@ fn stage(
     index: usize,
     states: &[Option<State>],
     several: bool,
-) -> Result<State, Failure> {
+) -> Result<(State, Taken), Failure> {
     let file = session.file;
     let stage = &file.stages[index];
     let name = match (&stage.name, several) {
@@ -109,7 +143,7 @@ fn stage(
     };
     let state = base(session, graph, plan, stage, states, &mut title)?;
     if plan.replaced {
-        return Ok(state);
+        return Ok((state, Taken::default()));
     }
     let ignore_cache = session.request.ignores_cache(stage.name.as_deref());
     let mut lowering = Lowering {
@@ -117,10 +151,14 @@ fn stage(
         states,
         plan,
         state,
-        cmd_set: false,
+        cmd: None,
+        entrypoint: None,
+        healthcheck: None,
         escape: file.directives.escape,
         ignore_cache,
         span: stage.span,
+        comments: &stage.comments,
+        taken: Taken::default(),
         title,
         session,
     };
@@ -137,7 +175,7 @@ fn stage(
     for instruction in &stage.instructions {
         lowering.instruction(instruction)?;
     }
-    Ok(lowering.state)
+    Ok((lowering.state, lowering.taken))
 }
 
 /// What a stage starts from.
@@ -155,6 +193,7 @@ fn base(
         image,
         vars: Vars::default(),
         arguments: Vars::default(),
+        workdir_set: false,
         platform: platform.clone(),
     };
     match plan.base {
@@ -180,7 +219,12 @@ fn base(
             let (request, info) = (request.clone(), info.clone());
             let image = Image::parse(&info.config)
                 .map_err(|why| bad_config(&request.reference, &why, stage.base.span()))?;
-            let root = if has_layers(&info.config) {
+            let has_layers = has_layers(&info.config);
+            if let (true, false, Some(own)) = (has_layers, plan.named, image.platform()) {
+                let platforms = (&request.platform, &own);
+                steps::other_platform(session.lint, &stage.comments, &stage.base, platforms);
+            }
+            let root = if has_layers {
                 // By digest, so that files and config are of one image.
                 let pinned =
                     super::host::ImageRequest { reference: info.reference, ..request.clone() };
@@ -266,7 +310,7 @@ impl Title {
     }
 }
 
-impl Lowering<'_, '_> {
+impl<'l> Lowering<'l, '_> {
     /// Puts the base's environment in force.
     fn start(&mut self) {
         let image = &mut self.state.image;
@@ -279,21 +323,24 @@ impl Lowering<'_, '_> {
         image.tidy_working_dir();
     }
 
-    fn instruction(&mut self, instruction: &Instruction) -> Result<(), Failure> {
+    fn instruction(&mut self, instruction: &'l Instruction) -> Result<(), Failure> {
         self.span = instruction.span;
+        self.comments = &instruction.comments;
         let lowered = match &instruction.kind {
             Kind::Run(run) => self.run(instruction, run),
             Kind::Copy(transfer) => self.transfer(instruction, transfer, false),
             Kind::Add(transfer) => self.transfer(instruction, transfer, true),
             Kind::Workdir(path) => self.workdir(instruction, path),
-            _ => self.metadata(&instruction.kind),
+            _ => self.metadata(instruction),
         };
         lowered.map_err(|failure| failure.at(Code::FailedInstruction, instruction.span))
     }
 
     /// Expands a word.
-    pub fn word(&self, word: &Text) -> Result<String, Failure> {
-        Ok(expand_word(word, self.escape, &self.state.vars)?.text)
+    pub fn word(&mut self, word: &Text) -> Result<String, Failure> {
+        let expansion = expand_word(word, self.escape, &self.state.vars)?;
+        self.state.undefined(self.session.lint, self.comments, word, &expansion);
+        Ok(expansion.text)
     }
 
     /// The instruction as it is shown: keyword in capitals, variables filled in. What comes from a
@@ -372,8 +419,12 @@ impl Lowering<'_, '_> {
     }
 
     /// `WORKDIR` makes the directory, owned by the user in force.
-    fn workdir(&mut self, instruction: &Instruction, path: &Text) -> Result<(), Failure> {
-        let path = self.word(path)?;
+    fn workdir(&mut self, instruction: &Instruction, written: &Text) -> Result<(), Failure> {
+        let path = self.word(written)?;
+        if !std::mem::replace(&mut self.state.workdir_set, true) {
+            let (lint, platform) = (&mut *self.session.lint, &self.state.platform);
+            steps::relative(lint, self.comments, (written, &path), platform);
+        }
         let path = crate::paths::join(self.state.image.working_dir(), &path);
         self.state.image.set_working_dir(&path);
         let makes = path != "/";

@@ -3,18 +3,17 @@
 //! All words of an instruction are expanded before any of them takes effect: `ENV a=1 b=$a` gives
 //! `b` the value that `a` had before.
 
-use crate::ast::{Command, Declaration, Healthcheck, Kind, Pair, Timing};
+use crate::ast::{Command, Declaration, Healthcheck, Instruction, Kind, Pair, Timing};
 use crate::gostyle;
 use crate::image::healthcheck_history;
+use crate::lint::steps;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
-use crate::{Code, Diagnostic, Failure, Text};
+use crate::{Code, Diagnostic, Failure, Span, Text};
 
 use super::expand_word;
-use super::lower::Lowering;
-
-/// Arguments that the builder reads and no step sees.
-const UNSEEN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+use super::globals::Argument;
+use super::lower::{Lowering, UNSEEN};
 
 /// Signals of Linux by name, without `SIG`.
 const SIGNALS: [&str; 36] = [
@@ -28,10 +27,14 @@ fn strings(words: &[Text]) -> Vec<String> {
 }
 
 impl Lowering<'_, '_> {
-    pub(super) fn metadata(&mut self, kind: &Kind) -> Result<(), Failure> {
-        let created_by = match kind {
-            Kind::Env(pairs) => {
-                let pairs = self.pairs(pairs)?;
+    pub(super) fn metadata(&mut self, instruction: &Instruction) -> Result<(), Failure> {
+        let keyword = &instruction.keyword;
+        let created_by = match &instruction.kind {
+            Kind::Env(written) => {
+                let pairs = self.pairs("ENV", written)?;
+                for (pair, (name, _)) in written.iter().zip(&pairs) {
+                    steps::secret(self.session.lint, self.comments, "ENV", (&pair.name, name));
+                }
                 let mut history = String::from("ENV");
                 for (name, value) in &pairs {
                     self.state.image.set_env(name, value);
@@ -41,7 +44,7 @@ impl Lowering<'_, '_> {
                 history
             }
             Kind::Label(pairs) => {
-                let pairs = self.pairs(pairs)?;
+                let pairs = self.pairs("LABEL", pairs)?;
                 let mut history = String::from("LABEL");
                 for (name, value) in &pairs {
                     self.state.image.set_label(name, value);
@@ -51,22 +54,27 @@ impl Lowering<'_, '_> {
             }
             Kind::Arg(declarations) => self.declare(declarations)?,
             Kind::Cmd(command) => {
+                self.once(keyword, command, |lowering| &mut lowering.cmd);
                 let words = self.command(command);
                 self.state.image.set_cmd(&words);
-                self.cmd_set = true;
                 format!("CMD {}", gostyle::quoted_list(&words))
             }
             Kind::Entrypoint(command) => {
+                self.once(keyword, command, |lowering| &mut lowering.entrypoint);
                 let words = self.command(command);
                 self.state.image.set_entrypoint(&words);
-                if !self.cmd_set {
+                if self.cmd.is_none() {
                     // A command of the base was meant for the base's entry point.
                     self.state.image.clear_cmd();
                 }
                 format!("ENTRYPOINT {}", gostyle::quoted_list(&words))
             }
             Kind::Expose(words) => self.expose(words)?,
-            Kind::Healthcheck(check) => self.healthcheck(check),
+            Kind::Healthcheck(check) => {
+                let before = self.healthcheck.replace(keyword.span());
+                steps::repeated(self.session.lint, self.comments, keyword, before);
+                self.healthcheck(check)
+            }
             Kind::Maintainer(author) => {
                 self.state.image.set_author(author);
                 format!("MAINTAINER {author}")
@@ -116,8 +124,30 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    fn pairs(&self, pairs: &[Pair]) -> Result<Vec<(String, String)>, Failure> {
+    fn pairs(
+        &mut self,
+        instruction: &str,
+        pairs: &[Pair],
+    ) -> Result<Vec<(String, String)>, Failure> {
+        for pair in pairs {
+            steps::legacy(self.session.lint, self.comments, instruction, pair);
+        }
         pairs.iter().map(|pair| Ok((self.word(&pair.name)?, self.word(&pair.value)?))).collect()
+    }
+
+    /// Remembers an instruction of which the last counts, and looks at its form.
+    fn once(
+        &mut self,
+        keyword: &Text,
+        command: &Command,
+        last: impl FnOnce(&mut Self) -> &mut Option<Span>,
+    ) {
+        let before = last(self).replace(keyword.span());
+        let lint = &mut *self.session.lint;
+        steps::repeated(lint, self.comments, keyword, before);
+        if let (Command::Shell(text), false) = (command, self.state.image.has_shell()) {
+            steps::shell_form(lint, self.comments, keyword, text);
+        }
     }
 
     /// A command as the words of a process: the shell form behind the stage's shell.
@@ -138,11 +168,23 @@ impl Lowering<'_, '_> {
         for declaration in declarations {
             let name = &declaration.name;
             let given = self.session.request.build_args.get(name.as_str()).cloned();
-            let value = match (given, &declaration.default) {
-                (Some(given), _) => Some(given),
-                (None, Some(default)) => Some(self.word(default)?),
-                (None, None) => self.graph.globals.get(name).map(str::to_owned),
+            steps::secret(self.session.lint, self.comments, "ARG", (name, name));
+            let (value, own) = match (given, &declaration.default) {
+                (Some(given), _) => (Some(given), true),
+                (None, Some(default)) => (Some(self.word(default)?), true),
+                (None, None) => {
+                    let global = self.graph.globals.vars.get(name).map(str::to_owned);
+                    let own = global.is_none();
+                    (global, own)
+                }
             };
+            let own = own.then(|| Argument {
+                value: value.clone(),
+                at: Some(name.span()),
+                doc: declaration.doc.clone(),
+                ..Argument::default()
+            });
+            self.taken.argument(name, own);
             history.push_str(&format!(" {name}"));
             if let Some(value) = &value {
                 history.push_str(&format!("={value}"));
@@ -162,6 +204,7 @@ impl Lowering<'_, '_> {
         for word in sorted {
             let expansion = expand_word(word, self.escape, &self.state.vars)?;
             for port in expansion.words {
+                steps::exposed(self.session.lint, self.comments, word, &port);
                 ports.extend(expand_ports(&port).map_err(|(message, help)| {
                     Diagnostic::error(Code::InvalidPort, word.span(), message).help(help)
                 })?);

@@ -1,17 +1,22 @@
 //! From a parsed file to a build graph.
 //!
 //! 1. read the file and the caller's wishes, parse;
-//! 2. for each target platform find the stages that the target needs, and what they start from
-//!    (`stages`); unneeded stages are not looked at;
+//! 2. for each target platform fill in the `FROM` lines (`globals`), find the stages that the target
+//!    needs, and what they start from (`stages`); unneeded stages are not looked at;
 //! 3. resolve the images of all platforms in one batch; stored ONBUILD triggers may ask for more;
 //! 4. lower the stages in the order of the file (`lower`, `run`, `transfer`, `metadata`).
+//!
+//! The same walk answers questions about a file (`describe`): on its way it notes what is doubtful
+//! (`lint`) and what stages take from outside (`outline`).
 //!
 //! Everything is deterministic: the same answers of the host give the same calls in the same order.
 
 mod contexts;
+mod globals;
 pub mod host;
 mod lower;
 mod metadata;
+pub(crate) mod outline;
 mod remote;
 mod request;
 mod run;
@@ -22,27 +27,77 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::{Dockerfile, Kind};
 use crate::expand::{self, Expansion, Lookup};
+use crate::lint::{self, Linter};
+use crate::parse::Parsed;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::{Code, Diagnostic, Failure, Span, Text};
 
 use contexts::Contexts;
-use host::{Host, ImageInfo, ImageRequest};
+use host::{DefinitionFile, Host, ImageInfo, ImageRequest};
+use outline::Parameter;
 use request::{PROXY_VARIABLES, Request};
 use stages::Graph;
 
 /// Builds what the host asks for.
 pub fn build(host: &mut dyn Host) -> Result<(), Failure> {
+    linted(host, Scope { target: None, all: false }).map(drop)
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    /// Takes the place of the target that the host names.
+    pub target: Option<&'a str>,
+    /// If no target is named, all stages are looked at, and not those alone that the last one needs.
+    pub all: bool,
+}
+
+/// Goes through a file and reports what the build checks find.
+pub(crate) fn linted(host: &mut dyn Host, scope: Scope<'_>) -> Result<Vec<Parameter>, Failure> {
+    let (source, definition, parsed) = read(host)?;
+    let mut lint = Linter::new(host, &parsed.file.directives)?;
+    lint::text::check(&parsed, &mut lint);
+    let lowered = walk(host, source, &definition, parsed, &mut lint, scope);
+    let checked = lint.finish(host);
+    let parameters = lowered?;
+    checked.map(|()| parameters)
+}
+
+/// Goes through a file and finds out what the target takes from outside.
+pub(crate) fn parameters(
+    host: &mut dyn Host,
+    target: Option<&str>,
+) -> Result<Vec<Parameter>, Failure> {
+    let (source, definition, parsed) = read(host)?;
+    // What is doubtful is another question.
+    let mut lint = Linter::new(host, &parsed.file.directives)?;
+    walk(host, source, &definition, parsed, &mut lint, Scope { target, all: false })
+}
+
+/// The file to build.
+pub(crate) fn read(host: &mut dyn Host) -> Result<(u32, DefinitionFile, Parsed), Failure> {
     let definition = host.definition()?;
     let source = host.add_source(&definition.name, "dockerfile", &definition.data);
     let parsed = crate::parse(source, &definition.data);
+    Ok((source, definition, parsed))
+}
+
+fn walk(
+    host: &mut dyn Host,
+    source: u32,
+    definition: &DefinitionFile,
+    parsed: Parsed,
+    lint: &mut Linter,
+    scope: Scope<'_>,
+) -> Result<Vec<Parameter>, Failure> {
     if parsed.failed() {
         return Err(Failure::of(parsed.problems));
     }
     for problem in parsed.problems {
         host.report(problem);
     }
-    let request = Request::read(host, &parsed.file)?;
+    let request = Request::read(host, &parsed.file, scope.target)?;
     let attr = |name: &str| {
         let found = definition.attrs.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
@@ -54,12 +109,14 @@ pub fn build(host: &mut dyn Host) -> Result<(), Failure> {
         contexts: Contexts::new(host, beside),
         images: Images::default(),
         request,
+        lint,
         host,
     };
     session.note_unused_arguments();
+    let all = scope.all && session.request.target.is_none();
     let mut graphs = Vec::new();
     for platform in session.request.target_platforms.clone() {
-        graphs.push(Graph::new(&mut session, platform)?);
+        graphs.push(Graph::new(&mut session, platform, all)?);
     }
     loop {
         session.resolve_images()?;
@@ -71,10 +128,13 @@ pub fn build(host: &mut dyn Host) -> Result<(), Failure> {
             break;
         }
     }
+    let mut parameters = None;
     for graph in &graphs {
-        lower::lower(&mut session, graph)?;
+        let taken = lower::lower(&mut session, graph)?;
+        // What is taken does not depend on the platform but for values of arguments.
+        parameters.get_or_insert_with(|| outline::parameters(graph, &taken));
     }
-    Ok(())
+    Ok(parameters.unwrap_or_default())
 }
 
 /// What all platforms of a build share.
@@ -85,6 +145,7 @@ struct Session<'a> {
     request: Request,
     contexts: Contexts,
     images: Images,
+    lint: &'a mut Linter,
 }
 
 /// The images that stages start from or copy from.

@@ -81,7 +81,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub fn read(host: &mut dyn Host, file: &Dockerfile) -> Result<Request, Failure> {
+    /// `target` takes the place of the one that the request names, if there is one.
+    pub fn read(
+        host: &mut dyn Host,
+        file: &Dockerfile,
+        target: Option<&str>,
+    ) -> Result<Request, Failure> {
         let mut build_args: BTreeMap<String, String> =
             host.opts("build-arg:").into_iter().collect();
         let labels = host.opts("label:");
@@ -114,7 +119,8 @@ impl Request {
             let message = "a Dockerfile is built for one target at a time";
             return Err(Failure::new("unsupported", message));
         }
-        let target = targets.pop().or_else(|| host.opt("target"));
+        let target =
+            target.map(str::to_owned).or_else(|| targets.pop()).or_else(|| host.opt("target"));
         let hostname = host
             .opt("hostname")
             .or_else(|| build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned())

@@ -177,8 +177,13 @@ impl Lowering<'_, '_> {
         mounts: &mut Vec<ExecMount>,
         sockets: &mut Vec<String>,
     ) -> Result<(), Failure> {
-        let (vars, escape) = (&self.state.vars, self.escape);
-        let resolved = resolve_mount(mount, &mut |word| Ok(expand_word(word, escape, vars)?.text))?;
+        let (state, escape) = (&self.state, self.escape);
+        let (lint, comments) = (&mut *self.session.lint, self.comments);
+        let resolved = resolve_mount(mount, &mut |word| {
+            let expansion = expand_word(word, escape, &state.vars)?;
+            state.undefined(lint, comments, word, &expansion);
+            Ok(expansion.text)
+        })?;
         let cwd = self.state.image.working_dir().to_owned();
         let place = |target: &str| {
             let target = paths::join(&cwd, target);
@@ -210,6 +215,7 @@ impl Lowering<'_, '_> {
             }
             Resolved::Cache { from, source, target, id, sharing, readonly, ownership } => {
                 let id = id.unwrap_or_else(|| paths::clean(&target));
+                self.taken.mount("cache-mount", &id, false, mount.text.span());
                 let namespace = &self.session.request.cache_namespace;
                 let id = if namespace.is_empty() { id } else { format!("{namespace}/{id}") };
                 let target = place(&target)?;
@@ -233,6 +239,7 @@ impl Lowering<'_, '_> {
                 mounts.push(ExecMount::Tmpfs { target, opts });
             }
             Resolved::Secret { id, target, env, required, ownership } => {
+                self.taken.mount("secret", &id, required, mount.text.span());
                 if let Some(name) = env {
                     let id = id.clone();
                     mounts.push(ExecMount::SecretEnv { name, id, required });
@@ -244,6 +251,7 @@ impl Lowering<'_, '_> {
                 }
             }
             Resolved::Ssh { id, target, required, ownership } => {
+                self.taken.mount("ssh", &id, required, mount.text.span());
                 let target = match target {
                     Some(target) => place(&target)?,
                     None => format!("/run/buildkit/ssh_agent.{}", sockets.len()),

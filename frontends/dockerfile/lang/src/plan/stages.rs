@@ -5,16 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use super::Session;
+use super::globals::{FromLine, Globals};
 use super::host::ImageRequest;
-use super::request::{EPOCH, epoch};
-use super::{Session, expand_word};
 use crate::ast::{Instruction, Kind, Stage};
 use crate::image::Image;
 use crate::parse;
 use crate::platform::Platform;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
-use crate::vars::Vars;
 use crate::{Code, Diagnostic, Failure, Span, Text};
 
 /// Where files come from.
@@ -40,6 +39,8 @@ pub(super) struct StagePlan {
     pub places: BTreeMap<String, Place>,
     /// Instructions that the base stored for this build.
     pub triggers: Vec<Instruction>,
+    /// The base is a context that the caller supplied, whatever name it has in the file.
+    pub named: bool,
     /// They are stored in an image, without the directives of the file they come from.
     pub stored: bool,
     triggers_known: bool,
@@ -48,8 +49,10 @@ pub(super) struct StagePlan {
 /// The needed part of a file for one target platform.
 pub(super) struct Graph {
     pub platform: Platform,
-    /// Variables that `FROM` sees.
-    pub globals: Vars,
+    /// What `FROM` lines see.
+    pub globals: Globals,
+    /// The words of all `FROM` lines.
+    pub lines: Vec<FromLine>,
     pub target: usize,
     /// By the stage's number; none if it is not needed.
     pub stages: Vec<Option<StagePlan>>,
@@ -57,17 +60,19 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Finds the stages that the target needs.
-    pub fn new(session: &mut Session<'_>, platform: Platform) -> Result<Graph, Failure> {
+    /// Finds the stages that the target needs, or takes all of them.
+    pub fn new(session: &mut Session<'_>, platform: Platform, all: bool) -> Result<Graph, Failure> {
         let target = find_target(session)?;
-        let globals = globals(session, &platform, target)?;
+        let globals = Globals::new(session, &platform, target)?;
+        let lines = globals.lines(session);
         let count = session.file.stages.len();
         let mut graph = Graph {
             platform,
             globals,
+            lines,
             target,
             stages: std::iter::repeat_with(|| None).take(count).collect(),
-            needed: vec![false; count],
+            needed: vec![all; count],
         };
         graph.needed[target] = true;
         graph.plan_needed(session)?;
@@ -86,12 +91,13 @@ impl Graph {
     fn plan(&mut self, session: &mut Session<'_>, index: usize) -> Result<StagePlan, Failure> {
         let file = session.file;
         let stage = &file.stages[index];
-        let platform = self.stage_platform(session, stage)?;
+        let platform = self.stage_platform(session, index)?;
         let mut plan = StagePlan {
             base: Place::Scratch,
             replaced: false,
             places: BTreeMap::new(),
             triggers: Vec::new(),
+            named: false,
             stored: false,
             triggers_known: false,
         };
@@ -103,7 +109,7 @@ impl Graph {
             plan.triggers_known = true;
             return Ok(plan);
         }
-        plan.base = self.base(session, index, &platform)?;
+        (plan.base, plan.named) = self.base(session, index, &platform)?;
         if let Place::Stage(base) = plan.base {
             self.needed[base] = true;
             plan.triggers_known = true;
@@ -122,16 +128,19 @@ impl Graph {
     }
 
     /// The platform of a stage that starts from an image or context.
-    fn stage_platform(&self, session: &Session<'_>, stage: &Stage) -> Result<Platform, Failure> {
-        let Some(text) = &stage.platform else { return Ok(self.platform.clone()) };
-        let expansion = expand_word(text, session.file.directives.escape, &self.globals)?;
+    fn stage_platform(&self, session: &Session<'_>, index: usize) -> Result<Platform, Failure> {
+        let line = self.lines[index].platform.as_ref();
+        let (Some(text), Some(line)) = (&session.file.stages[index].platform, line) else {
+            return Ok(self.platform.clone());
+        };
+        let expansion = line.as_ref().map_err(Clone::clone)?;
         if expansion.text.is_empty() {
             return Err(Diagnostic::error(
                 Code::InvalidPlatform,
                 text.span(),
                 format!("the platform {} is empty", shown(text)),
             )
-            .help(unset_help(&expansion.unset, &self.globals))
+            .help(self.globals.help(&expansion.unset))
             .into());
         }
         Platform::parse(&expansion.text, &session.request.build_platform).ok_or_else(|| {
@@ -142,37 +151,38 @@ impl Graph {
         })
     }
 
+    /// What a stage starts from, and whether the caller supplied it as a context.
     fn base(
         &self,
         session: &mut Session<'_>,
         index: usize,
         platform: &Platform,
-    ) -> Result<Place, Failure> {
+    ) -> Result<(Place, bool), Failure> {
         let file = session.file;
         let stage = &file.stages[index];
-        let expansion = expand_word(&stage.base, file.directives.escape, &self.globals)?;
-        let name = expansion.text;
+        let expansion = self.lines[index].base.as_ref().map_err(Clone::clone)?;
+        let name = expansion.text.clone();
         if name.is_empty() {
             return Err(Diagnostic::error(
                 Code::EmptyBase,
                 stage.base.span(),
                 format!("the image {} of FROM is empty", shown(&stage.base)),
             )
-            .help(unset_help(&expansion.unset, &self.globals))
+            .help(self.globals.help(&expansion.unset))
             .into());
         }
         if let Some(base) = earlier(&file.stages[..index], &name) {
-            return Ok(Place::Stage(base));
+            return Ok((Place::Stage(base), false));
         }
         if name == "scratch" {
-            return Ok(Place::Scratch);
+            return Ok((Place::Scratch, false));
         }
         if let Some(place) = session.named_context(&name, platform, stage.base.span())? {
-            return Ok(place);
+            return Ok((place, true));
         }
         let attrs = session.image_attrs(&Vec::new());
         let request = ImageRequest { reference: name, platform: platform.clone(), attrs };
-        Ok(Place::Image(session.images.add(request, stage.base.span())))
+        Ok((Place::Image(session.images.add(request, stage.base.span())), false))
     }
 
     /// Finds what an instruction copies or mounts from.
@@ -301,7 +311,7 @@ impl Graph {
 }
 
 /// The last stage of a name, compared without regard to case.
-fn earlier(stages: &[Stage], name: &str) -> Option<usize> {
+pub(super) fn earlier(stages: &[Stage], name: &str) -> Option<usize> {
     let folded = name.to_lowercase();
     stages.iter().rposition(|stage| stage.folded_name().is_some_and(|known| known == folded))
 }
@@ -351,74 +361,5 @@ fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
         // It is about the command line, not about a place in the file.
         diagnostic.labels.clear();
         Failure { kind: "not-found".to_owned(), ..Failure::from(diagnostic) }
-    })
-}
-
-/// Variables that are there before the file declares any (Dockerfile reference, "Automatic platform
-/// ARGs in the global scope"), then those that the file declares before its first stage.
-fn globals(session: &mut Session<'_>, platform: &Platform, target: usize) -> Result<Vars, Failure> {
-    let file = session.file;
-    let arguments = &session.request.build_args;
-    let stage = session
-        .request
-        .target
-        .clone()
-        .or_else(|| file.stages[target].folded_name())
-        .unwrap_or_else(|| "default".to_owned());
-    let mut vars = Vars::default();
-    for (prefix, platform) in [("BUILD", &session.request.build_platform), ("TARGET", platform)] {
-        for (name, value) in [
-            ("PLATFORM", platform.to_string().as_str()),
-            ("OS", &platform.os),
-            ("OSVERSION", platform.os_version.as_deref().unwrap_or_default()),
-            ("ARCH", &platform.architecture),
-            ("VARIANT", platform.variant.as_deref().unwrap_or_default()),
-        ] {
-            vars.set(&format!("{prefix}{name}"), value);
-        }
-    }
-    vars.set("TARGETSTAGE", &stage);
-    let names: Vec<String> = vars.pairs().iter().map(|(name, _)| name.clone()).collect();
-    for name in names {
-        if let Some(value) = arguments.get(&name) {
-            vars.set(&name, value);
-        }
-    }
-    for instruction in &file.globals {
-        let Kind::Arg(declarations) = &instruction.kind else { continue };
-        for declaration in declarations {
-            let value = match (arguments.get(declaration.name.as_str()), &declaration.default) {
-                (Some(given), _) => given.clone(),
-                (None, Some(default)) => expand_word(default, file.directives.escape, &vars)?.text,
-                (None, None) => continue,
-            };
-            vars.set(&declaration.name, &value);
-        }
-    }
-    // A default in the file is the last source of the time.
-    let default = vars.get(EPOCH).filter(|value| !value.is_empty()).map(str::to_owned);
-    if let (None, Some(value)) = (session.request.epoch, default) {
-        let at = file.globals.iter().rfind(|instruction| {
-            matches!(&instruction.kind, Kind::Arg(list) if list.iter().any(|d| *d.name == *EPOCH))
-        });
-        let at = at.map(|instruction| instruction.span);
-        session.request.epoch = epoch(session.host, file, &value, at)?;
-        match session.request.epoch {
-            Some(epoch) => vars.set(EPOCH, &epoch.to_string()),
-            None => vars.remove(EPOCH),
-        }
-    }
-    Ok(vars)
-}
-
-fn unset_help(unset: &std::collections::BTreeSet<String>, globals: &Vars) -> String {
-    let Some(name) = unset.first() else {
-        return "give the variable a value".to_owned();
-    };
-    let known = globals.pairs().iter().map(|(name, _)| name.as_str());
-    did_you_mean(name, known).unwrap_or_else(|| {
-        format!(
-            "FROM sees only variables that are declared above the first FROM: `ARG {name}=…` there, or --build-arg {name}=… for an `ARG {name}` there"
-        )
     })
 }

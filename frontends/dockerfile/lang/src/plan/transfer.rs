@@ -2,6 +2,7 @@
 
 use crate::ast::{Instruction, Transfer};
 use crate::expand::{self, Options};
+use crate::lint::steps;
 use crate::text::shown;
 use crate::{Code, Diagnostic, Failure, Span, Text, paths};
 
@@ -67,6 +68,7 @@ impl Lowering<'_, '_> {
                     Diagnostic::error(Code::InvalidExpansion, at, error.message)
                         .maybe_help(error.help)
                 })?;
+                self.state.undefined(self.session.lint, self.comments, &content, &expanded);
                 data = Text::decode(heredoc.word.span().source, 0, expanded.text.as_bytes());
             }
             let span = heredoc.word.span();
@@ -103,10 +105,12 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    fn words(&self, transfer: &Transfer) -> Result<Words, Failure> {
-        let optional =
-            |word: &Option<Text>| word.as_ref().map_or(Ok(String::new()), |word| self.word(word));
-        let chmod = optional(&transfer.chmod)?;
+    fn optional(&mut self, word: Option<&Text>) -> Result<String, Failure> {
+        word.map_or(Ok(String::new()), |word| self.word(word))
+    }
+
+    fn words(&mut self, transfer: &Transfer) -> Result<Words, Failure> {
+        let chmod = self.optional(transfer.chmod.as_ref())?;
         if let Some(at) =
             transfer.chmod.as_ref().filter(|_| !chmod.is_empty() && !valid_mode(&chmod))
         {
@@ -125,9 +129,9 @@ impl Lowering<'_, '_> {
         let mut exclude = exclude.collect::<Result<Vec<_>, _>>()?;
         exclude.retain(|pattern| !pattern.is_empty());
         Ok(Words {
-            chown: optional(&transfer.chown)?,
+            chown: self.optional(transfer.chown.as_ref())?,
             chmod,
-            checksum: optional(&transfer.checksum)?,
+            checksum: self.optional(transfer.checksum.as_ref())?,
             exclude,
             target,
             place,
@@ -195,7 +199,12 @@ impl Lowering<'_, '_> {
             return Err(Diagnostic::error(Code::InvalidFlag, checksum.span(), message).into());
         }
         let output = match &transfer.from {
-            None => self.session.main_context()?,
+            None => {
+                let root = self.session.main_context()?;
+                let ignored = self.session.contexts.ignored(path);
+                steps::ignored(self.session.lint, self.comments, (source, path), ignored);
+                root
+            }
             Some(from) => {
                 let place = self.plan.places.get(from.as_str()).copied();
                 let place = place.expect("every `--from` was looked up when the stage was planned");

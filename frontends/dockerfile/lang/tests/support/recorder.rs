@@ -2,7 +2,7 @@
 //!
 //! A case's `request.txt` holds one fact a line: `opt name=value`, `platform linux/arm64`,
 //! `build-platform linux/amd64`, `epoch 1`, `image NAME CONFIG-JSON`, `file DIRECTORY PATH CONTENT`
-//! (with `\n` for line ends), `context NAME KIND IDENTIFIER`.
+//! (with `\n` for line ends), `context NAME KIND IDENTIFIER`, `target NAME`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,6 +28,10 @@ pub struct Recorder {
     contexts: BTreeMap<String, NamedContext>,
     locals: BTreeMap<u32, String>,
     nodes: u32,
+    /// What a question is about.
+    pub target: Option<String>,
+    /// Only what is reported is written down, not what is asked for.
+    pub quiet: bool,
 }
 
 fn platform(text: &str) -> Platform {
@@ -46,6 +50,7 @@ impl Recorder {
                 }
                 "platform" => recorder.platforms.push(platform(rest)),
                 "build-platform" => recorder.build_platform = Some(platform(rest)),
+                "target" => recorder.target = Some(rest.to_owned()),
                 "epoch" => recorder.epoch = Some(rest.parse().expect("a number")),
                 "image" => {
                     let (name, config) = rest.split_once(' ').expect("name and config");
@@ -80,8 +85,14 @@ impl Recorder {
     }
 
     /// Builds and returns what was asked for, or why it failed.
-    pub fn run(mut self) -> String {
-        if let Err(failure) = wbuild_dockerfile::build(&mut self) {
+    pub fn run(self) -> String {
+        self.with(|recorder| wbuild_dockerfile::build(recorder))
+    }
+
+    /// Does something and returns what it asked for, or why it failed.
+    pub fn with(mut self, work: impl FnOnce(&mut Self) -> Result<(), Failure>) -> String {
+        if let Err(failure) = work(&mut self) {
+            self.quiet = false;
             self.say(format!("failed ({}): {}", failure.kind, failure.message));
             let rendered = render(&failure.diagnostics, &self.sources);
             self.out.push_str(&rendered);
@@ -89,7 +100,11 @@ impl Recorder {
         self.out
     }
 
-    fn say(&mut self, text: impl AsRef<str>) {
+    /// Writes something down.
+    pub fn say(&mut self, text: impl AsRef<str>) {
+        if self.quiet {
+            return;
+        }
         writeln!(self.out, "{}", text.as_ref()).expect("a String takes all");
     }
 
