@@ -1,6 +1,8 @@
 //! Between the language's records and those of wit/types, field by field.
 
+use crate::bindings::exports::wbuild::frontend::describe;
 use crate::bindings::wbuild::types::types as wit;
+use wbuild_dockerfile::describe::{Parameter, Target};
 use wbuild_dockerfile::{Diagnostic, Failure, Label, Platform, Severity, Span};
 
 pub fn span_out(span: Span) -> wit::Span {
@@ -54,6 +56,30 @@ pub fn failure_out(failure: Failure) -> wit::Failure {
         retryable: failure.retryable,
         diagnostics: failure.diagnostics.into_iter().map(diagnostic_out).collect(),
         attrs: failure.attrs,
+    }
+}
+
+pub fn target_out(target: Target) -> describe::Target {
+    let mut attrs = vec![("base".to_owned(), target.base)];
+    attrs.extend(target.platform.map(|platform| ("platform".to_owned(), platform)));
+    describe::Target {
+        name: target.name,
+        summary: target.summary,
+        is_default: target.is_default,
+        at: Some(span_out(target.at)),
+        attrs,
+    }
+}
+
+pub fn parameter_out(parameter: Parameter) -> describe::Parameter {
+    describe::Parameter {
+        kind: parameter.kind.to_owned(),
+        name: parameter.name,
+        summary: parameter.summary,
+        default: parameter.default,
+        required: parameter.required,
+        at: parameter.at.map(span_out),
+        attrs: Vec::new(),
     }
 }
 

@@ -10,17 +10,18 @@ mod bindings {
     #![allow(unsafe_code, missing_docs)]
     wit_bindgen::generate!({
         path: ["../../../wit/types", "../../../wit/frontend"],
-        world: "wbuild:frontend/frontend",
+        world: "wbuild:frontend/frontend-describe",
         generate_all,
     });
     export!(Component with_types_in self);
     use super::Component;
 }
 
-use bindings::exports::wbuild::frontend::build::Guest;
+use bindings::exports::wbuild::frontend::{build, describe};
 use bindings::wbuild::frontend::{diagnostics, graph, inspect, request, results};
 use bindings::wbuild::types::types as wit;
 use convert::{failure_in, failure_out, platform_in, platform_out, span_out};
+use wbuild_dockerfile::describe as lang;
 use wbuild_dockerfile::{
     DefinitionFile, Diagnostic, Exec, ExecMount, Failure, FileAction, FileOp, Host, ImageInfo,
     ImageRequest, LocalSource, NamedContext, Output, Platform, Span,
@@ -33,9 +34,33 @@ const MOST_BYTES: usize = 16 << 20;
 
 struct Component;
 
-impl Guest for Component {
+impl build::Guest for Component {
     fn build() -> Result<(), wit::Failure> {
         wbuild_dockerfile::build(&mut Bridge).map_err(failure_out)
+    }
+}
+
+impl describe::Guest for Component {
+    fn targets() -> Result<Vec<describe::Target>, wit::Failure> {
+        let targets = lang::targets(&mut Bridge).map_err(failure_out)?;
+        Ok(targets.into_iter().map(convert::target_out).collect())
+    }
+
+    fn parameters(target: Option<String>) -> Result<Vec<describe::Parameter>, wit::Failure> {
+        let found = lang::parameters(&mut Bridge, target.as_deref()).map_err(failure_out)?;
+        Ok(found.into_iter().map(convert::parameter_out).collect())
+    }
+
+    fn check(target: Option<String>) -> Result<(), wit::Failure> {
+        lang::check(&mut Bridge, target.as_deref()).map_err(failure_out)
+    }
+
+    fn methods() -> Vec<String> {
+        lang::methods()
+    }
+
+    fn call(method: String, _args: Attrs) -> Result<String, wit::Failure> {
+        lang::call(&method).map_err(failure_out)
     }
 }
 

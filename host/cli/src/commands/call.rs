@@ -122,14 +122,15 @@ impl View<'_> {
         let BuildError { failure, step, sources } = error;
         let about_definition =
             failure.diagnostics.iter().any(|diagnostic| !diagnostic.labels.is_empty());
-        if matches!(self.call.query, Query::Check { .. }) && about_definition {
-            let others: Vec<_> = model
-                .diagnostics
-                .iter()
-                .filter(|known| !failure.diagnostics.contains(known))
-                .cloned()
-                .collect();
-            let findings = Findings::of(&others, sources);
+        let others: Vec<_> = model
+            .diagnostics
+            .iter()
+            .filter(|known| !failure.diagnostics.contains(known))
+            .cloned()
+            .collect();
+        let findings = Findings::of(&others, sources);
+        let is_check = matches!(self.call.query, Query::Check { .. });
+        if is_check && (about_definition || !findings.is_empty()) {
             let text = match self.call.format {
                 Format::Json => pretty(&findings.json(Some(failure))),
                 Format::Text if findings.is_empty() => String::new(),

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod project;
 pub mod values;
 
 use std::path::{Path, PathBuf};
