@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Code, Span};
+use crate::{Code, Span, catalogue};
 
 /// How grave a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,8 @@ impl Diagnostic {
 
     /// An error at a place.
     pub fn error(code: Code, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, code.name(), at, message)
+        let url = catalogue::url("errors", code.name());
+        Diagnostic { url, ..Self::new(Severity::Error, code.name(), at, message) }
     }
 
     /// A warning at a place, of the lint rule of this name.
@@ -75,7 +76,8 @@ impl Diagnostic {
 
     /// A note at a place.
     pub fn note(code: Code, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Note, code.name(), at, message)
+        let url = catalogue::url("errors", code.name());
+        Diagnostic { url, ..Self::new(Severity::Note, code.name(), at, message) }
     }
 
     /// Says what to do about it.

@@ -33,7 +33,7 @@ mod units;
 mod vars;
 mod words;
 
-pub use catalogue::Code;
+pub use catalogue::{Code, Example, Page};
 pub use diagnostic::{Diagnostic, Failure, Label, Severity};
 pub use directives::{Check, Directives};
 pub use ignore::{Pattern as IgnorePattern, parse as parse_ignore};
