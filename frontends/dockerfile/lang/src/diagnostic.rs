@@ -141,17 +141,29 @@ impl Failure {
     /// The failure that a list of diagnostics amounts to. Its message is that of the first error.
     pub fn of(diagnostics: Vec<Diagnostic>) -> Self {
         let mut errors = diagnostics.iter().filter(|d| d.severity == Severity::Error);
-        let message = match (errors.next(), errors.count()) {
-            (None, _) => "the Dockerfile cannot be built".to_owned(),
-            (Some(first), 0) => first.message.clone(),
-            (Some(first), more) => format!("{} (and {more} more)", first.message),
-        };
+        let first = errors.next().map_or("the Dockerfile cannot be built", |first| &first.message);
+        let message = counted(first, errors.count());
         let unsupported = diagnostics
             .iter()
             .filter(|d| d.severity == Severity::Error)
             .all(|d| d.code == Code::Unsupported.name());
         let kind = if unsupported { "unsupported" } else { "invalid" };
         Failure { diagnostics, ..Failure::new(kind, message) }
+    }
+
+    /// What several failures amount to, in the order of their places; none if there are none.
+    pub fn joined(mut failures: Vec<Failure>) -> Option<Self> {
+        let place = |failure: &Failure| {
+            let labels = failure.diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels);
+            labels.map(|label| label.at).next()
+        };
+        failures.sort_by_key(place);
+        let mut failures = failures.into_iter();
+        let mut all = failures.next()?;
+        let rest: Vec<Diagnostic> = failures.flat_map(|failure| failure.diagnostics).collect();
+        all.message = counted(&all.message, rest.len());
+        all.diagnostics.extend(rest);
+        Some(all)
     }
 
     /// Points the failure at a place, unless it already points somewhere.
@@ -162,6 +174,10 @@ impl Failure {
         }
         self
     }
+}
+
+fn counted(first: &str, more: usize) -> String {
+    if more == 0 { first.to_owned() } else { format!("{first} (and {more} more)") }
 }
 
 impl From<Diagnostic> for Failure {

@@ -50,16 +50,20 @@ sets another, at the end of each line but the last.
 The instructions are `ADD`, `ARG`, `CMD`, `COPY`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `FROM`, \
 `HEALTHCHECK`, `LABEL`, `MAINTAINER`, `ONBUILD`, `RUN`, `SHELL`, `STOPSIGNAL`, `USER`, `VOLUME` \
 and `WORKDIR`, in capitals or small letters.",
-    wrong: Example::file("\
+    wrong: Example::file(
+        "\
 FROM alpine
 RUN apk update &&
     apk add curl
-"),
-    right: Example::file("\
+",
+    ),
+    right: Example::file(
+        "\
 FROM alpine
 RUN apk update && \\
     apk add curl
-"),
+",
+    ),
 };
 
 pub(super) const INVALID_DIRECTIVE: Page = Page {
@@ -83,15 +87,19 @@ pub(super) const REPEATED_DIRECTIVE: Page = Page {
     explanation: "\
 Each of `# syntax=`, `# escape=` and `# check=` may stand once, since it would not be clear which \
 of two counts. Several settings of `check` go into one line, between semicolons.",
-    wrong: Example::file("\
+    wrong: Example::file(
+        "\
 # check=skip=StageNameCasing
 # check=error=true
 FROM alpine
-"),
-    right: Example::file("\
+",
+    ),
+    right: Example::file(
+        "\
 # check=skip=StageNameCasing;error=true
 FROM alpine
-"),
+",
+    ),
 };
 
 pub(super) const UNTERMINATED_HEREDOC: Page = Page {
@@ -103,18 +111,22 @@ line was found. A blank before or after the name is enough to make it another li
 may be indented, but with tabs only.
 
 If the `<<` was meant for the shell, e.g. in arithmetic, put a blank behind it.",
-    wrong: Example::file("\
+    wrong: Example::file(
+        "\
 FROM alpine
 RUN <<EOF
   make
   EOF
-"),
-    right: Example::file("\
+",
+    ),
+    right: Example::file(
+        "\
 FROM alpine
 RUN <<EOF
   make
 EOF
-"),
+",
+    ),
 };
 
 pub(super) const INVALID_HEREDOC: Page = Page {

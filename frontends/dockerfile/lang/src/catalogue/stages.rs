@@ -47,7 +47,8 @@ number, counted from 0. A stage cannot take files from itself or from one below 
 built, they are not.
 
 Move the stage that has the files above the one that needs them.",
-    wrong: Example::file("\
+    wrong: Example::file(
+        "\
 FROM alpine
 COPY --from=build /app /app
 
@@ -56,14 +57,17 @@ RUN make
 
 FROM alpine
 COPY --from=0 /app /app
-"),
-    right: Example::file("\
+",
+    ),
+    right: Example::file(
+        "\
 FROM alpine AS build
 RUN make
 
 FROM alpine
 COPY --from=build /app /app
-"),
+",
+    ),
 };
 
 pub(super) const UNKNOWN_TARGET: Page = Page {
@@ -84,20 +88,24 @@ The stage starts from `scratch` and no instruction of it makes a file, so there 
 could be copied. `ENV`, `LABEL` and their kind do not make files.
 
 Name the stage that makes the files.",
-    wrong: Example::file("\
+    wrong: Example::file(
+        "\
 FROM scratch AS files
 LABEL purpose=files
 
 FROM alpine
 COPY --from=files /app /app
-"),
-    right: Example::file("\
+",
+    ),
+    right: Example::file(
+        "\
 FROM scratch AS files
 COPY app /app
 
 FROM alpine
 COPY --from=files /app /app
-"),
+",
+    ),
 };
 
 pub(super) const VARIABLE_IN_FROM: Page = Page {
@@ -109,18 +117,22 @@ before any variable of a stage has a value. So `COPY --from` and `RUN --mount=fr
 they are.
 
 `FROM` does replace variables: give the image a stage of its own and name that.",
-    wrong: Example::file("\
+    wrong: Example::file(
+        "\
 FROM alpine
 ARG TOOLS=busybox
 COPY --from=$TOOLS /bin/busybox /bin/
-"),
-    right: Example::file("\
+",
+    ),
+    right: Example::file(
+        "\
 ARG TOOLS=busybox
 FROM $TOOLS AS tools
 
 FROM alpine
 COPY --from=tools /bin/busybox /bin/
-"),
+",
+    ),
 };
 
 pub(super) const UNRESOLVED_IMAGE: Page = Page {
@@ -157,7 +169,8 @@ OCI image format says it should be, so nothing can be built on it. The file is n
 
 Tell whoever made the image, or use another tag of it.",
     wrong: Example::file("FROM example.org/broken\n").world("image example.org/broken []"),
-    right: Example::file("FROM alpine\n"),
+    right: Example::file("FROM example.org/working\n")
+        .world("image example.org/working {\"rootfs\":{\"diff_ids\":[\"sha256:1\"]}}"),
 };
 
 pub(super) const NAMED_CONTEXT: Page = Page {
@@ -170,5 +183,6 @@ place of the stage or image `NAME`. The message says what is wrong with the sour
         .options("--build-context src=oci-layout://./layuot")
         .world("fail context there is no directory ./layuot"),
     right: Example::file("FROM alpine\nCOPY --from=src . /src\n")
-        .options("--build-context src=oci-layout://./layout"),
+        .options("--build-context src=oci-layout://./layout")
+        .world("image ./layout {\"rootfs\":{\"diff_ids\":[\"sha256:1\"]}}"),
 };

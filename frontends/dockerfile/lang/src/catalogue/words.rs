@@ -73,8 +73,8 @@ it, `\\` unless the file sets another.
 
 `${NAME:?message}` and `${NAME?message}` end the build on purpose if the variable has no value: \
 give it one with `--build-arg`, or with a default of its `ARG`.",
-    wrong: Example::file("FROM alpine\nENV HOME_BIN=${HOME/bin\n"),
-    right: Example::file("FROM alpine\nENV HOME_BIN=${HOME}/bin\n"),
+    wrong: Example::file("FROM alpine\nENV GREETING=\"hello world\n"),
+    right: Example::file("FROM alpine\nENV GREETING=\"hello world\"\n"),
 };
 
 pub(super) const UNKNOWN_FLAG: Page = Page {

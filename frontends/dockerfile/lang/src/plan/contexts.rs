@@ -56,6 +56,11 @@ impl Contexts {
         Contexts { names, beside, main: None, entries: Vec::new() }
     }
 
+    /// The names that the caller gave.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.values().map(String::as_str)
+    }
+
     /// The image config of a context, and the context's name.
     pub fn config(&self, context: usize) -> Option<(String, String)> {
         let entry = &self.entries[context];
@@ -166,8 +171,8 @@ impl Session<'_> {
                 if name == MAIN { self.unpacked(fetched, &file, title)? } else { fetched }
             }
             (kind, _) => {
-                let message =
-                    format!("the context {} is of the unsupported kind {kind}", shown(name));
+                let (name, kind) = (shown(name), shown(kind));
+                let message = format!("the context {name} is of the unsupported kind {kind}");
                 return Err(Failure::new("unsupported", message));
             }
         };

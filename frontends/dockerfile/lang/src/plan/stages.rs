@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use super::host::ImageRequest;
 use super::request::{EPOCH, epoch};
 use super::{Session, expand_word};
-use crate::ast::{Instruction, Kind, Stage};
+use crate::ast::{Dockerfile, Instruction, Kind, Stage};
+use crate::expand::Expansion;
 use crate::image::Image;
 use crate::parse;
 use crate::platform::Platform;
@@ -75,12 +76,16 @@ impl Graph {
     }
 
     fn plan_needed(&mut self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let mut failures = Vec::new();
         for index in (0..=self.target).rev() {
             if self.needed[index] && self.stages[index].is_none() {
-                self.stages[index] = Some(self.plan(session, index)?);
+                match self.plan(session, index) {
+                    Ok(plan) => self.stages[index] = Some(plan),
+                    Err(failure) => failures.push(failure),
+                }
             }
         }
-        Ok(())
+        Failure::joined(failures).map_or(Ok(()), Err)
     }
 
     fn plan(&mut self, session: &mut Session<'_>, index: usize) -> Result<StagePlan, Failure> {
@@ -115,10 +120,12 @@ impl Graph {
         } else if plan.base == Place::Scratch {
             plan.triggers_known = true;
         }
+        let mut failures = Vec::new();
         for instruction in plan.triggers.iter().chain(&stage.instructions) {
-            self.add_places(session, index, &mut plan.places, instruction)?;
+            let added = self.add_places(session, index, &mut plan.places, instruction);
+            failures.extend(added.err());
         }
-        Ok(plan)
+        Failure::joined(failures).map_or(Ok(plan), Err)
     }
 
     /// The platform of a stage that starts from an image or context.
@@ -131,7 +138,7 @@ impl Graph {
                 text.span(),
                 format!("the platform {} is empty", shown(text)),
             )
-            .help(unset_help(&expansion.unset, &self.globals))
+            .help(self.unset_help(session.file, &expansion))
             .into());
         }
         Platform::parse(&expansion.text, &session.request.build_platform).ok_or_else(|| {
@@ -151,14 +158,14 @@ impl Graph {
         let file = session.file;
         let stage = &file.stages[index];
         let expansion = expand_word(&stage.base, file.directives.escape, &self.globals)?;
-        let name = expansion.text;
+        let name = expansion.text.clone();
         if name.is_empty() {
             return Err(Diagnostic::error(
                 Code::EmptyBase,
                 stage.base.span(),
                 format!("the image {} of FROM is empty", shown(&stage.base)),
             )
-            .help(unset_help(&expansion.unset, &self.globals))
+            .help(self.unset_help(file, &expansion))
             .into());
         }
         if let Some(base) = earlier(&file.stages[..index], &name) {
@@ -172,7 +179,35 @@ impl Graph {
         }
         let attrs = session.image_attrs(&Vec::new());
         let request = ImageRequest { reference: name, platform: platform.clone(), attrs };
-        Ok(Place::Image(session.images.add(request, stage.base.span())))
+        let image = session.images.add(request, stage.base.span());
+        if let Some(name) = expansion.unset.first() {
+            let help = self.unset_help(file, &expansion);
+            session.images.hint(image, format!("{} is not set: {help}", shown(name)));
+        }
+        Ok(Place::Image(image))
+    }
+
+    /// What to do about a word of `FROM` of which variables have left nothing, or too little.
+    fn unset_help(&self, file: &Dockerfile, expansion: &Expansion) -> String {
+        let Some(name) = expansion.unset.first() else {
+            return "write a default, e.g. `${NAME:-default}`".to_owned();
+        };
+        let declared = || {
+            let lists = file.globals.iter().filter_map(|instruction| match &instruction.kind {
+                Kind::Arg(declarations) => Some(declarations),
+                _ => None,
+            });
+            lists.flatten().map(|declaration| declaration.name.as_str())
+        };
+        if declared().any(|known| known == name) {
+            return format!("give `ARG {name}` a default, or build with `--build-arg {name}=…`");
+        }
+        let known = self.globals.pairs().iter().map(|(name, _)| name.as_str());
+        did_you_mean(name, known.chain(declared())).unwrap_or_else(|| {
+            format!(
+                "FROM sees only what is declared above the first FROM; write `ARG {name}=…` there, or `ARG {name}` and give it by `--build-arg {name}=…`"
+            )
+        })
     }
 
     /// Finds what an instruction copies or mounts from.
@@ -269,15 +304,15 @@ impl Graph {
                 continue;
             }
             let base = plan.base;
-            let span = session.file.stages[index].span;
+            let stage = &session.file.stages[index];
             let triggers = match base {
                 Place::Image(image) => {
                     let (request, info) = session.images.info(image);
                     let name = request.reference.clone();
-                    stored_triggers(session, &name, &info.config.clone(), span)?
+                    stored_triggers(session, &name, &info.config.clone(), stage)?
                 }
                 Place::Context(context) => match session.contexts.config(context) {
-                    Some((name, config)) => stored_triggers(session, &name, &config, span)?,
+                    Some((name, config)) => stored_triggers(session, &name, &config, stage)?,
                     None => Vec::new(),
                 },
                 Place::Scratch | Place::Stage(_) => Vec::new(),
@@ -310,15 +345,16 @@ fn stored_triggers(
     session: &mut Session<'_>,
     name: &str,
     config: &str,
-    from: Span,
+    from: &Stage,
 ) -> Result<Vec<Instruction>, Failure> {
-    let mut image = Image::parse(config).map_err(|why| bad_config(name, &why, from))?;
+    let image = Image::parse(config);
+    let mut image = image.map_err(|why| bad_config(name, &why, from.base.span()))?;
     let mut instructions = Vec::new();
     for text in image.take_triggers() {
         let title = format!("ONBUILD trigger of {name}");
         let source = session.host.add_source(&title, "dockerfile", text.as_bytes());
         let whole = Text::decode(source, 0, text.as_bytes()).span();
-        session.host.map_source(whole, from);
+        session.host.map_source(whole, from.span);
         instructions.push(parse::parse_trigger(source, &text).map_err(Failure::of)?);
     }
     Ok(instructions)
@@ -327,7 +363,8 @@ fn stored_triggers(
 /// A base whose config cannot be used.
 pub(super) fn bad_config(name: &str, why: &str, from: Span) -> Failure {
     let message = format!("the image {} cannot be used: {why}", shown(name));
-    Failure::from(Diagnostic::error(Code::InvalidImageConfig, from, message))
+    let error = Diagnostic::error(Code::InvalidImageConfig, from, message);
+    error.help("the image is faulty, not this file; try another tag of it").into()
 }
 
 fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
@@ -342,6 +379,7 @@ fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
             if names.is_empty() {
                 "no stage of this file has a name; write `FROM image AS name`".to_owned()
             } else {
+                let names: Vec<String> = names.iter().map(|name| shown(name)).collect();
                 format!("the stages are {}", names.join(", "))
             }
         });
@@ -409,16 +447,4 @@ fn globals(session: &mut Session<'_>, platform: &Platform, target: usize) -> Res
         }
     }
     Ok(vars)
-}
-
-fn unset_help(unset: &std::collections::BTreeSet<String>, globals: &Vars) -> String {
-    let Some(name) = unset.first() else {
-        return "give the variable a value".to_owned();
-    };
-    let known = globals.pairs().iter().map(|(name, _)| name.as_str());
-    did_you_mean(name, known).unwrap_or_else(|| {
-        format!(
-            "FROM sees only variables that are declared above the first FROM: `ARG {name}=…` there, or --build-arg {name}=… for an `ARG {name}` there"
-        )
-    })
 }
