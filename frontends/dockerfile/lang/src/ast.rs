@@ -191,10 +191,14 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// What `from` names, if it is given.
+    /// What `from` names, if it is given. Memory comes from nowhere.
     pub fn from(&self) -> Option<&Text> {
-        let field = self.fields.iter().rev().find(|field| field.key == "from");
-        field.and_then(|field| field.value.as_ref())
+        let last = |key| {
+            let field = self.fields.iter().rev().find(|field| field.key == key);
+            field.and_then(|field| field.value.as_ref())
+        };
+        let memory = last("type").is_some_and(|kind| kind.eq_ignore_ascii_case("tmpfs"));
+        last("from").filter(|_| !memory)
     }
 }
 

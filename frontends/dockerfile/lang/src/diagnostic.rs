@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Code, Rule, Span};
+use crate::{Code, Rule, Span, catalogue};
 
 /// How grave a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,8 @@ impl Diagnostic {
 
     /// An error at a place.
     pub fn error(code: Code, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Error, code.name(), at, message)
+        let url = catalogue::url("errors", code.name());
+        Diagnostic { url, ..Self::new(Severity::Error, code.name(), at, message) }
     }
 
     /// A finding of the build checks at a place.
@@ -79,7 +80,8 @@ impl Diagnostic {
 
     /// A note at a place.
     pub fn note(code: Code, at: Span, message: impl Into<String>) -> Self {
-        Self::new(Severity::Note, code.name(), at, message)
+        let url = catalogue::url("errors", code.name());
+        Diagnostic { url, ..Self::new(Severity::Note, code.name(), at, message) }
     }
 
     /// Says what to do about it.
@@ -143,17 +145,29 @@ impl Failure {
     /// The failure that a list of diagnostics amounts to. Its message is that of the first error.
     pub fn of(diagnostics: Vec<Diagnostic>) -> Self {
         let mut errors = diagnostics.iter().filter(|d| d.severity == Severity::Error);
-        let message = match (errors.next(), errors.count()) {
-            (None, _) => "the Dockerfile cannot be built".to_owned(),
-            (Some(first), 0) => first.message.clone(),
-            (Some(first), more) => format!("{} (and {more} more)", first.message),
-        };
+        let first = errors.next().map_or("the Dockerfile cannot be built", |first| &first.message);
+        let message = counted(first, errors.count());
         let unsupported = diagnostics
             .iter()
             .filter(|d| d.severity == Severity::Error)
             .all(|d| d.code == Code::Unsupported.name());
         let kind = if unsupported { "unsupported" } else { "invalid" };
         Failure { diagnostics, ..Failure::new(kind, message) }
+    }
+
+    /// What several failures amount to, in the order of their places; none if there are none.
+    pub fn joined(mut failures: Vec<Failure>) -> Option<Self> {
+        let place = |failure: &Failure| {
+            let labels = failure.diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels);
+            labels.map(|label| label.at).next()
+        };
+        failures.sort_by_key(place);
+        let mut failures = failures.into_iter();
+        let mut all = failures.next()?;
+        let rest: Vec<Diagnostic> = failures.flat_map(|failure| failure.diagnostics).collect();
+        all.message = counted(&all.message, rest.len());
+        all.diagnostics.extend(rest);
+        Some(all)
     }
 
     /// Points the failure at a place, unless it already points somewhere.
@@ -164,6 +178,10 @@ impl Failure {
         }
         self
     }
+}
+
+fn counted(first: &str, more: usize) -> String {
+    if more == 0 { first.to_owned() } else { format!("{first} (and {more} more)") }
 }
 
 impl From<Diagnostic> for Failure {

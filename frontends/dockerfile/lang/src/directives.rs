@@ -114,7 +114,8 @@ pub(crate) fn check(value: &Text, problems: &mut Vec<Diagnostic>) -> Check {
                     text.span(),
                     format!("{} is not a setting of the build checks", shown(&text)),
                 )
-                .help("write `skip=RuleName`, `error=true` or `experimental=RuleName`"),
+                .help("write `skip=RuleName`, `error=true` or `experimental=RuleName`")
+                .maybe_help(did_you_mean(&text, ["skip", "error", "experimental"])),
             );
             continue;
         };

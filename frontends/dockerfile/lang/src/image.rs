@@ -83,20 +83,20 @@ impl Image {
     pub fn parse(json: &str) -> Result<Image, String> {
         let mut fields: Map<String, Value> = match serde_json::from_str(json) {
             Ok(Value::Object(fields)) => fields,
-            Ok(_) => return Err("the image config is no JSON object".to_owned()),
-            Err(error) => return Err(format!("the image config is no valid JSON: {error}")),
+            Ok(_) => return Err("the image config is not a JSON object".to_owned()),
+            Err(error) => return Err(format!("the image config is not valid JSON: {error}")),
         };
         fields.shift_remove("rootfs");
         fields.retain(|name, _| !ABOUT_THE_BASE.contains(&name.as_str()));
         let mut config = match fields.shift_remove("config") {
             Some(Value::Object(config)) => config,
             None | Some(Value::Null) => Map::new(),
-            Some(_) => return Err("`config` of the image config is no object".to_owned()),
+            Some(_) => return Err("`config` of the image config is not an object".to_owned()),
         };
         let history = match fields.shift_remove("history") {
             Some(Value::Array(history)) => history,
             None | Some(Value::Null) => Vec::new(),
-            Some(_) => return Err("`history` of the image config is no list".to_owned()),
+            Some(_) => return Err("`history` of the image config is not a list".to_owned()),
         };
         let mut env = Vars::default();
         match config.shift_remove("Env") {
@@ -110,7 +110,7 @@ impl Image {
                 }
             }
             None | Some(Value::Null) => {}
-            Some(_) => return Err("`Env` of the image config is no list".to_owned()),
+            Some(_) => return Err("`Env` of the image config is not a list".to_owned()),
         }
         config.retain(|name, value| {
             !ABOUT_A_CONTAINER.contains(&name.as_str()) && !means_nothing(value)

@@ -65,8 +65,27 @@ impl Platform {
         if !well_formed(&os) || !parts[1..].iter().all(well_formed) {
             return None;
         }
-        let known_os =
-            ["linux", "windows", "darwin", "macos", "freebsd", "netbsd", "openbsd", "wasip1"];
+        let known_os = [
+            "aix",
+            "android",
+            "darwin",
+            "dragonfly",
+            "freebsd",
+            "hurd",
+            "illumos",
+            "ios",
+            "js",
+            "linux",
+            "macos",
+            "nacl",
+            "netbsd",
+            "openbsd",
+            "plan9",
+            "solaris",
+            "wasip1",
+            "windows",
+            "zos",
+        ];
         let mut platform = match parts[1..] {
             [] if known_os.contains(&os.to_ascii_lowercase().as_str()) => {
                 Platform::new(os, &default.architecture, default.variant.as_deref())
@@ -74,8 +93,30 @@ impl Platform {
             [] => {
                 let platform = Platform::new(&default.os, os, None);
                 let known = [
-                    "amd64", "arm64", "arm", "386", "riscv64", "ppc64le", "ppc64", "s390x",
-                    "mips64le", "mips64", "loong64", "wasm",
+                    "386",
+                    "amd64",
+                    "amd64p32",
+                    "arm",
+                    "arm64",
+                    "arm64be",
+                    "armbe",
+                    "loong64",
+                    "mips",
+                    "mips64",
+                    "mips64le",
+                    "mips64p32",
+                    "mips64p32le",
+                    "mipsle",
+                    "ppc",
+                    "ppc64",
+                    "ppc64le",
+                    "riscv",
+                    "riscv64",
+                    "s390",
+                    "s390x",
+                    "sparc",
+                    "sparc64",
+                    "wasm",
                 ];
                 known.contains(&platform.architecture.as_str()).then_some(platform)?
             }

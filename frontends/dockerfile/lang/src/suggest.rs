@@ -3,6 +3,11 @@
 /// The candidate that `word` is most likely a misspelling of, compared without regard to case.
 /// `None` if nothing is close, or if the word is one of the candidates.
 pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest(word, &mut candidates.into_iter())
+}
+
+/// Once for all kinds of lists: there are many.
+fn nearest<'a>(word: &str, candidates: &mut dyn Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     // Comparing two long texts costs the product of their lengths, and nobody mistypes these.
     if word.is_empty() || word.len() > 128 {
@@ -14,7 +19,7 @@ pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         _ => 3,
     };
     let mut best: Option<(usize, &str)> = None;
-    for candidate in candidates.into_iter().filter(|candidate| candidate.len() <= 128) {
+    for candidate in candidates.filter(|candidate| candidate.len() <= 128) {
         let distance = distance(&word, &candidate.to_lowercase());
         if distance == 0 {
             return None;

@@ -235,6 +235,9 @@ impl TextBuilder {
 /// Quotes a user's text for a message, cut to a length a reader can take in.
 pub(crate) fn shown(text: &str) -> String {
     const MOST: usize = 60;
+    if text.is_empty() {
+        return "an empty value".to_owned();
+    }
     let cut: Cow<'_, str> = if text.chars().count() > MOST {
         Cow::Owned(text.chars().take(MOST).chain("…".chars()).collect())
     } else {

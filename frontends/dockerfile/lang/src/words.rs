@@ -132,8 +132,8 @@ pub(crate) fn quoted(rest: &Text, escape: char) -> Vec<Text> {
 pub(crate) enum Json {
     /// It is none, so it is text for the shell or words between blanks.
     Other,
-    /// It is one, but holds more than strings.
-    Mixed,
+    /// It is one, but this element of it is not a string.
+    Mixed(Text),
     /// The strings.
     Strings(Vec<Text>),
 }
@@ -146,8 +146,8 @@ pub(crate) fn json_array(rest: &Text) -> Json {
     let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(rest) else {
         return Json::Other;
     };
-    if !values.iter().all(serde_json::Value::is_string) {
-        return Json::Mixed;
+    if let Some(odd) = values.iter().position(|value| !value.is_string()) {
+        return Json::Mixed(element(rest, odd));
     }
     // The array is valid and holds strings only, so quotes alternate between opening and closing.
     let mut strings = Vec::with_capacity(values.len());
@@ -175,6 +175,33 @@ pub(crate) fn json_array(rest: &Text) -> Json {
         }
     }
     Json::Strings(strings)
+}
+
+/// An element of a valid array, as it is written.
+fn element(array: &Text, number: usize) -> Text {
+    let first = array.find('[').map_or(0, |at| at + 1);
+    let (mut start, mut passed, mut depth) = (first, 0, 0_usize);
+    let (mut quoted, mut escaped) = (false, false);
+    for (offset, c) in array[first..].char_indices() {
+        let at = first + offset;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '[' | '{' => depth += 1,
+            ',' | ']' if depth == 0 && passed == number => {
+                return array.slice(start..at).trimmed();
+            }
+            ',' if depth == 0 => {
+                passed += 1;
+                start = at + 1;
+            }
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    array.clone()
 }
 
 #[cfg(test)]
@@ -228,7 +255,15 @@ mod tests {
         assert_eq!(json_array(&text("['a']")), Json::Other);
         assert_eq!(json_array(&text(r#"["a"] b"#)), Json::Other);
         assert_eq!(json_array(&text("[ -d x ] && y")), Json::Other);
-        assert_eq!(json_array(&text(r#"["a", 1]"#)), Json::Mixed);
+        for (array, odd) in [
+            (r#"["a", 1]"#, "1"),
+            (r#"["a,]\"", {"b": [1, "}"]} , 2]"#, r#"{"b": [1, "}"]}"#),
+            ("[[]]", "[]"),
+            ("[ null ]", "null"),
+        ] {
+            let Json::Mixed(element) = json_array(&text(array)) else { panic!("{array}") };
+            assert_eq!(element.as_str(), odd);
+        }
         assert_eq!(json_array(&text("[]")), Json::Strings(vec![]));
     }
 }

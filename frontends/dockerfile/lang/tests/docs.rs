@@ -1,4 +1,8 @@
-//! Pages of documentation, made from the catalogue of the language. `UPDATE=1` rewrites them.
+//! The documentation of what is said about a file: `frontends/dockerfile/docs`.
+//!
+//! It is made of the pages beside the codes. Each example is built: the wrong one must end in the
+//! page's code and in no other, and what is then said is printed; the right one must build and leave
+//! nothing to say. `UPDATE=1` rewrites the documents.
 
 mod support;
 
@@ -6,15 +10,43 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use support::recorder::Recorder;
-use wbuild_dockerfile::{Example, Rule, describe};
+use support::{IMAGE, check_golden, render};
+use wbuild_dockerfile::{Code, Diagnostic, Example, Page, Rule, Severity, describe};
 
-/// Images that examples start from.
-const WORLD: &str = r#"
-image alpine {"os":"linux","architecture":"amd64","config":{"Env":["PATH=/bin"]},"rootfs":{"diff_ids":["sha256:0"]}}
-image alpine:3.20 {"os":"linux","architecture":"amd64","config":{"Env":["PATH=/bin"]},"rootfs":{"diff_ids":["sha256:0"]}}
-"#;
+#[test]
+fn errors() {
+    let introduction = "\
+What wbuild says of a Dockerfile that it cannot build, by the code of the message. A report shows \
+the code in brackets, `error[unknown-flag]`, if there is more than one message. Each page shows a \
+file that is wrong, what wbuild says of it, and the file mended.
 
-const HEAD: &str = "\
+This document is generated: `UPDATE=1 cargo test -p wbuild-dockerfile --test docs`.
+";
+    let mut pages: Vec<&Page> = Code::ALL.iter().map(|code| code.page()).collect();
+    pages.sort_by_key(|page| page.name);
+    for pair in pages.windows(2) {
+        assert_ne!(pair[0].name, pair[1].name, "two pages have one name");
+    }
+    publish("errors.md", "Errors of Dockerfiles", introduction, &pages);
+}
+
+#[test]
+fn rules() {
+    let mut out = RULES.to_owned();
+    for rule in Rule::ALL {
+        let anchor = rule.name().to_lowercase();
+        let note = if rule.experimental() { " (experimental)" } else { "" };
+        writeln!(out, "- [`{}`](#{anchor}){note}: {}", rule.name(), rule.summary())
+            .expect("a String takes all");
+    }
+    for rule in Rule::ALL {
+        assert_eq!(Rule::named(rule.name()), Some(*rule));
+        self::rule(rule.page(), &mut out);
+    }
+    golden("rules.md", &out);
+}
+
+const RULES: &str = "\
 # Build checks
 
 `wbuild build --check .` looks for what can be built but is doubtful; an ordinary build reports the \
@@ -33,55 +65,114 @@ same. Which rules run is set at the top of the Dockerfile:
 The settings end at the first blank; what follows is a remark. `--build-arg \
 BUILDKIT_DOCKERFILE_CHECK=…` takes the place of the line. In a comment right above an instruction \
 `# check=skip=…` and `# check=experimental=…` hold for this instruction alone.
+
+This document is generated: `UPDATE=1 cargo test -p wbuild-dockerfile --test docs`.
+
 ";
 
-/// Compares with a page, or writes it.
-fn page(name: &str, text: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
-    if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::create_dir_all(file.parent().expect("it has one")).expect("a folder can be made");
-        std::fs::write(&file, text).expect("the page can be written");
-    }
-    let present = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(present == text, "{name} is not what the catalogue says; UPDATE=1 rewrites it");
+fn rule(page: &Page, out: &mut String) {
+    let Page { name, summary, explanation, wrong, right } = page;
+    let mut check = build(wrong);
+    assert!(check.attempt(|recorder| describe::check(recorder, None)), "{name}: {}", check.out);
+    let is_it = |found: &Diagnostic| found.severity == Severity::Warning && found.code == *name;
+    let found = &check.diagnostics;
+    assert!(found.iter().all(is_it) && found.len() == 1, "{name}: {}", check.out);
+    let said = render(found, &check.sources);
+    write!(out, "\n## `{name}`\n\n{summary}.\n\n{explanation}\n\n").expect("a String takes all");
+    example("Reported", wrong, out);
+    write!(out, "What wbuild says:\n\n```text\n{}\n```\n\n", said.trim_end())
+        .expect("a String takes all");
+    let mut check = build(right);
+    assert!(check.attempt(|recorder| describe::check(recorder, None)), "{name}: {}", check.out);
+    assert!(check.diagnostics.is_empty(), "{name}: {}", check.out);
+    example("Not reported", right, out);
+    out.truncate(out.trim_end().len());
+    out.push('\n');
 }
 
-#[test]
-fn the_page_of_rules_is_current() {
-    let mut text = HEAD.to_owned();
-    let mut add = |part: String| write!(text, "\n{part}").expect("a String takes all");
-    for rule in Rule::ALL {
-        let page = rule.page();
-        let note = if rule.experimental() { " (experimental)" } else { "" };
-        add(format!("## {}\n\n{}{note}.\n\n{}\n", page.name, page.summary, page.explanation));
-        for (title, example) in [("Reported", page.wrong), ("Not reported", page.right)] {
-            add(format!("{title}:\n\n```dockerfile\n{}```\n", example.file));
-            if !example.ignore.is_empty() {
-                add(format!("with a `.dockerignore` of\n\n```text\n{}```\n", example.ignore));
+/// Writes or checks a document of pages.
+fn publish(file: &str, title: &str, introduction: &str, pages: &[&Page]) {
+    let mut out = format!("# {title}\n\n{introduction}\n");
+    for page in pages {
+        writeln!(out, "- [`{0}`](#{0}): {1}", page.name, page.summary).expect("a String takes all");
+    }
+    for page in pages {
+        self::page(page, &mut out);
+    }
+    golden(file, &out);
+}
+
+fn golden(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
+    let mut failed = Vec::new();
+    check_golden(&path, text, &mut failed);
+    support::finish(failed);
+}
+
+fn page(page: &Page, out: &mut String) {
+    let Page { name, summary, explanation, wrong, right } = page;
+    assert!(summary.ends_with('.') && !summary.trim_end_matches('.').contains(". "), "{name}");
+    let mut build = build(wrong);
+    build.build();
+    // Advice is given by rules, which have pages of their own.
+    build.diagnostics.retain(|diagnostic| diagnostic.severity != Severity::Warning);
+    assert!(!build.diagnostics.is_empty(), "{name}: the wrong example is right");
+    for diagnostic in &build.diagnostics {
+        assert_eq!(diagnostic.code, *name, "the wrong example ends in more than its code");
+    }
+    let said = render(&build.diagnostics, &build.sources);
+    write!(out, "\n## `{name}`\n\n{summary}\n\n{explanation}\n\n").expect("a String takes all");
+    let long = if wrong.world.starts_with("pad ") { ", with 16 MiB more behind it" } else { "" };
+    example(&format!("Wrong{long}"), wrong, out);
+    write!(out, "What wbuild says:\n\n```text\n{}\n```\n\n", said.trim_end())
+        .expect("a String takes all");
+    let mut build = self::build(right);
+    assert!(build.build(), "{name}: the right example does not build: {}", build.out);
+    build.diagnostics.retain(|diagnostic| diagnostic.severity != Severity::Warning);
+    let said = render(&build.diagnostics, &build.sources);
+    assert!(said.is_empty(), "{name}: of the right example is said: {said}");
+    // Where the fault lies outside, there is nothing to mend here.
+    if (wrong.file, wrong.options, wrong.ignore) != (right.file, right.options, right.ignore) {
+        example("Right", right, out);
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+}
+
+fn example(what: &str, example: &Example, out: &mut String) {
+    let options = match example.options {
+        "" => String::new(),
+        options => format!(", built with `{options}`"),
+    };
+    write!(out, "{what}{options}:\n\n```dockerfile\n{}```\n\n", example.file)
+        .expect("a String takes all");
+    if !example.ignore.is_empty() {
+        write!(out, "with this `.dockerignore`:\n\n```text\n{}```\n\n", example.ignore)
+            .expect("a String takes all");
+    }
+}
+
+/// An example as a case of the tests.
+fn build(example: &Example) -> Recorder {
+    let mut request = format!("image alpine {IMAGE}\nimage busybox {IMAGE}\n");
+    let mut words = example.options.split_whitespace();
+    while let (Some(option), Some(value)) = (words.next(), words.next()) {
+        let line = match option {
+            "--target" => format!("opt target={value}"),
+            "--build-arg" => format!("opt build-arg:{value}"),
+            "--build-context" => {
+                let (name, source) = value.split_once('=').expect("name and source");
+                let (kind, path) = source.split_once("://").unwrap_or(("local", source));
+                format!("context {name} {kind} {path}")
             }
-        }
+            other => panic!("the test does not know the option {other}"),
+        };
+        writeln!(request, "{line}").expect("a String takes all");
     }
-    page("rules.md", &text);
-}
-
-#[test]
-fn examples_of_rules_show_their_rule_and_no_other() {
-    for rule in Rule::ALL {
-        let page = rule.page();
-        assert_eq!(findings(&page.wrong), [rule.name()], "what is wrong for {}", page.name);
-        assert!(findings(&page.right).is_empty(), "what is right for {}", page.name);
-        assert_eq!(Rule::named(page.name), Some(*rule));
+    if !example.ignore.is_empty() {
+        let content = example.ignore.replace('\n', "\\n");
+        writeln!(request, "file context .dockerignore {content}").expect("a String takes all");
     }
-}
-
-/// The codes of what a check reports.
-fn findings(example: &Example) -> Vec<String> {
-    let ignore = example.ignore.replace('\n', "\\n");
-    let request = format!("{WORLD}\n{}\nfile context .dockerignore {ignore}", example.world);
-    let mut recorder = Recorder::new(example.file.as_bytes().to_vec(), &request);
-    recorder.quiet = true;
-    let out = recorder.with(|recorder| describe::check(recorder, None));
-    assert!(!out.contains("failed ("), "{out}");
-    let codes = out.lines().filter_map(|line| line.strip_prefix("warning["));
-    codes.filter_map(|line| Some(line.split_once(']')?.0.to_owned())).collect()
+    request.push_str(example.world);
+    Recorder::new(example.file.as_bytes().to_vec(), &request)
 }

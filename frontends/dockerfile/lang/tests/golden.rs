@@ -5,13 +5,16 @@
 //! Each folder holds a Dockerfile and `expect.txt`; those that are more than parsed may hold
 //! `request.txt`, what the caller asks for and what images there are. `UPDATE=1` rewrites what is
 //! expected.
+//!
+//! Every case of `errors` has a twin, nearly the same build without the mistake, that must succeed:
+//! the file `right` in place of the Dockerfile, `right-request.txt` in place of the request, or both.
 
 mod support;
 
 use std::path::Path;
 
 use support::recorder::Recorder;
-use support::{Source, cases, compare, dump, finish, render};
+use support::{IMAGE, Source, cases, compare, dump, finish, render};
 use wbuild_dockerfile::describe;
 
 #[test]
@@ -37,6 +40,28 @@ fn errors() {
     build("errors");
 }
 
+#[test]
+fn errors_have_twins_that_build() {
+    let mut failed = Vec::new();
+    for case in cases("errors") {
+        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let read = |name: &str| std::fs::read_to_string(case.join(name)).ok();
+        let (file, request) = (read("right"), read("right-request.txt"));
+        if file.is_none() && request.is_none() {
+            failed.push(format!("{name}: it has neither `right` nor `right-request.txt`"));
+            continue;
+        }
+        let file = file.or_else(|| read("Dockerfile")).expect("a case has a Dockerfile");
+        let request = request.or_else(|| read("request.txt")).unwrap_or_default();
+        let images = ["a", "b"].map(|name| format!("image {name} {IMAGE}\n")).concat();
+        let mut twin = Recorder::new(file.into_bytes(), &(images + &request));
+        if !twin.build() {
+            failed.push(format!("{name}: {}", twin.out));
+        }
+    }
+    finish(failed);
+}
+
 /// A case whose name begins with `build-` is built, the others are checked.
 #[test]
 fn lint() {
@@ -45,25 +70,32 @@ fn lint() {
         let mut recorder = recorder(&case);
         recorder.quiet = true;
         let name = case.file_name().unwrap_or_default().to_string_lossy();
-        let got = if name.starts_with("build-") {
-            recorder.run()
+        let target = recorder.targets.first().cloned();
+        if name.starts_with("build-") {
+            recorder.build();
         } else {
-            let target = recorder.target.clone();
-            recorder.with(|recorder| describe::check(recorder, target.as_deref()))
-        };
-        compare(&case, &got, &mut failed);
+            recorder.attempt(|recorder| describe::check(recorder, target.as_deref()));
+        }
+        compare(&case, &recorder.out, &mut failed);
     }
     finish(failed);
 }
 
+/// A case whose name begins with `call-` calls the method that the rest of the name is.
 #[test]
 fn describe() {
     let mut failed = Vec::new();
     for case in cases("describe") {
         let mut recorder = recorder(&case);
         recorder.quiet = true;
-        let target = recorder.target.clone();
-        let got = recorder.with(|recorder| {
+        let target = recorder.targets.first().cloned();
+        let name = case.file_name().unwrap_or_default().to_string_lossy();
+        recorder.attempt(|recorder| {
+            if let Some(method) = name.strip_prefix("call-") {
+                recorder.quiet = false;
+                recorder.say(describe::call(method)?);
+                return Ok(());
+            }
             let targets = describe::targets(recorder)?;
             let parameters = describe::parameters(recorder, target.as_deref())?;
             recorder.quiet = false;
@@ -83,7 +115,7 @@ fn describe() {
             }
             Ok(())
         });
-        compare(&case, &got, &mut failed);
+        compare(&case, &recorder.out, &mut failed);
     }
     finish(failed);
 }

@@ -32,6 +32,10 @@ fn dockerfile_like() -> impl Strategy<Value = String> {
         "--mount=type=cache,target=/x",
         "--mount=",
         "--from=",
+        "FROM scratch\n",
+        "\nCOPY --from= a b\n",
+        "\nRUN --mount=type=bind,from=,target=/x a\n",
+        "\nCOPY --from=0 / /\n",
         "--link",
         "--",
         "\\",
@@ -116,7 +120,8 @@ proptest! {
         let report = |work: &dyn Fn(&mut Recorder) -> Result<(), Failure>| {
             let mut recorder = Recorder::new(text.clone(), request);
             recorder.quiet = true;
-            recorder.with(|recorder| work(recorder))
+            recorder.attempt(|recorder| work(recorder));
+            recorder.out
         };
         let checked = report(&|recorder| describe::check(recorder, None));
         let built = report(&|recorder| wbuild_dockerfile::build(recorder));

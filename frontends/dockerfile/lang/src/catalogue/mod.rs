@@ -1,10 +1,17 @@
 //! What can be said of a file, and the pages that explain it.
 //!
-//! A code is a name that stays: scripts look for it, pages explain it. The set is closed, so a
-//! diagnostic with a code that nobody wrote down does not compile. The rules of the build checks are
-//! a closed set of their own.
+//! A code is a name that stays: scripts look for it, pages explain it. The set is closed, and a code
+//! gets its name from its page, so a diagnostic with a code that nobody explained does not compile. The rules of the build checks are a
+//! closed set of their own.
+//! The pages are constants which nothing refers to at run time, so a frontend does not carry them;
+//! `tests/docs.rs` makes the documentation of them and builds their examples.
 
+mod build;
+mod checks;
+mod file;
 mod rules;
+mod stages;
+mod words;
 
 pub use rules::Rule;
 
@@ -75,11 +82,11 @@ fn url_below(repository: &str, document: &str, name: &str) -> Option<String> {
 }
 
 macro_rules! codes {
-    ($($variant:ident = $name:literal,)*) => {
+    ($($variant:ident = $page:path,)*) => {
         /// What a diagnostic is about, apart from the words of its message.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
-            $(#[doc = concat!("`", $name, "`")] $variant,)*
+            $(#[doc = concat!("See the page `", stringify!($page), "`.")] $variant,)*
         }
 
         impl Code {
@@ -89,7 +96,14 @@ macro_rules! codes {
             /// The name that users see.
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Code::$variant => $name,)*
+                    $(Code::$variant => const { $page.name },)*
+                }
+            }
+
+            /// What explains it.
+            pub fn page(self) -> &'static Page {
+                match self {
+                    $(Code::$variant => &$page,)*
                 }
             }
         }
@@ -97,48 +111,59 @@ macro_rules! codes {
 }
 
 codes! {
-    TooLarge = "too-large",
-    EmptyFile = "empty-file",
-    NoStage = "no-stage",
-    UnknownInstruction = "unknown-instruction",
-    MissingArgument = "missing-argument",
-    UnexpectedArgument = "unexpected-argument",
-    MissingName = "missing-name",
-    MissingEquals = "missing-equals",
-    InvalidJson = "invalid-json",
-    UnterminatedHeredoc = "unterminated-heredoc",
-    InvalidHeredoc = "invalid-heredoc",
-    InvalidStageName = "invalid-stage-name",
-    InvalidTrigger = "invalid-trigger",
-    InvalidDirective = "invalid-directive",
-    RepeatedDirective = "repeated-directive",
-    UnknownFlag = "unknown-flag",
-    RepeatedFlag = "repeated-flag",
-    InvalidFlag = "invalid-flag",
-    InvalidMode = "invalid-mode",
-    InvalidMount = "invalid-mount",
-    UnknownMountKey = "unknown-mount-key",
-    InvalidExpansion = "invalid-expansion",
-    VariableInFrom = "variable-in-from",
-    InvalidPlatform = "invalid-platform",
-    EmptyBase = "empty-base",
-    UnknownStage = "unknown-stage",
-    EmptySource = "empty-source",
-    UnknownTarget = "unknown-target",
-    UnresolvedImage = "unresolved-image",
-    InvalidImageConfig = "invalid-image-config",
-    RemoteCopy = "remote-copy",
-    Download = "download",
-    Git = "git",
-    InvalidPort = "invalid-port",
-    InvalidSignal = "invalid-signal",
-    InvalidEpoch = "invalid-epoch",
-    InvalidIgnore = "invalid-ignore",
-    NamedContext = "named-context",
-    Unsupported = "unsupported",
-    FailedInstruction = "failed-instruction",
-    UnusedBuildArg = "unused-build-arg",
-    UnknownRule = "unknown-rule",
-    FailedChecks = "failed-checks",
-    MoreFindings = "more-findings",
+    TooLarge = file::TOO_LARGE,
+    EmptyFile = file::EMPTY_FILE,
+    NoStage = file::NO_STAGE,
+    UnknownInstruction = file::UNKNOWN_INSTRUCTION,
+    InvalidDirective = file::INVALID_DIRECTIVE,
+    RepeatedDirective = file::REPEATED_DIRECTIVE,
+    UnterminatedHeredoc = file::UNTERMINATED_HEREDOC,
+    InvalidHeredoc = file::INVALID_HEREDOC,
+    InvalidTrigger = file::INVALID_TRIGGER,
+    InvalidIgnore = file::INVALID_IGNORE,
+    MissingArgument = words::MISSING_ARGUMENT,
+    UnexpectedArgument = words::UNEXPECTED_ARGUMENT,
+    MissingName = words::MISSING_NAME,
+    MissingEquals = words::MISSING_EQUALS,
+    InvalidJson = words::INVALID_JSON,
+    InvalidExpansion = words::INVALID_EXPANSION,
+    UnknownFlag = words::UNKNOWN_FLAG,
+    RepeatedFlag = words::REPEATED_FLAG,
+    InvalidFlag = words::INVALID_FLAG,
+    InvalidMode = words::INVALID_MODE,
+    InvalidMount = words::INVALID_MOUNT,
+    UnknownMountKey = words::UNKNOWN_MOUNT_KEY,
+    InvalidPort = words::INVALID_PORT,
+    InvalidSignal = words::INVALID_SIGNAL,
+    InvalidStageName = stages::INVALID_STAGE_NAME,
+    EmptyBase = stages::EMPTY_BASE,
+    InvalidPlatform = stages::INVALID_PLATFORM,
+    UnknownStage = stages::UNKNOWN_STAGE,
+    UnknownTarget = stages::UNKNOWN_TARGET,
+    EmptySource = stages::EMPTY_SOURCE,
+    VariableInFrom = stages::VARIABLE_IN_FROM,
+    UnresolvedImage = stages::UNRESOLVED_IMAGE,
+    InvalidImageConfig = stages::INVALID_IMAGE_CONFIG,
+    NamedContext = stages::NAMED_CONTEXT,
+    RemoteCopy = build::REMOTE_COPY,
+    Download = build::DOWNLOAD,
+    Git = build::GIT,
+    InvalidEpoch = build::INVALID_EPOCH,
+    UnusedBuildArg = build::UNUSED_BUILD_ARG,
+    Unsupported = build::UNSUPPORTED,
+    FailedInstruction = build::FAILED_INSTRUCTION,
+    UnknownRule = checks::UNKNOWN_RULE,
+    FailedChecks = checks::FAILED_CHECKS,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::url_below;
+
+    #[test]
+    fn a_page_has_an_address_if_the_project_has() {
+        let expect = "https://example.org/x/frontends/dockerfile/docs/errors.md#git";
+        assert_eq!(url_below("https://example.org/x/", "errors", "git").as_deref(), Some(expect));
+        assert_eq!(url_below("", "errors", "git"), None);
+    }
 }

@@ -25,6 +25,15 @@ pub(crate) struct Scope<'a> {
     pub build_platform: &'a Platform,
 }
 
+/// What `ARG` declares above the first `FROM`, with or without a value.
+pub(crate) fn declared(file: &Dockerfile) -> impl Iterator<Item = &str> {
+    let declarations = file.globals.iter().flat_map(|instruction| match &instruction.kind {
+        Kind::Arg(declarations) => declarations.as_slice(),
+        _ => &[],
+    });
+    declarations.map(|declaration| declaration.name.as_str())
+}
+
 /// Looks at one line.
 pub(crate) fn check(line: &Line<'_>, scope: &Scope<'_>, lint: &mut Linter) {
     let stage = line.stage;
@@ -56,13 +65,8 @@ fn undeclared(
     if expansion.unset.is_empty() {
         return;
     }
-    let declared = scope.file.globals.iter().flat_map(|instruction| match &instruction.kind {
-        Kind::Arg(declarations) => declarations.as_slice(),
-        _ => &[],
-    });
-    let declared = declared.map(|declaration| declaration.name.as_str());
     let known = scope.globals.pairs().iter().map(|(name, _)| name.as_str());
-    let known: BTreeSet<&str> = known.chain(declared).collect();
+    let known: BTreeSet<&str> = known.chain(declared(scope.file)).collect();
     for (name, at) in &expansion.unset {
         if known.contains(name.as_str()) {
             continue;

@@ -91,21 +91,18 @@ impl Linter {
         self.findings.sort_by_key(|finding| finding.labels.first().map(|label| label.at));
         let mut rules: Vec<String> = Vec::new();
         let total = self.findings.len();
-        for (count, finding) in self.findings.into_iter().enumerate() {
+        for (count, mut finding) in self.findings.into_iter().enumerate() {
             let rule = format!("`{}`", finding.code);
             if !rules.contains(&rule) {
                 rules.push(rule);
             }
+            if count + 1 == MOST_FINDINGS && total > MOST_FINDINGS {
+                let more = total - MOST_FINDINGS;
+                finding = finding.help(format!("{more} more findings are not shown"));
+            }
             if count < MOST_FINDINGS {
                 host.report(finding);
             }
-        }
-        if let Some(more) = total.checked_sub(MOST_FINDINGS).filter(|more| *more > 0) {
-            host.report(unplaced(
-                Severity::Note,
-                Code::MoreFindings,
-                format!("{more} more findings of the build checks are not shown"),
-            ));
         }
         let Some(error) = self.settings.error.filter(|_| total > 0) else { return Ok(()) };
         let found = if total == 1 { "a finding".to_owned() } else { format!("{total} findings") };

@@ -1,6 +1,6 @@
 //! `RUN`, `CMD`, `ENTRYPOINT`, `SHELL`, `HEALTHCHECK` and `VOLUME`: what may be a JSON array.
 
-use super::flags::Type;
+use super::flags::{Flags, Type};
 use super::{Parser, mount};
 use crate::ast::{Command, Healthcheck, Run, Timing};
 use crate::suggest::did_you_mean;
@@ -8,27 +8,31 @@ use crate::text::shown;
 use crate::words::{self, Json};
 use crate::{Code, Diagnostic, Text, heredoc, units};
 
+/// Also said where a variable turns out to be empty.
+pub(crate) const EMPTY_VOLUME: &str = "the path of a VOLUME cannot be empty";
+
 impl Parser<'_, '_> {
     /// Exec form if it is a valid array of strings, else shell form.
     fn command(&mut self, name: &str, rest: &Text) -> Option<Command> {
         match words::json_array(rest) {
             Json::Strings(words) => Some(Command::Exec(words)),
             Json::Other => Some(Command::Shell(rest.clone())),
-            Json::Mixed => {
-                self.mixed(name, rest);
+            Json::Mixed(element) => {
+                self.mixed(name, &element);
                 None
             }
         }
     }
 
-    fn mixed(&mut self, name: &str, rest: &Text) {
+    /// An array holds something that is not a string.
+    pub(super) fn mixed(&mut self, name: &str, element: &Text) {
         self.report(
             Diagnostic::error(
                 Code::InvalidJson,
-                rest.span(),
+                element.span(),
                 format!("the array of {name} may hold strings only"),
             )
-            .help("put double quotes around every element"),
+            .help("put double quotes around every element, numbers too"),
         );
     }
 
@@ -37,7 +41,7 @@ impl Parser<'_, '_> {
         self.command(name, &rest)
     }
 
-    pub(super) fn run(&mut self, keyword: &Text, rest: &Text) -> Option<Run> {
+    pub(super) fn run(&mut self, rest: &Text) -> Option<Run> {
         let known = [
             ("mount", Type::List),
             ("network", Type::Value),
@@ -62,12 +66,9 @@ impl Parser<'_, '_> {
         self.one_of("network", network.as_ref(), &["default", "none", "host"]);
         let security = flags.value("security");
         self.one_of("security", security.as_ref(), &["sandbox", "insecure"]);
-        let empty = match &command {
-            Command::Shell(text) => text.is_empty(),
-            Command::Exec(words) => words.is_empty(),
-        };
-        if empty {
-            self.missing(keyword, "RUN needs a command");
+        // A shell runs nothing without complaint, but there is no process without a program.
+        if matches!(&command, Command::Exec(words) if words.is_empty()) {
+            self.missing(&rest, "the command of RUN is empty", "write e.g. `RUN [\"make\"]`");
         }
         let devices = flags.list("device");
         let run = Run { command, heredocs, mounts, network, security, devices };
@@ -92,8 +93,8 @@ impl Parser<'_, '_> {
         let (_, rest) = self.flags("SHELL", rest, &[])?;
         match words::json_array(&rest) {
             Json::Strings(words) if !words.is_empty() => Some(words),
-            Json::Mixed => {
-                self.mixed("SHELL", &rest);
+            Json::Mixed(element) => {
+                self.mixed("SHELL", &element);
                 None
             }
             _ => {
@@ -102,7 +103,7 @@ impl Parser<'_, '_> {
                     Diagnostic::error(
                         Code::InvalidJson,
                         at,
-                        "SHELL needs a JSON array that is not empty",
+                        "SHELL needs a JSON array of at least one string",
                     )
                     .help("write e.g. `SHELL [\"/bin/bash\", \"-c\"]`, with double quotes"),
                 );
@@ -116,21 +117,18 @@ impl Parser<'_, '_> {
         let paths = match words::json_array(&rest) {
             Json::Strings(words) => words.iter().map(Text::trimmed).collect(),
             Json::Other => words::blank_separated(&rest),
-            Json::Mixed => {
-                self.mixed("VOLUME", &rest);
+            Json::Mixed(element) => {
+                self.mixed("VOLUME", &element);
                 return None;
             }
         };
         if paths.is_empty() {
-            self.missing(keyword, "VOLUME needs at least one path");
+            let at = if rest.is_empty() { keyword } else { &rest };
+            self.missing(at, "VOLUME needs at least one path", "write e.g. `VOLUME /data`");
             return None;
         }
         if let Some(empty) = paths.iter().find(|path| path.is_empty()) {
-            self.report(Diagnostic::error(
-                Code::MissingArgument,
-                empty.span(),
-                "the path of a VOLUME cannot be empty",
-            ));
+            self.missing(empty, EMPTY_VOLUME, "name a directory, e.g. `/data`, or leave it out");
             return None;
         }
         Some(paths)
@@ -144,8 +142,14 @@ impl Parser<'_, '_> {
             ("start-interval", Type::Value),
             ("retries", Type::Value),
         ];
-        let (mut flags, rest) = self.flags("HEALTHCHECK", rest, &known)?;
         let form = "write `HEALTHCHECK CMD command`, or `HEALTHCHECK NONE` to switch one off";
+        // Flags say how the command is run. Where there is none, nobody has ever looked at them.
+        let none = words::keyword(&words::flags(rest).1).0.eq_ignore_ascii_case("NONE");
+        let (mut flags, rest) = if none {
+            (Flags::default(), words::flags(rest).1)
+        } else {
+            self.flags("HEALTHCHECK", rest, &known)?
+        };
         let (kind, rest) = words::keyword(&rest);
         let before = self.problems.len();
         let timing = Timing {
@@ -169,32 +173,18 @@ impl Parser<'_, '_> {
                 None
             }
             "CMD" if rest.is_empty() => {
-                self.report(
-                    Diagnostic::error(
-                        Code::MissingArgument,
-                        kind.span(),
-                        "the command is missing after HEALTHCHECK CMD",
-                    )
-                    .help(form),
-                );
+                self.missing(&kind, "the command is missing after HEALTHCHECK CMD", form);
                 None
             }
             "CMD" => match self.command("HEALTHCHECK", &rest)? {
                 Command::Exec(words) if words.is_empty() => {
-                    self.missing(&kind, "the command of HEALTHCHECK CMD cannot be empty");
+                    self.missing(&rest, "the command of HEALTHCHECK is empty", form);
                     None
                 }
                 command => Some(Healthcheck::Check { command, timing }),
             },
             "" => {
-                self.report(
-                    Diagnostic::error(
-                        Code::MissingArgument,
-                        keyword.span(),
-                        "HEALTHCHECK needs CMD or NONE",
-                    )
-                    .help(form),
-                );
+                self.missing(keyword, "HEALTHCHECK needs CMD or NONE", form);
                 None
             }
             _ => {
@@ -204,7 +194,8 @@ impl Parser<'_, '_> {
                         kind.span(),
                         format!("{} is neither CMD nor NONE", shown(&kind)),
                     )
-                    .help(form),
+                    .help(form)
+                    .maybe_help(did_you_mean(&kind, ["CMD", "NONE"])),
                 );
                 None
             }
@@ -219,11 +210,14 @@ impl Parser<'_, '_> {
             Some(0) => 0,
             Some(time) if time >= MILLISECOND => time,
             Some(_) => {
-                self.report(Diagnostic::error(
-                    Code::InvalidFlag,
-                    value.span(),
-                    format!("`--{flag}` cannot be less than a millisecond"),
-                ));
+                self.report(
+                    Diagnostic::error(
+                        Code::InvalidFlag,
+                        value.span(),
+                        format!("`--{flag}` cannot be less than a millisecond"),
+                    )
+                    .help("write a longer time, e.g. `30s`, or leave the flag out"),
+                );
                 0
             }
             None => {

@@ -1,7 +1,6 @@
 //! Checking `--name=value` words against what an instruction knows.
 
 use super::Parser;
-use crate::directives::parse_bool;
 use crate::suggest::closest;
 use crate::text::shown;
 use crate::words::{self, Flag};
@@ -19,6 +18,7 @@ pub(super) enum Type {
 }
 
 /// The flags of one instruction; each is known and well formed.
+#[derive(Default)]
 pub(super) struct Flags(Vec<Flag>);
 
 impl Flags {
@@ -42,7 +42,11 @@ impl Flags {
 }
 
 fn switch(value: &str) -> Option<bool> {
-    parse_bool(&value.to_ascii_lowercase())
+    match value.to_ascii_lowercase().as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
 }
 
 /// The instruction that knows a flag which another one does not.
@@ -80,7 +84,8 @@ impl Parser<'_, '_> {
                         flag.word.span(),
                         format!("`--{}` is given twice", flag.name),
                     )
-                    .related(first.word.span(), "first given here"),
+                    .related(first.word.span(), "first given here")
+                    .help("keep one of them"),
                 );
             }
         }
@@ -91,7 +96,7 @@ impl Parser<'_, '_> {
         let Some((_, kind)) = known.iter().find(|(name, _)| *name == flag.name.as_str()) else {
             let list = known.iter().map(|(name, _)| format!("--{name}")).collect::<Vec<_>>();
             let help = match (elsewhere(&flag.name), list.is_empty()) {
-                (Some(other), _) => format!("`--{}` is a flag of {other}", flag.name),
+                (Some(other), _) => format!("it is a flag of {other}"),
                 (None, true) => format!(
                     "{instruction} has no flags; write `--` before an argument that starts with dashes"
                 ),
@@ -101,7 +106,7 @@ impl Parser<'_, '_> {
             self.report(
                 Diagnostic::error(
                     Code::UnknownFlag,
-                    flag.word.span(),
+                    flag.word.span_of(0..flag.name.len() + 2),
                     format!("{instruction} has no flag {}", shown(&format!("--{}", flag.name))),
                 )
                 .help(help)
@@ -112,11 +117,19 @@ impl Parser<'_, '_> {
         match (kind, &flag.value) {
             (Type::Switch, None) => {}
             (Type::Switch, Some(value)) if switch(value).is_some() => {}
+            (Type::Switch, Some(value)) if value.is_empty() => self.report(
+                Diagnostic::error(
+                    Code::InvalidFlag,
+                    flag.word.span(),
+                    format!("`--{}` has nothing behind its `=`", flag.name),
+                )
+                .help(format!("write `--{0}` or `--{0}=false`", flag.name)),
+            ),
             (Type::Switch, Some(value)) => self.report(
                 Diagnostic::error(
                     Code::InvalidFlag,
                     value.span(),
-                    format!("`--{}` is either true or false, not {}", flag.name, shown(value)),
+                    format!("`--{}` is either on or off, not {}", flag.name, shown(value)),
                 )
                 .help(format!("write `--{0}` or `--{0}=false`", flag.name)),
             ),

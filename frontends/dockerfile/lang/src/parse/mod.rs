@@ -17,6 +17,7 @@ use crate::text::shown;
 use crate::words;
 use crate::{Code, Diagnostic, Severity, Span, Text};
 
+pub(crate) use command::EMPTY_VOLUME;
 pub use mount::{Ownership, Resolved, Sharing, resolve as resolve_mount};
 
 /// Sources above this size are refused: places are kept in 32 bits, and nobody writes them by hand.
@@ -68,8 +69,10 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
     let mut problems = Vec::new();
     let start = Span { source, start: 0, end: 0 };
     let bytes = if bytes.len() > MOST_BYTES {
-        let message = format!("the file is larger than {} MiB", MOST_BYTES >> 20);
-        problems.push(Diagnostic::error(Code::TooLarge, start, message));
+        let message = format!("the Dockerfile is larger than {} MiB", MOST_BYTES >> 20);
+        let help =
+            "check that `--file` names a Dockerfile; large data belongs into files of the context";
+        problems.push(Diagnostic::error(Code::TooLarge, start, message).help(help));
         &[]
     } else {
         bytes
@@ -88,7 +91,6 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
         if !line.empty.is_empty() {
             empty_continuations.push(std::mem::take(&mut line.empty));
         }
-        let span = line.span;
         let mut parser = Parser { escape, reader: &mut reader, problems: &mut problems, end: None };
         let item = parser.item(line);
         match (item, file.stages.last_mut()) {
@@ -109,7 +111,7 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
                     problems.push(
                         Diagnostic::error(
                             Code::NoStage,
-                            span,
+                            instruction.keyword.span(),
                             format!(
                                 "{} stands before the first FROM",
                                 instruction.keyword.to_uppercase()
@@ -137,8 +139,26 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
             );
         }
     }
+    in_order(&mut problems);
     Parsed { file, problems, empty_continuations }
 }
+
+/// Puts problems in the order of the file. Within a line they were found in the order of the
+/// checks, so few are out of place, and only by a few others.
+fn in_order(problems: &mut [Diagnostic]) {
+    let place = |problem: &Diagnostic| problem.labels.first().map(|label| label.at);
+    for end in 1..problems.len() {
+        let mut at = end;
+        while at > 0 && place(&problems[at - 1]) > place(&problems[at]) {
+            problems.swap(at - 1, at);
+            at -= 1;
+        }
+    }
+}
+
+/// What to do about a trigger that cannot be carried out.
+const FAULTY_BASE: &str =
+    "the trigger is part of the base image; use another image, or build it anew";
 
 /// Parses one instruction that an image stores for builds on top of it. Its text is a source of
 /// its own.
@@ -147,26 +167,22 @@ pub fn parse_trigger(source: u32, text: &str) -> Result<Instruction, Vec<Diagnos
     let mut reader = Reader::new(source, text.as_bytes());
     let whole = Text::decode(source, 0, text.as_bytes()).span();
     let Some(line) = reader.logical('\\') else {
-        return Err(vec![Diagnostic::error(
-            Code::InvalidTrigger,
-            whole,
-            "an ONBUILD trigger is empty",
-        )]);
+        let message = "an ONBUILD trigger of the base image is empty";
+        let empty = Diagnostic::error(Code::InvalidTrigger, whole, message).help(FAULTY_BASE);
+        return Err(vec![empty]);
     };
     let mut parser =
         Parser { escape: '\\', reader: &mut reader, problems: &mut problems, end: None };
     let item = parser.item(line);
     if reader.logical('\\').is_some() {
-        problems.push(Diagnostic::error(
-            Code::InvalidTrigger,
-            whole,
-            "an ONBUILD trigger holds more than one instruction",
-        ));
+        let message = "an ONBUILD trigger of the base image holds more than one instruction";
+        problems.push(Diagnostic::error(Code::InvalidTrigger, whole, message).help(FAULTY_BASE));
     }
     match item {
         Item::Instruction(Some(instruction)) if problems.is_empty() => Ok(instruction),
         Item::Stage(_) if problems.is_empty() => {
-            Err(vec![Diagnostic::error(Code::InvalidTrigger, whole, "FROM cannot be a trigger")])
+            let message = "FROM cannot be an ONBUILD trigger";
+            Err(vec![Diagnostic::error(Code::InvalidTrigger, whole, message).help(FAULTY_BASE)])
         }
         _ => Err(problems),
     }
@@ -220,9 +236,9 @@ impl Parser<'_, '_> {
             "HEALTHCHECK" => self.healthcheck(&keyword, rest).map(Kind::Healthcheck),
             "MAINTAINER" => self.rest(&name, &keyword, rest).map(Kind::Maintainer),
             "ONBUILD" => self.trigger(span, &keyword, rest, &comments).map(Kind::Onbuild),
-            "RUN" => self.run(&keyword, rest).map(Kind::Run),
+            "RUN" => self.run(rest).map(Kind::Run),
             "SHELL" => self.shell(&keyword, rest).map(Kind::Shell),
-            "STOPSIGNAL" => self.rest(&name, &keyword, rest).map(Kind::Stopsignal),
+            "STOPSIGNAL" => self.signal(&keyword, rest).map(Kind::Stopsignal),
             "USER" => self.rest(&name, &keyword, rest).map(Kind::User),
             "VOLUME" => self.volumes(&keyword, rest).map(Kind::Volume),
             "WORKDIR" => self.rest(&name, &keyword, rest).map(Kind::Workdir),
@@ -268,21 +284,12 @@ impl Parser<'_, '_> {
                 (base, Some((as_keyword, name)))
             }
             [] => {
-                self.report(
-                    Diagnostic::error(Code::MissingArgument, keyword.span(), "FROM needs an image")
-                        .help("name an image, an earlier stage, or `scratch` for an empty one"),
-                );
+                let help = "name an image, an earlier stage, or `scratch` for an empty one";
+                self.missing(&keyword, "FROM needs an image", help);
                 return None;
             }
             [_, as_keyword] if as_keyword.eq_ignore_ascii_case("AS") => {
-                self.report(
-                    Diagnostic::error(
-                        Code::MissingArgument,
-                        as_keyword.span(),
-                        "the stage's name is missing after AS",
-                    )
-                    .help(form),
-                );
+                self.missing(as_keyword, "the stage's name is missing after AS", form);
                 return None;
             }
             [_, first, ..] => {
@@ -339,20 +346,30 @@ impl Parser<'_, '_> {
     fn rest(&mut self, name: &str, keyword: &Text, rest: &Text) -> Option<Text> {
         let (_, rest) = self.flags(name, rest, &[])?;
         if rest.is_empty() {
-            let what = match name {
-                "WORKDIR" => "a directory, e.g. `WORKDIR /app`",
-                "USER" => "a user, e.g. `USER 1000:1000`",
-                "STOPSIGNAL" => "a signal, e.g. `STOPSIGNAL SIGQUIT`",
-                _ => "a name",
+            let (what, example) = match name {
+                "WORKDIR" => ("a directory", "/app"),
+                "USER" => ("a user", "1000:1000"),
+                _ => ("a name", "someone@example.org"),
             };
-            self.missing(keyword, &format!("{name} needs {what}"));
+            let help = format!("write e.g. `{name} {example}`");
+            self.missing(keyword, &format!("{name} needs {what}"), &help);
             return None;
         }
         Some(rest)
     }
 
-    fn missing(&mut self, keyword: &Text, message: &str) {
-        self.report(Diagnostic::error(Code::MissingArgument, keyword.span(), message));
+    /// A signal. No builder has ever looked at flags before it.
+    fn signal(&mut self, keyword: &Text, rest: &Text) -> Option<Text> {
+        let (_, rest) = words::flags(rest);
+        if rest.is_empty() {
+            self.missing(keyword, "STOPSIGNAL needs a signal", "write e.g. `STOPSIGNAL SIGQUIT`");
+            return None;
+        }
+        Some(rest)
+    }
+
+    fn missing(&mut self, at: &Text, message: &str, help: &str) {
+        self.report(Diagnostic::error(Code::MissingArgument, at.span(), message).help(help));
     }
 
     /// Words between blanks, at least one.
@@ -360,7 +377,7 @@ impl Parser<'_, '_> {
         let (_, rest) = self.flags(name, rest, &[])?;
         let words = words::blank_separated(&rest);
         if words.is_empty() {
-            self.missing(keyword, &format!("{name} needs at least one argument"));
+            self.missing(keyword, &format!("{name} needs a port"), "write e.g. `EXPOSE 8080`");
             return None;
         }
         Some(words)
@@ -376,7 +393,8 @@ impl Parser<'_, '_> {
     ) -> Option<Trigger> {
         let (_, rest) = self.flags("ONBUILD", rest, &[])?;
         if rest.is_empty() {
-            self.missing(keyword, "ONBUILD needs an instruction, e.g. `ONBUILD COPY . /app`");
+            let help = "write e.g. `ONBUILD COPY . /app`";
+            self.missing(keyword, "ONBUILD needs an instruction", help);
             return None;
         }
         let (inner, arguments) = words::keyword(&rest);

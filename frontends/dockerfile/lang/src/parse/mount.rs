@@ -35,22 +35,35 @@ const KEYS: [(&str, &str); 19] = [
 
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 
-/// Which keys each type knows.
-fn allowed(kind: &str, key: &str) -> bool {
+/// Which keys mean something for a type.
+fn means(kind: &str, key: &str) -> bool {
     match key {
         "type" | "target" => true,
-        // Ignored where they mean nothing, as everybody does.
-        "readonly" | "readwrite" => true,
-        "from" => matches!(kind, "bind" | "cache" | "tmpfs"),
+        "from" | "readonly" | "readwrite" => matches!(kind, "bind" | "cache"),
         "source" => matches!(kind, "bind" | "cache" | "secret"),
-        "id" => matches!(kind, "bind" | "cache" | "secret" | "ssh"),
+        "id" | "mode" | "uid" | "gid" => matches!(kind, "cache" | "secret" | "ssh"),
         "sharing" => kind == "cache",
         "required" => matches!(kind, "secret" | "ssh"),
-        "mode" | "uid" | "gid" => matches!(kind, "cache" | "secret" | "ssh"),
         "size" => kind == "tmpfs",
         "env" => kind == "secret",
         _ => false,
     }
+}
+
+/// Keys that everybody ignores where they mean nothing.
+fn ignored(kind: &str, key: &str) -> bool {
+    match key {
+        "readonly" | "readwrite" | "id" | "env" => true,
+        "from" => kind != "secret",
+        "source" => kind != "ssh",
+        _ => false,
+    }
+}
+
+/// The keys of a type, for a message.
+fn keys_of(kind: &str) -> String {
+    let names = KEYS.iter().filter(|(name, key)| name == key && means(kind, key));
+    names.map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// How steps share a cache.
@@ -161,8 +174,12 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
         };
         if name.is_empty() {
             problems.push(
-                Diagnostic::error(Code::UnknownMountKey, name.span(), "a key is missing here")
-                    .help("a mount holds no blanks: `--mount=type=cache,target=/x`"),
+                Diagnostic::error(
+                    Code::UnknownMountKey,
+                    name.span(),
+                    "a mount needs a key here, before `=` or after a comma",
+                )
+                .help("write it without blanks: `--mount=type=cache,target=/x`"),
             );
             continue;
         }
@@ -174,7 +191,7 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
                     name.span(),
                     format!("a mount has no key {}", shown(&name)),
                 )
-                .help("the keys are type, from, source, target, readonly, readwrite, id, sharing, required, mode, uid, gid, size and env")
+                .help("the keys are `type`, `from`, `source`, `target`, `readonly`, `readwrite`, `id`, `sharing`, `required`, `mode`, `uid`, `gid`, `size` and `env`")
                 .maybe_help(did_you_mean(&name, KEYS.iter().map(|(key, _)| *key))),
             );
             continue;
@@ -230,8 +247,9 @@ fn csv(text: &Text) -> Result<Vec<Text>, Diagnostic> {
                     return Err(Diagnostic::error(
                         Code::InvalidMount,
                         text.span_of(open..text.len()),
-                        "a quoted field of this mount is not closed",
-                    ));
+                        "this double quote is not closed",
+                    )
+                    .help("it belongs around a whole field of the mount: `\"target=/a,b\"`"));
                 };
                 builder.push(text, at..at + length);
                 at += length + 1;
@@ -243,14 +261,25 @@ fn csv(text: &Text) -> Result<Vec<Text>, Diagnostic> {
             }
             fields.push(builder.finish());
             if at < text.len() && !text[at..].starts_with(',') {
+                let end = text[at..].find(',').map_or(text.len(), |offset| at + offset);
                 return Err(Diagnostic::error(
                     Code::InvalidMount,
-                    text.span_of(at..text.len()),
-                    "a comma is missing after a quoted field of this mount",
-                ));
+                    text.span_of(at..end),
+                    "a comma is missing before this",
+                )
+                .help("the double quote before it ends the field of the mount"));
             }
         } else {
             let end = text[at..].find(',').map_or(text.len(), |offset| at + offset);
+            if let Some(offset) = text[at..end].find('"') {
+                let quote = at + offset;
+                return Err(Diagnostic::error(
+                    Code::InvalidMount,
+                    text.span_of(quote..quote + 1),
+                    "a double quote cannot stand within a field of a mount",
+                )
+                .help("put it before the key, around the whole field: `\"target=/a,b\"`"));
+            }
             fields.push(text.slice(at..end));
             at = end;
         }
@@ -283,9 +312,15 @@ impl Values<'_> {
         match u32::from_str_radix(value, radix) {
             Ok(number) if plain => Ok(Some(number)),
             _ => {
-                let what = if radix == 8 { "an octal mode, e.g. 0755" } else { "a number" };
-                let message = format!("{} of this mount must be {what}", shown(key));
-                Err(Diagnostic::error(Code::InvalidMount, span, message))
+                let (what, help) = match radix {
+                    8 => ("a file mode", format!("write it in octal, e.g. `{key}=0755`")),
+                    _ => (
+                        "a number",
+                        format!("write a number that is not negative, e.g. `{key}=1000`"),
+                    ),
+                };
+                let message = format!("{} is not {what}", shown(value));
+                Err(Diagnostic::error(Code::InvalidMount, span, message).help(help))
             }
         }
     }
@@ -294,12 +329,12 @@ impl Values<'_> {
         let Some((value, span)) = self.find(key) else { return Ok(None) };
         match parse_bool(value) {
             Some(on) => Ok(Some(on)),
-            None if value.is_empty() => Ok(Some(true)),
             None => Err(Diagnostic::error(
                 Code::InvalidMount,
                 span,
-                format!("{} of this mount is either true or false", shown(key)),
-            )),
+                format!("{} is neither true nor false", shown(value)),
+            )
+            .help(format!("write `{key}`, `{key}=true` or `{key}=false`"))),
         }
     }
 
@@ -329,7 +364,9 @@ pub fn resolve(
     for field in &mount.fields {
         let value = match &field.value {
             Some(value) => (expand(value)?, value.span()),
-            None => (String::new(), field.name.span()),
+            // A switch that stands alone is on.
+            None if field.key == "env" => (String::new(), field.name.span()),
+            None => ("true".to_owned(), field.name.span()),
         };
         values.values.push((field.key, value.0, value.1));
     }
@@ -344,12 +381,15 @@ pub fn resolve(
         .help("types are `bind`, `cache`, `tmpfs`, `secret` and `ssh`")
         .maybe_help(did_you_mean(&kind, TYPES)));
     }
-    if let Some(field) = mount.fields.iter().find(|field| !allowed(&kind, field.key)) {
+    if let Some(field) =
+        mount.fields.iter().find(|field| !means(&kind, field.key) && !ignored(&kind, field.key))
+    {
         return Err(Diagnostic::error(
             Code::InvalidMount,
             field.name.span(),
             format!("{} has no meaning for a mount of type {kind}", shown(&field.name)),
-        ));
+        )
+        .help(format!("such a mount takes {}", keys_of(&kind))));
     }
     let from = mount.from().filter(|from| !from.is_empty()).cloned();
     let source = values.text("source").unwrap_or_default();
@@ -418,7 +458,7 @@ fn secret(values: &Values<'_>) -> Result<Resolved, Diagnostic> {
     let id = match (values.text("source"), values.text("id")) {
         (Some(_), Some(_)) => {
             return Err(values.error(
-                "this secret has both `source` and `id`, which mean the same",
+                "this secret has both `id` and `source`, which mean the same",
                 "keep `id`",
             ));
         }

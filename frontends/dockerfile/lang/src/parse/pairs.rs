@@ -18,7 +18,7 @@ impl Parser<'_, '_> {
         let words = words::quoted(&rest, self.escape);
         let Some(first) = words.first() else {
             let message = format!("{instruction} needs a name and a value");
-            self.missing(keyword, &message);
+            self.missing(keyword, &message, &format!("write e.g. `{instruction} name=value`"));
             return None;
         };
         if !first.contains('=') {
@@ -34,9 +34,9 @@ impl Parser<'_, '_> {
                     Diagnostic::error(
                         Code::MissingEquals,
                         word.span(),
-                        format!("{} is no `name=value` pair", shown(word)),
+                        format!("{} is not a `name=value` pair", shown(word)),
                     )
-                    .help("put quotes around a value that holds blanks: `name=\"a b\"`"),
+                    .help("put double quotes around a value that holds blanks: `name=\"a b\"`"),
                 ),
             }
         }
@@ -46,14 +46,8 @@ impl Parser<'_, '_> {
     fn legacy_pair(&mut self, instruction: &str, rest: &Text) -> Option<Vec<Pair>> {
         let (name, value) = words::keyword(rest);
         if value.is_empty() {
-            self.report(
-                Diagnostic::error(
-                    Code::MissingArgument,
-                    name.span(),
-                    format!("{} has no value", shown(&name)),
-                )
-                .help(format!("write `{instruction} {name}=value`")),
-            );
+            let help = format!("write `{instruction} {name}=value`");
+            self.missing(&name, &format!("{} has no value", shown(&name)), &help);
             return None;
         }
         Some(vec![Pair { name, value, legacy: true }])
@@ -77,10 +71,11 @@ impl Parser<'_, '_> {
         rest: &Text,
         doc: &[Text],
     ) -> Option<Vec<Declaration>> {
-        let (_, rest) = self.flags("ARG", rest, &[])?;
+        // No builder has ever looked at flags of ARG.
+        let (_, rest) = words::flags(rest);
         let words = words::quoted(&rest, self.escape);
         if words.is_empty() {
-            self.missing(keyword, "ARG needs a name, e.g. `ARG VERSION=1.0`");
+            self.missing(keyword, "ARG needs a name", "write e.g. `ARG VERSION=1.0`");
             return None;
         }
         let before = self.problems.len();

@@ -3,6 +3,7 @@
 use super::Parser;
 use super::flags::Type;
 use crate::ast::{Heredoc, Kind, Transfer};
+use crate::text::shown;
 use crate::words::{self, Json};
 use crate::{Code, Diagnostic, Text, TextBuilder, heredoc};
 
@@ -27,15 +28,8 @@ impl Parser<'_, '_> {
         let mut heredocs = Vec::new();
         let mut words = match words::json_array(&rest) {
             Json::Strings(words) => words,
-            Json::Mixed => {
-                self.report(
-                    Diagnostic::error(
-                        Code::InvalidJson,
-                        rest.span(),
-                        format!("the array of {name} may hold strings only"),
-                    )
-                    .help("put double quotes around every element"),
-                );
+            Json::Mixed(element) => {
+                self.mixed(name, &element);
                 return None;
             }
             Json::Other => {
@@ -48,36 +42,31 @@ impl Parser<'_, '_> {
             }
         };
         let target = words.pop();
-        let (Some(target), false) = (target, words.is_empty()) else {
-            self.report(
-                Diagnostic::error(
-                    Code::MissingArgument,
-                    keyword.span(),
-                    format!("{name} needs a source and a destination"),
-                )
-                .help(format!("write e.g. `{name} src/ /app/`")),
-            );
+        let Some(target) = target else {
+            let message = format!("{name} needs a source and a destination");
+            self.missing(keyword, &message, &format!("write e.g. `{name} src/ /app/`"));
             return None;
         };
+        if words.is_empty() {
+            let message = format!("{name} needs a destination after {}", shown(&target));
+            self.missing(&target, &message, &format!("write e.g. `{name} {target} /app/`"));
+            return None;
+        }
         let is_heredoc = |word: &Text| {
             heredocs.iter().any(|heredoc| *heredoc.word == **word) && heredoc::is_marker(word)
         };
         if is_heredoc(&target) {
-            self.report(
-                Diagnostic::error(
-                    Code::MissingArgument,
-                    target.span(),
-                    format!("the destination of {name} cannot be a heredoc"),
-                )
-                .help(format!("write the destination last: `{name} {target} /path`")),
-            );
+            let message = format!("the destination of {name} cannot be a heredoc");
+            let help = format!("write the destination last: `{name} {target} /path`");
+            self.missing(&target, &message, &help);
             return None;
         }
         let sources = words.iter().filter(|word| !is_heredoc(word)).cloned().collect();
         let transfer = Transfer {
             sources,
             target,
-            from: flags.value("from"),
+            // An empty name is none.
+            from: flags.value("from").filter(|from| !from.is_empty()),
             chown: flags.value("chown"),
             chmod: flags.value("chmod"),
             link: flags.switch("link").unwrap_or(false),

@@ -67,6 +67,11 @@ impl Contexts {
         Some((&ignored.file, ignored.by(path)?))
     }
 
+    /// The names that the caller gave.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.values().map(String::as_str)
+    }
+
     /// The image config of a context, and the context's name.
     pub fn config(&self, context: usize) -> Option<(String, String)> {
         let entry = &self.entries[context];
@@ -178,8 +183,8 @@ impl Session<'_> {
                 if name == MAIN { self.unpacked(fetched, &file, title)? } else { fetched }
             }
             (kind, _) => {
-                let message =
-                    format!("the context {} is of the unsupported kind {kind}", shown(name));
+                let (name, kind) = (shown(name), shown(kind));
+                let message = format!("the context {name} is of the unsupported kind {kind}");
                 return Err(Failure::new("unsupported", message));
             }
         };

@@ -2,7 +2,6 @@
 //! filled in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use super::request::{EPOCH, epoch};
 use super::stages::earlier;
@@ -147,15 +146,19 @@ impl Globals {
         lines
     }
 
-    /// What to do about a variable that makes a word empty.
-    pub fn help(&self, unset: &BTreeMap<String, Range<usize>>) -> String {
-        let Some((name, _)) = unset.first_key_value() else {
-            return "give the variable a value".to_owned();
+    /// What to do about a word of `FROM` of which variables have left nothing, or too little.
+    pub fn help(&self, file: &Dockerfile, expansion: &Expansion) -> String {
+        let Some((name, _)) = expansion.unset.first_key_value() else {
+            return "write a default, e.g. `${NAME:-default}`".to_owned();
         };
+        let declared = || from::declared(file);
+        if declared().any(|known| known == name) {
+            return format!("give `ARG {name}` a default, or build with `--build-arg {name}=…`");
+        }
         let known = self.vars.pairs().iter().map(|(name, _)| name.as_str());
-        did_you_mean(name, known).unwrap_or_else(|| {
+        did_you_mean(name, known.chain(declared())).unwrap_or_else(|| {
             format!(
-                "FROM sees only variables that are declared above the first FROM: `ARG {name}=…` there, or --build-arg {name}=… for an `ARG {name}` there"
+                "FROM sees only what is declared above the first FROM; write `ARG {name}=…` there, or `ARG {name}` and give it by `--build-arg {name}=…`"
             )
         })
     }

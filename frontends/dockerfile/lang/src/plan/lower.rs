@@ -83,17 +83,26 @@ struct Title {
 pub(super) fn lower(session: &mut Session<'_>, graph: &Graph) -> Result<Vec<Taken>, Failure> {
     let mut states: Vec<Option<State>> = Vec::with_capacity(graph.stages.len());
     let mut taken: Vec<Taken> = Vec::with_capacity(graph.stages.len());
+    let mut mistakes = Vec::new();
     let several = session.file.stages.len() > 1 || refers_outside(session, graph);
     for index in 0..graph.stages.len() {
         let (state, takes) = match &graph.stages[index] {
             None => (None, Taken::default()),
             Some(plan) => {
-                let (state, takes) = stage(session, graph, plan, index, &states, several)?;
-                (Some(state), takes)
+                let lowered = stage(session, graph, plan, index, &states, several, &mut mistakes);
+                // What is wrong with the file comes first: it must be mended anyway.
+                match lowered {
+                    Err(failure) if mistakes.is_empty() => return Err(failure),
+                    Err(_) => break,
+                    Ok((state, takes)) => (Some(state), takes),
+                }
             }
         };
         states.push(state);
         taken.push(takes);
+    }
+    if let Some(failure) = Failure::joined(mistakes) {
+        return Err(failure);
     }
     let mut state = states[graph.target].take().expect("the target is always needed");
     for (name, value) in session.request.labels.clone() {
@@ -121,6 +130,7 @@ fn stage(
     index: usize,
     states: &[Option<State>],
     several: bool,
+    mistakes: &mut Vec<Failure>,
 ) -> Result<(State, Taken), Failure> {
     let file = session.file;
     let stage = &file.stages[index];
@@ -163,19 +173,42 @@ fn stage(
         session,
     };
     lowering.start();
-    for trigger in &plan.triggers {
-        lowering.title.trigger = true;
-        if plan.stored {
-            lowering.escape = '\\';
+    for (at, instruction) in instructions().enumerate() {
+        lowering.title.trigger = at < plan.triggers.len();
+        let stored = plan.stored && lowering.title.trigger;
+        lowering.escape = if stored { '\\' } else { file.directives.escape };
+        match lowering.instruction(instruction) {
+            // Left out, so that the rest can be judged as well.
+            Err(failure) if is_mistake(&failure) && !sets_variables(instruction) => {
+                mistakes.push(failure);
+            }
+            Err(failure) if is_mistake(&failure) => {
+                mistakes.push(failure.clone());
+                return Err(failure);
+            }
+            other => other?,
         }
-        lowering.instruction(trigger)?;
-    }
-    lowering.title.trigger = false;
-    lowering.escape = file.directives.escape;
-    for instruction in &stage.instructions {
-        lowering.instruction(instruction)?;
     }
     Ok((lowering.state, lowering.taken))
+}
+
+/// Whether a failure says what is wrong with an instruction, as opposed to what stands in its way.
+fn is_mistake(failure: &Failure) -> bool {
+    let outside = [
+        Code::Download,
+        Code::FailedInstruction,
+        Code::Git,
+        Code::InvalidIgnore,
+        Code::NamedContext,
+        Code::UnresolvedImage,
+    ];
+    let outside = |code: &str| outside.iter().any(|outside| outside.name() == code);
+    failure.diagnostics.iter().all(|diagnostic| !outside(&diagnostic.code))
+}
+
+/// Whether later instructions may fail for no other reason than that this one did.
+fn sets_variables(instruction: &Instruction) -> bool {
+    matches!(instruction.kind, Kind::Arg(_) | Kind::Env(_))
 }
 
 /// What a stage starts from.
@@ -209,7 +242,7 @@ fn base(
                 None => Image::empty(target),
                 Some((name, config)) => Image::parse(&config)
                     .map(without_triggers)
-                    .map_err(|why| bad_config(&name, &why, stage.span))?,
+                    .map_err(|why| bad_config(&name, &why, stage.base.span()))?,
             };
             title.index += 1;
             Ok(fresh(Some(root), image, target))

@@ -105,9 +105,14 @@ impl Lowering<'_, '_> {
                 for path in paths {
                     let volume = self.word(path)?;
                     if volume.is_empty() {
-                        let message = "the path of a VOLUME cannot be empty";
-                        let empty = Diagnostic::error(Code::MissingArgument, path.span(), message);
-                        return Err(empty.into());
+                        let help = format!("nothing has set {} in this stage", shown(path));
+                        return Err(Diagnostic::error(
+                            Code::MissingArgument,
+                            path.span(),
+                            crate::parse::EMPTY_VOLUME,
+                        )
+                        .help(help)
+                        .into());
                     }
                     volumes.push(volume);
                 }
@@ -205,8 +210,12 @@ impl Lowering<'_, '_> {
             let expansion = expand_word(word, self.escape, &self.state.vars)?;
             for port in expansion.words {
                 steps::exposed(self.session.lint, self.comments, word, &port);
-                ports.extend(expand_ports(&port).map_err(|(message, help)| {
-                    Diagnostic::error(Code::InvalidPort, word.span(), message).help(help)
+                ports.extend(expand_ports(&port).map_err(|wrong| {
+                    // The very part, unless it came out of a variable.
+                    let part = word.find(wrong.part).filter(|_| !wrong.part.is_empty());
+                    let at = part.map(|at| word.span_of(at..at + wrong.part.len()));
+                    let at = at.unwrap_or_else(|| word.span());
+                    Diagnostic::error(Code::InvalidPort, at, wrong.message).help(wrong.help)
                 })?);
             }
         }
@@ -237,61 +246,73 @@ impl Lowering<'_, '_> {
 fn check_signal(value: &str, at: &Text) -> Result<(), Failure> {
     let name = value.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let real_time = |prefix: &str| {
-        name.strip_prefix(prefix).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n <= 15))
+    let real_time = |prefix: &str, most: u8| {
+        let number = name.strip_prefix(prefix).filter(|number| !number.starts_with(['0', '+']));
+        number.is_some_and(|number| number.parse::<u8>().is_ok_and(|number| number <= most))
     };
-    let known = value.parse::<u8>().is_ok_and(|number| number > 0)
+    let known = value.parse::<i64>().is_ok_and(|number| number != 0)
         || SIGNALS.contains(&name)
-        || real_time("RTMIN+")
-        || real_time("RTMAX-");
+        || real_time("RTMIN+", 15)
+        || real_time("RTMAX-", 14);
     if known {
         return Ok(());
     }
-    let close = did_you_mean(name, SIGNALS).map(|text| text.replacen('`', "`SIG", 1));
+    let close = if name.contains(['+', '-']) { None } else { did_you_mean(name, SIGNALS) };
+    let close = close.map(|text| text.replacen('`', "`SIG", 1));
     Err(Diagnostic::error(
         Code::InvalidSignal,
         at.span(),
         format!("{} is not a signal", shown(value)),
     )
-    .help("write a name such as `SIGTERM`, or a number")
+    .help("write a name such as `SIGTERM`, or its number")
     .maybe_help(close)
     .into())
 }
 
+/// Why a word of `EXPOSE` is not a port.
+#[derive(Debug)]
+struct WrongPort<'t> {
+    /// What is wrong of the word.
+    part: &'t str,
+    message: String,
+    help: &'static str,
+}
+
 /// `80`, `80/udp`, `8000-8010/tcp`. What stands before the last `:`, an address and a port of the
 /// host, means nothing in an image, but must be well formed.
-fn expand_ports(text: &str) -> Result<Vec<String>, (String, &'static str)> {
-    const FORM: &str = "write a port, a range or both with a protocol: `80`, `53/udp`, `8000-8010`";
+fn expand_ports(text: &str) -> Result<Vec<String>, WrongPort<'_>> {
+    const FORM: &str =
+        "write a port or a range, perhaps with a protocol: `80`, `53/udp`, `8000-8010`";
+    const OWN: &str =
+        "name only the container's port, e.g. `80`; who starts the container says where it appears";
+    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+    let wrong = |part, message, help| WrongPort { part, message, help };
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     let (range, protocol) = port.split_once('/').unwrap_or((port, ""));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "" => "tcp",
-        "tcp" => "tcp",
-        "udp" => "udp",
-        "sctp" => "sctp",
-        _ => {
-            let message = format!("{} is not a protocol of ports", shown(protocol));
-            return Err((message, "it is one of `tcp`, `udp`, `sctp`"));
-        }
+    let named = if protocol.is_empty() { "tcp" } else { protocol };
+    let Some(named) = PROTOCOLS.iter().find(|known| known.eq_ignore_ascii_case(named)) else {
+        let message = format!("{} is not a protocol", shown(protocol));
+        return Err(wrong(protocol, message, "it is one of `tcp`, `udp`, `sctp`"));
     };
     let Some(ports) = port_range(range) else {
-        return Err((format!("{} is not a port", shown(text)), FORM));
+        let part = if range.is_empty() { text } else { range };
+        return Err(wrong(part, format!("{} is not a port", shown(part)), FORM));
     };
     let (address, published) = host.rsplit_once(':').unwrap_or(("", host));
     let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     if !bare.is_empty() && bare.parse::<std::net::IpAddr>().is_err() {
-        return Err((format!("{} is not an address", shown(address)), FORM));
+        return Err(wrong(address, format!("{} is not an address", shown(address)), OWN));
     }
     if !published.is_empty() {
         let Some(published) = port_range(published) else {
-            return Err((format!("{} is not a port", shown(published)), FORM));
+            return Err(wrong(published, format!("{} is not a port", shown(published)), OWN));
         };
         if ports.len() > 1 && published.len() != ports.len() {
-            let message = format!("the two ranges of {} are not of one length", shown(text));
-            return Err((message, FORM));
+            let message = format!("the two ranges of {} differ in length", shown(text));
+            return Err(wrong(text, message, OWN));
         }
     }
-    Ok(ports.map(|port| format!("{port}/{protocol}")).collect())
+    Ok(ports.map(|port| format!("{port}/{named}")).collect())
 }
 
 /// `80` or `80-90`.
@@ -343,10 +364,10 @@ mod tests {
     #[test]
     fn signals() {
         let word = Text::decode(0, 0, b"x");
-        for good in ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-1"] {
+        for good in ["SIGTERM", "term", "9", "-1", "999", "SIGRTMIN+15", "RTMAX-1", "RTMIN"] {
             assert!(check_signal(good, &word).is_ok(), "{good}");
         }
-        for bad in ["SIGTREM", "0", "-1", "SIGRTMIN+99", ""] {
+        for bad in ["SIGTREM", "0", "RTMIN+0", "RTMIN+03", "RTMAX-15", "SIGRTMIN+99", "SIG", ""] {
             assert!(check_signal(bad, &word).is_err(), "{bad}");
         }
     }

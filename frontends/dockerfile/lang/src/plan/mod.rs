@@ -160,15 +160,23 @@ struct ImageEntry {
     /// Where it is asked for.
     span: Span,
     info: Option<ImageInfo>,
+    /// What to say if it cannot be found.
+    hint: Option<String>,
 }
 
 impl Images {
     /// The number of an image, which is resolved with the next batch.
     fn add(&mut self, request: ImageRequest, span: Span) -> usize {
         *self.index.entry(request).or_insert_with_key(|request| {
-            self.entries.push(ImageEntry { request: request.clone(), span, info: None });
+            let (request, info, hint) = (request.clone(), None, None);
+            self.entries.push(ImageEntry { request, span, info, hint });
             self.entries.len() - 1
         })
+    }
+
+    /// Says what may be the reason if an image cannot be found.
+    fn hint(&mut self, image: usize, hint: String) {
+        self.entries[image].hint = Some(hint);
     }
 
     fn info(&self, image: usize) -> (&ImageRequest, &ImageInfo) {
@@ -193,30 +201,33 @@ impl Session<'_> {
         if answers.len() != requests.len() {
             return Err(Failure::new("internal", "the host did not answer for every image"));
         }
-        let mut failures: Vec<(Span, Failure)> = Vec::new();
+        let mut failures = Vec::new();
         for (image, answer) in open.into_iter().zip(answers) {
             let entry = &mut self.images.entries[image];
             match answer {
                 Ok(info) => entry.info = Some(info),
                 Err(failure) => {
-                    let stages = self.file.stages.iter().filter_map(|stage| stage.name.as_deref());
-                    let reference = &entry.request.reference;
-                    let name = reference.split([':', '@']).next().unwrap_or(reference);
-                    let close = did_you_mean(name, stages);
-                    let mut failure = failure.at(Code::UnresolvedImage, entry.span);
-                    if let (Some(close), Some(first)) = (close, failure.diagnostics.first_mut()) {
-                        first.help = Some(format!("there is a stage of a similar name; {close}"));
+                    let (span, reference) = (entry.span, entry.request.reference.clone());
+                    let help = entry.hint.clone().or_else(|| self.misspelt(&reference));
+                    let mut failure = failure.at(Code::UnresolvedImage, span);
+                    if let (Some(help), Some(first)) = (help, failure.diagnostics.first_mut()) {
+                        first.help = Some(help);
                     }
-                    failures.push((entry.span, failure));
+                    failures.push(failure);
                 }
             }
         }
-        // All that is missing, in the order of the file.
-        failures.sort_by_key(|(span, _)| *span);
-        let mut failures = failures.into_iter().map(|(_, failure)| failure);
-        let Some(mut first) = failures.next() else { return Ok(()) };
-        first.diagnostics.extend(failures.flat_map(|failure| failure.diagnostics));
-        Err(first)
+        Failure::joined(failures).map_or(Ok(()), Err)
+    }
+
+    /// The stage or context that was meant by what is taken for an image.
+    fn misspelt(&self, reference: &str) -> Option<String> {
+        let name = reference.split([':', '@']).next().unwrap_or(reference);
+        let stages = self.file.stages.iter().filter_map(|stage| stage.name.as_deref());
+        let of = |kind: &str, close| format!("there is a {kind} of a similar name; {close}");
+        did_you_mean(name, stages).map(|close| of("stage", close)).or_else(|| {
+            did_you_mean(name, self.contexts.names()).map(|close| of("named context", close))
+        })
     }
 
     /// A build argument that nothing declares has no effect; say so, as it is often misspelt.

@@ -132,7 +132,7 @@ impl Request {
             Some(other) => {
                 return Err(Failure::new(
                     "invalid",
-                    format!("the option force-network-mode cannot be {other:?}"),
+                    format!("the option force-network-mode cannot be {}", shown(other)),
                 ));
             }
         };
@@ -162,7 +162,7 @@ impl Request {
                 None => None,
                 Some(size) => {
                     Some(units::bytes(&size).map(|bytes| bytes.to_string()).ok_or_else(|| {
-                        let message = format!("the option shm-size cannot be {size:?}");
+                        let message = format!("the option shm-size cannot be {}", shown(&size));
                         Failure::new("invalid", message)
                     })?)
                     .filter(|size| size != "0")
@@ -214,7 +214,7 @@ fn hosts(text: &str) -> Result<Vec<(String, String)>, Failure> {
             }
             _ => Err(Failure::new(
                 "invalid",
-                format!("the option add-hosts holds {part:?}, which is no name=address"),
+                format!("the option add-hosts holds {}, which is not `name=address`", shown(part)),
             )),
         })
         .collect()
@@ -230,8 +230,9 @@ fn ulimits(text: &str) -> Result<Vec<(String, i64, i64)>, Failure> {
                 Some((name.to_owned(), soft.parse().ok()?, hard.parse().ok()?))
             });
             limit.ok_or_else(|| {
+                let part = shown(part);
                 let message =
-                    format!("the option ulimit holds {part:?}, which is no name=soft:hard");
+                    format!("the option ulimit holds {part}, which is not `name=soft:hard`");
                 Failure::new("invalid", message)
             })
         })

@@ -80,12 +80,16 @@ impl Graph {
     }
 
     fn plan_needed(&mut self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let mut failures = Vec::new();
         for index in (0..=self.target).rev() {
             if self.needed[index] && self.stages[index].is_none() {
-                self.stages[index] = Some(self.plan(session, index)?);
+                match self.plan(session, index) {
+                    Ok(plan) => self.stages[index] = Some(plan),
+                    Err(failure) => failures.push(failure),
+                }
             }
         }
-        Ok(())
+        Failure::joined(failures).map_or(Ok(()), Err)
     }
 
     fn plan(&mut self, session: &mut Session<'_>, index: usize) -> Result<StagePlan, Failure> {
@@ -121,10 +125,12 @@ impl Graph {
         } else if plan.base == Place::Scratch {
             plan.triggers_known = true;
         }
+        let mut failures = Vec::new();
         for instruction in plan.triggers.iter().chain(&stage.instructions) {
-            self.add_places(session, index, &mut plan.places, instruction)?;
+            let added = self.add_places(session, index, &mut plan.places, instruction);
+            failures.extend(added.err());
         }
-        Ok(plan)
+        Failure::joined(failures).map_or(Ok(plan), Err)
     }
 
     /// The platform of a stage that starts from an image or context.
@@ -140,7 +146,7 @@ impl Graph {
                 text.span(),
                 format!("the platform {} is empty", shown(text)),
             )
-            .help(self.globals.help(&expansion.unset))
+            .help(self.globals.help(session.file, expansion))
             .into());
         }
         Platform::parse(&expansion.text, &session.request.build_platform).ok_or_else(|| {
@@ -168,7 +174,7 @@ impl Graph {
                 stage.base.span(),
                 format!("the image {} of FROM is empty", shown(&stage.base)),
             )
-            .help(self.globals.help(&expansion.unset))
+            .help(self.globals.help(file, expansion))
             .into());
         }
         if let Some(base) = earlier(&file.stages[..index], &name) {
@@ -182,7 +188,12 @@ impl Graph {
         }
         let attrs = session.image_attrs(&Vec::new());
         let request = ImageRequest { reference: name, platform: platform.clone(), attrs };
-        Ok((Place::Image(session.images.add(request, stage.base.span())), false))
+        let image = session.images.add(request, stage.base.span());
+        if let Some((name, _)) = expansion.unset.first_key_value() {
+            let help = self.globals.help(file, expansion);
+            session.images.hint(image, format!("{} is not set: {help}", shown(name)));
+        }
+        Ok((Place::Image(image), false))
     }
 
     /// Finds what an instruction copies or mounts from.
@@ -279,15 +290,15 @@ impl Graph {
                 continue;
             }
             let base = plan.base;
-            let span = session.file.stages[index].span;
+            let stage = &session.file.stages[index];
             let triggers = match base {
                 Place::Image(image) => {
                     let (request, info) = session.images.info(image);
                     let name = request.reference.clone();
-                    stored_triggers(session, &name, &info.config.clone(), span)?
+                    stored_triggers(session, &name, &info.config.clone(), stage)?
                 }
                 Place::Context(context) => match session.contexts.config(context) {
-                    Some((name, config)) => stored_triggers(session, &name, &config, span)?,
+                    Some((name, config)) => stored_triggers(session, &name, &config, stage)?,
                     None => Vec::new(),
                 },
                 Place::Scratch | Place::Stage(_) => Vec::new(),
@@ -320,15 +331,16 @@ fn stored_triggers(
     session: &mut Session<'_>,
     name: &str,
     config: &str,
-    from: Span,
+    from: &Stage,
 ) -> Result<Vec<Instruction>, Failure> {
-    let mut image = Image::parse(config).map_err(|why| bad_config(name, &why, from))?;
+    let image = Image::parse(config);
+    let mut image = image.map_err(|why| bad_config(name, &why, from.base.span()))?;
     let mut instructions = Vec::new();
     for text in image.take_triggers() {
         let title = format!("ONBUILD trigger of {name}");
         let source = session.host.add_source(&title, "dockerfile", text.as_bytes());
         let whole = Text::decode(source, 0, text.as_bytes()).span();
-        session.host.map_source(whole, from);
+        session.host.map_source(whole, from.span);
         instructions.push(parse::parse_trigger(source, &text).map_err(Failure::of)?);
     }
     Ok(instructions)
@@ -337,7 +349,8 @@ fn stored_triggers(
 /// A base whose config cannot be used.
 pub(super) fn bad_config(name: &str, why: &str, from: Span) -> Failure {
     let message = format!("the image {} cannot be used: {why}", shown(name));
-    Failure::from(Diagnostic::error(Code::InvalidImageConfig, from, message))
+    let error = Diagnostic::error(Code::InvalidImageConfig, from, message);
+    error.help("the image is faulty, not this file; try another tag of it").into()
 }
 
 fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
@@ -352,6 +365,7 @@ fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
             if names.is_empty() {
                 "no stage of this file has a name; write `FROM image AS name`".to_owned()
             } else {
+                let names: Vec<String> = names.iter().map(|name| shown(name)).collect();
                 format!("the stages are {}", names.join(", "))
             }
         });

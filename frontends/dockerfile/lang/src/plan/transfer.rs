@@ -21,6 +21,7 @@ struct Words {
     chmod: String,
     checksum: String,
     exclude: Vec<String>,
+    sources: Vec<String>,
     /// As written, for history.
     target: String,
     /// Absolute; ends in `/` if it names a directory.
@@ -35,6 +36,7 @@ impl Lowering<'_, '_> {
         add: bool,
     ) -> Result<(), Failure> {
         let words = self.words(transfer)?;
+        Self::check_checksum(transfer, &words, add)?;
         let name = self.shown(instruction, &[]);
         let name = self.next_title() + &name;
         let mut history = String::from(if add { "ADD" } else { "COPY" });
@@ -47,11 +49,10 @@ impl Lowering<'_, '_> {
             }
         }
         let mut actions: Vec<(Span, FileAction)> = Vec::new();
-        for source in &transfer.sources {
-            let path = self.word(source)?;
+        for (source, path) in transfer.sources.iter().zip(&words.sources) {
             history.push_str(&format!(" {path}"));
             let (output, path, mut opts) =
-                self.source(transfer, source, &path, &words, add, &name)?;
+                self.source(transfer, source, path, &words, add, &name)?;
             opts.extend(self.entry(&words));
             let target = words.place.clone();
             let copy = CopyAction { source: output, path, target, opts };
@@ -133,6 +134,11 @@ impl Lowering<'_, '_> {
             chmod,
             checksum: self.optional(transfer.checksum.as_ref())?,
             exclude,
+            sources: transfer
+                .sources
+                .iter()
+                .map(|word| self.word(word))
+                .collect::<Result<_, _>>()?,
             target,
             place,
         })
@@ -194,10 +200,6 @@ impl Lowering<'_, '_> {
                 None => self.download(transfer, source, path, words, name),
             };
         }
-        if let Some(checksum) = &transfer.checksum {
-            let message = "`--checksum` is for URLs and git repositories";
-            return Err(Diagnostic::error(Code::InvalidFlag, checksum.span(), message).into());
-        }
         let output = match &transfer.from {
             None => {
                 let root = self.session.main_context()?;
@@ -208,11 +210,24 @@ impl Lowering<'_, '_> {
             Some(from) => {
                 let place = self.plan.places.get(from.as_str()).copied();
                 let place = place.expect("every `--from` was looked up when the stage was planned");
-                self.place(place, from)?.ok_or_else(|| {
-                    let message = format!("{} holds no files", shown(from));
-                    Diagnostic::error(Code::EmptySource, from.span(), message)
-                        .help("it starts from `scratch` and nothing was added to it")
-                })?
+                match self.place(place, from)? {
+                    Some(output) => output,
+                    // There is always a root, and a pattern need not match anything.
+                    None if paths::rooted(path) == "/" || path.contains(['*', '?', '[']) => {
+                        let nothing = FileOp { base: None, names_from: None, actions: Vec::new() };
+                        let output = self.session.host.file(&nothing)?;
+                        let title = format!("[internal] empty {from}");
+                        self.session.host.annotate(output, &title, &[from.span()], &hidden());
+                        output
+                    }
+                    None => {
+                        let message = format!("{} holds no files", shown(from));
+                        let error = Diagnostic::error(Code::EmptySource, from.span(), message);
+                        return Err(error
+                            .help("it starts from `scratch` and nothing was added to it")
+                            .into());
+                    }
+                }
             }
         };
         let mut opts = vec![
@@ -243,16 +258,25 @@ impl Lowering<'_, '_> {
         Ok((output, path, opts))
     }
 
-    fn single(&self, transfer: &Transfer) -> Result<(), Failure> {
-        match &transfer.checksum {
-            Some(checksum) if transfer.sources.len() + transfer.heredocs.len() > 1 => {
-                let message = "`--checksum` can hold for one source only";
-                Err(Diagnostic::error(Code::InvalidFlag, checksum.span(), message)
-                    .help("write an ADD of its own for each source")
-                    .into())
+    /// A checksum is that of one thing which is fetched.
+    fn check_checksum(transfer: &Transfer, words: &Words, add: bool) -> Result<(), Failure> {
+        let Some(flag) = transfer.checksum.as_ref().filter(|_| !words.checksum.is_empty()) else {
+            return Ok(());
+        };
+        let (message, help) = match &words.sources[..] {
+            [one] if !add || remote::git_source(one).is_some() || remote::is_http(one) => {
+                return Ok(());
             }
-            _ => Ok(()),
-        }
+            [] | [_] => (
+                "`--checksum` is for URLs and git repositories",
+                "leave it out: what is not fetched cannot change on the way",
+            ),
+            _ => (
+                "`--checksum` can hold for one source only",
+                "write an ADD of its own for each source",
+            ),
+        };
+        Err(Diagnostic::error(Code::InvalidFlag, flag.span(), message).help(help).into())
     }
 
     fn download(
@@ -263,10 +287,10 @@ impl Lowering<'_, '_> {
         words: &Words,
         name: &str,
     ) -> Result<(Output, String, Attrs), Failure> {
-        self.single(transfer)?;
         let digest = words.checksum.strip_prefix("sha256:").unwrap_or_default();
         let valid = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
-        if let Some(at) = transfer.checksum.as_ref().filter(|_| !valid) {
+        let given = transfer.checksum.as_ref().filter(|_| !words.checksum.is_empty());
+        if let Some(at) = given.filter(|_| !valid) {
             let message = format!("{} is not the checksum of a file", shown(&words.checksum));
             return Err(Diagnostic::error(Code::InvalidFlag, at.span(), message)
                 .help("write `sha256:` and 64 hexadecimal digits")
@@ -274,7 +298,7 @@ impl Lowering<'_, '_> {
         }
         let file = remote::file_name(url);
         let attrs = vec![attr("filename", &file)];
-        let checksum = transfer.checksum.as_ref().map(|_| words.checksum.to_ascii_lowercase());
+        let checksum = given.map(|_| words.checksum.to_ascii_lowercase());
         let output = self
             .session
             .host
@@ -297,11 +321,11 @@ impl Lowering<'_, '_> {
         words: &Words,
         name: &str,
     ) -> Result<(Output, String, Attrs), Failure> {
-        self.single(transfer)?;
         let conflict = |what: &str| {
-            let message = format!("the flag and the URL ask for different {what}");
+            let message = format!("the URL and a flag ask for different {what}");
             Failure::from(
-                Diagnostic::error(Code::InvalidFlag, source.span(), message).help("say it once"),
+                Diagnostic::error(Code::InvalidFlag, source.span(), message)
+                    .help("keep what the flag says or what the URL says"),
             )
         };
         if let Some(keep) = transfer.keep_git_dir

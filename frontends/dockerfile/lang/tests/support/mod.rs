@@ -2,12 +2,17 @@
 #![allow(dead_code)]
 
 pub mod dump;
+pub mod literals;
 pub mod recorder;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use wbuild_dockerfile::{Diagnostic, Severity};
+
+/// The config of an image that has files.
+pub const IMAGE: &str =
+    r#"{"architecture":"amd64","os":"linux","rootfs":{"diff_ids":["sha256:1"]}}"#;
 
 /// Case folders below `tests/<kind>`, in order of their names.
 pub fn cases(kind: &str) -> Vec<PathBuf> {
@@ -24,14 +29,19 @@ pub fn cases(kind: &str) -> Vec<PathBuf> {
 
 /// Compares with `expect.txt` of a case, or writes it if `UPDATE=1` is set.
 pub fn compare(case: &Path, got: &str, failed: &mut Vec<String>) {
-    let file = case.join("expect.txt");
+    check_golden(&case.join("expect.txt"), got, failed);
+}
+
+/// Compares with a file, or writes it if `UPDATE=1` is set.
+pub fn check_golden(file: &Path, got: &str, failed: &mut Vec<String>) {
     if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
-        std::fs::write(&file, got).expect("the golden file can be written");
+        std::fs::write(file, got).expect("the golden file can be written");
         return;
     }
-    let expect = std::fs::read_to_string(&file).unwrap_or_default();
+    let expect = std::fs::read_to_string(file).unwrap_or_default();
     if expect != got {
-        let name = case.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let parts = file.components().rev().take(2).collect::<Vec<_>>();
+        let name = parts.iter().rev().collect::<PathBuf>().display().to_string();
         let (mut expect, mut got) = (expect.lines(), got.lines());
         let mut number = 1;
         let difference = loop {
@@ -48,7 +58,7 @@ pub fn compare(case: &Path, got: &str, failed: &mut Vec<String>) {
 pub fn finish(failed: Vec<String>) {
     assert!(
         failed.is_empty(),
-        "{} cases differ (UPDATE=1 rewrites them):\n{}",
+        "{} cases are not as expected (UPDATE=1 rewrites golden files):\n{}",
         failed.len(),
         failed.join("\n")
     );

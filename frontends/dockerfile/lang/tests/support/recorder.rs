@@ -1,8 +1,10 @@
 //! A host in memory that writes down what it is asked for.
 //!
 //! A case's `request.txt` holds one fact a line: `opt name=value`, `platform linux/arm64`,
-//! `build-platform linux/amd64`, `epoch 1`, `image NAME CONFIG-JSON`, `file DIRECTORY PATH CONTENT`
-//! (with `\n` for line ends), `context NAME KIND IDENTIFIER`, `target NAME`.
+//! `build-platform linux/amd64`, `target NAME`, `epoch 1`, `image NAME CONFIG-JSON`, `file DIRECTORY PATH CONTENT`
+//! (with `\n` for line ends), `context NAME KIND IDENTIFIER`. `pad N` adds so many bytes of comments
+//! to the Dockerfile; `fail CALL MESSAGE` makes all calls of `context`, `local`, `git`, `http` or
+//! `image` fail.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,15 +23,18 @@ pub struct Recorder {
     dockerfile: Vec<u8>,
     opts: Vec<(String, String)>,
     platforms: Vec<Platform>,
+    /// What is asked for.
+    pub targets: Vec<String>,
     build_platform: Option<Platform>,
     epoch: Option<u64>,
     images: BTreeMap<String, String>,
     files: BTreeMap<(String, String), Vec<u8>>,
     contexts: BTreeMap<String, NamedContext>,
     locals: BTreeMap<u32, String>,
+    failing: BTreeMap<String, String>,
+    /// All that was reported, what ended the build last.
+    pub diagnostics: Vec<Diagnostic>,
     nodes: u32,
-    /// What a question is about.
-    pub target: Option<String>,
     /// Only what is reported is written down, not what is asked for.
     pub quiet: bool,
 }
@@ -50,7 +55,7 @@ impl Recorder {
                 }
                 "platform" => recorder.platforms.push(platform(rest)),
                 "build-platform" => recorder.build_platform = Some(platform(rest)),
-                "target" => recorder.target = Some(rest.to_owned()),
+                "target" => recorder.targets.push(rest.to_owned()),
                 "epoch" => recorder.epoch = Some(rest.parse().expect("a number")),
                 "image" => {
                     let (name, config) = rest.split_once(' ').expect("name and config");
@@ -75,6 +80,14 @@ impl Recorder {
                         NamedContext { kind, identifier, root: None, config: None, attrs };
                     recorder.contexts.insert(name, context);
                 }
+                "pad" => {
+                    let size: usize = rest.parse().expect("a number");
+                    recorder.dockerfile.extend(std::iter::repeat_n(b'#', size));
+                }
+                "fail" => {
+                    let (call, message) = rest.split_once(' ').expect("call and message");
+                    recorder.failing.insert(call.to_owned(), message.to_owned());
+                }
                 other => panic!("unknown word {other}"),
             }
         }
@@ -85,19 +98,34 @@ impl Recorder {
     }
 
     /// Builds and returns what was asked for, or why it failed.
-    pub fn run(self) -> String {
-        self.with(|recorder| wbuild_dockerfile::build(recorder))
+    pub fn run(mut self) -> String {
+        self.build();
+        self.out
     }
 
-    /// Does something and returns what it asked for, or why it failed.
-    pub fn with(mut self, work: impl FnOnce(&mut Self) -> Result<(), Failure>) -> String {
-        if let Err(failure) = work(&mut self) {
-            self.quiet = false;
-            self.say(format!("failed ({}): {}", failure.kind, failure.message));
-            let rendered = render(&failure.diagnostics, &self.sources);
-            self.out.push_str(&rendered);
+    /// Builds. False if the build failed.
+    pub fn build(&mut self) -> bool {
+        self.attempt(|recorder| wbuild_dockerfile::build(recorder))
+    }
+
+    /// Does something. False if it failed; why is written down.
+    pub fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Failure>) -> bool {
+        let Err(failure) = work(self) else { return true };
+        let quiet = std::mem::replace(&mut self.quiet, false);
+        self.say(format!("failed ({}): {}", failure.kind, failure.message));
+        self.quiet = quiet;
+        let rendered = render(&failure.diagnostics, &self.sources);
+        self.out.push_str(&rendered);
+        self.diagnostics.extend(failure.diagnostics);
+        false
+    }
+
+    /// The failure that the case asks of a call.
+    fn failing(&self, call: &str) -> Result<(), Failure> {
+        match self.failing.get(call) {
+            Some(message) => Err(Failure::new("not-found", message.clone())),
+            None => Ok(()),
         }
-        self.out
     }
 
     /// Writes something down.
@@ -142,7 +170,7 @@ impl Host for Recorder {
         self.opts.iter().filter_map(cut).collect()
     }
     fn targets(&mut self) -> Vec<String> {
-        Vec::new()
+        self.targets.clone()
     }
     fn build_platform(&mut self) -> Platform {
         self.build_platform.clone().unwrap_or_else(|| platform("linux/amd64"))
@@ -158,6 +186,7 @@ impl Host for Recorder {
         name: &str,
         _: Option<&Platform>,
     ) -> Result<Option<NamedContext>, Failure> {
+        self.failing("context")?;
         Ok(self.contexts.get(name).cloned())
     }
     fn epoch(&mut self) -> Option<u64> {
@@ -171,8 +200,9 @@ impl Host for Recorder {
         self.say(format!("map {generated:?} -> {original:?}"));
     }
     fn report(&mut self, diagnostic: Diagnostic) {
-        let rendered = render(&[diagnostic], &self.sources);
+        let rendered = render(std::slice::from_ref(&diagnostic), &self.sources);
         self.out.push_str(&rendered);
+        self.diagnostics.push(diagnostic);
     }
     fn resolve_images(&mut self, requests: &[ImageRequest]) -> Vec<Result<ImageInfo, Failure>> {
         self.say("resolve");
@@ -198,10 +228,15 @@ impl Host for Recorder {
         Ok(self.files.get(&(directory, path.to_owned())).cloned())
     }
     fn image(&mut self, request: &ImageRequest) -> Result<Output, Failure> {
+        self.failing("image")?;
         let attrs = attrs(&request.attrs);
         Ok(self.add(format!("image {} {}{attrs}", request.reference, request.platform)))
     }
     fn local(&mut self, source: &LocalSource) -> Result<Output, Failure> {
+        // Ignore files are looked for before, and need not be there.
+        if source.include.is_empty() {
+            self.failing("local")?;
+        }
         let mut text = format!("local {}", source.name);
         for pattern in &source.include {
             text += &format!(" +{pattern}");
@@ -220,6 +255,7 @@ impl Host for Recorder {
         reference: &str,
         list: &Vec<(String, String)>,
     ) -> Result<Output, Failure> {
+        self.failing("git")?;
         Ok(self.add(format!("git {url} {reference:?}{}", attrs(list))))
     }
     fn http(
@@ -228,6 +264,7 @@ impl Host for Recorder {
         checksum: Option<&str>,
         list: &Vec<(String, String)>,
     ) -> Result<Output, Failure> {
+        self.failing("http")?;
         Ok(self.add(format!("http {url} {checksum:?}{}", attrs(list))))
     }
     fn exec(&mut self, exec: &Exec) -> Result<Output, Failure> {

@@ -76,13 +76,15 @@ ARG TAG
 FROM alpine:${TAG}
 ",
     )
-    .world("opt build-arg:TAG=3.20"),
+    .options("--build-arg TAG=3.20")
+    .world(r#"image alpine:3.20 {"os":"linux","architecture":"amd64"}"#),
     right: Example::file(
         "\
 ARG TAG=3.20
 FROM alpine:${TAG}
 ",
-    ),
+    )
+    .world(r#"image alpine:3.20 {"os":"linux","architecture":"amd64"}"#),
 };
 
 pub(super) const REDUNDANT_TARGET_PLATFORM: Page = Page {
