@@ -99,6 +99,19 @@ impl Error {
     }
 }
 
+impl From<wbuild_http::Error> for Error {
+    fn from(error: wbuild_http::Error) -> Error {
+        let kind = match error.kind {
+            wbuild_http::ErrorKind::Invalid => ErrorKind::Invalid,
+            wbuild_http::ErrorKind::Limit => ErrorKind::Limit,
+            wbuild_http::ErrorKind::NotFound => ErrorKind::NotFound,
+            wbuild_http::ErrorKind::Denied => ErrorKind::Denied,
+            wbuild_http::ErrorKind::Unavailable => ErrorKind::Unavailable,
+        };
+        Error { kind, message: error.message, hint: error.hint, source: error.source }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let kind = match error.kind {

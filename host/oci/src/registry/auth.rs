@@ -12,7 +12,7 @@
 //! - Tokens ask for the right to pull this one repository.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use tokio::time::Instant;
+use wbuild_http::{is_inner, is_loopback, show_url};
 
 use super::challenge::Challenge;
 use super::credentials::{Credential, Credentials};
@@ -271,41 +272,6 @@ pub(super) fn address(host: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// Whether a host is this machine. Names are not resolved: only `localhost` counts.
-pub(super) fn is_loopback(host: &str) -> bool {
-    match address(host) {
-        Some(address) => address.is_loopback(),
-        None => host.eq_ignore_ascii_case("localhost"),
-    }
-}
-
-/// Addresses at which nobody offers a registry to others: this machine, its links (cloud metadata
-/// services lie there), nobody and everybody.
-fn is_inner(host: &str) -> bool {
-    if host.to_ascii_lowercase().ends_with(".localhost") || host.eq_ignore_ascii_case("localhost") {
-        return true;
-    }
-    match address(host) {
-        None => false,
-        Some(IpAddr::V4(v4)) => {
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_multicast()
-                || v4 == Ipv4Addr::BROADCAST
-                || v4.octets()[0] == 0
-        }
-        Some(IpAddr::V6(v6)) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local()
-                // The metadata service of one cloud in its own unique local range.
-                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-        }
-    }
-}
-
 /// Checks a place that a registry sends us to: by redirect or as token service.
 pub(super) fn check_target(registry: &str, origin: &Url, target: &Url, what: &str) -> Result<()> {
     let host = target.host_str().unwrap_or_default();
@@ -340,14 +306,6 @@ fn check_realm(registry: &str, origin: &Url, realm: &str) -> Result<Url> {
     })?;
     check_target(registry, origin, &url, "token service")?;
     Ok(url)
-}
-
-/// A URL without what may be secret: user, query and fragment.
-pub(super) fn show_url(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
-    let path: String = url.path().chars().take(200).collect();
-    format!("{}://{host}{port}{path}", url.scheme())
 }
 
 #[cfg(test)]

@@ -1,23 +1,20 @@
 //! Requests with our own redirects, retries and limits.
 
-use std::time::Duration;
-
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
-use tokio::sync::OnceCell;
+use wbuild_http::{
+    Clients, Options, Retries, body, is_temporary, retry_after, same_origin, show_url,
+};
 
-use super::auth::{Auth, MAX_TOKEN_ANSWER, Scope, check_target, refused_credentials, show_url};
+use super::ClientOptions;
+use super::auth::{Auth, MAX_TOKEN_ANSWER, Scope, check_target, refused_credentials};
 use super::challenge::parse_challenges;
-use super::{ClientOptions, Retries};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 6;
-/// Longest wait that a server may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(8);
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BODY: usize = 8 << 10;
 
@@ -34,62 +31,26 @@ pub(super) struct Request<'a> {
 }
 
 pub(super) struct Http {
-    options: ClientOptions,
-    plain: OnceCell<reqwest::Client>,
-    tls: OnceCell<reqwest::Client>,
+    retries: Retries,
+    clients: Clients,
 }
 
 impl Http {
     pub(super) fn new(options: ClientOptions) -> Self {
-        Http { options, plain: OnceCell::new(), tls: OnceCell::new() }
+        let clients = Clients::new(Options {
+            user_agent: options.user_agent,
+            connect_timeout: options.connect_timeout,
+            stall_timeout: options.stall_timeout,
+            extra_roots: options.extra_roots,
+            https_proxy: options.https_proxy,
+            no_proxy: options.no_proxy,
+            ..Options::default()
+        });
+        Http { retries: options.retries, clients }
     }
 
     pub(super) fn retries(&self) -> Retries {
-        self.options.retries
-    }
-
-    /// The client for a URL's scheme. Reading the roots of the system takes milliseconds, so it waits
-    /// for the first request that needs them.
-    async fn client(&self, url: &Url) -> Result<&reqwest::Client> {
-        if url.scheme() != "https" {
-            let build = || async { self.build(rustls::RootCertStore::empty()) };
-            return self.plain.get_or_try_init(build).await;
-        }
-        let build = || async {
-            let extra = self.options.extra_roots.clone();
-            let roots = tokio::task::spawn_blocking(move || roots(&extra)).await;
-            self.build(roots.expect("reading certificates does not panic")?)
-        };
-        self.tls.get_or_try_init(build).await
-    }
-
-    fn build(&self, roots: rustls::RootCertStore) -> Result<reqwest::Client> {
-        let failed = |e: &dyn std::fmt::Display| {
-            Error::new(ErrorKind::Unavailable, format!("cannot set up the registry client: {e}"))
-        };
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| failed(&e))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .user_agent(self.options.user_agent.clone())
-            .connect_timeout(self.options.connect_timeout)
-            .read_timeout(self.options.stall_timeout)
-            .pool_max_idle_per_host(8);
-        if let Some(proxy) = &self.options.https_proxy {
-            let skip = self.options.no_proxy.as_deref().and_then(reqwest::NoProxy::from_string);
-            let proxy = reqwest::Proxy::https(proxy).map_err(|e| failed(&e))?.no_proxy(skip);
-            builder = builder.proxy(proxy);
-        }
-        builder.build().map_err(|e| failed(&e))
+        self.retries
     }
 
     /// Sends `request`, authenticating, following redirects and retrying as needed, and returns a
@@ -112,10 +73,10 @@ impl Http {
                 Err(error) => return Err(error),
             };
             attempt += 1;
-            if attempt >= self.options.retries.attempts {
+            if attempt >= self.retries.attempts {
                 return Err(error);
             }
-            tokio::time::sleep(wait.unwrap_or_else(|| self.options.retries.delay(attempt))).await;
+            tokio::time::sleep(wait.unwrap_or_else(|| self.retries.delay(attempt))).await;
         }
     }
 
@@ -157,7 +118,8 @@ impl Http {
         let mut url = request.url.clone();
         let mut header = header;
         for _ in 0..=MAX_REDIRECTS {
-            let mut builder = self.client(&url).await?.request(request.method.clone(), url.clone());
+            let mut builder =
+                self.clients.client(&url).await?.request(request.method.clone(), url.clone());
             if let Some(accept) = &request.accept {
                 builder = builder.header(ACCEPT, accept.clone());
             }
@@ -200,7 +162,7 @@ impl Http {
         form: Option<&[(&str, String)]>,
     ) -> Result<Vec<u8>> {
         let what = format!("a token for {registry}");
-        let client = self.client(url).await?;
+        let client = self.clients.client(url).await?;
         let mut builder = match form {
             None => client.get(url.clone()),
             Some(form) => {
@@ -219,7 +181,7 @@ impl Http {
         let response = builder.send().await.map_err(|e| transport_error(&what, url, e))?;
         let status = response.status();
         if status.is_success() {
-            return body(response, MAX_TOKEN_ANSWER, &what).await;
+            return Ok(body(response, MAX_TOKEN_ANSWER, &what).await?);
         }
         let message = format!("the token service {} answers {status}", show_url(url));
         let kind = match status {
@@ -236,97 +198,9 @@ impl Http {
     }
 }
 
-/// The roots of the operating system (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them) and those given
-/// as PEM.
-fn roots(extra: &[Vec<u8>]) -> Result<rustls::RootCertStore> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    let mut store = rustls::RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    store.add_parsable_certificates(system.certs);
-    for pem in extra {
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let bad = |e: &dyn std::fmt::Display| {
-                Error::invalid(format!("a given root certificate is malformed: {e}"))
-            };
-            store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
-        }
-    }
-    if store.is_empty() {
-        let error = Error::new(
-            ErrorKind::Unavailable,
-            "there are no root certificates to check registries with",
-        );
-        return Err(
-            error.hint("install the package ca-certificates, or point SSL_CERT_FILE at a bundle")
-        );
-    }
-    Ok(store)
-}
-
-fn same_origin(one: &Url, other: &Url) -> bool {
-    one.scheme() == other.scheme()
-        && one.host_str() == other.host_str()
-        && one.port_or_known_default() == other.port_or_known_default()
-}
-
-fn is_temporary(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
-}
-
-/// The whole body, at most `limit` bytes.
-pub(super) async fn body(mut response: Response, limit: usize, what: &str) -> Result<Vec<u8>> {
-    let too_large = || Error::limit(format!("{what} is larger than {limit} bytes"));
-    if response.content_length().is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
-    }
-    let url = response.url().clone();
-    let mut out = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| transport_error(what, &url, e))? {
-        if out.len() + chunk.len() > limit {
-            return Err(too_large());
-        }
-        out.extend_from_slice(&chunk);
-    }
-    Ok(out)
-}
-
+/// What it means that a request for `what` got no answer, or not all of it.
 pub(super) fn transport_error(what: &str, url: &Url, error: reqwest::Error) -> Error {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
-    // The URL may hold a signature; the message names the host only.
-    let error = error.without_url();
-    if is_certificate_error(&error) {
-        // Trying again would not help, and the cause lies with trust rather than with the network.
-        let message = format!("cannot get {what}: the certificate of {host}{port} is not accepted");
-        return Error::new(ErrorKind::Denied, message)
-            .because(error)
-            .hint("add the registry's authority to the system's certificates, or point SSL_CERT_FILE at it");
-    }
-    Error::new(ErrorKind::Unavailable, format!("cannot get {what} from {host}{port}"))
-        .because(error)
-}
-
-fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An I/O error hands out the source of what it wraps, not what it wraps.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-        let found = match inner {
-            Some(inner) => inner.downcast_ref::<rustls::Error>(),
-            None => error.downcast_ref::<rustls::Error>(),
-        };
-        if matches!(found, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    wbuild_http::transport_error(what, url, error).into()
 }
 
 fn denied(request: &Request<'_>) -> Error {

@@ -31,6 +31,8 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, He
 use reqwest::{Method, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use wbuild_graph::{Digest, Platform};
+pub use wbuild_http::Retries;
+use wbuild_http::{body, is_loopback};
 
 pub use challenge::{Challenge, parse_challenges};
 pub use credentials::{
@@ -44,33 +46,10 @@ use crate::media::{ACCEPT_MANIFESTS, Descriptor, Document, MAX_CONFIG, MAX_MANIF
 use crate::reference::{DEFAULT_REGISTRY, Reference, split_port};
 
 use auth::{Auth, Scope};
-use http::{Http, Request, body, transport_error};
+use http::{Http, Request, transport_error};
 
 /// Progress that makes up for a cut connection: a server that gives less before each cut is given up.
 const GOOD_PROGRESS: u64 = 64 << 10;
-
-/// How often and how fast a failed request is tried again.
-#[derive(Clone, Copy, Debug)]
-pub struct Retries {
-    /// Tries in all, at least 1.
-    pub attempts: u32,
-    /// Wait before the second try; doubled each time, at most `most`.
-    pub first: Duration,
-    /// Longest wait.
-    pub most: Duration,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Retries { attempts: 5, first: Duration::from_millis(250), most: Duration::from_secs(8) }
-    }
-}
-
-impl Retries {
-    fn delay(&self, failures: u32) -> Duration {
-        self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.most)
-    }
-}
 
 /// What a [`Client`] is set up with.
 #[derive(Clone, Debug)]
@@ -354,7 +333,7 @@ impl Client {
                 self.request(Method::GET, reference, "manifests", target, 0, true, what).await?;
             let media_type = header(response.headers(), CONTENT_TYPE.as_str()).map(str::to_owned);
             let limit = usize::try_from(MAX_MANIFEST).expect("fits");
-            let bytes = match body(response, limit, what).await {
+            let bytes = match body(response, limit, what).await.map_err(Error::from) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     failures += 1;
@@ -391,7 +370,7 @@ impl Client {
     ) -> Result<reqwest::Response> {
         let registry = reference.registry();
         let (host, _) = split_port(registry);
-        let plain = auth::is_loopback(host) || self.0.plain_http.contains(registry);
+        let plain = is_loopback(host) || self.0.plain_http.contains(registry);
         let scheme = if plain { "http" } else { "https" };
         let host = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
         let repository = reference.repository();

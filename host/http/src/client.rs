@@ -1,0 +1,256 @@
+//! Clients, and what all requests have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
+use tokio::sync::OnceCell;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::reach::{Forbidden, Reach, Resolver};
+
+/// Longest wait that a server may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(8);
+
+/// How often and how fast a failed request is tried again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retries {
+    /// Tries in all, at least 1.
+    pub attempts: u32,
+    /// Wait before the second try; doubled each time, at most `most`.
+    pub first: Duration,
+    /// Longest wait.
+    pub most: Duration,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Retries { attempts: 5, first: Duration::from_millis(250), most: Duration::from_secs(8) }
+    }
+}
+
+impl Retries {
+    /// The wait after so many failures.
+    pub fn delay(&self, failures: u32) -> Duration {
+        self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.most)
+    }
+}
+
+/// What [`Clients`] are set up with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Sent with every request.
+    pub user_agent: String,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest time in which nothing arrives.
+    pub stall_timeout: Duration,
+    /// PEM files with roots to trust besides those of the system.
+    pub extra_roots: Vec<Vec<u8>>,
+    /// URL of a proxy for HTTPS.
+    pub https_proxy: Option<String>,
+    /// URL of a proxy for plain HTTP.
+    pub http_proxy: Option<String>,
+    /// Hosts that are asked without the proxy, comma separated, as in the variable `NO_PROXY`.
+    pub no_proxy: Option<String>,
+    /// What may be connected to.
+    pub reach: Reach,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            user_agent: concat!("wbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(15),
+            stall_timeout: Duration::from_secs(60),
+            extra_roots: Vec::new(),
+            https_proxy: None,
+            http_proxy: None,
+            no_proxy: None,
+            reach: Reach::Everything,
+        }
+    }
+}
+
+/// Sends requests; connections are shared. Use one within one tokio runtime.
+pub struct Clients {
+    options: Options,
+    plain: OnceCell<reqwest::Client>,
+    tls: OnceCell<reqwest::Client>,
+}
+
+impl Clients {
+    /// Nothing is read or sent yet.
+    pub fn new(options: Options) -> Self {
+        Clients { options, plain: OnceCell::new(), tls: OnceCell::new() }
+    }
+
+    /// The client for a URL, after a look at whether the URL may be reached. It follows no redirect.
+    /// Reading the roots of the system takes milliseconds, so it waits for the first request that
+    /// needs them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`]: see [`Reach`]; [`ErrorKind::Unavailable`]: there are no roots, or what
+    /// the options say cannot be used.
+    pub async fn client(&self, url: &Url) -> Result<&reqwest::Client> {
+        self.options.reach.check(url)?;
+        if url.scheme() != "https" {
+            let build = || async { self.build(rustls::RootCertStore::empty()) };
+            return self.plain.get_or_try_init(build).await;
+        }
+        let build = || async {
+            let extra = self.options.extra_roots.clone();
+            let roots = tokio::task::spawn_blocking(move || roots(&extra)).await;
+            self.build(roots.expect("reading certificates does not panic")?)
+        };
+        self.tls.get_or_try_init(build).await
+    }
+
+    fn build(&self, roots: rustls::RootCertStore) -> Result<reqwest::Client> {
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Unavailable, format!("cannot set up the HTTP client: {e}"))
+        };
+        let options = &self.options;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| failed(&e))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .user_agent(options.user_agent.clone())
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(options.stall_timeout)
+            .pool_max_idle_per_host(8);
+        if options.reach != Reach::Everything {
+            builder = builder.dns_resolver(Arc::new(Resolver(options.reach)));
+        }
+        let skip = || options.no_proxy.as_deref().and_then(reqwest::NoProxy::from_string);
+        if let Some(proxy) = &options.https_proxy {
+            let proxy = reqwest::Proxy::https(proxy).map_err(|e| failed(&e))?;
+            builder = builder.proxy(proxy.no_proxy(skip()));
+        }
+        if let Some(proxy) = &options.http_proxy {
+            let proxy = reqwest::Proxy::http(proxy).map_err(|e| failed(&e))?;
+            builder = builder.proxy(proxy.no_proxy(skip()));
+        }
+        builder.build().map_err(|e| failed(&e))
+    }
+}
+
+/// The roots of the operating system and those given as PEM.
+fn roots(extra: &[Vec<u8>]) -> Result<rustls::RootCertStore> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let mut store = rustls::RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    store.add_parsable_certificates(system.certs);
+    for pem in extra {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let bad = |e: &dyn std::fmt::Display| {
+                let message = format!("a given root certificate is malformed: {e}");
+                Error::new(ErrorKind::Invalid, message)
+            };
+            store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
+        }
+    }
+    if store.is_empty() {
+        let message = "there are no root certificates to check servers with";
+        return Err(Error::new(ErrorKind::Unavailable, message)
+            .hint("install the package ca-certificates, or point SSL_CERT_FILE at a bundle"));
+    }
+    Ok(store)
+}
+
+/// Whether two URLs have scheme, host and port in common: a credential for one is one for the other.
+pub fn same_origin(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host_str() == other.host_str()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// Whether the same request may succeed later.
+pub fn is_temporary(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// How long the server asks to wait, within reason.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
+
+/// The whole body, at most `limit` bytes.
+///
+/// # Errors
+/// [`ErrorKind::Limit`] if it is longer; see [`transport_error`].
+pub async fn body(mut response: Response, limit: usize, what: &str) -> Result<Vec<u8>> {
+    let too_large = || Error::new(ErrorKind::Limit, format!("{what} is larger than {limit} bytes"));
+    if response.content_length().is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let url = response.url().clone();
+    let mut out = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| transport_error(what, &url, e))? {
+        if out.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        out.extend_from_slice(&chunk);
+    }
+    Ok(out)
+}
+
+/// What it means that a request for `what` got no answer, or not all of it.
+pub fn transport_error(what: &str, url: &Url, error: reqwest::Error) -> Error {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+    // The URL may hold a signature; the message names the host only.
+    let error = error.without_url();
+    if let Some(forbidden) = cause::<Forbidden>(&error) {
+        return Error::new(ErrorKind::Denied, format!("cannot get {what}: {forbidden}"));
+    }
+    if matches!(cause::<rustls::Error>(&error), Some(rustls::Error::InvalidCertificate(_))) {
+        // Trying again would not help, and the cause lies with trust rather than with the network.
+        let message = format!("cannot get {what}: the certificate of {host}{port} is not accepted");
+        return Error::new(ErrorKind::Denied, message)
+            .because(error)
+            .hint("add its authority to the system's certificates, or point SSL_CERT_FILE at it");
+    }
+    Error::new(ErrorKind::Unavailable, format!("cannot get {what} from {host}{port}"))
+        .because(error)
+}
+
+/// The first cause of a kind.
+fn cause<'a, E: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error hands out the source of what it wraps, not what it wraps.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
+        let found = match inner {
+            Some(inner) => inner.downcast_ref::<E>(),
+            None => error.downcast_ref::<E>(),
+        };
+        if found.is_some() {
+            return found;
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// A URL without what may be secret: user, query and fragment.
+pub fn show_url(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+    let path: String = url.path().chars().take(200).collect();
+    format!("{}://{host}{port}{path}", url.scheme())
+}
