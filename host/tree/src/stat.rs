@@ -1,8 +1,10 @@
 //! What is known of an entry without reading it.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, Statx};
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags};
+use rustix::io::Errno;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +154,13 @@ impl Stat {
             && self.inode == other.inode
             && self.mtime == other.mtime
             && self.ctime == other.ctime
+    }
+
+    /// Of an open file.
+    pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
+        let flags = StatxFlags::BASIC_STATS;
+        let stx = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, flags)?;
+        Stat::from_statx(&stx).ok_or(Errno::IO)
     }
 
     /// `None` if the file system reports a kind that Linux does not define.

@@ -1,17 +1,18 @@
 //! The actions of a file op other than copy.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 use wbuild_ignore::{clean, glob};
 
-use super::file::{self, Meta};
+use super::file::{self, DataError, Meta};
 use super::view::{DirAt, Found};
 use super::{LayerWriter, NewDir};
 use crate::error::{Missing, Result, TreeError};
+use crate::par::Cancel;
 use crate::path::RelPath;
-use crate::stat::{Kind, Timestamp};
+use crate::stat::{Kind, Stat, Timestamp};
 use crate::xattr::Xattrs;
 
 /// Options of [`LayerWriter::write_file`].
@@ -73,6 +74,31 @@ impl LayerWriter {
     /// # Errors
     /// A directory is there, or something on the way is none.
     pub fn write_file(&mut self, path: &str, data: &[u8], options: &WriteOptions) -> Result<()> {
+        self.fill_file(path, options, |fd, _| file::write_all(fd, data).map_err(DataError::Write))
+    }
+
+    /// The same with what `from`, an open file, holds.
+    ///
+    /// # Errors
+    /// As [`LayerWriter::write_file`]; `from` cannot be read or changes.
+    pub fn write_file_from(
+        &mut self,
+        path: &str,
+        from: BorrowedFd<'_>,
+        options: &WriteOptions,
+    ) -> Result<()> {
+        let stat = Stat::of_fd(from).map_err(|errno| self.error("read", path.as_bytes(), errno))?;
+        self.fill_file(path, options, |fd, cancel| {
+            file::copy_data(from, fd, &stat, None, &mut Vec::new(), cancel)
+        })
+    }
+
+    fn fill_file(
+        &mut self,
+        path: &str,
+        options: &WriteOptions,
+        fill: impl FnOnce(BorrowedFd<'_>, &Cancel) -> Result<(), DataError>,
+    ) -> Result<()> {
         let wanted = RelPath::clean(path)?;
         let target = self.resolve(&wanted, options.follow_links, options.follow_links)?;
         let (at, dir, name) = self.parent_of(
@@ -92,11 +118,13 @@ impl LayerWriter {
             gid: options.gid,
             mtime: options.timestamp,
         };
-        file::create(upper, &name, meta.mode)
-            .and_then(|fd| {
-                file::write_all(fd.as_fd(), data)?;
-                file::finish_fd(fd.as_fd(), &meta, &Xattrs::new(), defaults)
-            })
+        let fd = file::create(upper, &name, meta.mode).map_err(|errno| fail(self, errno))?;
+        fill(fd.as_fd(), &self.work.cancel).map_err(|error| match error {
+            DataError::Read(errno) | DataError::Write(errno) => fail(self, errno),
+            DataError::Changed => fail(self, Errno::IO),
+            DataError::Cancelled => TreeError::Cancelled,
+        })?;
+        file::finish_fd(fd.as_fd(), &meta, &Xattrs::new(), defaults)
             .map_err(|errno| fail(self, errno))?;
         self.touch(&dir, options.timestamp);
         Ok(())
