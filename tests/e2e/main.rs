@@ -6,6 +6,7 @@
 //! `skipped: <test>: <reason>`; see [`wbuild_tests::skip`].
 
 mod caching;
+mod downloads;
 mod interruption;
 mod outputs;
 mod plugins;
@@ -37,6 +38,7 @@ fn main() {
     trials.push(trial("docker::all_cases".to_owned(), docker));
     for (area, tests) in [
         ("caching", caching::TESTS),
+        ("downloads", downloads::TESTS),
         ("interruption", interruption::TESTS),
         ("outputs", outputs::TESTS),
         ("plugins", plugins::TESTS),

@@ -17,6 +17,7 @@ pub mod base;
 pub mod case;
 pub mod disk;
 pub mod golden;
+pub mod httpd;
 pub mod image;
 pub mod kills;
 pub mod machine;

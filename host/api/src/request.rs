@@ -1,6 +1,6 @@
 //! What a client asks for: plain, serialisable values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,30 @@ pub struct BuildRequest {
     pub network: DefaultNetwork,
     /// Names and addresses added to every step's hosts file.
     pub add_hosts: Vec<(String, String)>,
+    /// What the build may do beyond what every build may.
+    pub allow: BTreeSet<Entitlement>,
     /// Steps run at once; none = by the number of processors.
     pub max_parallelism: Option<usize>,
+}
+
+/// A right that a build has only if its caller says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Entitlement {
+    /// Downloads from this machine, its links and private networks.
+    #[serde(rename = "network.private")]
+    NetworkPrivate,
+}
+
+impl Entitlement {
+    /// All that can be granted.
+    pub const ALL: [Entitlement; 1] = [Entitlement::NetworkPrivate];
+
+    /// The name that users write.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Entitlement::NetworkPrivate => "network.private",
+        }
+    }
 }
 
 /// Network of steps with the default network mode.

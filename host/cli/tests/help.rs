@@ -40,6 +40,8 @@ fn usage_errors_end_with_2() {
         &["--jobs", "0", "."],
         &["--output", "type=flying", "."],
         &["--sbom", "."],
+        &["--allow", "network.everything", "."],
+        &["--allow", "security.insecure", "."],
         &["prune", "--filter", "until=soon"],
         &["prune", "--max-used-space", "much"],
         &["plugin"],

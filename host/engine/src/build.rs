@@ -8,15 +8,17 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wbuild_api::event::{BuildError, BuildReport, BuildStats, Event, EventSink, ImageReport};
-use wbuild_api::request::BuildRequest;
+use wbuild_api::request::{BuildRequest, Entitlement};
 use wbuild_api::session::Session;
 use wbuild_graph::{Failure, FailureKind, Severity, SourceMap};
+use wbuild_http::Reach;
 use wbuild_solver::{Abort, Solver, Spawn};
 
 use crate::cache::CacheLine;
 use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
 use crate::runners::Runners;
+use crate::source::http::Downloads;
 use crate::source::image::Images;
 use crate::source::layout::Layouts;
 use crate::source::local::Locals;
@@ -128,6 +130,16 @@ impl Engine {
                 Layouts::new(&request.contexts),
                 now,
                 request.pull,
+            ),
+            downloads: Downloads::new(
+                store.clone(),
+                Arc::clone(session),
+                Arc::clone(steps),
+                if request.allow.contains(&Entitlement::NetworkPrivate) {
+                    Reach::Everything
+                } else {
+                    Reach::Public
+                },
             ),
             locals: Locals::new(store.clone(), Arc::clone(session)),
             caches: CacheLine::new(store.clone(), caches),

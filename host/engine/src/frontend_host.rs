@@ -90,13 +90,7 @@ impl InspectCap for Inspect {
         &self,
         requests: Vec<SourceRequest>,
     ) -> Vec<Result<SourceInfo, Failure>> {
-        let refuse = |request: SourceRequest| {
-            Err(Failure::unsupported(format!(
-                "this host cannot resolve the source {:?}",
-                request.identifier
-            )))
-        };
-        requests.into_iter().map(refuse).collect()
+        join_all(requests.iter().map(|request| self.0.resolve_source(request))).await
     }
 
     async fn read_file(

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
-use wbuild_api::extension::{FilesResult, ImageInfo, ImageRequest, ImageResult};
+use wbuild_api::extension::{
+    FilesResult, ImageInfo, ImageRequest, ImageResult, SourceInfo, SourceRequest,
+};
 use wbuild_api::request::{BuildRequest, DefaultNetwork};
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
@@ -189,6 +191,23 @@ impl Job {
     pub(crate) async fn resolve_image(&self, request: ImageRequest) -> Result<ImageInfo, Failure> {
         let platform = request.platform.unwrap_or_else(|| self.platforms[0].clone());
         self.worker.images().resolve(&request.reference, &platform, &request.attrs).await
+    }
+
+    /// What a URL stands for now, without its files.
+    pub(crate) async fn resolve_source(
+        &self,
+        request: &SourceRequest,
+    ) -> Result<SourceInfo, Failure> {
+        let url = &request.identifier;
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            return Err(Failure::unsupported(format!("this host cannot resolve {url:?}")));
+        }
+        let (digest, modified) = self.worker.downloads.resolve(url, &request.attrs).await?;
+        let mut attrs = Attrs::default();
+        if let Some(modified) = modified {
+            attrs.push("last-modified", modified.to_string());
+        }
+        Ok(SourceInfo { pin: digest.to_string(), attrs })
     }
 
     /// Solves one output.

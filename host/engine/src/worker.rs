@@ -22,6 +22,7 @@ use crate::inspect::Inspected;
 use crate::ops;
 use crate::runners::Runners;
 use crate::solved::{self, Layer, Origin, Output, Solved, Tree};
+use crate::source::http::Downloads;
 use crate::source::image::Images;
 use crate::source::local::Locals;
 use crate::steps::Steps;
@@ -34,6 +35,7 @@ pub(crate) struct BuildWorker {
     pub(crate) session: Arc<dyn Session>,
     pub(crate) locals: Locals,
     pub(crate) images: Images,
+    pub(crate) downloads: Downloads,
     pub(crate) caches: CacheLine,
     pub(crate) runners: Runners,
     pub(crate) launcher: Arc<LazyLauncher>,
@@ -247,7 +249,9 @@ impl Worker for BuildWorker {
                 self.images.pin(reference, platform, attrs).await.map(Pin::Digest)
             }
             Op::Source(SourceOp::Git { url, .. }) => Err(unsupported("git repository", url)),
-            Op::Source(SourceOp::Http { url, .. }) => Err(unsupported("URL", url)),
+            Op::Source(SourceOp::Http { url, checksum, attrs }) => {
+                self.downloads.pin(url, checksum.as_ref(), attrs).await.map(Pin::Digest)
+            }
             Op::Source(SourceOp::Other { identifier, .. }) => {
                 Err(unsupported("source", identifier))
             }
@@ -339,6 +343,9 @@ impl Worker for BuildWorker {
             Op::Source(SourceOp::Image { reference, platform, attrs }) => {
                 self.images.pull(reference, platform, attrs).await
             }
+            Op::Source(SourceOp::Http { url, checksum, attrs }) => {
+                self.downloads.fetch(url, checksum.as_ref(), attrs, self.settings.now).await
+            }
             Op::Source(_) => Err(Failure::internal("an unknown source was pinned")),
             Op::Exec(exec) => ops::exec::run(self, vertex, exec, &inputs).await,
             Op::File(file) => ops::file::run(self, vertex, file, &inputs).await,
@@ -353,7 +360,7 @@ impl Worker for BuildWorker {
         keys: Vec<CacheKey>,
         outputs: &Arc<Solved>,
     ) -> Result<(), Failure> {
-        if matches!(vertex.op(), Op::Source(_)) {
+        if matches!(vertex.op(), Op::Source(SourceOp::Image { .. } | SourceOp::Local(_))) {
             // An image is kept as its manifest, its config and its layers.
             return Ok(());
         }

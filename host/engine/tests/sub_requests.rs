@@ -201,6 +201,7 @@ async fn ask(query: Query, log: &Arc<Log>) -> Result<DescribeReport, Box<BuildEr
         source_date_epoch: None,
         network: DefaultNetwork::Host,
         add_hosts: Vec::new(),
+        allow: Default::default(),
         max_parallelism: None,
     };
     let plugins = Plugins { frontend: Arc::new(Curious), runners: Vec::new(), caches: Vec::new() };

@@ -9,8 +9,8 @@ use wbuild_graph::Platform;
 use super::StateArgs;
 use super::call::CallArg;
 use super::values::{
-    Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg, SecretArg, SshArg,
-    only_false,
+    AllowArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg, SecretArg,
+    SshArg, only_false,
 };
 
 /// Build from a definition and a context directory
@@ -68,6 +68,11 @@ pub struct BuildArgs {
     /// A line for each step's /etc/hosts (repeats)
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     pub add_hosts: Vec<HostArg>,
+
+    /// What the build may do beyond what every build may (repeats): network.private, downloads from
+    /// this machine and private networks
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub allow: Vec<AllowArg>,
 
     /// Network of steps that do not choose: default, host or none
     #[arg(long, value_name = "MODE")]
@@ -174,9 +179,6 @@ pub struct LaterArgs {
     /// Caches elsewhere.
     #[arg(long, hide = true, value_name = "CACHE")]
     pub cache_to: Vec<String>,
-    /// Entitlements.
-    #[arg(long, hide = true, value_name = "ENTITLEMENT")]
-    pub allow: Vec<String>,
     /// Annotations of manifests.
     #[arg(long, hide = true, value_name = "NAME=VALUE")]
     pub annotation: Vec<String>,
@@ -212,7 +214,7 @@ pub struct LaterArgs {
 impl LaterArgs {
     /// The first option that is set, and what to do instead.
     pub fn refused(&self) -> Option<(&'static str, &'static str)> {
-        let instead: [(&str, bool, &str); 10] = [
+        let instead: [(&str, bool, &str); 9] = [
             (
                 "--load",
                 self.load,
@@ -226,7 +228,6 @@ impl LaterArgs {
             ),
             ("--cache-from", !self.cache_from.is_empty(), "give a plugin to --cache-backend"),
             ("--cache-to", !self.cache_to.is_empty(), "give a plugin to --cache-backend"),
-            ("--allow", !self.allow.is_empty(), "steps that need an entitlement cannot run"),
             ("--annotation", !self.annotation.is_empty(), "use --label"),
             ("--attest", !self.attest.is_empty(), "leave it out"),
             ("--shm-size", self.shm_size.is_some(), "mount a tmpfs: RUN --mount=type=tmpfs"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use wbuild_api::request::OutputKind;
+use wbuild_api::request::{Entitlement, OutputKind};
 use wbuild_graph::Attrs;
 
 use super::csv::{self, OneOf};
@@ -251,6 +251,28 @@ impl FromStr for ProgressArg {
             _ => Err(format!(
                 "unknown display {text:?}; expected {}",
                 OneOf(&["auto", "tty", "plain", "json", "quiet"])
+            )),
+        }
+    }
+}
+
+/// `--allow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowArg(pub Entitlement);
+
+impl FromStr for AllowArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = |known: &Entitlement| known.as_str() == text;
+        match Entitlement::ALL.into_iter().find(named) {
+            Some(known) => Ok(AllowArg(known)),
+            None if matches!(text, "network.host" | "security.insecure" | "device") => {
+                Err("steps that need it cannot run in this version of wbuild".to_owned())
+            }
+            None => Err(format!(
+                "unknown entitlement; expected {}",
+                OneOf(&Entitlement::ALL.map(Entitlement::as_str))
             )),
         }
     }

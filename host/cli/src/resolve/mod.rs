@@ -210,6 +210,7 @@ pub fn build(
             Some(NetworkArg::Default | NetworkArg::Host) | None => DefaultNetwork::Host,
         },
         add_hosts: args.add_hosts.iter().map(|h| (h.name.clone(), h.address.clone())).collect(),
+        allow: args.allow.iter().map(|allow| allow.0).collect(),
         max_parallelism: jobs(args, environment)?,
         outputs,
     };

@@ -124,7 +124,7 @@ fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
 }
 
 /// Makes a snapshot by `write`.
-fn write_layer(
+pub(crate) fn write_layer(
     store: &Store,
     base: Option<Root>,
     now: u64,

@@ -173,6 +173,7 @@ impl Place {
             source_date_epoch: None,
             network: DefaultNetwork::Host,
             add_hosts: Vec::new(),
+            allow: Default::default(),
             max_parallelism: None,
         };
         let mut place = Place {

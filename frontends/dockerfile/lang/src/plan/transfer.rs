@@ -304,7 +304,7 @@ impl Lowering<'_, '_> {
             .host
             .http(url, checksum.as_deref(), &attrs)
             .map_err(|failure| failure.at(Code::Download, source.span()))?;
-        self.session.host.annotate(output, name, &[source.span()], &Attrs::new());
+        self.session.host.annotate(output, name, &[source.span()], &hidden());
         let mut opts = vec![attr("create-dest", "true")];
         if transfer.unpack == Some(true) {
             opts.push(attr("unpack", "auto"));
@@ -344,7 +344,7 @@ impl Lowering<'_, '_> {
             .host
             .git(&git.url, &git.reference, &git.attrs(false))
             .map_err(|failure| failure.at(Code::Git, source.span()))?;
-        self.session.host.annotate(output, name, &[source.span()], &Attrs::new());
+        self.session.host.annotate(output, name, &[source.span()], &hidden());
         let mut opts = vec![attr("create-dest", "true"), attr("contents-only", "true")];
         opts.extend(words.exclude.iter().map(|pattern| attr("exclude", pattern)));
         Ok((output, "/".to_owned(), opts))
