@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 fn main() {
-    for lines in [200, 2_000, 4_000, 8_000] {
+    for lines in [1_000, 2_000, 4_000, 8_000] {
         let mut text = String::from("FROM scratch\n");
         for line in 0..lines / 2 {
             let before = line.max(1) - 1;

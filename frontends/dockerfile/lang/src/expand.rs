@@ -37,12 +37,21 @@ pub struct Options {
     pub keep_escapes: bool,
     /// A variable that is not set stays as it was written.
     pub keep_unset: bool,
+    /// The result is split into words as well.
+    pub split: bool,
 }
 
 impl Options {
     /// For arguments of instructions.
     pub fn word(escape: char) -> Self {
-        Options { escape, quotes: true, keep_quotes: false, keep_escapes: false, keep_unset: false }
+        Options {
+            escape,
+            quotes: true,
+            keep_quotes: false,
+            keep_escapes: false,
+            keep_unset: false,
+            split: false,
+        }
     }
 
     /// For bodies of heredocs that are copied to files. The escape is always a backslash.
@@ -61,7 +70,8 @@ impl Options {
 pub struct Expansion {
     /// The word.
     pub text: String,
-    /// The word split at white space that is not protected by quotes or escapes.
+    /// The word split at white space that is not protected by quotes or escapes, if that was asked
+    /// for.
     pub words: Vec<String>,
     /// Variables that were set and looked at.
     pub used: BTreeSet<String>,
@@ -90,13 +100,28 @@ pub struct ExpandError {
 /// How deep words may stand inside words.
 const DEPTH: u32 = 64;
 
+/// By how many bytes a word may grow. A few lines of `ENV A=$A$A` would fill any memory.
+const GROWTH: usize = 1 << 20;
+
+/// Why reading a word stopped.
+enum Stop {
+    /// The end came before the character that closes the word. Whoever opened it knows where, and
+    /// what to say.
+    Open,
+    Error(ExpandError),
+}
+
 /// Expands one word.
 pub fn expand(word: &str, options: Options, env: &dyn Lookup) -> Result<Expansion, ExpandError> {
     // Most words hold nothing to expand.
     let special = |c| c == '$' || c == '\'' || c == '"' || c == options.escape;
     if !word.contains(special) {
-        let words = word.split_whitespace().map(str::to_owned).collect();
-        return Ok(Expansion { text: word.to_owned(), words, ..Expansion::default() });
+        let words = word.split_whitespace().map(str::to_owned).take_while(|_| options.split);
+        return Ok(Expansion {
+            text: word.to_owned(),
+            words: words.collect(),
+            ..Expansion::default()
+        });
     }
     let mut expander = Expander {
         word,
@@ -108,7 +133,11 @@ pub fn expand(word: &str, options: Options, env: &dyn Lookup) -> Result<Expansio
         used: BTreeSet::new(),
         unset: BTreeMap::new(),
     };
-    let (text, words) = expander.until(None)?;
+    let (text, words) = match expander.until(None) {
+        Ok(read) => read,
+        Err(Stop::Error(error)) => return Err(error),
+        Err(Stop::Open) => unreachable!("a word that nothing closes ends at its end"),
+    };
     Ok(Expansion { text, words: words.done(), used: expander.used, unset: expander.unset })
 }
 
@@ -127,16 +156,23 @@ struct Expander<'a> {
 /// Splits at unprotected white space while the text is put together.
 #[derive(Default)]
 struct Words {
+    wanted: bool,
     words: Vec<String>,
     open: Option<String>,
 }
 
 impl Words {
     fn protected(&mut self, text: &str) {
+        if !self.wanted {
+            return;
+        }
         self.open.get_or_insert_default().push_str(text);
     }
 
     fn plain(&mut self, text: &str) {
+        if !self.wanted {
+            return;
+        }
         for c in text.chars() {
             if !c.is_whitespace() {
                 self.open.get_or_insert_default().push(c);
@@ -152,7 +188,7 @@ impl Words {
     }
 }
 
-impl Expander<'_> {
+impl<'a> Expander<'a> {
     fn peek(&self) -> Option<char> {
         self.word[self.at..].chars().next()
     }
@@ -163,21 +199,36 @@ impl Expander<'_> {
         Some(c)
     }
 
-    fn error<T>(
-        &self,
-        start: usize,
-        message: impl Into<String>,
-        help: &str,
-    ) -> Result<T, ExpandError> {
+    fn error<T>(&self, start: usize, message: impl Into<String>, help: &str) -> Result<T, Stop> {
         let help = (!help.is_empty()).then(|| help.to_owned());
-        Err(ExpandError { at: start..self.at.max(start), message: message.into(), help })
+        let at = start..self.at.max(start);
+        Err(Stop::Error(ExpandError { at, message: message.into(), help }))
+    }
+
+    /// At least one character, and those that follow up to one that may mean something.
+    fn up_to(&mut self, stops: impl Fn(char) -> bool) -> &'a str {
+        let from = self.at;
+        self.next();
+        let rest = &self.word[self.at..];
+        let end = rest.find(|c| c == '$' || c == self.options.escape || stops(c));
+        self.at += end.unwrap_or(rest.len());
+        &self.word[from..self.at]
+    }
+
+    /// Fails if what came of a substitution makes the word too long.
+    fn check_length(&self, start: usize, length: usize) -> Result<(), Stop> {
+        if length <= self.word.len() + GROWTH {
+            return Ok(());
+        }
+        let message = format!("the word becomes longer than {} MiB here", GROWTH >> 20);
+        self.error(start, message, "no program takes a variable or an argument of that length")
     }
 
     /// Reads up to `stop`, which is consumed, or to the end.
-    fn until(&mut self, stop: Option<char>) -> Result<(String, Words), ExpandError> {
-        let start = self.at;
+    fn until(&mut self, stop: Option<char>) -> Result<(String, Words), Stop> {
         let mut text = String::new();
-        let mut words = Words::default();
+        let wanted = self.options.split && self.depth == 0;
+        let mut words = Words { wanted, ..Words::default() };
         while let Some(c) = self.peek() {
             if Some(c) == stop {
                 self.next();
@@ -185,7 +236,9 @@ impl Expander<'_> {
             }
             match c {
                 '$' => {
+                    let start = self.at;
                     let value = self.dollar()?;
+                    self.check_length(start, text.len() + value.len())?;
                     words.plain(&value);
                     text.push_str(&value);
                 }
@@ -199,15 +252,14 @@ impl Expander<'_> {
                     words.protected(&value);
                     text.push_str(&value);
                 }
+                c if c != self.options.escape => {
+                    let plain = self.up_to(|c| c == '\'' || c == '"' || Some(c) == stop);
+                    words.plain(plain);
+                    text.push_str(plain);
+                }
                 _ => {
                     let from = self.at;
                     self.next();
-                    if c != self.options.escape {
-                        let plain = &self.word[from..self.at];
-                        words.plain(plain);
-                        text.push_str(plain);
-                        continue;
-                    }
                     let kept = if self.keep_escapes { from } else { self.at };
                     self.next();
                     let literal = &self.word[kept..self.at];
@@ -216,14 +268,11 @@ impl Expander<'_> {
                 }
             }
         }
-        match stop {
-            None => Ok((text, words)),
-            Some(stop) => self.error(start, format!("this is not closed by `{stop}`"), ""),
-        }
+        if stop.is_none() { Ok((text, words)) } else { Err(Stop::Open) }
     }
 
     /// A word inside `${…}`.
-    fn inner(&mut self, stop: char, keep_escapes: bool) -> Result<String, ExpandError> {
+    fn inner(&mut self, stop: char, keep_escapes: bool) -> Result<String, Stop> {
         self.depth += 1;
         if self.depth > DEPTH {
             return self.error(self.at, format!("more than {DEPTH} words inside each other"), "");
@@ -235,7 +284,7 @@ impl Expander<'_> {
         result.map(|(text, _)| text)
     }
 
-    fn single_quoted(&mut self) -> Result<String, ExpandError> {
+    fn single_quoted(&mut self) -> Result<String, Stop> {
         let start = self.at;
         self.next();
         let Some(length) = self.word[self.at..].find('\'') else {
@@ -251,7 +300,7 @@ impl Expander<'_> {
         Ok(if self.options.keep_quotes { format!("'{text}'") } else { text.to_owned() })
     }
 
-    fn double_quoted(&mut self) -> Result<String, ExpandError> {
+    fn double_quoted(&mut self) -> Result<String, Stop> {
         let start = self.at;
         self.next();
         let quote = if self.options.keep_quotes { "\"" } else { "" };
@@ -263,7 +312,12 @@ impl Expander<'_> {
                     text.push_str(quote);
                     return Ok(text);
                 }
-                '$' => text.push_str(&self.dollar()?),
+                '$' => {
+                    let start = self.at;
+                    let value = self.dollar()?;
+                    self.check_length(start, text.len() + value.len())?;
+                    text.push_str(&value);
+                }
                 c if c == self.options.escape => {
                     self.next();
                     let escapes = |c| matches!(c, '"' | '$') || c == self.options.escape;
@@ -276,14 +330,16 @@ impl Expander<'_> {
                             }
                             text.push(next);
                         }
-                        // Before any other character it is text.
-                        Some(_) => text.push(c),
+                        // Before any other character it is text, which a pattern has to escape.
+                        Some(_) => {
+                            if self.keep_escapes && !self.options.keep_escapes {
+                                text.push(c);
+                            }
+                            text.push(c);
+                        }
                     }
                 }
-                c => {
-                    self.next();
-                    text.push(c);
-                }
+                _ => text.push_str(self.up_to(|c| c == '"')),
             }
         }
         self.error(
@@ -317,7 +373,7 @@ impl Expander<'_> {
         name
     }
 
-    fn dollar(&mut self) -> Result<String, ExpandError> {
+    fn dollar(&mut self) -> Result<String, Stop> {
         let start = self.at;
         self.next();
         if self.peek() != Some('{') {
@@ -331,10 +387,7 @@ impl Expander<'_> {
             });
         }
         self.next();
-        let name = match self.peek() {
-            Some('{' | '}' | ':') => String::new(),
-            _ => self.name(),
-        };
+        let name = self.name();
         if name.is_empty() && self.peek().is_some() {
             self.next();
             return self.error(
@@ -343,26 +396,16 @@ impl Expander<'_> {
                 "write `${NAME}`, or an escape character before a `$` that is text",
             );
         }
-        self.braces(start, &name).map_err(|error| {
-            // However deep inside it was noticed: the brace is what the reader can find.
-            if error.message.ends_with("is not closed by `}`") {
-                ExpandError {
-                    at: start..self.word.len(),
-                    message: "this `${` has no closing `}`".to_owned(),
-                    help: Some("add `}`".to_owned()),
-                }
-            } else {
-                error
-            }
-        })
+        match self.braces(start, &name) {
+            Err(Stop::Open) => self.error(start, "this `${` has no closing `}`", "add `}`"),
+            result => result,
+        }
     }
 
     /// What follows the name in `${name…}`.
-    fn braces(&mut self, start: usize, name: &str) -> Result<String, ExpandError> {
+    fn braces(&mut self, start: usize, name: &str) -> Result<String, Stop> {
         let open = self.at;
-        let Some(modifier) = self.next() else {
-            return self.error(start, "this is not closed by `}`", "");
-        };
+        let modifier = self.next().ok_or(Stop::Open)?;
         let as_written = |this: &Self| this.word[start..this.at].to_owned();
         match modifier {
             '}' => Ok(match self.get(start, name) {
@@ -371,14 +414,10 @@ impl Expander<'_> {
             }),
             ':' | '-' | '+' | '?' => {
                 let or_empty = modifier == ':';
-                let modifier = if or_empty { self.next() } else { Some(modifier) };
-                let Some(modifier) = modifier else {
-                    return self.error(start, "this is not closed by `}`", "");
-                };
+                let modifier = if or_empty { self.next().ok_or(Stop::Open)? } else { modifier };
                 if !matches!(modifier, '-' | '+' | '?') {
                     return self.unknown_modifier(open);
                 }
-                let from = self.at;
                 let word = self.inner('}', false)?;
                 let value = self.get(start, name);
                 if value.is_none() && self.options.keep_unset {
@@ -398,7 +437,6 @@ impl Expander<'_> {
                         } else {
                             format!("{name}: {word}")
                         };
-                        self.at = self.at.max(from);
                         self.error(
                             start,
                             message,
@@ -414,14 +452,11 @@ impl Expander<'_> {
                 }
                 let from = self.at;
                 let word = self.inner('}', true)?;
-                let Some(value) = self.get(start, name) else {
-                    return Ok(if self.options.keep_unset {
-                        as_written(self)
-                    } else {
-                        String::new()
-                    });
-                };
                 let pattern = self.pattern(&word, from)?;
+                let value = match self.get(start, name) {
+                    None if self.options.keep_unset => return Ok(as_written(self)),
+                    value => value.unwrap_or_default(),
+                };
                 let length = if greedy { Length::Longest } else { Length::Shortest };
                 Ok(if modifier == '#' {
                     pattern.strip_prefix(&value, length)
@@ -435,30 +470,33 @@ impl Expander<'_> {
                     self.next();
                 }
                 let from = self.at;
-                let Ok(word) = self.inner('/', true) else {
-                    self.at = self.word.len();
-                    return self.error(
-                        start,
-                        "the `/` between pattern and replacement is missing",
-                        "write `${NAME/pattern/replacement}`",
-                    );
+                let word = match self.inner('/', true) {
+                    Err(Stop::Open) => {
+                        return self.error(
+                            start,
+                            "the `/` between pattern and replacement is missing",
+                            "write `${NAME/pattern/replacement}`",
+                        );
+                    }
+                    word => word?,
                 };
                 let pattern = self.pattern(&word, from)?;
                 let replacement = self.inner('}', true)?;
-                let Some(value) = self.get(start, name) else {
-                    return Ok(if self.options.keep_unset {
-                        as_written(self)
-                    } else {
-                        String::new()
-                    });
+                // A pattern may match nothing, so this makes a difference even if there is no value.
+                let value = match self.get(start, name) {
+                    None if self.options.keep_unset => return Ok(as_written(self)),
+                    value => value.unwrap_or_default(),
                 };
-                Ok(pattern.replace(&value, &replacement, all))
+                let most = self.word.len() + GROWTH;
+                let replaced = pattern.replace(&value, &replacement, all, most);
+                self.check_length(start, replaced.len())?;
+                Ok(replaced)
             }
             _ => self.unknown_modifier(open),
         }
     }
 
-    fn unknown_modifier<T>(&self, open: usize) -> Result<T, ExpandError> {
+    fn unknown_modifier<T>(&self, open: usize) -> Result<T, Stop> {
         let modifier = &self.word[open..self.at];
         let help = if matches!(modifier, ":#" | ":%" | ":/") {
             "leave the `:` out; it goes with `-`, `+` and `?` only"
@@ -468,7 +506,7 @@ impl Expander<'_> {
         self.error(open, format!("{} is not known in a substitution", shown(modifier)), help)
     }
 
-    fn pattern(&self, text: &str, from: usize) -> Result<Pattern, ExpandError> {
+    fn pattern(&self, text: &str, from: usize) -> Result<Pattern, Stop> {
         Pattern::parse(text).or_else(|escaped| {
             let escaped = escaped.map(String::from).unwrap_or_default();
             self.error(
@@ -477,147 +515,5 @@ impl Expander<'_> {
                 "a backslash may stand before `*`, `?`, `/`, `}` and another backslash",
             )
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    fn env() -> BTreeMap<String, String> {
-        let pairs = [
-            ("a", "1"),
-            ("e", ""),
-            ("path", "/usr/lib/x.tar.gz"),
-            ("sp", "x y"),
-            ("q", "it's"),
-            ("ü", "umlaut"),
-        ];
-        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
-    }
-
-    #[test]
-    fn words() {
-        for (word, expect) in [
-            ("plain", "plain"),
-            ("$a", "1"),
-            ("${a}", "1"),
-            ("x${a}y$a.z", "x1y1.z"),
-            ("$ab", ""),
-            ("${a}b", "1b"),
-            ("$ü", "umlaut"),
-            (r"\$a", "$a"),
-            (r"\${a}", "${a}"),
-            (r"\\$a", r"\1"),
-            (r"a\b", "ab"),
-            ("$", "$"),
-            ("$.", "$."),
-            ("a$", "a$"),
-            ("$1x", "x"),
-            ("$@", ""),
-            ("'$a'", "$a"),
-            ("\"$a\"", "1"),
-            ("\"'$a'\"", "'1'"),
-            (r#""\$a\"\b\\""#, "$a\"\\b\\"),
-            (r"'a\'", r"a\"),
-            ("a'b'\"c\"", "abc"),
-            ("${q}", "it's"),
-            ("${u-d}", "d"),
-            ("${u:-d}", "d"),
-            ("${e-d}", ""),
-            ("${e:-d}", "d"),
-            ("${a:-d}", "1"),
-            ("${u+d}", ""),
-            ("${u:+d}", ""),
-            ("${e+d}", "d"),
-            ("${e:+d}", ""),
-            ("${a:+d}", "d"),
-            ("${a?m}", "1"),
-            ("${a:?m}", "1"),
-            ("${e?m}", ""),
-            ("${u:-${a}}", "1"),
-            ("${u:-${e:-${a}$a}}", "11"),
-            ("${u:-\"}\"}", "}"),
-            (r"${u:-\}}", "}"),
-            ("${u:-a b}", "a b"),
-            ("${path#*/}", "usr/lib/x.tar.gz"),
-            ("${path##*/}", "x.tar.gz"),
-            ("${path%.*}", "/usr/lib/x.tar"),
-            ("${path%%.*}", "/usr/lib/x"),
-            ("${path%$u}", "/usr/lib/x.tar.gz"),
-            ("${path/lib/bin}", "/usr/bin/x.tar.gz"),
-            ("${path//r/R}", "/usR/lib/x.taR.gz"),
-            (r"${path//\//_}", "_usr_lib_x.tar.gz"),
-            ("${path/lib/$a}", "/usr/1/x.tar.gz"),
-            ("${path/lib/}", "/usr//x.tar.gz"),
-            ("${u#x}", ""),
-            ("${u/x/y}", ""),
-        ] {
-            let got = expand(word, Options::word('\\'), &env());
-            assert_eq!(got.map(|e| e.text), Ok(expect.to_owned()), "{word}");
-        }
-    }
-
-    #[test]
-    fn other_modes() {
-        let backtick = expand(r"`$a\$a", Options::word('`'), &env()).expect("valid");
-        assert_eq!(backtick.text, r"$a\1");
-        let heredoc = expand("'$a' \"$a\" \\$a \\n", Options::heredoc(), &env()).expect("valid");
-        assert_eq!(heredoc.text, "'1' \"1\" $a n");
-        let shown =
-            expand(r#"RUN echo "$a" '$a' $u ${u:-x} \n \$a"#, Options::display('\\'), &env());
-        assert_eq!(shown.expect("valid").text, r#"RUN echo "1" '$a' $u ${u:-x} \n \$a"#);
-    }
-
-    #[test]
-    fn splits_at_unprotected_blanks() {
-        let words = |word: &str| expand(word, Options::word('\\'), &env()).expect("valid").words;
-        assert_eq!(words("$sp"), ["x", "y"]);
-        assert_eq!(words("\"$sp\" z"), ["x y", "z"]);
-        assert_eq!(words(r"a\ b c"), ["a b", "c"]);
-        assert_eq!(words(" a  b "), ["a", "b"]);
-        assert!(words("$u").is_empty());
-    }
-
-    #[test]
-    fn remembers_what_it_looked_at() {
-        let got = expand("$a ${u:-$v} ${e}", Options::word('\\'), &env()).expect("valid");
-        assert_eq!(got.used.into_iter().collect::<Vec<_>>(), ["a", "e"]);
-        let unset = got.unset.into_iter().map(|(name, at)| (name, &"$a ${u:-$v} ${e}"[at]));
-        let unset = unset.collect::<Vec<_>>();
-        assert_eq!(unset, [("u".to_owned(), "${u:-$v}"), ("v".to_owned(), "$v")]);
-    }
-
-    #[test]
-    fn errors_point_at_the_cause() {
-        for (word, at, message) in [
-            ("x${a", 1..4, "this `${` has no closing `}`"),
-            ("x${", 1..3, "this `${` has no closing `}`"),
-            ("x${a:-b", 1..7, "this `${` has no closing `}`"),
-            ("x${a:", 1..5, "this `${` has no closing `}`"),
-            ("${}", 0..3, "a variable's name is missing after `${`"),
-            ("${{a}}", 0..3, "a variable's name is missing after `${`"),
-            ("${:a}", 0..3, "a variable's name is missing after `${`"),
-            ("${a!b}", 3..4, "`!` is not known in a substitution"),
-            ("${a:#b}", 3..5, "`:#` is not known in a substitution"),
-            ("${a/b}", 0..6, "the `/` between pattern and replacement is missing"),
-            (r"${a#\n}", 4..7, r"`\n` is not known in a pattern"),
-            ("x'a", 1..3, "this single quote is not closed"),
-            ("x\"a", 1..3, "this double quote is not closed"),
-            ("${u?}", 0..5, "`u` must have a value but is not set"),
-            ("${e:?}", 0..6, "`e` must have a value but is empty"),
-            ("${u:?give u}", 0..12, "u: give u"),
-        ] {
-            let got = expand(word, Options::word('\\'), &env()).map(|e| e.text);
-            let error = got.expect_err(word);
-            assert_eq!((error.at, error.message.as_str()), (at, message), "{word}");
-        }
-    }
-
-    #[test]
-    fn nesting_is_limited() {
-        let deep = "${u:-".repeat(10_000);
-        assert!(expand(&deep, Options::word('\\'), &env()).is_err());
     }
 }

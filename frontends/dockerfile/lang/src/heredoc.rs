@@ -45,6 +45,10 @@ pub(crate) fn read(
             }
             _ => continue,
         };
+        // The shell may mean something else by it.
+        if detached && !reader.has_end(&marker.name, marker.strip_tabs) {
+            continue;
+        }
         match reader.heredoc(&marker.name, marker.strip_tabs) {
             Some((raw, close)) => {
                 at += usize::from(detached);
@@ -57,8 +61,6 @@ pub(crate) fn read(
                     raw,
                 });
             }
-            // The shell may mean something else by it.
-            None if detached => {}
             None => {
                 problems.push(unterminated(&marker, reader));
                 break;
@@ -66,11 +68,6 @@ pub(crate) fn read(
         }
     }
     (heredocs, end)
-}
-
-/// Whether a word of `COPY` or `ADD` is a heredoc; they are replaced by their contents.
-pub(crate) fn is_marker(word: &Text) -> bool {
-    marker(word).is_some()
 }
 
 /// What follows `<<` or `<<-`, perhaps after a file descriptor's number.

@@ -62,7 +62,16 @@ pub struct Image {
     /// `config` without `Env`.
     config: Map<String, Value>,
     env: Vars,
-    history: Vec<Value>,
+    history: Vec<Entry>,
+}
+
+/// An entry of the history.
+#[derive(Clone, Debug, PartialEq)]
+enum Entry {
+    /// The base's, as it is.
+    Base(Value),
+    /// Of an instruction.
+    Own { created_by: String, layer: bool },
 }
 
 impl Image {
@@ -94,7 +103,7 @@ impl Image {
             Some(_) => return Err("`config` of the image config is not an object".to_owned()),
         };
         let history = match fields.shift_remove("history") {
-            Some(Value::Array(history)) => history,
+            Some(Value::Array(history)) => history.into_iter().map(Entry::Base).collect(),
             None | Some(Value::Null) => Vec::new(),
             Some(_) => return Err("`history` of the image config is not a list".to_owned()),
         };
@@ -119,21 +128,39 @@ impl Image {
     }
 
     /// The whole config as JSON.
-    pub fn to_json(&self) -> String {
-        let mut config = self.config.clone();
+    pub fn into_json(mut self) -> String {
         for set in ["ExposedPorts", "Labels", "Volumes"] {
-            if let Some(Value::Object(set)) = config.get_mut(set) {
+            if let Some(Value::Object(set)) = self.config.get_mut(set) {
                 set.sort_keys();
             }
         }
         if !self.env.pairs().is_empty() {
             let env = self.env.pairs().iter().map(|(name, value)| format!("{name}={value}"));
-            config.insert("Env".to_owned(), env.map(Value::from).collect());
+            self.config.insert("Env".to_owned(), env.map(Value::from).collect());
         }
-        let mut fields = self.fields.clone();
-        fields.insert("config".to_owned(), Value::Object(config));
-        fields.insert("history".to_owned(), Value::Array(self.history.clone()));
-        Value::Object(fields).to_string()
+        self.fields.insert("config".to_owned(), Value::Object(self.config));
+        let mut out = Vec::new();
+        push_value(&mut out, &Value::Object(self.fields));
+        // History may be far longer than the rest, so it does not become values first.
+        out.pop();
+        out.extend(b",\"history\":[");
+        for (at, entry) in self.history.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            match entry {
+                Entry::Base(value) => push_value(&mut out, value),
+                Entry::Own { created_by, layer } => {
+                    out.extend(b"{\"created_by\":");
+                    push_string(&mut out, created_by);
+                    out.extend(b",\"comment\":");
+                    push_string(&mut out, COMMENT);
+                    out.extend(if *layer { &b"}"[..] } else { b",\"empty_layer\":true}" });
+                }
+            }
+        }
+        out.extend(b"]}");
+        String::from_utf8(out).expect("JSON is UTF-8")
     }
 
     /// Says where the image runs.
@@ -361,14 +388,18 @@ impl Image {
 
     /// Adds a history entry. `layer`: the instruction made a layer.
     pub fn add_history(&mut self, created_by: &str, layer: bool) {
-        let mut entry = Map::new();
-        entry.insert("created_by".to_owned(), json!(created_by));
-        entry.insert("comment".to_owned(), json!(COMMENT));
-        if !layer {
-            entry.insert("empty_layer".to_owned(), json!(true));
-        }
-        self.history.push(Value::Object(entry));
+        self.history.push(Entry::Own { created_by: created_by.to_owned(), layer });
     }
+}
+
+/// Appends a value as JSON.
+fn push_value(out: &mut Vec<u8>, value: &Value) {
+    serde_json::to_writer(out, value).expect("a Vec takes all");
+}
+
+/// Appends a string as JSON.
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a Vec takes all");
 }
 
 /// What stands in a config for something that is not set.
@@ -413,7 +444,7 @@ mod tests {
         image.set_label("a", "b");
         image.add_history("ENV B=2", false);
         assert_eq!(
-            image.to_json(),
+            image.into_json(),
             r#"{"architecture":"arm64","os":"linux","x-field":[1],"created":"2020","config":{"Cmd":["sh"],"X":{"y":1},"Volumes":{"/data":{}},"Labels":{"a":"b"},"Env":["PATH=/usr/bin","A=","B=2"]},"history":[{"created":"2020","created_by":"base"},{"created_by":"ENV B=2","comment":"buildkit.dockerfile.v0","empty_layer":true}]}"#
         );
     }

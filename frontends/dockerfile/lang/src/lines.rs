@@ -8,6 +8,8 @@
 //! - empty lines between continued lines are skipped, and remembered for a warning;
 //! - heredoc bodies are raw: no comments, no continuations.
 
+use std::collections::BTreeMap;
+
 use crate::{Span, Text, TextBuilder};
 
 /// A physical line without its line ending.
@@ -35,6 +37,15 @@ pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     source: u32,
     at: usize,
+    /// Where each line stands last, with and without the tabs it begins with. Made on demand.
+    last: BTreeMap<(bool, &'a [u8]), usize>,
+}
+
+fn without_tabs(mut line: &[u8]) -> &[u8] {
+    while let [b'\t', rest @ ..] = line {
+        line = rest;
+    }
+    line
 }
 
 fn is_comment(line: &Text) -> bool {
@@ -44,7 +55,7 @@ fn is_comment(line: &Text) -> bool {
 impl<'a> Reader<'a> {
     pub fn new(source: u32, bytes: &'a [u8]) -> Self {
         let at = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        Reader { bytes, source, at }
+        Reader { bytes, source, at, last: BTreeMap::new() }
     }
 
     /// Where reading goes on.
@@ -138,16 +149,27 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whether a heredoc of this name would end, without reading the rest of the file each time.
+    pub fn has_end(&mut self, name: &str, strip_tabs: bool) -> bool {
+        let start = self.at;
+        if self.last.is_empty() {
+            while let Some((line, next)) = self.physical() {
+                self.last.insert((false, line.content), line.start);
+                self.last.insert((true, without_tabs(line.content)), line.start);
+                self.at = next;
+            }
+            self.at = start;
+        }
+        self.last.get(&(strip_tabs, name.as_bytes())).is_some_and(|last| *last >= start)
+    }
+
     /// Reads a heredoc's body up to the line that is `name`. Returns the raw body, line endings
     /// included, and the place of the closing line. At the end of the file without such a line it
     /// returns none and stays where it was.
     pub fn heredoc(&mut self, name: &str, strip_tabs: bool) -> Option<(Text, Span)> {
         let start = self.at;
         while let Some((line, next)) = self.physical() {
-            let mut content = line.content;
-            while let (true, [b'\t', rest @ ..]) = (strip_tabs, content) {
-                content = rest;
-            }
+            let content = if strip_tabs { without_tabs(line.content) } else { line.content };
             self.at = next;
             if content == name.as_bytes() {
                 let body = Text::decode(self.source, start, &self.bytes[start..line.start]);

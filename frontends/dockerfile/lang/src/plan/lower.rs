@@ -23,6 +23,8 @@ pub(super) struct State {
     pub vars: Vars,
     /// Declared arguments in order, for history.
     pub arguments: Vars,
+    /// Arguments that hide a variable of the image, in this stage only.
+    pub shadowing: Vec<String>,
     /// `WORKDIR` stood in this stage or in one below it.
     pub workdir_set: bool,
     pub platform: Platform,
@@ -32,6 +34,20 @@ pub(super) struct State {
 pub(super) const UNSEEN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 impl State {
+    /// Takes all but the files, which other stages may still copy from.
+    fn take(&mut self) -> State {
+        let left = State {
+            root: self.root,
+            image: Image::empty(&self.platform),
+            vars: Vars::default(),
+            arguments: Vars::default(),
+            shadowing: Vec::new(),
+            workdir_set: false,
+            platform: self.platform.clone(),
+        };
+        std::mem::replace(self, left)
+    }
+
     /// Notes the variables of a word that nothing has set.
     pub fn undefined(
         &self,
@@ -85,16 +101,38 @@ pub(super) fn lower(session: &mut Session<'_>, graph: &Graph) -> Result<Vec<Take
     let mut taken: Vec<Taken> = Vec::with_capacity(graph.stages.len());
     let mut mistakes = Vec::new();
     let several = session.file.stages.len() > 1 || refers_outside(session, graph);
+    // A stage is copied for each that starts from it but the last, which takes it: long chains of
+    // stages would hold everything many times.
+    let mut open = vec![0_usize; graph.stages.len()];
+    open[graph.target] += 1;
+    for plan in graph.stages.iter().flatten() {
+        if let Place::Stage(base) = plan.base {
+            open[base] += 1;
+        }
+    }
     for index in 0..graph.stages.len() {
         let (state, takes) = match &graph.stages[index] {
             None => (None, Taken::default()),
             Some(plan) => {
-                let lowered = stage(session, graph, plan, index, &states, several, &mut mistakes);
+                let base = match plan.base {
+                    Place::Stage(base) => states[base].as_mut().map(|state| {
+                        open[base] -= 1;
+                        if open[base] == 0 { state.take() } else { state.clone() }
+                    }),
+                    _ => None,
+                };
+                let from = (&states[..], base);
+                let lowered = stage(session, graph, plan, index, from, several, &mut mistakes);
                 // What is wrong with the file comes first: it must be mended anyway.
                 match lowered {
                     Err(failure) if mistakes.is_empty() => return Err(failure),
                     Err(_) => break,
-                    Ok((state, takes)) => (Some(state), takes),
+                    Ok((mut state, takes)) => {
+                        if open[index] == 0 {
+                            state.take();
+                        }
+                        (Some(state), takes)
+                    }
                 }
             }
         };
@@ -109,7 +147,7 @@ pub(super) fn lower(session: &mut Session<'_>, graph: &Graph) -> Result<Vec<Take
         state.image.set_label(&name, &value);
     }
     state.image.settle_platform(&graph.platform, session.request.explicit_platform);
-    session.host.result(&graph.platform, state.root, &state.image.to_json())?;
+    session.host.result(&graph.platform, state.root, &state.image.into_json())?;
     Ok(taken)
 }
 
@@ -128,7 +166,7 @@ fn stage(
     graph: &Graph,
     plan: &StagePlan,
     index: usize,
-    states: &[Option<State>],
+    (states, below): (&[Option<State>], Option<State>),
     several: bool,
     mistakes: &mut Vec<Failure>,
 ) -> Result<(State, Taken), Failure> {
@@ -151,7 +189,7 @@ fn stage(
         total: instructions().filter(makes_node).count() + usize::from(from_outside),
         trigger: false,
     };
-    let state = base(session, graph, plan, stage, states, &mut title)?;
+    let state = base(session, graph, plan, stage, below, &mut title)?;
     if plan.replaced {
         return Ok((state, Taken::default()));
     }
@@ -200,6 +238,8 @@ fn is_mistake(failure: &Failure) -> bool {
         Code::Git,
         Code::InvalidIgnore,
         Code::NamedContext,
+        // Of the file, but the next words would only say it again.
+        Code::TooLarge,
         Code::UnresolvedImage,
     ];
     let outside = |code: &str| outside.iter().any(|outside| outside.name() == code);
@@ -217,7 +257,7 @@ fn base(
     graph: &Graph,
     plan: &StagePlan,
     stage: &Stage,
-    states: &[Option<State>],
+    below: Option<State>,
     title: &mut Title,
 ) -> Result<State, Failure> {
     let target = &graph.platform;
@@ -226,13 +266,14 @@ fn base(
         image,
         vars: Vars::default(),
         arguments: Vars::default(),
+        shadowing: Vec::new(),
         workdir_set: false,
         platform: platform.clone(),
     };
     match plan.base {
         Place::Scratch => Ok(fresh(None, Image::empty(target), target)),
-        Place::Stage(base) => {
-            let mut state = states[base].clone().expect("a base stands above and is needed");
+        Place::Stage(_) => {
+            let mut state = below.expect("a base stands above and is needed");
             state.image.take_triggers();
             Ok(state)
         }
@@ -350,8 +391,15 @@ impl<'l> Lowering<'l, '_> {
         if image.env().get("PATH").is_none() && self.state.platform.os != "windows" {
             image.set_env("PATH", DEFAULT_PATH);
         }
-        for (name, value) in image.env().pairs() {
-            self.state.vars.set(name, value);
+        if self.state.vars.pairs().is_empty() {
+            for (name, value) in image.env().pairs() {
+                self.state.vars.set(name, value);
+            }
+        }
+        // The stage below has set all others already.
+        for name in std::mem::take(&mut self.state.shadowing) {
+            let value = image.env().get(&name).unwrap_or_default();
+            self.state.vars.set(&name, value);
         }
         image.tidy_working_dir();
     }
@@ -372,6 +420,7 @@ impl<'l> Lowering<'l, '_> {
     /// Expands a word.
     pub fn word(&mut self, word: &Text) -> Result<String, Failure> {
         let expansion = expand_word(word, self.escape, &self.state.vars)?;
+        self.session.count(word, &expansion.text)?;
         self.state.undefined(self.session.lint, self.comments, word, &expansion);
         Ok(expansion.text)
     }

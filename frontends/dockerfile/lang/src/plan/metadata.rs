@@ -4,6 +4,7 @@
 //! `b` the value that `a` had before.
 
 use crate::ast::{Command, Declaration, Healthcheck, Instruction, Kind, Pair, Timing};
+use crate::expand::Options;
 use crate::gostyle;
 use crate::image::healthcheck_history;
 use crate::lint::steps;
@@ -11,7 +12,7 @@ use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::{Code, Diagnostic, Failure, Span, Text};
 
-use super::expand_word;
+use super::expand_text;
 use super::globals::Argument;
 use super::lower::{Lowering, UNSEEN};
 
@@ -195,6 +196,9 @@ impl Lowering<'_, '_> {
                 history.push_str(&format!("={value}"));
                 if !UNSEEN.contains(&name.as_str()) {
                     self.state.vars.set(name, value);
+                    if self.state.image.env().get(name).is_some() {
+                        self.state.shadowing.push(name.as_str().to_owned());
+                    }
                 }
             }
             self.state.arguments.set(name, value.as_deref().unwrap_or_default());
@@ -207,8 +211,8 @@ impl Lowering<'_, '_> {
         let mut sorted: Vec<&Text> = words.iter().collect();
         sorted.sort_by_key(|word| word.as_str());
         for word in sorted {
-            let expansion = expand_word(word, self.escape, &self.state.vars)?;
-            for port in expansion.words {
+            let options = Options { split: true, ..Options::word(self.escape) };
+            for port in expand_text(word, options, &self.state.vars)?.words {
                 steps::exposed(self.session.lint, self.comments, word, &port);
                 ports.extend(expand_ports(&port).map_err(|wrong| {
                     // The very part, unless it came out of a variable.

@@ -23,10 +23,11 @@ mod run;
 mod stages;
 mod transfer;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::{Dockerfile, Kind};
-use crate::expand::{self, Expansion, Lookup};
+use crate::expand::{self, Expansion, Lookup, Options};
 use crate::lint::{self, Linter};
 use crate::parse::Parsed;
 use crate::suggest::did_you_mean;
@@ -108,6 +109,7 @@ fn walk(
         source,
         contexts: Contexts::new(host, beside),
         images: Images::default(),
+        expanded: Cell::new(0),
         request,
         lint,
         host,
@@ -145,8 +147,14 @@ struct Session<'a> {
     request: Request,
     contexts: Contexts,
     images: Images,
+    /// How many bytes words have come to so far.
+    expanded: Cell<usize>,
     lint: &'a mut Linter,
 }
+
+/// How many bytes all words of a build may come to. A few lines of `ENV A=$A$A` would fill any
+/// memory.
+const MOST_EXPANDED: usize = 64 << 20;
 
 /// The images that stages start from or copy from.
 #[derive(Default)]
@@ -187,6 +195,18 @@ impl Images {
 }
 
 impl Session<'_> {
+    /// Counts an expanded word.
+    fn count(&self, word: &Text, expanded: &str) -> Result<(), Diagnostic> {
+        self.expanded.set(self.expanded.get() + expanded.len());
+        if self.expanded.get() <= MOST_EXPANDED {
+            return Ok(());
+        }
+        let message =
+            format!("the words of this build come to more than {} MiB", MOST_EXPANDED >> 20);
+        Err(Diagnostic::error(Code::TooLarge, word.span(), message)
+            .help("keep long texts in files; a variable that holds itself twice doubles each time"))
+    }
+
     /// Resolves, in one batch, all images that are not resolved yet.
     fn resolve_images(&mut self) -> Result<(), Failure> {
         let open: Vec<usize> = (0..self.images.entries.len())
@@ -273,8 +293,13 @@ impl Session<'_> {
 
 /// Expands a word of an instruction.
 fn expand_word(word: &Text, escape: char, vars: &dyn Lookup) -> Result<Expansion, Diagnostic> {
-    expand::expand(word, expand::Options::word(escape), vars).map_err(|error| {
-        Diagnostic::error(Code::InvalidExpansion, word.span_of(error.at), error.message)
+    expand_text(word, Options::word(escape), vars)
+}
+
+/// Expands any text of the file.
+fn expand_text(text: &Text, options: Options, vars: &dyn Lookup) -> Result<Expansion, Diagnostic> {
+    expand::expand(text, options, vars).map_err(|error| {
+        Diagnostic::error(Code::InvalidExpansion, text.span_of(error.at), error.message)
             .maybe_help(error.help)
     })
 }

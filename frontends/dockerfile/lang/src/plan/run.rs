@@ -109,7 +109,8 @@ impl Lowering<'_, '_> {
         if *first.word == **text {
             let content = first.content();
             let summary = format!(" ({})", summary(&first.raw));
-            if content.starts_with("#!") && self.state.image.os() != "windows" {
+            // As written: behind a tab that `<<-` drops it is a remark to the shell.
+            if first.raw.starts_with("#!") && self.state.image.os() != "windows" {
                 mounts.push(self.program(first, &content)?);
                 // The shell starts it, as it starts whatever is not in exec form.
                 return Ok((self.in_shell(format!("{PROGRAMS}{}", first.name)), summary));

@@ -324,7 +324,11 @@ impl Graph {
 /// The last stage of a name, compared without regard to case.
 pub(super) fn earlier(stages: &[Stage], name: &str) -> Option<usize> {
     let folded = name.to_lowercase();
-    stages.iter().rposition(|stage| stage.folded_name().is_some_and(|known| known == folded))
+    // Every name is compared with many others, and nearly all are ASCII.
+    let is_named = |own: &Text| {
+        own.eq_ignore_ascii_case(name) || !own.is_ascii() && own.to_lowercase() == folded
+    };
+    stages.iter().rposition(|stage| stage.name.as_ref().is_some_and(is_named))
 }
 
 fn stored_triggers(

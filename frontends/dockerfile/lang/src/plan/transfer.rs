@@ -1,12 +1,13 @@
 //! `COPY` and `ADD`.
 
 use crate::ast::{Instruction, Transfer};
-use crate::expand::{self, Options};
+use crate::expand::Options;
 use crate::lint::steps;
 use crate::text::shown;
 use crate::{Code, Diagnostic, Failure, Span, Text, paths};
 
 use super::contexts::hidden;
+use super::expand_text;
 use super::host::{Attrs, CopyAction, FileAction, FileOp, Output};
 use super::lower::Lowering;
 use super::remote::{self, GitSource};
@@ -62,14 +63,8 @@ impl Lowering<'_, '_> {
             history.push_str(&format!(" <<{}", heredoc.name));
             let mut data = heredoc.content();
             if heredoc.expand {
-                let content = heredoc.content();
-                let expanded = expand::expand(&content, Options::heredoc(), &self.state.vars);
-                let expanded = expanded.map_err(|error| {
-                    let at = content.span_of(error.at);
-                    Diagnostic::error(Code::InvalidExpansion, at, error.message)
-                        .maybe_help(error.help)
-                })?;
-                self.state.undefined(self.session.lint, self.comments, &content, &expanded);
+                let expanded = expand_text(&data, Options::heredoc(), &self.state.vars)?;
+                self.state.undefined(self.session.lint, self.comments, &data, &expanded);
                 data = Text::decode(heredoc.word.span().source, 0, expanded.text.as_bytes());
             }
             let span = heredoc.word.span();
