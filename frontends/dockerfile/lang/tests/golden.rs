@@ -1,10 +1,10 @@
-//! Golden tests, a folder a case: `parse` (what a file says), `lower` (the graph and the images it
-//! becomes), `errors` (what is said of a file that cannot be built), `lint` (what the build checks
-//! find), `describe` (the stages, and what a target takes).
+//! Golden tests, a folder a case: `expand` (what becomes of words), `parse` (what a file says),
+//! `lower` (the graph and the images it becomes), `errors` (what is said of a file that cannot be
+//! built), `lint` (what the build checks find), `describe` (the stages, and what a target takes).
 //!
-//! Each folder holds a Dockerfile and `expect.txt`; those that are more than parsed may hold
-//! `request.txt`, what the caller asks for and what images there are. `UPDATE=1` rewrites what is
-//! expected.
+//! Each folder holds a Dockerfile, or `words.txt`, and `expect.txt`; those that are more than parsed
+//! may hold `request.txt`, what the caller asks for and what images there are. `UPDATE=1` rewrites
+//! what is expected.
 //!
 //! Every case of `errors` has a twin, nearly the same build without the mistake, that must succeed:
 //! the file `right` in place of the Dockerfile, `right-request.txt` in place of the request, or both.
@@ -14,8 +14,18 @@ mod support;
 use std::path::Path;
 
 use support::recorder::Recorder;
-use support::{IMAGE, Source, cases, compare, dump, finish, render};
+use support::{IMAGE, Source, cases, compare, dump, finish, render, words};
 use wbuild_dockerfile::describe;
+
+#[test]
+fn expand() {
+    let mut failed = Vec::new();
+    for case in cases("expand") {
+        let file = std::fs::read_to_string(case.join("words.txt")).expect("a case has words.txt");
+        compare(&case, &words::expanded(&file), &mut failed);
+    }
+    finish(failed);
+}
 
 #[test]
 fn parse() {

@@ -4,6 +4,7 @@
 pub mod dump;
 pub mod literals;
 pub mod recorder;
+pub mod words;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
