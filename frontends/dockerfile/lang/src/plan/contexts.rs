@@ -133,6 +133,34 @@ impl Session<'_> {
         Ok(root)
     }
 
+    /// A copy of all files of a named context that is a directory, for a stage to stand on: layers lie
+    /// on layers only. With the context's name. None for other contexts, whose files are layers.
+    pub(super) fn context_copy(
+        &mut self,
+        context: usize,
+        at: Span,
+    ) -> Result<Option<(Output, String)>, Failure> {
+        let entry = &self.contexts.entries[context];
+        if entry.context.kind != "local" {
+            return Ok(None);
+        }
+        let name = entry.name.clone();
+        let option = |name: &str, value: String| (name.to_owned(), value);
+        let times = match self.request.epoch {
+            Some(epoch) => option("timestamp", epoch.to_string()),
+            None => option("keep-times", "true".to_owned()),
+        };
+        let copy = CopyAction {
+            source: self.context_root(context)?,
+            path: "/".to_owned(),
+            target: "/".to_owned(),
+            opts: vec![option("contents-only", "true".to_owned()), times],
+        };
+        let actions = vec![(at, FileAction::Copy(copy))];
+        let copied = self.host.file(&FileOp { base: None, names_from: None, actions })?;
+        Ok(Some((copied, name)))
+    }
+
     /// The files of the main context.
     pub(super) fn main_context(&mut self) -> Result<Output, Failure> {
         if let Some(root) = self.contexts.main {

@@ -278,15 +278,20 @@ fn base(
             Ok(state)
         }
         Place::Context(context) => {
-            let root = session.context_root(context)?;
-            let image = match session.contexts.config(context) {
+            let mut image = match session.contexts.config(context) {
                 None => Image::empty(target),
                 Some((name, config)) => Image::parse(&config)
                     .map(without_triggers)
                     .map_err(|why| bad_config(&name, &why, stage.base.span()))?,
             };
-            title.index += 1;
-            Ok(fresh(Some(root), image, target))
+            let title = title.next(target, None);
+            let Some((copied, name)) = session.context_copy(context, stage.base.span())? else {
+                return Ok(fresh(Some(session.context_root(context)?), image, target));
+            };
+            let from = format!("FROM {name}");
+            session.host.annotate(copied, &format!("{title}{from}"), &[stage.span], &Attrs::new());
+            image.add_history(&from, true);
+            Ok(fresh(Some(copied), image, target))
         }
         Place::Image(number) => {
             let (request, info) = session.images.info(number);
