@@ -24,6 +24,7 @@ use wbuild_graph::DiffId;
 
 use super::decompress::{Decompressed, Limits, start};
 use super::entry::{Entry, EntryKind, show};
+use super::format::Expected;
 use super::fs::{
     Links, fd_xattrs, mtime, open_child, open_dir, path, remove_tree, set_child_xattr,
 };
@@ -82,7 +83,8 @@ pub struct ApplyOptions<'a> {
     pub ownership: Ownership,
     /// What the archive may demand.
     pub limits: Limits,
-    /// Media type of the layer; its compression must be what the content shows. `None` accepts any.
+    /// Media type of the layer; its compression must be what the content shows. `None` accepts any
+    /// that layers have.
     pub media_type: Option<&'a str>,
     /// What the uncompressed tar must hash to.
     pub diff_id: Option<DiffId>,
@@ -138,10 +140,13 @@ pub fn apply<R: Read + Send>(
     parents: &mut ParentLookup<'_>,
 ) -> Result<Applied> {
     let expected = match options.media_type {
-        None => None,
-        Some(media_type) => Some(Compression::of_media_type(media_type).ok_or_else(|| {
-            Error::unsupported(format!("layers of the media type {media_type:?} cannot be applied"))
-        })?),
+        None => Expected::Layer,
+        Some(media_type) => {
+            Expected::Exactly(Compression::of_media_type(media_type).ok_or_else(|| {
+                let message = format!("layers of the media type {media_type:?} cannot be applied");
+                Error::unsupported(message)
+            })?)
+        }
     };
     // What exists was made by this layer: the handling of whiteouts relies on it.
     let present =
@@ -192,12 +197,12 @@ pub fn unpack<R: Read + Send>(
         unpacked: 0,
         warnings: Vec::new(),
     };
-    run(input, None, options.limits, None, applier)
+    run(input, Expected::Any, options.limits, None, applier)
 }
 
 fn run<R: Read + Send>(
     input: R,
-    expected: Option<Compression>,
+    expected: Expected,
     limits: Limits,
     diff_id: Option<DiffId>,
     mut applier: Applier<'_, '_>,

@@ -1,10 +1,9 @@
 //! Telling archives from other files, as ADD has to.
 
-use std::io::{ErrorKind as IoKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind as IoKind, Read, Seek, SeekFrom};
 
-use super::decompress::detect;
+use super::format::{Format, too_much_memory};
 use crate::error::{Error, Result};
-use crate::media::Compression;
 
 /// A tar's block size (POSIX pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
@@ -15,16 +14,12 @@ pub fn is_archive<R: Read + Seek>(file: &mut R) -> Result<bool> {
     let failed = |e| Error::io("cannot read a file that may be an archive", e);
     let start = head(file).map_err(failed)?;
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    // An archive in a form that cannot be unpacked is an error: docker would unpack it.
-    let block = match detect(&start)? {
-        Compression::None => Ok(start),
-        Compression::Gzip => head(&mut flate2::read::MultiGzDecoder::new(&mut *file)),
-        Compression::Zstd => zstd::stream::read::Decoder::new(&mut *file).and_then(|mut d| {
-            d.window_log_max(27)?;
-            head(&mut d)
-        }),
-    };
+    let block =
+        Format::detect(&start).decode(BufReader::new(&mut *file)).and_then(|mut d| head(&mut d));
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    if let Some(error) = block.as_ref().err().and_then(too_much_memory) {
+        return Err(error);
+    }
     // What does not decompress is no archive.
     Ok(block.is_ok_and(|block| is_header(&block)))
 }
@@ -83,21 +78,49 @@ mod tests {
             out.finish().unwrap()
         };
         let zstd = zstd::encode_all(&tar[..], 1).unwrap();
+        let bzip2 = |data: &[u8]| {
+            let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            out.write_all(data).unwrap();
+            out.finish().unwrap()
+        };
+        let xz = |data: &[u8]| {
+            let options = lzma_rust2::XzOptions::with_preset(0);
+            let mut out = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+            out.write_all(data).unwrap();
+            out.finish().unwrap()
+        };
         for (name, data, archive) in [
             ("tar", tar.clone(), true),
             ("tar.gz", gzip(&tar), true),
             ("tar.zst", zstd, true),
+            ("tar.bz2", bzip2(&tar), true),
+            ("tar.xz", xz(&tar), true),
             ("text", b"hello".to_vec(), false),
+            ("text.bz2", bzip2(b"hello"), false),
+            ("text.xz", xz(b"hello"), false),
             ("text.gz", gzip(b"hello"), false),
             ("empty", Vec::new(), false),
             ("zeros", vec![0; 2048], false),
             ("cut gzip", gzip(&tar)[..12].to_vec(), false),
+            ("cut xz", xz(&tar)[..12].to_vec(), false),
+            ("no bzip2", b"BZh9 is how the line begins".to_vec(), false),
         ] {
             let mut file = Cursor::new(data);
             assert_eq!(is_archive(&mut file).unwrap(), archive, "{name}");
             assert_eq!(file.position(), 0, "{name}");
         }
-        let error = is_archive(&mut Cursor::new(b"\xfd7zXZ\0rest".to_vec())).unwrap_err();
-        assert!(error.to_string().contains("xz"), "{error}");
+        // A dictionary of 1 GiB: neither read nor taken for something else.
+        let mut options = lzma_rust2::XzOptions::with_preset(0);
+        options.lzma_options.dict_size = 1 << 16;
+        let mut out = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+        out.write_all(&tar).unwrap();
+        let mut large = out.finish().unwrap();
+        // The properties of LZMA2 in the first block header, and that header's CRC-32.
+        assert_eq!(large[12..17], [2, 0, 0x21, 1, 8]);
+        large[16] = 36;
+        let checksum = crc32fast::hash(&large[12..20]).to_le_bytes();
+        large[20..24].copy_from_slice(&checksum);
+        let error = is_archive(&mut Cursor::new(large)).unwrap_err();
+        assert!(error.to_string().contains("130 MiB"), "{error}");
     }
 }

@@ -9,9 +9,9 @@ use std::thread::{Scope, ScopedJoinHandle};
 use sha2::{Digest as _, Sha256};
 use wbuild_graph::{DiffId, Digest};
 
+use super::format::{Expected, Format, MAGIC, too_much_memory};
 use super::tar_read::TarLimits;
 use crate::error::{Error, Result};
-use crate::media::Compression;
 
 /// What an archive from outside may demand. Exceeding one is an error of kind
 /// [`Limit`](crate::ErrorKind::Limit).
@@ -41,27 +41,8 @@ impl Default for Limits {
     }
 }
 
-/// Largest zstd window, as a power of two: 128 MiB.
-const ZSTD_WINDOW_LOG: u32 = 27;
 /// Bytes handed from thread to thread at once.
 const PIECE: usize = 256 << 10;
-
-/// The compression that the first bytes of a stream show; no magic means plain tar. An error for
-/// formats that are recognised but not handled.
-pub fn detect(start: &[u8]) -> Result<Compression> {
-    let refuse = |name: &str| {
-        let hint = "decompress it in a step of the build, or use gzip, zstd or no compression";
-        Err(Error::unsupported(format!("{name} archives cannot be unpacked")).hint(hint))
-    };
-    match start {
-        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
-        // The second form is a skippable frame in front of the first real one.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Compression::Zstd),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => refuse("bzip2"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => refuse("xz"),
-        _ => Ok(Compression::None),
-    }
-}
 
 /// Counts what the decompressor takes in.
 struct CountingReader<R> {
@@ -112,7 +93,7 @@ pub(crate) struct Decompressed {
 pub(crate) fn start<'scope, R: Read + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     input: R,
-    expected: Option<Compression>,
+    expected: Expected,
     limits: Limits,
 ) -> (Pipe, ScopedJoinHandle<'scope, Option<Decompressed>>) {
     let (sender, pieces) = sync_channel(8);
@@ -129,7 +110,7 @@ pub(crate) fn start<'scope, R: Read + Send + 'scope>(
 
 fn produce<R: Read>(
     input: R,
-    expected: Option<Compression>,
+    expected: Expected,
     limits: &Limits,
     sender: &SyncSender<io::Result<Vec<u8>>>,
 ) -> Result<Option<Decompressed>> {
@@ -137,30 +118,11 @@ fn produce<R: Read>(
     let count = Arc::new(AtomicU64::new(0));
     let mut input = CountingReader { inner: input, count: Arc::clone(&count) };
     let mut start = Vec::new();
-    (&mut input).take(6).read_to_end(&mut start).map_err(failed)?;
-    let found = detect(&start)?;
-    if let Some(expected) = expected
-        && expected != found
-    {
-        let name = |c| match c {
-            Compression::None => "a plain tar archive",
-            Compression::Gzip => "a gzip archive",
-            Compression::Zstd => "a zstd archive",
-        };
-        let message =
-            format!("the layer is {}, its media type says {}", name(found), name(expected));
-        return Err(Error::invalid(message));
-    }
+    (&mut input).take(MAGIC).read_to_end(&mut start).map_err(failed)?;
+    let found = Format::detect(&start);
+    expected.check(found)?;
     let input = BufReader::with_capacity(PIECE, io::Cursor::new(start).chain(input));
-    let mut output: Box<dyn Read + '_> = match found {
-        Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Compression::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(failed)?;
-            Box::new(decoder)
-        }
-    };
+    let mut output = found.decode(input).map_err(failed)?;
     let mut hash = Sha256::new();
     let mut size = 0u64;
     loop {
@@ -168,6 +130,9 @@ fn produce<R: Read>(
         (&mut output).take(PIECE as u64).read_to_end(&mut piece).map_err(|e| {
             // The decompressors complain in these kinds; an `Error` inside comes from the input.
             use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+            if let Some(error) = too_much_memory(&e) {
+                return error;
+            }
             let ours = e.get_ref().is_some_and(|inner| inner.is::<Error>());
             match e.kind() {
                 InvalidData | InvalidInput | UnexpectedEof | Other if !ours => {

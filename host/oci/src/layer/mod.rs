@@ -14,6 +14,7 @@ mod archive;
 mod compress;
 mod decompress;
 mod entry;
+mod format;
 mod fs;
 mod recompress;
 mod tar_read;
@@ -31,7 +32,7 @@ pub use apply::{
 };
 pub use archive::is_archive;
 pub use compress::{CompressOptions, Compressor};
-pub use decompress::{Limits, detect};
+pub use decompress::Limits;
 pub use entry::{Entry, EntryKind};
 pub use recompress::recompress;
 pub use tar_read::{TarLimits, TarReader};

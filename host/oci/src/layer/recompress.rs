@@ -6,6 +6,7 @@ use wbuild_graph::{BlobDigest, DiffId};
 
 use super::compress::{CompressOptions, Compressor};
 use super::decompress::{Decompressed, Limits, start};
+use super::format::Expected;
 use super::{HashWriter, LayerBlob};
 use crate::error::{Error, Result};
 use crate::media::Compression;
@@ -29,7 +30,8 @@ pub fn recompress<R: Read + Send, W: Write>(
     let failed = |e| Error::io("cannot compress a layer anew", e);
     let mut compressor = Compressor::new(HashWriter::new(out), options).map_err(failed)?;
     let done = std::thread::scope(|scope| {
-        let (mut pipe, handle) = start(scope, input, Some(expected), Limits::default());
+        let (mut pipe, handle) =
+            start(scope, input, Expected::Exactly(expected), Limits::default());
         let copied = io::copy(&mut pipe, &mut compressor);
         // The other thread ends when it has nobody to hand its pieces to.
         drop(pipe);
