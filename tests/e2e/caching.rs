@@ -17,6 +17,8 @@ pub const TESTS: &[Test] = &[
     ("unused_stages_are_not_looked_at", unused_stages_are_not_looked_at),
     ("stages_run_at_the_same_time", stages_run_at_the_same_time),
     ("cache_mounts_stay", cache_mounts_stay),
+    ("locked_cache_mounts_are_used_in_turn", locked_cache_mounts_are_used_in_turn),
+    ("private_cache_mounts_are_apart", private_cache_mounts_are_apart),
     ("the_cache_backend_alone_is_enough", the_cache_backend_alone_is_enough),
 ];
 
@@ -203,19 +205,12 @@ fn unused_stages_are_not_looked_at() -> Result<()> {
 
 fn stages_run_at_the_same_time() -> Result<()> {
     // Each stage waits for a file that the other one makes: in turn, neither could end.
-    let meet = |own: &str, other: &str| {
+    let sandbox = two_stages("parallel", |own, other| {
         format!(
-            "FROM base AS {own}\n\
-             RUN --mount=type=cache,id=meeting,target=/m touch /m/{own} && \
-             for i in $(seq 300); do [ -e /m/{other} ] && echo met > /{own} && exit 0; sleep 0.1; done; exit 1\n"
+            "RUN --mount=type=cache,id=meeting,target=/m touch /m/{own} && \
+             for i in $(seq 300); do [ -e /m/{other} ] && echo met > /{own} && exit 0; sleep 0.1; done; exit 1"
         )
-    };
-    let file = format!(
-        "{}{}FROM scratch\nCOPY --from=left /left /\nCOPY --from=right /right /\n",
-        meet("left", "right"),
-        meet("right", "left")
-    );
-    let sandbox = Sandbox::with("parallel", &[("Dockerfile", &file)])?;
+    })?;
     sandbox.image("image", &["--jobs", "2"])?;
     Ok(())
 }
@@ -240,6 +235,48 @@ fn cache_mounts_stay() -> Result<()> {
     sandbox.write("Dockerfile", &file("one"))?;
     let (run, _) = sandbox.image("image", &[])?;
     ensure!(run.end_of("RUN --mount")? == "CACHED", "{}", run.stderr);
+    Ok(())
+}
+
+/// Two stages, `left` and `right`, whose step is `step(own, other)`.
+fn two_stages(name: &str, step: impl Fn(&str, &str) -> String) -> Result<Sandbox> {
+    let stage = |own: &str, other: &str| format!("FROM base AS {own}\n{}\n", step(own, other));
+    let file = format!(
+        "{}{}FROM scratch\nCOPY --from=left /left /\nCOPY --from=right /right /\n",
+        stage("left", "right"),
+        stage("right", "left")
+    );
+    Sandbox::with(name, &[("Dockerfile", &file)])
+}
+
+fn locked_cache_mounts_are_used_in_turn() -> Result<()> {
+    // Who finds the other one's mark is not alone; without the lock both would be inside at once, as
+    // `stages_run_at_the_same_time` shows.
+    let sandbox = two_stages("locked", |own, _| {
+        format!(
+            "RUN --mount=type=cache,id=one,sharing=locked,target=/m \
+             mkdir /m/inside && sleep 0.5 && rmdir /m/inside && echo done > /{own}"
+        )
+    })?;
+    sandbox.image("image", &["--jobs", "2"])?;
+    Ok(())
+}
+
+fn private_cache_mounts_are_apart() -> Result<()> {
+    // They meet in another mount, so that both are inside at once.
+    let sandbox = two_stages("private", |own, other| {
+        format!(
+            "RUN --mount=type=cache,id=meeting,target=/m \
+             --mount=type=cache,id=own,sharing=private,target=/p \
+             touch /p/{own} /m/{own} && for i in $(seq 300); do \
+             [ -e /m/{other} ] && ls /p > /{own} && exit 0; sleep 0.1; done; exit 1"
+        )
+    })?;
+    let (_, image) = sandbox.image("image", &["--jobs", "2"])?;
+    for (path, size) in [("/left", 5), ("/right", 6)] {
+        let node = &image.tree.get(path)?.node;
+        ensure!(matches!(node, Node::File { size: s, .. } if *s == size), "{path}: {node:?}");
+    }
     Ok(())
 }
 

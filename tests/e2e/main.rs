@@ -6,8 +6,10 @@
 //! `skipped: <test>: <reason>`; see [`wbuild_tests::skip`].
 
 mod caching;
+mod document;
 mod downloads;
 mod interruption;
+mod keys;
 mod outputs;
 mod plugins;
 mod registries;
@@ -24,6 +26,19 @@ use wbuild_tests::skip::{self, Skip};
 /// A test with a name.
 type Test = (&'static str, fn() -> Result<()>);
 
+/// Scenarios, by module.
+const AREAS: &[(&str, &[Test])] = &[
+    ("caching", caching::TESTS),
+    ("document", document::TESTS),
+    ("downloads", downloads::TESTS),
+    ("interruption", interruption::TESTS),
+    ("keys", keys::TESTS),
+    ("outputs", outputs::TESTS),
+    ("plugins", plugins::TESTS),
+    ("registries", registries::TESTS),
+    ("state", state::TESTS),
+];
+
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
@@ -36,17 +51,9 @@ fn main() {
         }
     }
     trials.push(trial("docker::all_cases".to_owned(), docker));
-    for (area, tests) in [
-        ("caching", caching::TESTS),
-        ("downloads", downloads::TESTS),
-        ("interruption", interruption::TESTS),
-        ("outputs", outputs::TESTS),
-        ("plugins", plugins::TESTS),
-        ("registries", registries::TESTS),
-        ("state", state::TESTS),
-    ] {
-        for (name, test) in tests {
-            trials.push(trial(format!("{area}::{name}"), test));
+    for (area, tests) in AREAS {
+        for (name, test) in *tests {
+            trials.push(trial(format!("{area}::{name}"), *test));
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

@@ -233,7 +233,12 @@ fn several_platforms() -> Result<()> {
     )?;
     let platforms = "--platform=linux/amd64,linux/arm/v7";
     let files = "-o=type=local,dest=files";
-    let run = sandbox.build(&[platforms, "-o=type=oci,tar=false,dest=image", files])?.success()?;
+    let layout = "-o=type=oci,tar=false,dest=image";
+    let run = sandbox.build(&[platforms, layout, files, "--iidfile=id"])?.success()?;
+    // Several configs, so the id is the index's.
+    let top = std::fs::read_to_string(sandbox.path("image/index.json"))?;
+    let id = std::fs::read_to_string(sandbox.path("id"))?;
+    ensure!(top.contains(&id), "{id} is not in {top}");
     let images = Image::all_of_layout(&sandbox.path("image"))?;
     let seen: Vec<(&str, &str, usize)> = images
         .iter()

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use wbuild_tests::base;
+use wbuild_tests::image::Image;
 use wbuild_tests::registry::{PASSWORD, Registry, USER};
 use wbuild_tests::run::Run;
 use wbuild_tests::sandbox::Sandbox;
@@ -14,6 +15,8 @@ pub const TESTS: &[Test] = &[
     ("anonymous", anonymous),
     ("with_a_password", with_a_password),
     ("tags_move", tags_move),
+    ("an_equal_image_under_another_manifest", an_equal_image_under_another_manifest),
+    ("digests_are_verified", digests_are_verified),
     ("what_is_not_there", what_is_not_there),
     ("copying_from_an_image", copying_from_an_image),
 ];
@@ -78,6 +81,48 @@ fn tags_move() -> Result<()> {
     ensure!(run.end_of("RUN cat")? == "DONE", "{}", run.stderr);
     run.says("new:x:77")?;
     ensure!(second.digest != first.digest, "the old image was used");
+    Ok(())
+}
+
+fn an_equal_image_under_another_manifest() -> Result<()> {
+    let (sandbox, registry, _) = start("equal-image", false, "FROM IMAGE:1\nRUN echo > /x\n")?;
+    let (_, first) = sandbox.image("image", &[])?;
+    // The same config and files; the manifest and the types of the layers are docker's.
+    let base = format!("{}:latest", base::layout()?.display());
+    registry.push_as("v2s2", &base, "library/base:1")?;
+    let (run, second) = sandbox.image("image", &["--pull"])?;
+    ensure!(run.end_of("RUN echo")? == "CACHED", "{}", run.stderr);
+    ensure!(second.config == first.config, "another config");
+    // What is written is of one family, whatever the base is in.
+    for image in [&first, &second] {
+        let oci = |kind: &String| kind.starts_with("application/vnd.oci.image.layer.");
+        ensure!(image.media_types.iter().all(oci), "{:?}", image.media_types);
+    }
+    Ok(())
+}
+
+fn digests_are_verified() -> Result<()> {
+    let (sandbox, registry, image) = start("digests", false, "FROM IMAGE:1\nRUN echo > /x\n")?;
+    let base = Image::of_layout(&base::layout()?)?;
+    let digest = base.digest.expect("a layout says it");
+    // With a digest the tag says nothing.
+    for name in [format!("{image}@{digest}"), format!("{image}:no-such-tag@{digest}")] {
+        sandbox.write("Dockerfile", &format!("FROM {name}\nRUN echo > /x\n"))?;
+        let (_, built) = sandbox.image("image", &[])?;
+        ensure!(built.layers[..1] == base.layers[..], "{name}: another base");
+    }
+    // Another content under that digest is not taken.
+    let hex = digest.strip_prefix("sha256:").expect("its algorithm");
+    let store = sandbox.path("registry/data/docker/registry/v2/blobs/sha256");
+    let blob = store.join(&hex[..2]).join(hex).join("data");
+    let manifest = std::fs::read_to_string(&blob)?;
+    std::fs::write(&blob, manifest.replacen('{', "{ ", 1))?;
+    let other = Sandbox::with(
+        "digests-other",
+        &[("Dockerfile", &format!("FROM {image}@{digest}\nRUN echo > /x\n"))],
+    )?;
+    other.build(&[])?.expect(1)?.says(&image)?;
+    drop(registry);
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("two_builds_at_once", two_builds_at_once),
     ("looking_while_a_build_runs", looking_while_a_build_runs),
     ("secrets_leave_no_trace", secrets_leave_no_trace),
+    ("agents_are_handed_to_steps", agents_are_handed_to_steps),
     ("steps_see_nothing_of_the_machine", steps_see_nothing_of_the_machine),
     ("usage_errors", usage_errors),
 ];
@@ -94,6 +95,9 @@ const MANY: &str = "FROM base AS one\n\
     ADD data/a /added\n\
     LABEL a=b\n";
 
+/// Entries of history that its last stage makes.
+const MANY_ENTRIES: usize = 5;
+
 fn many(name: &str) -> Result<Sandbox> {
     Sandbox::with(name, &[("Dockerfile", MANY), ("data/a", "a"), ("data/b", "b")])
 }
@@ -135,7 +139,13 @@ fn times_are_clamped() -> Result<()> {
         ensure!(entry.header().mtime()? <= epoch, "{:?} is younger", entry.path()?);
     }
     let image = wbuild_tests::image::Image::of_layout(&sandbox.path("image"))?;
-    ensure!(image.config["created"] == "2020-09-13T12:26:40Z", "{}", image.config["created"]);
+    let time = "2020-09-13T12:26:40Z";
+    ensure!(image.config["created"] == time, "{}", image.config["created"]);
+    // That of the base stays.
+    let history = image.config["history"].as_array().map_or(&[][..], |entries| &entries[..]);
+    let (base, own) = history.split_at(history.len() - MANY_ENTRIES);
+    ensure!(own.iter().all(|entry| entry["created"] == time), "{own:?}");
+    ensure!(!base.is_empty() && base.iter().all(|entry| entry["created"] != time), "{base:?}");
     Ok(())
 }
 
@@ -217,6 +227,34 @@ fn secrets_leave_no_trace() -> Result<()> {
     )?;
     sandbox.build(&[])?.expect(1)?.says("missing")?;
     Ok(())
+}
+
+fn agents_are_handed_to_steps() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "agent",
+        &[(
+            "Dockerfile",
+            "FROM base\n\
+             RUN --mount=type=ssh test -S $SSH_AUTH_SOCK && \
+             echo $SSH_AUTH_SOCK > /default\n\
+             RUN --mount=type=ssh,id=other,target=/agent test -S /agent && \
+             echo $SSH_AUTH_SOCK > /other\n\
+             RUN --mount=type=ssh,id=absent test ! -e \"$SSH_AUTH_SOCK\"\n\
+             RUN test -z \"$SSH_AUTH_SOCK\"; cat /default /other\n",
+        )],
+    )?;
+    let socket = sandbox.path("s");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket)?;
+    let args = [format!("--ssh=default={}", socket.display()), "--ssh=other=s".to_owned()];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (run, image) = sandbox.image("image", &args)?;
+    run.says(" /run/buildkit/ssh_agent.0\n")?;
+    run.says(" /agent\n")?;
+    for path in ["/run", "/agent"] {
+        ensure!(!image.tree.0.contains_key(path), "{path} is in the image");
+    }
+    sandbox.write("Dockerfile", "FROM base\nRUN --mount=type=ssh,required=true true\n")?;
+    sandbox.build(&[])?.expect(1)?.says("ssh")
 }
 
 fn steps_see_nothing_of_the_machine() -> Result<()> {

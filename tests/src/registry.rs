@@ -89,8 +89,14 @@ impl Registry {
 
     /// Puts an image of an OCI layout into it, by skopeo; `source` is `DIR:TAG`.
     pub fn push(&self, source: &str, name: &str) -> Result<()> {
+        self.push_as("oci", source, name)
+    }
+
+    /// [`Self::push`], its manifest in a format of skopeo's: `oci`, or `v2s2` for docker's own.
+    pub fn push_as(&self, format: &str, source: &str, name: &str) -> Result<()> {
         let mut command = Command::new(skip::need_program("skopeo")?);
         command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        command.args(["--format", format]);
         // Else it looks where only some users may.
         let nothing = self.folder.join("no-credentials.json");
         std::fs::write(&nothing, "{}")?;

@@ -217,9 +217,12 @@ fn read_entry<R: Read>(
             let first = target()?;
             let first = format!("/{}", first.trim_start_matches("./").trim_matches('/'));
             let found = added.0.get(&first).or_else(|| below.get(&first));
-            let Some(Entry { node: Node::File { size, digest, .. }, .. }) = found else {
+            let Some(Entry { node: Node::File { size, digest, .. }, xattrs: same, .. }) = found
+            else {
                 bail!("a hard link to {first}, which is no file before it");
             };
+            // One file under two names: whether a writer says its attributes again is its choice.
+            xattrs.clone_from(same);
             Node::File { size: *size, digest: digest.clone(), link: Some(first) }
         }
         tar::EntryType::Regular | tar::EntryType::Continuous => {
