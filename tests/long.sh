@@ -1,12 +1,21 @@
 #!/bin/sh
-# Checks that take hours, or that only some changes need.
+# Checks that take minutes to hours, or that only some changes need. No part of tests/run.sh.
 #
 #   usage: sh tests/long.sh mutants [FILE...]
+#          sh tests/long.sh fuzz [MINUTES [TARGET...]]
+#          sh tests/long.sh fuzz-keep TARGET...
+#          sh tests/long.sh wild
 #
 # mutants: changes the Dockerfile language, one operator or function at a time, and expects its tests
 #          to notice. FILEs, e.g. src/expand.rs, narrow it down. Installs cargo-mutants below target/
 #          if it is not on PATH. Mutants that change nothing are listed in .cargo/mutants.toml, with
 #          the reason; what survives besides is a missing case.
+# fuzz:    makes up input for the parts of the Dockerfile language and expects what tests/fuzz checks to
+#          hold, MINUTES (10) for each TARGET. What fails stays in target/fuzz/TARGET-failed; copied to
+#          tests/fuzz/corpus/TARGET it is checked by every `cargo test`.
+# fuzz-keep: makes a small corpus of what `fuzz` has found, in target/fuzz/TARGET-kept.
+# wild:    parses, checks and lowers the Dockerfiles in packages on this machine and in those of
+#          tests/fuzz/wild.txt, which it fetches. What is refused is shown, to be judged by a reader.
 set -eu
 . "$(dirname -- "$0")/lib.sh"
 
@@ -30,13 +39,122 @@ mutants() {
         --cargo-arg=--lib --cargo-arg=--test=golden --output target/mutants "$@"
 }
 
+# Coverage without a sanitizer, which the stable compiler offers; every bit of it is read by
+# libFuzzer. With --target, build scripts and macros are left as they are.
+fuzz_build() {
+    have c++ || fail "no C++ compiler: install g++"
+    triple=$(rustc -vV | sed -n 's/^host: //p')
+    flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
+    flags="$flags -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
+    flags="$flags -Cllvm-args=-sanitizer-coverage-pc-table"
+    flags="$flags -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
+    RUSTFLAGS="$flags" cargo build -p wbuild-fuzz --bin wbuild-fuzz --features libfuzzer \
+        --profile fuzz --target "$triple"
+    fuzzer=$root/target/$triple/fuzz/wbuild-fuzz
+}
+
+fuzz() {
+    minutes=${1:-10}
+    [ $# -gt 0 ] && shift
+    all=$(cd tests/fuzz/corpus && ls)
+    [ $# -gt 0 ] || set -- $all
+    fuzz_build
+    failed=""
+    for name in "$@"; do
+        step "fuzz $name, $minutes minutes"
+        work=$root/target/fuzz/$name
+        mkdir -p "$work" "$work-seeds" "$work-failed"
+        WBUILD_FUZZ=$name
+        export WBUILD_FUZZ
+        WBUILD_FUZZ_SEEDS=$work-seeds "$fuzzer"
+        # The first folder takes what is found, the others are only read.
+        nice "$fuzzer" "$work" "$work-seeds" "tests/fuzz/corpus/$name" \
+            -max_total_time=$((minutes * 60)) -max_len=8192 -timeout=10 -rss_limit_mb=2048 \
+            -artifact_prefix="$work-failed/" -print_final_stats=1 -verbosity=1 \
+            >"$work.log" 2>&1 || failed="$failed $name"
+        grep -E 'ERROR|panicked|cov:|stat::number_of_executed' "$work.log" | tail -n 3
+    done
+    [ -z "$failed" ] || fail "inputs failed, see target/fuzz/*.log:$failed"
+}
+
+fuzz_keep() {
+    fuzz_build
+    for name in "$@"; do
+        work=$root/target/fuzz/$name
+        rm -rf "$work-kept" && mkdir -p "$work-kept"
+        WBUILD_FUZZ=$name "$fuzzer" -merge=1 -max_len=2048 "$work-kept" "$work-seeds" "$work" \
+            "tests/fuzz/corpus/$name" 2>&1 | tail -n 1
+        # Seeds lie in the case folders already.
+        for file in "$work-kept"/*; do
+            for seed in "$work-seeds"/*; do
+                if cmp -s "$file" "$seed"; then rm "$file" && break; fi
+            done
+        done
+    done
+}
+
+# fetch CLIENT NAME VERSION: a package as it is published, into the current folder, without what it
+# depends on.
+fetch() {
+    case $1 in
+    # Unpacks it among the sources that are looked at anyway.
+    cargo) cargo info --quiet --registry crates-io "$2@$3" >fetch.log 2>&1 ;;
+    npm) npm pack --silent --ignore-scripts "$2@$3" >fetch.log 2>&1 ;;
+    pip) pip download --quiet --no-deps --no-binary :all: "$2==$3" >fetch.log 2>&1 ;;
+    apt) apt-get download "$2" >fetch.log 2>&1 ;;
+    esac
+}
+
+wild() {
+    work=$root/target/wild
+    mkdir -p "$work" && cd "$work"
+    while read -r client name version; do
+        case $client in
+        '#'*) continue ;;
+        apt) program=apt-get ;;
+        *) program=$client ;;
+        esac
+        have $program || { say "skipped: no $program for $name"; continue; }
+        folder=$work/$client-$(printf %s "$name" | tr / _)-$version
+        [ -d "$folder" ] && continue
+        rm -rf "$work/new" && mkdir "$work/new" && cd "$work/new"
+        if fetch "$client" "$name" "$version"; then
+            for file in *.tgz *.tar.gz; do
+                [ ! -f "$file" ] || { tar -xzf "$file" 2>fetch.log && rm "$file"; }
+            done
+            for file in *.deb; do
+                [ ! -f "$file" ] || { dpkg-deb -x "$file" . && rm "$file"; }
+            done
+            mv "$work/new" "$folder"
+        else
+            say "skipped: $client has no $name $version: $(tail -n 1 fetch.log)"
+        fi
+    done <"$root/tests/fuzz/wild.txt"
+    cd "$root"
+    cargo build --quiet -p wbuild-fuzz --bin wbuild-wild
+    set -- "$work" "${CARGO_HOME:-$HOME/.cargo}/registry/src"
+    for folder in /usr/lib /usr/local/lib /usr/share; do
+        [ ! -d $folder ] || set -- "$@" $folder
+    done
+    "${CARGO_TARGET_DIR:-target}/debug/wbuild-wild" "$@"
+}
+
 case ${1-} in
 mutants)
     shift
     mutants "$@"
     ;;
+fuzz)
+    shift
+    fuzz "$@"
+    ;;
+fuzz-keep)
+    shift
+    fuzz_keep "$@"
+    ;;
+wild) wild ;;
 *)
-    sed -n 's/^#   usage/usage/p' "$0" >&2
+    sed -n '/^#   usage/,/^#$/s/^# *//p' "$0" >&2
     exit 2
     ;;
 esac

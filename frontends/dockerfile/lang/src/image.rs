@@ -369,9 +369,11 @@ impl Image {
 
     /// Stores an instruction for builds on top of the image.
     pub fn add_trigger(&mut self, expression: &str) {
-        let mut triggers = self.list("OnBuild");
-        triggers.push(expression.to_owned());
-        self.set("OnBuild", triggers);
+        let entry = self.config.entry("OnBuild").or_insert_with(|| json!([]));
+        match entry.as_array_mut() {
+            Some(triggers) => triggers.push(json!(expression)),
+            None => *entry = json!([expression]),
+        }
     }
 
     /// Takes those instructions out: they are carried out once, by the first build on top.

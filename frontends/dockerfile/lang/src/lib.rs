@@ -37,6 +37,13 @@ mod units;
 mod vars;
 mod words;
 
+/// The lexer's parts, for tests that check each by itself.
+#[doc(hidden)]
+pub mod lexer {
+    pub use crate::lines::{Logical, Reader};
+    pub use crate::words::{Flag, Json, blank_separated, flags, json_array, keyword, quoted};
+}
+
 pub use catalogue::{Code, Example, Page, Rule};
 pub use diagnostic::{Diagnostic, Failure, Label, Severity};
 pub use directives::{Check, Directives};

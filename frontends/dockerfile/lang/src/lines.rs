@@ -21,7 +21,7 @@ struct Physical<'a> {
 
 /// An instruction with its continued lines joined.
 #[derive(Debug)]
-pub(crate) struct Logical {
+pub struct Logical {
     /// The joined text. Not empty.
     pub text: Text,
     /// From the first to the last physical line, without the last line ending.
@@ -33,7 +33,7 @@ pub(crate) struct Logical {
 }
 
 /// Reads logical lines, and heredoc bodies on demand.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     bytes: &'a [u8],
     source: u32,
     at: usize,
@@ -53,6 +53,7 @@ fn is_comment(line: &Text) -> bool {
 }
 
 impl<'a> Reader<'a> {
+    /// Reads from the start; a byte order mark is skipped.
     pub fn new(source: u32, bytes: &'a [u8]) -> Self {
         let at = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         Reader { bytes, source, at, last: BTreeMap::new() }

@@ -13,20 +13,25 @@ fn nearest<'a>(word: &str, candidates: &mut dyn Iterator<Item = &'a str>) -> Opt
     if word.is_empty() || word.len() > 128 {
         return None;
     }
-    let most = match word.chars().count() {
+    let length = word.chars().count();
+    let most = match length {
         0..=3 => 1,
         4..=5 => 2,
         _ => 3,
     };
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates.filter(|candidate| candidate.len() <= 128) {
+        // As many characters must be put in or left out at least.
+        if candidate.chars().count().abs_diff(length) > most {
+            continue;
+        }
         let distance = distance(&word, &candidate.to_lowercase());
         if distance == 0 {
             return None;
         }
         // Half the word must be left as it was, or short words would match anything.
         if distance <= most
-            && distance * 2 <= word.chars().count()
+            && distance * 2 <= length
             && best.is_none_or(|(least, _)| distance < least)
         {
             best = Some((distance, candidate));

@@ -177,7 +177,12 @@ impl TextBuilder {
 
     /// An empty text placed at the start of `other`, to be filled from it.
     pub fn like(other: &Text) -> Self {
-        TextBuilder::new(other.source, other.span().start as usize)
+        TextBuilder::within(other, 0)
+    }
+
+    /// An empty text placed at byte `at` of `other`, to be filled from there.
+    pub fn within(other: &Text, at: usize) -> Self {
+        TextBuilder::new(other.source, other.place(at).0 as usize)
     }
 
     fn piece(&mut self, from: u32, end: u32) {

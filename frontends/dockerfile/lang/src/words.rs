@@ -12,7 +12,7 @@ fn is_blank(c: char) -> bool {
 }
 
 /// The keyword and the rest of an instruction.
-pub(crate) fn keyword(line: &Text) -> (Text, Text) {
+pub fn keyword(line: &Text) -> (Text, Text) {
     let line = line.trimmed();
     let end = line.find(is_blank).unwrap_or(line.len());
     (line.slice(0..end), line.slice(end..line.len()).trimmed())
@@ -20,16 +20,17 @@ pub(crate) fn keyword(line: &Text) -> (Text, Text) {
 
 /// A `--name=value` word before the arguments; quotes and escapes are taken off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Flag {
+pub struct Flag {
     /// Without dashes.
     pub name: Text,
+    /// After the `=`.
     pub value: Option<Text>,
     /// The whole word.
     pub word: Text,
 }
 
 /// The flags at the start of `rest` and what follows them. A lone `--` ends the flags.
-pub(crate) fn flags(rest: &Text) -> (Vec<Flag>, Text) {
+pub fn flags(rest: &Text) -> (Vec<Flag>, Text) {
     let mut flags = Vec::new();
     let mut at = 0;
     loop {
@@ -52,7 +53,7 @@ pub(crate) fn flags(rest: &Text) -> (Vec<Flag>, Text) {
 
 /// Reads one word of flags. The escape here is a backslash whatever the file's directive says.
 fn unquoted_word(rest: &Text, start: usize) -> (Text, usize) {
-    let mut builder = TextBuilder::like(&rest.slice(start..rest.len()));
+    let mut builder = TextBuilder::within(rest, start);
     let mut quote = None;
     let mut chars = rest[start..].char_indices().peekable();
     while let Some((offset, c)) = chars.next() {
@@ -74,7 +75,7 @@ fn unquoted_word(rest: &Text, start: usize) -> (Text, usize) {
 }
 
 /// Words between blanks; quotes mean nothing.
-pub(crate) fn blank_separated(rest: &Text) -> Vec<Text> {
+pub fn blank_separated(rest: &Text) -> Vec<Text> {
     let mut words = Vec::new();
     let mut at = 0;
     while let Some(offset) = rest[at..].find(|c| !is_blank(c)) {
@@ -88,7 +89,7 @@ pub(crate) fn blank_separated(rest: &Text) -> Vec<Text> {
 
 /// Words between white space where quotes and escapes protect it. Both are kept: the expander
 /// removes them after it has looked at them.
-pub(crate) fn quoted(rest: &Text, escape: char) -> Vec<Text> {
+pub fn quoted(rest: &Text, escape: char) -> Vec<Text> {
     let mut words = Vec::new();
     let mut start = None;
     let mut quote = None;
@@ -129,7 +130,7 @@ pub(crate) fn quoted(rest: &Text, escape: char) -> Vec<Text> {
 
 /// What came of reading an argument as a JSON array.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Json {
+pub enum Json {
     /// It is none, so it is text for the shell or words between blanks.
     Other,
     /// It is one, but this element of it is not a string.
@@ -139,7 +140,7 @@ pub(crate) enum Json {
 }
 
 /// Reads the exec form. Only a complete and valid array counts.
-pub(crate) fn json_array(rest: &Text) -> Json {
+pub fn json_array(rest: &Text) -> Json {
     if !rest.trim_start().starts_with('[') {
         return Json::Other;
     }

@@ -94,6 +94,10 @@ pub struct World {
     pub results: Mutex<Vec<String>>,
     pub file: Vec<u8>,
     pub options: BTreeMap<String, String>,
+    /// Files of every tree.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The config of every image.
+    pub config: String,
     /// What execs with `capture` print.
     pub outcome: Outcome,
     /// How often each question waits before it is answered.
@@ -115,6 +119,8 @@ impl World {
             results: Mutex::default(),
             file: file.as_bytes().to_vec(),
             options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            files: BTreeMap::new(),
+            config: CONFIG.to_owned(),
             outcome: Outcome { stdout: b"1.2.3\n".to_vec(), ..Outcome::default() },
             waits,
         })
@@ -191,7 +197,7 @@ impl InspectCap for World {
                 reference: format!("registry.test/{}@{manifest}", request.reference),
                 manifest,
                 platform: request.platform.unwrap_or_else(Platform::host),
-                config: CONFIG.to_owned(),
+                config: self.config.clone(),
                 attrs: Attrs::default(),
             })
         };
@@ -211,13 +217,20 @@ impl InspectCap for World {
         &self,
         at: Edge,
         path: String,
-        _offset: u64,
+        offset: u64,
         length: u32,
     ) -> Result<Vec<u8>, Failure> {
         self.wait().await;
         self.check(at)?;
         assert!(length <= 1 << 20, "no read is longer than 1 MiB");
-        Err(Failure::new(FailureKind::Denied, format!("{path} leads out of the tree")))
+        if path.starts_with("..") {
+            let message = format!("{path} leads out of the tree");
+            return Err(Failure::new(FailureKind::Denied, message));
+        }
+        let file = self.files.get(&path);
+        let file = file.ok_or_else(|| Failure::not_found(format!("there is no file {path}")))?;
+        let rest = file.get(offset as usize..).unwrap_or_default();
+        Ok(rest[..rest.len().min(length as usize)].to_vec())
     }
 
     async fn stat(&self, at: Edge, _path: String) -> Result<Option<Entry>, Failure> {

@@ -1,5 +1,7 @@
 //! Checking `--name=value` words against what an instruction knows.
 
+use std::collections::BTreeMap;
+
 use super::Parser;
 use crate::suggest::closest;
 use crate::text::shown;
@@ -72,12 +74,13 @@ impl Parser<'_, '_> {
     ) -> Option<(Flags, Text)> {
         let (flags, rest) = words::flags(rest);
         let before = self.problems.len();
-        for (at, flag) in flags.iter().enumerate() {
+        let mut seen: BTreeMap<&str, &Flag> = BTreeMap::new();
+        for flag in &flags {
             self.flag(instruction, flag, known);
             let listed =
                 known.iter().any(|(name, kind)| *name == flag.name.as_str() && *kind == Type::List);
-            let first = flags[..at].iter().find(|other| *other.name == *flag.name);
-            if let (false, Some(first)) = (listed, first) {
+            let first = *seen.entry(&flag.name).or_insert(flag);
+            if !listed && !std::ptr::eq(first, flag) {
                 self.report(
                     Diagnostic::error(
                         Code::RepeatedFlag,

@@ -23,6 +23,9 @@ pub use mount::{Ownership, Resolved, Sharing, resolve as resolve_mount};
 /// Sources above this size are refused: places are kept in 32 bits, and nobody writes them by hand.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Most errors that are told: who sends something else than a Dockerfile needs to hear it once.
+const MOST_ERRORS: usize = 1000;
+
 /// What came of parsing a file.
 #[derive(Clone, Debug)]
 pub struct Parsed {
@@ -86,7 +89,14 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
     let mut reported_homeless = false;
     // A FROM that cannot be read still ends the stage before it.
     let mut broken_from = false;
+    let is_error = |problem: &Diagnostic| problem.severity == Severity::Error;
+    let (mut seen, mut errors) = (0, 0);
     while let Some(mut line) = reader.logical(escape) {
+        errors += problems[seen..].iter().filter(|problem| is_error(problem)).count();
+        seen = problems.len();
+        if errors >= MOST_ERRORS {
+            break;
+        }
         read_any = true;
         if !line.empty.is_empty() {
             empty_continuations.push(std::mem::take(&mut line.empty));
@@ -138,6 +148,10 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
                     .help("say what to start from, e.g. `FROM alpine` or `FROM scratch`"),
             );
         }
+    }
+    let last = problems.iter().enumerate().filter(|(_, problem)| is_error(problem));
+    if let Some((last, _)) = last.skip(MOST_ERRORS - 1).next() {
+        problems.truncate(last + 1);
     }
     in_order(&mut problems);
     Parsed { file, problems, empty_continuations }

@@ -239,7 +239,7 @@ fn csv(text: &Text) -> Result<Vec<Text>, Diagnostic> {
     let mut at = 0;
     loop {
         if text[at..].starts_with('"') {
-            let mut builder = TextBuilder::like(&text.slice(at..text.len()));
+            let mut builder = TextBuilder::within(text, at);
             let open = at;
             at += 1;
             loop {

@@ -139,6 +139,9 @@ fn walk(
     Ok(parameters.unwrap_or_default())
 }
 
+/// Images that are not there of which a stage of a similar name is looked for.
+const MOST_HINTS: usize = 20;
+
 /// What all platforms of a build share.
 struct Session<'a> {
     host: &'a mut dyn Host,
@@ -228,7 +231,11 @@ impl Session<'_> {
                 Ok(info) => entry.info = Some(info),
                 Err(failure) => {
                     let (span, reference) = (entry.span, entry.request.reference.clone());
-                    let help = entry.hint.clone().or_else(|| self.misspelt(&reference));
+                    // Who names so many images that are not there has not misspelt a stage.
+                    let few = failures.len() < MOST_HINTS;
+                    let hint = entry.hint.clone();
+                    let misspelt = || if few { self.misspelt(&reference) } else { None };
+                    let help = hint.or_else(misspelt);
                     let mut failure = failure.at(Code::UnresolvedImage, span);
                     if let (Some(help), Some(first)) = (help, failure.diagnostics.first_mut()) {
                         first.help = Some(help);

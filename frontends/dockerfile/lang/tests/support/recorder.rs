@@ -4,7 +4,7 @@
 //! `build-platform linux/amd64`, `target NAME`, `epoch 1`, `image NAME CONFIG-JSON`, `file DIRECTORY PATH CONTENT`
 //! (with `\n` for line ends), `context NAME KIND IDENTIFIER`. `pad N` adds so many bytes of comments
 //! to the Dockerfile; `fail CALL MESSAGE` makes all calls of `context`, `local`, `git`, `http` or
-//! `image` fail.
+//! `image` fail. The image `*` stands for any other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,6 +15,9 @@ use wbuild_dockerfile::{
 };
 
 use super::{Source, render};
+
+/// Records above this size are not carried on, as a real host has its limits too.
+const MOST_BYTES: usize = 64 << 20;
 
 #[derive(Default)]
 pub struct Recorder {
@@ -39,62 +42,78 @@ pub struct Recorder {
     pub quiet: bool,
 }
 
-fn platform(text: &str) -> Platform {
-    Platform::parse(text, &Platform::new("linux", "amd64", None)).expect("a platform")
+fn platform(text: &str) -> Option<Platform> {
+    Platform::parse(text, &Platform::new("linux", "amd64", None))
 }
 
 impl Recorder {
+    /// # Panics
+    /// If a line of the request is no fact.
     pub fn new(dockerfile: Vec<u8>, request: &str) -> Self {
-        let mut recorder = Recorder { dockerfile, ..Recorder::default() };
-        for line in request.lines().filter(|line| !line.is_empty()) {
-            let (word, rest) = line.split_once(' ').expect("a word and a rest");
-            match word {
-                "opt" => {
-                    let (name, value) = rest.split_once('=').expect("name=value");
-                    recorder.opts.push((name.to_owned(), value.to_owned()));
-                }
-                "platform" => recorder.platforms.push(platform(rest)),
-                "build-platform" => recorder.build_platform = Some(platform(rest)),
-                "target" => recorder.targets.push(rest.to_owned()),
-                "epoch" => recorder.epoch = Some(rest.parse().expect("a number")),
-                "image" => {
-                    let (name, config) = rest.split_once(' ').expect("name and config");
-                    recorder.images.insert(name.to_owned(), config.to_owned());
-                }
-                "file" => {
-                    let mut parts = rest.splitn(3, ' ');
-                    let mut next = || parts.next().expect("directory, path, content").to_owned();
-                    let (directory, path, content) = (next(), next(), next());
-                    let content = content.replace("\\n", "\n").into_bytes();
-                    recorder.files.insert((directory, path), content);
-                }
-                "context" => {
-                    let mut parts = rest.splitn(3, ' ');
-                    let mut next = || parts.next().expect("name, kind, identifier").to_owned();
-                    let (name, kind, identifier) = (next(), next(), next());
-                    let attrs = match kind.as_str() {
-                        "oci-layout" => vec![("store".to_owned(), format!("oci-layout:{name}"))],
-                        _ => Vec::new(),
-                    };
-                    let context =
-                        NamedContext { kind, identifier, root: None, config: None, attrs };
-                    recorder.contexts.insert(name, context);
-                }
-                "pad" => {
-                    let size: usize = rest.parse().expect("a number");
-                    recorder.dockerfile.extend(std::iter::repeat_n(b'#', size));
-                }
-                "fail" => {
-                    let (call, message) = rest.split_once(' ').expect("call and message");
-                    recorder.failing.insert(call.to_owned(), message.to_owned());
-                }
-                other => panic!("unknown word {other}"),
-            }
-        }
-        if recorder.platforms.is_empty() {
-            recorder.platforms.push(platform("linux/amd64"));
-        }
+        let (recorder, odd) = Recorder::lenient(dockerfile, request);
+        assert!(odd.is_empty(), "these are no facts: {odd:?}");
         recorder
+    }
+
+    /// Takes what it can of a request, and returns the lines that are no facts.
+    pub fn lenient(dockerfile: Vec<u8>, request: &str) -> (Self, Vec<&str>) {
+        let mut recorder = Recorder { dockerfile, ..Recorder::default() };
+        let mut odd: Vec<&str> = request.lines().filter(|line| !line.is_empty()).collect();
+        odd.retain(|line| recorder.fact(line).is_none());
+        if recorder.platforms.is_empty() {
+            recorder.platforms.extend(platform("linux/amd64"));
+        }
+        (recorder, odd)
+    }
+
+    fn fact(&mut self, line: &str) -> Option<()> {
+        let (word, rest) = line.split_once(' ')?;
+        match word {
+            "opt" => {
+                let (name, value) = rest.split_once('=')?;
+                self.opts.push((name.to_owned(), value.to_owned()));
+            }
+            "platform" => self.platforms.push(platform(rest)?),
+            "build-platform" => self.build_platform = Some(platform(rest)?),
+            "target" => self.targets.push(rest.to_owned()),
+            "epoch" => self.epoch = Some(rest.parse().ok()?),
+            "image" => {
+                let (name, config) = rest.split_once(' ')?;
+                self.images.insert(name.to_owned(), config.to_owned());
+            }
+            "file" => {
+                let (directory, rest) = rest.split_once(' ')?;
+                let (path, content) = rest.split_once(' ')?;
+                let content = content.replace("\\n", "\n").into_bytes();
+                self.files.insert((directory.to_owned(), path.to_owned()), content);
+            }
+            "context" => {
+                let (name, rest) = rest.split_once(' ')?;
+                let (kind, identifier) = rest.split_once(' ')?;
+                let attrs = match kind {
+                    "oci-layout" => vec![("store".to_owned(), format!("oci-layout:{name}"))],
+                    _ => Vec::new(),
+                };
+                let context = NamedContext {
+                    kind: kind.to_owned(),
+                    identifier: identifier.to_owned(),
+                    root: None,
+                    config: None,
+                    attrs,
+                };
+                self.contexts.insert(name.to_owned(), context);
+            }
+            "pad" => {
+                let size: usize = rest.parse().ok()?;
+                self.dockerfile.extend(std::iter::repeat_n(b'#', size));
+            }
+            "fail" => {
+                let (call, message) = rest.split_once(' ')?;
+                self.failing.insert(call.to_owned(), message.to_owned());
+            }
+            _ => return None,
+        }
+        Some(())
     }
 
     /// Builds and returns what was asked for, or why it failed.
@@ -173,7 +192,7 @@ impl Host for Recorder {
         self.targets.clone()
     }
     fn build_platform(&mut self) -> Platform {
-        self.build_platform.clone().unwrap_or_else(|| platform("linux/amd64"))
+        self.build_platform.clone().unwrap_or_else(|| Platform::new("linux", "amd64", None))
     }
     fn target_platforms(&mut self) -> Vec<Platform> {
         self.platforms.clone()
@@ -211,7 +230,8 @@ impl Host for Recorder {
             let shown =
                 format!("  {} {}{}", request.reference, request.platform, attrs(&request.attrs));
             self.say(shown);
-            let config = self.images.get(&request.reference).cloned();
+            let known = self.images.get(&request.reference);
+            let config = known.or_else(|| self.images.get("*")).cloned();
             answers.push(match config {
                 Some(config) => Ok(ImageInfo {
                     reference: format!("{}@sha256:0", request.reference),
@@ -268,6 +288,9 @@ impl Host for Recorder {
         Ok(self.add(format!("http {url} {checksum:?}{}", attrs(list))))
     }
     fn exec(&mut self, exec: &Exec) -> Result<Output, Failure> {
+        if self.out.len() > MOST_BYTES {
+            return Err(Failure::new("limit", "the record is too long"));
+        }
         let output = self.add(format!("exec {:?} on {}", exec.args, at(exec.root)));
         let env: Vec<String> = exec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
         self.say(format!("     env {env:?}"));

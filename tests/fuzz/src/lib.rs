@@ -1,0 +1,57 @@
+//! What must hold for any input of the Dockerfile language and of ignore files.
+//!
+//! A [`Target`] is a function that takes bytes, feeds them to one part of the language and panics if
+//! an invariant does not hold: not only that nothing panics, but that places lie in the source, that
+//! the same input gives the same answer, and so on. The functions are plain: the test `replay` runs
+//! them over the kept inputs and the case folders, the fuzzer (`sh tests/long.sh fuzz`) over what it
+//! makes up. An input that once failed is kept in `corpus/<target>`.
+
+mod expander;
+mod ignores;
+mod lexer;
+mod parser;
+mod plan;
+pub mod seeds;
+mod source;
+pub mod wild;
+
+/// The build that is written down, as the golden tests of the language use it.
+#[path = "../../../frontends/dockerfile/lang/tests/support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::recorder::Recorder;
+
+/// A part of the language under test.
+pub struct Target {
+    /// On the command line, and below `corpus`.
+    pub name: &'static str,
+    /// Panics if an invariant does not hold.
+    pub check: fn(&[u8]),
+    /// Inputs made of the case folders.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All targets.
+pub const TARGETS: [Target; 7] = [
+    Target { name: "lexer", check: lexer::check, seeds: lexer::seeds },
+    Target { name: "parser", check: parser::check_file, seeds: parser::files },
+    Target { name: "trigger", check: parser::check_trigger, seeds: parser::triggers },
+    Target { name: "expander", check: expander::check, seeds: expander::seeds },
+    Target { name: "ignore-file", check: ignores::check_file, seeds: ignores::files },
+    Target { name: "ignore-matcher", check: ignores::check_matcher, seeds: ignores::lists },
+    Target { name: "plan", check: plan::check, seeds: plan::seeds },
+];
+
+/// The target of a name.
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+impl Target {
+    /// Where the kept inputs are.
+    pub fn corpus(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(self.name)
+    }
+}
