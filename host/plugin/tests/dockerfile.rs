@@ -208,10 +208,6 @@ fn large_and_deep_files_build_within_the_limits() {
         let before = std::time::Instant::now();
         let ended = ends_well(&frontend, input);
         println!("{name}: {:?}", before.elapsed());
-        if std::env::var_os("SURVEY").is_some() {
-            println!("    {ended:?}");
-            continue;
-        }
         assert_eq!(ended, Ok(()), "{name}");
     }
 }
@@ -280,10 +276,6 @@ fn input_that_nobody_can_mean_ends_in_words() {
         let before = std::time::Instant::now();
         let ended = ends_well(&frontend, input);
         println!("{name}: {:?}", before.elapsed());
-        if std::env::var_os("SURVEY").is_some() {
-            println!("    {ended:?}");
-            continue;
-        }
         assert_eq!(ended, Err(kind), "{name}");
     }
 }

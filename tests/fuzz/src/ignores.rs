@@ -29,7 +29,10 @@ pub fn check_file(data: &[u8]) {
     for pattern in &patterns {
         let text = pattern.text.strip_prefix('!').unwrap_or(&pattern.text);
         // Cleaning may bring to the front what means something there, as it always has.
-        if text.is_empty() || text.trim() != text || text.starts_with(['#', '!', '\u{feff}']) {
+        if matches!(text, "" | ".")
+            || text.trim() != text
+            || text.starts_with(['#', '!', '\u{feff}'])
+        {
             continue;
         }
         let again = parse_ignore(0, pattern.text.as_bytes()).expect("it was read before");
@@ -46,6 +49,9 @@ pub fn check_matcher(data: &[u8]) {
     // Paths are relative and clean.
     let names = path.split('/').filter(|name| !matches!(*name, "" | "." | ".."));
     let path = names.collect::<Vec<_>>().join("/");
+    if path.is_empty() {
+        return;
+    }
     let Ok(matcher) = Matcher::new(&patterns) else { return };
     let decision = matcher.decide(path.as_bytes());
     let rules: Vec<(bool, Matcher)> = patterns.iter().filter_map(|pattern| rule(pattern)).collect();

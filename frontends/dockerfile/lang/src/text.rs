@@ -34,11 +34,13 @@ impl Span {
     }
 }
 
-/// From byte `at` of the value on, bytes come from byte `from` of the source on.
+/// From byte `at` of the value on, up to the next segment, bytes come from `from..to` of the source:
+/// one by one if these are as many, else all together, e.g. a character from an escape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Segment {
     at: u32,
     from: u32,
+    to: u32,
 }
 
 /// A string and the places its bytes came from.
@@ -48,9 +50,9 @@ pub struct Text {
     source: u32,
     /// Where the first segment comes from.
     from: u32,
+    to: u32,
     /// The other segments.
     more: Vec<Segment>,
-    end: u32,
 }
 
 /// Offsets are kept in 32 bits; the parser refuses larger sources before it comes here.
@@ -74,42 +76,52 @@ impl Text {
 
     /// The whole range in the source.
     pub fn span(&self) -> Span {
-        Span { source: self.source, start: self.from, end: self.end }
+        Span { source: self.source, start: self.from, end: self.end() }
+    }
+
+    fn end(&self) -> u32 {
+        self.more.last().map_or(self.to, |last| last.to)
     }
 
     /// Where the bytes `range` of the value came from.
     pub fn span_of(&self, range: Range<usize>) -> Span {
         let (start, _) = self.place(range.start);
-        let end = if range.end >= self.value.len() && !range.is_empty() {
-            // The last character may stand for more than its own bytes, e.g. for an escape too.
-            self.end
-        } else if range.end > range.start {
-            // Through the last byte, because the range may end where another segment begins. A
-            // replaced byte is longer in the value than in the source, hence the limit.
-            let (last, limit) = self.place(range.end - 1);
-            (last + 1).min(limit).max(start)
-        } else {
-            start
-        };
-        Span { source: self.source, start, end }
+        // Through the last byte, because the range may end where another segment begins.
+        let end = if range.is_empty() { start } else { self.place(range.end - 1).1 };
+        Span { source: self.source, start, end: end.max(start) }
     }
 
     /// A segment by its number.
     fn segment(&self, number: usize) -> Segment {
         match number.checked_sub(1) {
-            None => Segment { at: 0, from: self.from },
+            None => Segment { at: 0, from: self.from, to: self.to },
             Some(number) => self.more[number],
         }
     }
 
-    /// The offset of byte `at`, and that of the first byte which comes from elsewhere.
+    /// The number of the segment that byte `at` is in.
+    fn number(&self, at: u32) -> usize {
+        self.more.partition_point(|segment| segment.at <= at)
+    }
+
+    /// Where the bytes `start..end` of a segment came from.
+    fn part(&self, number: usize, start: u32, end: u32) -> (u32, u32) {
+        let segment = self.segment(number);
+        let next = self.more.get(number).map_or(narrow(self.value.len()), |next| next.at);
+        if next - segment.at == segment.to - segment.from {
+            (segment.from + (start - segment.at), segment.from + (end - segment.at))
+        } else {
+            (segment.from, segment.to)
+        }
+    }
+
+    /// Where byte `at` of the value came from; behind the last byte, the end.
     fn place(&self, at: usize) -> (u32, u32) {
-        let at = narrow(at.min(self.value.len()));
-        let next = self.more.partition_point(|segment| segment.at <= at);
-        let segment = self.segment(next);
-        let limit = self.more.get(next).map_or(self.end, |segment| segment.from);
-        let limit = limit.max(segment.from);
-        ((segment.from + (at - segment.at)).min(limit), limit)
+        if at >= self.value.len() {
+            return (self.end(), self.end());
+        }
+        let at = narrow(at);
+        self.part(self.number(at), at, at + 1)
     }
 
     /// The bytes `range` of the value as a text of their own.
@@ -117,13 +129,30 @@ impl Text {
     /// # Panics
     /// If the range is not on character boundaries, like slicing a string.
     pub fn slice(&self, range: Range<usize>) -> Text {
-        let span = self.span_of(range.clone());
+        let value = self.value[range.clone()].to_owned();
+        let mut text = Text {
+            value,
+            source: self.source,
+            from: self.place(range.start).0,
+            to: 0,
+            more: Vec::new(),
+        };
+        text.to = text.from;
         let (start, end) = (narrow(range.start), narrow(range.end));
-        let first = self.more.partition_point(|segment| segment.at <= start);
-        let inside = self.more[first..].iter().take_while(|segment| segment.at < end);
-        let more = inside.map(|s| Segment { at: s.at - start, from: s.from }).collect();
-        let value = self.value[range].to_owned();
-        Text { value, source: self.source, from: span.start, more, end: span.end }
+        for number in self.number(start)..=self.more.len() {
+            let at = self.segment(number).at.max(start);
+            if at >= end {
+                break;
+            }
+            let next = self.more.get(number).map_or(end, |next| next.at.min(end));
+            let (from, to) = self.part(number, at, next);
+            if at == start {
+                (text.from, text.to) = (from, to);
+            } else {
+                text.more.push(Segment { at: at - start, from, to });
+            }
+        }
+        text
     }
 
     /// Without white space at both ends.
@@ -150,7 +179,7 @@ impl Deref for Text {
 
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}@{}..{}", self.value, self.span().start, self.end)
+        write!(f, "{:?}@{}..{}", self.value, self.from, self.end())
     }
 }
 
@@ -171,7 +200,7 @@ impl TextBuilder {
     /// An empty text, to be placed at `start` if nothing is added.
     pub fn new(source: u32, start: usize) -> Self {
         let from = narrow(start);
-        let text = Text { value: String::new(), source, from, more: Vec::new(), end: from };
+        let text = Text { value: String::new(), source, from, to: from, more: Vec::new() };
         TextBuilder { text, empty: true }
     }
 
@@ -185,18 +214,24 @@ impl TextBuilder {
         TextBuilder::new(other.source, other.place(at).0 as usize)
     }
 
-    fn piece(&mut self, from: u32, end: u32) {
+    /// Adds a text that came from `from..to`.
+    fn piece(&mut self, text: &str, from: u32, to: u32) {
         let at = narrow(self.text.value.len());
+        let number = self.text.more.len();
+        let last = self.text.segment(number);
+        let one_by_one = at - last.at == last.to - last.from && text.len() as u32 == to - from;
         if self.empty {
-            self.text.from = from;
+            (self.text.from, self.text.to) = (from, to);
             self.empty = false;
-        } else {
-            let last = self.text.segment(self.text.more.len());
-            if last.from + (at - last.at) != from {
-                self.text.more.push(Segment { at, from });
+        } else if one_by_one && last.to == from {
+            match self.text.more.last_mut() {
+                Some(last) => last.to = to,
+                None => self.text.to = to,
             }
+        } else {
+            self.text.more.push(Segment { at, from, to });
         }
-        self.text.end = end;
+        self.text.value.push_str(text);
     }
 
     /// Adds bytes of the source, which begin at `start`.
@@ -205,14 +240,13 @@ impl TextBuilder {
         for chunk in bytes.utf8_chunks() {
             let valid = chunk.valid();
             if !valid.is_empty() {
-                self.piece(narrow(at), narrow(at + valid.len()));
-                self.text.value.push_str(valid);
+                self.piece(valid, narrow(at), narrow(at + valid.len()));
                 at += valid.len();
             }
             if !chunk.invalid().is_empty() {
-                self.piece(narrow(at), narrow(at + chunk.invalid().len()));
-                self.text.value.push(char::REPLACEMENT_CHARACTER);
-                at += chunk.invalid().len();
+                let end = at + chunk.invalid().len();
+                self.piece("\u{fffd}", narrow(at), narrow(end));
+                at = end;
             }
         }
     }
@@ -223,19 +257,17 @@ impl TextBuilder {
             return;
         }
         let piece = other.slice(range);
-        let at = narrow(self.text.value.len());
-        self.piece(piece.from, piece.end);
-        for segment in &piece.more {
-            self.text.more.push(Segment { at: at + segment.at, from: segment.from });
+        for number in 0..=piece.more.len() {
+            let Segment { at, from, to } = piece.segment(number);
+            let next = piece.more.get(number).map_or(piece.value.len(), |next| next.at as usize);
+            self.piece(&piece.value[at as usize..next], from, to);
         }
-        self.text.value.push_str(&piece.value);
     }
 
     /// Adds a character that stands for the bytes `range` of another text, e.g. an escape.
     pub fn push_char(&mut self, c: char, other: &Text, range: Range<usize>) {
         let span = other.span_of(range);
-        self.piece(span.start, span.end);
-        self.text.value.push(c);
+        self.piece(c.encode_utf8(&mut [0; 4]), span.start, span.end);
     }
 
     /// Whether nothing was added yet.
@@ -285,6 +317,17 @@ mod tests {
         assert_eq!(word.as_str(), "abc");
         assert_eq!(range(word.span_of(1..3)), 7..9);
         assert_eq!(range(word.span_of(0..1)), 4..5);
+
+        // Escapes before characters of several bytes: a quoted `b` with an escaped `ü` before it.
+        let source = Text::decode(0, 0, "\\\u{fc}'b'".as_bytes());
+        let mut builder = TextBuilder::like(&source);
+        builder.push_char('\u{fc}', &source, 0..3);
+        builder.push(&source, 4..5);
+        let joined = builder.finish();
+        assert_eq!(range(joined.span_of(0..2)), 0..3);
+        assert_eq!(range(joined.span_of(2..3)), 4..5);
+        assert_eq!(range(joined.slice(0..2).span()), 0..3);
+        assert_eq!(range(joined.span_of(0..3)), 0..5);
 
         let odd = Text::decode(0, 10, b"a\xffb");
         assert_eq!(odd.as_str(), "a\u{fffd}b");
