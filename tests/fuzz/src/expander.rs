@@ -11,9 +11,10 @@ use crate::seeds;
 pub fn check(data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
     let Ok(rest) = std::str::from_utf8(rest) else { return };
+    let split = |escape| Options { split: true, ..Options::word(escape) };
     let options = [
-        Options::word('\\'),
-        Options::word('`'),
+        split('\\'),
+        split('`'),
         Options::heredoc(),
         Options::display('\\'),
         Options::display('`'),
@@ -52,6 +53,9 @@ pub fn check(data: &[u8]) {
             joined.retain(|c| !c.is_whitespace());
             let mut whole: Vec<char> = expansion.text.chars().collect();
             whole.retain(|c| !c.is_whitespace());
+            if !options.split {
+                whole.clear();
+            }
             assert_eq!(joined, whole, "the words are not the text");
             if !word.contains(special) {
                 assert_eq!(expansion.text, word, "there is nothing to expand");

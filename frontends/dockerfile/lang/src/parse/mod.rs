@@ -149,8 +149,8 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
             );
         }
     }
-    let last = problems.iter().enumerate().filter(|(_, problem)| is_error(problem));
-    if let Some((last, _)) = last.skip(MOST_ERRORS - 1).next() {
+    let mut errors = problems.iter().enumerate().filter(|(_, problem)| is_error(problem));
+    if let Some((last, _)) = errors.nth(MOST_ERRORS - 1) {
         problems.truncate(last + 1);
     }
     in_order(&mut problems);
