@@ -29,7 +29,9 @@ pub fn check_file(data: &[u8]) {
     for pattern in &patterns {
         let text = pattern.text.strip_prefix('!').unwrap_or(&pattern.text);
         // Cleaning may bring to the front what means something there, as it always has.
-        if matches!(text, "" | ".")
+        let new_sign = pattern.text.starts_with('!') && data[pattern.at.start as usize] != b'!';
+        if text.is_empty()
+            || new_sign
             || text.trim() != text
             || text.starts_with(['#', '!', '\u{feff}'])
         {
