@@ -89,7 +89,8 @@ fn rule(pattern: &str) -> Option<(bool, Matcher)> {
         None => (false, pattern),
     };
     // A second `!` is part of the pattern, which a list would take for its own.
-    let pattern = if negated { format!("./{pattern}") } else { pattern.to_owned() };
+    let second = negated && pattern.starts_with('!');
+    let pattern = if second { format!("./{pattern}") } else { pattern.to_owned() };
     let alone = Matcher::new(&[pattern]).expect("it is part of a list that can be read");
     (!alone.is_empty()).then_some((negated, alone))
 }
