@@ -74,7 +74,6 @@ fn checksums() -> Result<()> {
     )?;
     sandbox.image("image", &[ALLOW])?;
     // With a checksum that is known no server is needed.
-    let url = server.url("f");
     drop(server);
     let (run, _) = sandbox.image("image", &[ALLOW])?;
     ensure!(run.end_of("ADD --checksum")? == "CACHED", "{}", run.stderr);
@@ -86,7 +85,6 @@ fn checksums() -> Result<()> {
     run.says(&right)?;
     run.says(&wrong)?;
     run.says("Dockerfile:2")?;
-    ensure!(url != server.url("f"), "the ports differ");
     Ok(())
 }
 

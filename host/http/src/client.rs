@@ -91,7 +91,7 @@ impl Clients {
     /// needs them.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`]: see [`Reach`]; [`ErrorKind::Unavailable`]: there are no roots, or what
+    /// [`ErrorKind::OutOfReach`]: see [`Reach`]; [`ErrorKind::Unavailable`]: there are no roots, or what
     /// the options say cannot be used.
     pub async fn client(&self, url: &Url) -> Result<&reqwest::Client> {
         self.options.reach.check(url)?;
@@ -214,7 +214,7 @@ pub fn transport_error(what: &str, url: &Url, error: reqwest::Error) -> Error {
     // The URL may hold a signature; the message names the host only.
     let error = error.without_url();
     if let Some(forbidden) = cause::<Forbidden>(&error) {
-        return Error::new(ErrorKind::Denied, format!("cannot get {what}: {forbidden}"));
+        return Error::new(ErrorKind::OutOfReach, format!("cannot get {what}: {forbidden}"));
     }
     if matches!(cause::<rustls::Error>(&error), Some(rustls::Error::InvalidCertificate(_))) {
         // Trying again would not help, and the cause lies with trust rather than with the network.

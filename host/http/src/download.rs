@@ -105,7 +105,8 @@ struct Progress {
 /// Downloads a file.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] and [`ErrorKind::Denied`] as the server or [`crate::Reach`] says;
+/// [`ErrorKind::NotFound`] and [`ErrorKind::Denied`] as the server says; [`ErrorKind::OutOfReach`]:
+/// see [`crate::Reach`];
 /// [`ErrorKind::Unavailable`] if the last try failed too; [`ErrorKind::Limit`]: it is too long;
 /// [`ErrorKind::Invalid`]: the answer makes no sense, or the sink fails.
 pub async fn download(
@@ -161,7 +162,8 @@ async fn attempt(
         }
         (None, _) => {}
     }
-    let conditional = resumed.is_none() && wanted.known.is_some();
+    let conditional =
+        headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
     let mut response = redirected(clients, wanted, &headers).await.map_err(plain)?;
     let version = Validators::of(response.headers());
     let url = response.url().clone();

@@ -15,6 +15,8 @@ pub enum ErrorKind {
     NotFound,
     /// Credentials are missing or refused, or a security rule forbids the step.
     Denied,
+    /// [`crate::Reach`] forbids the address.
+    OutOfReach,
     /// The other side cannot be reached or answers with a temporary error.
     Unavailable,
 }
@@ -69,7 +71,7 @@ impl From<Error> for Failure {
             ErrorKind::Invalid => FailureKind::Invalid,
             ErrorKind::Limit => FailureKind::Limit,
             ErrorKind::NotFound => FailureKind::NotFound,
-            ErrorKind::Denied => FailureKind::Denied,
+            ErrorKind::Denied | ErrorKind::OutOfReach => FailureKind::Denied,
             ErrorKind::Unavailable => FailureKind::Unavailable,
         };
         let mut failure = Failure::new(kind, error.message);

@@ -23,7 +23,7 @@ impl Reach {
     /// Checks the host of a URL as far as that can be done without looking it up.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] if it may not be reached.
+    /// [`ErrorKind::OutOfReach`] if it may not be reached.
     pub fn check(self, url: &Url) -> Result<()> {
         let host = url.host_str().unwrap_or_default();
         let denied = match address(host) {
@@ -126,7 +126,7 @@ pub(crate) fn forbidden(host: &str) -> Forbidden {
 
 impl From<Forbidden> for Error {
     fn from(forbidden: Forbidden) -> Self {
-        Error::new(ErrorKind::Denied, forbidden.to_string())
+        Error::new(ErrorKind::OutOfReach, forbidden.to_string())
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
         ] {
             let parsed = Url::parse(url).expect("a URL");
             let error = Reach::Public.check(&parsed).expect_err(url);
-            assert_eq!(error.kind, ErrorKind::Denied, "{url}");
+            assert_eq!(error.kind, ErrorKind::OutOfReach, "{url}");
             Reach::Everything.check(&parsed).expect(url);
         }
     }

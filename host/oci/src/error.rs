@@ -105,7 +105,9 @@ impl From<wbuild_http::Error> for Error {
             wbuild_http::ErrorKind::Invalid => ErrorKind::Invalid,
             wbuild_http::ErrorKind::Limit => ErrorKind::Limit,
             wbuild_http::ErrorKind::NotFound => ErrorKind::NotFound,
-            wbuild_http::ErrorKind::Denied => ErrorKind::Denied,
+            wbuild_http::ErrorKind::Denied | wbuild_http::ErrorKind::OutOfReach => {
+                ErrorKind::Denied
+            }
             wbuild_http::ErrorKind::Unavailable => ErrorKind::Unavailable,
         };
         Error { kind, message: error.message, hint: error.hint, source: error.source }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -293,7 +294,7 @@ impl Downloads {
         };
         let result = download(&self.clients, Retries::default(), &wanted, &mut sink).await;
         let ToStore { ingest, step, .. } = sink;
-        let result = result.map_err(|error| self.explain(asked, error));
+        let result = result.map_err(|error| explain(asked, error));
         match (&result, step) {
             (Ok(_), Some(step)) => step.done(),
             (Err(failure), Some(step)) => step.failed(failure),
@@ -332,33 +333,7 @@ impl Downloads {
         if let Some(value) = header(&format!("HTTP_AUTH_TOKEN_{host}"), "Bearer ").await? {
             return Ok(Some(value));
         }
-        if let Some(value) = header(&format!("HTTP_AUTH_HEADER_{host}"), "").await? {
-            return Ok(Some(value));
-        }
-        // As part of the URL it would be in the graph and its keys; it is sent all the same, once.
-        Ok(None)
-    }
-
-    fn explain(&self, asked: &Asked, error: wbuild_http::Error) -> Failure {
-        let host = asked.url.host_str().unwrap_or_default();
-        let hint = match error.kind {
-            wbuild_http::ErrorKind::Denied if error.hint.is_none() => {
-                if Reach::Public.check(&asked.url).is_err() {
-                    Some("to allow it: --allow network.private".to_owned())
-                } else {
-                    Some(format!(
-                        "a credential can be given with --secret id=HTTP_AUTH_TOKEN_{host},src=FILE \
-                         (a bearer token) or HTTP_AUTH_HEADER_{host} (a whole header)"
-                    ))
-                }
-            }
-            _ => None,
-        };
-        let failure = Failure::from(error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        header(&format!("HTTP_AUTH_HEADER_{host}"), "").await
     }
 
     fn kept(&self, asked: &Asked) -> Result<Option<Version>, Failure> {
@@ -387,25 +362,29 @@ fn document(asked: &Asked) -> String {
     format!("http {}", e.finish())
 }
 
+/// Adds what can be done about it.
+fn explain(asked: &Asked, error: wbuild_http::Error) -> Failure {
+    let host = asked.url.host_str().unwrap_or_default();
+    let hint = match error.kind {
+        wbuild_http::ErrorKind::OutOfReach => "to allow it: --allow network.private".to_owned(),
+        wbuild_http::ErrorKind::Denied if error.hint.is_none() => format!(
+            "a credential can be given with --secret id=HTTP_AUTH_TOKEN_{host},src=FILE (a bearer \
+             token) or HTTP_AUTH_HEADER_{host} (a whole header)"
+        ),
+        _ => return error.into(),
+    };
+    Failure::from(error).hint(hint)
+}
+
 fn mismatch(asked: &Asked, found: Digest, wanted: Digest) -> Failure {
     Failure::invalid(format!("{} has the checksum {found}, not {wanted}", asked.shown()))
         .hint("if the file was meant to change, write its new checksum")
 }
 
-/// An IMF-fixdate (RFC 9110, section 5.6.7) in seconds since 1970.
+/// A date of HTTP (RFC 9110, section 5.6.7) in seconds since 1970; none before that, or if it is none.
 fn http_date(text: &str) -> Option<u64> {
-    let mut words = text.split_ascii_whitespace().skip(1);
-    let (day, month, year) = (words.next()?, words.next()?, words.next()?);
-    let (time, zone) = (words.next()?, words.next()?);
-    if zone != "GMT" {
-        return None;
-    }
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    let rfc3339 = format!("{year}-{month:02}-{day:0>2}T{time}Z");
-    let time: wbuild_oci::time::Timestamp = rfc3339.parse().ok()?;
-    u64::try_from(time.seconds).ok()
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
 }
 
 /// Writes a download into the store, and shows it as a step.
@@ -434,5 +413,69 @@ impl Sink for ToStore<'_> {
             step.progress(self.what, ingest.size(), self.length);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(url: &str, attrs: &[(&str, &str)]) -> Result<Asked, Failure> {
+        let mut all = Attrs::default();
+        for (key, value) in attrs {
+            all.push(*key, *value);
+        }
+        Asked::new(url, None, &all)
+    }
+
+    #[test]
+    fn what_a_source_asks_for_is_checked() {
+        let plain = asked("https://example.org/dir/file?x#y", &[]).expect("a URL");
+        assert_eq!((&*plain.filename, plain.mode, plain.uid), ("file", 0o600, 0));
+        let all = [("filename", "f"), ("mode", "0755"), ("uid", "7"), ("header.Accept", "a/b")];
+        let all = asked("http://example.org/", &all).expect("a URL");
+        assert_eq!((&*all.filename, all.mode, all.uid), ("f", 0o755, 7));
+        assert_eq!(all.headers, [("accept".to_owned(), "a/b".to_owned())]);
+        assert_eq!(asked("http://example.org", &[]).expect("a URL").filename, "__unnamed__");
+        for (url, key, value) in [
+            ("file:///etc/passwd", "uid", "0"),
+            ("http://", "uid", "0"),
+            ("nonsense", "uid", "0"),
+            ("http://a/f", "filename", ".."),
+            ("http://a/f", "filename", "a/b"),
+            ("http://a/f", "filename", "/a"),
+            ("http://a/f", "mode", "rw"),
+            ("http://a/f", "uid", "-1"),
+            ("http://a/f", "header.cookie", "x"),
+            ("http://a/f", "colour", "red"),
+        ] {
+            assert!(asked(url, &[(key, value)]).is_err(), "{url} {key}={value}");
+        }
+    }
+
+    #[test]
+    fn hints_say_what_helps() {
+        use wbuild_http::{Error, ErrorKind};
+        let asked = asked("http://10.0.0.1/f", &[]).expect("a URL");
+        let hint = |kind| format!("{:?}", explain(&asked, Error::new(kind, "no")));
+        assert!(hint(ErrorKind::OutOfReach).contains("--allow network.private"));
+        // Who was let in and is refused by the server needs a credential.
+        let denied = hint(ErrorKind::Denied);
+        assert!(denied.contains("HTTP_AUTH_TOKEN_10.0.0.1") && !denied.contains("--allow"));
+        assert!(!hint(ErrorKind::NotFound).contains("--"));
+    }
+
+    #[test]
+    fn dates_of_all_three_forms_are_read() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(http_date(text), Some(784_111_777), "{text}");
+        }
+        for text in ["", "yesterday", "1994-11-06T08:49:37Z", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(http_date(text), None, "{text}");
+        }
     }
 }
