@@ -82,7 +82,8 @@ fuzz_keep() {
     for name in "$@"; do
         work=$root/target/fuzz/$name
         rm -rf "$work-kept" && mkdir -p "$work-kept"
-        WBUILD_FUZZ=$name "$fuzzer" -merge=1 -use_counters=0 -max_len=1024 "$work-kept" "$work-seeds" "$work" \
+        WBUILD_FUZZ=$name "$fuzzer" -merge=1 -use_counters=0 -max_len=1024 \
+            "$work-kept" "$work-seeds" "$work" \
             "tests/fuzz/corpus/$name" 2>&1 | tail -n 1
         # Seeds lie in the case folders already.
         for file in "$work-kept"/*; do
