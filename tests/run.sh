@@ -71,6 +71,8 @@ if [ -n "$skipped" ]; then
     step "skipped"
     printf '%s\n' "$skipped"
 fi
+# What failed and how, once more: the last lines are what is looked at first.
+cat "$out"/*tests.log | awk '/^failures:$/ { on = !on; next } /^test result: / { on = 0 } on' | head -n 300
 grep -h '^test .* FAILED' "$out"/*tests.log || true
 step "all"
 cat "$out"/*tests.log | awk -v skipped="$(printf '%s' "$skipped" | grep -c .)" '
