@@ -5,10 +5,11 @@
 //! - The directory belongs to the present user and nobody else may enter it (0700); so does each
 //!   file. Files are opened relative to the directory, never through a symlink.
 //! - An entry leaves no doubt: behind the code stand magic, key, length and a 256-bit keyed hash
-//!   over all of it, checked at each load. The hash's key is random, is made with the directory and
-//!   is readable by this user only: whoever can merely place a file there cannot make an entry that
-//!   is used. The hash is HighwayHash, a pseudo-random function made for this: 0.1 ms per MiB where
-//!   sha256 takes 0.5 with and 3 without instructions for it, most of the time to load a plugin.
+//!   over all of it, checked at the first load of each boot and again whenever the file could have
+//!   changed (module `mark`). The hash's key is random, is made with the directory and is readable
+//!   by this user only: whoever can merely place a file there cannot make an entry that is used.
+//!   The hash is HighwayHash, a pseudo-random function made for this: 0.1 ms per MiB where sha256
+//!   takes 0.5 with and 3 without instructions for it.
 //! - What was checked is what is mapped: the very file, by its descriptor. Entries are never
 //!   changed in place, only replaced.
 //! - The name of an entry is the key: component, engine version, settings and machine features.
@@ -17,6 +18,8 @@
 //!
 //! Entries are written to a temporary name and renamed, without syncs: after a power cut the hash
 //! tells a torn entry.
+
+mod mark;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -30,12 +33,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use highway::{HighwayHash, HighwayHasher, Key};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wbuild_graph::Digest;
 
+use self::mark::Mark;
 use crate::engine::PROFILE;
 
 const MAGIC: &[u8; 16] = b"wbuild code v1\0\n";
@@ -114,14 +118,14 @@ impl CodeCache {
             Ok(Some(entry)) => entry,
             Ok(None) => return Found::Nothing,
             Err(reason) => {
-                opened.remove(&entry_name(key));
+                opened.remove_entry(key);
                 return Found::Rejected(reason);
             }
         };
         match deserialize(engine, &entry) {
             Ok(component) => Found::Component(component),
             Err(error) => {
-                opened.remove(&entry_name(key));
+                opened.remove_entry(key);
                 Found::Rejected(error.to_string())
             }
         }
@@ -138,16 +142,21 @@ impl CodeCache {
 }
 
 /// An entry whose hash was right.
-struct Trusted(OwnedFd);
+struct Trusted {
+    file: File,
+    /// Whether it was hashed now: else it was before, in this boot, and has not changed since.
+    #[cfg_attr(not(test), expect(dead_code, reason = "how it came to be trusted is tested"))]
+    hashed: bool,
+}
 
 /// Makes code of an entry.
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, entry: &Trusted) -> wasmtime::Result<Component> {
     // By descriptor: a path could lead to another file by now.
-    let path = format!("/proc/self/fd/{}", entry.0.as_raw_fd());
+    let path = format!("/proc/self/fd/{}", entry.file.as_raw_fd());
     // SAFETY: `deserialize_file` demands a file that `Component::serialize` made and that nobody
     // changes while it is mapped. A `Trusted` exists only after the keyed hash of this very file,
-    // whose key only this user can read, was found right; files with a right hash are written by
+    // whose key only this user can read, was found right and the file not changed since; files with a right hash are written by
     // `Opened::write` alone, from what `serialize` answered, and are replaced but never changed:
     // they are open to this user only. Bytes behind the code are no part of it: its format is ELF,
     // which says where its parts are. Wasmtime refuses another version's or setting's code.
@@ -196,14 +205,34 @@ impl Opened {
         let _ = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty());
     }
 
+    fn remove_entry(&self, key: &Digest) {
+        self.remove(&entry_name(key));
+        self.remove(&mark::name(key));
+    }
+
     fn read(&self, key: &Digest) -> Result<Option<Trusted>, String> {
-        let Some((file, size)) = open_private(self.dir.as_fd(), &entry_name(key))? else {
+        let dir = self.dir.as_fd();
+        let Some((file, stat)) = open_private(dir, &entry_name(key))? else {
             return Ok(None);
         };
+        let mark = Mark::of(self.secret, key, &stat);
+        if mark.as_ref().is_some_and(|mark| mark.stands(dir, key)) {
+            return Ok(Some(Trusted { file, hashed: false }));
+        }
+        self.check(key, &file, &stat)?;
+        // Of before the check: had the file changed since, the mark would not stand.
+        if let Some(mark) = mark {
+            mark.leave(dir, key);
+        }
+        Ok(Some(Trusted { file, hashed: true }))
+    }
+
+    /// Checks what stands behind the code, and the hash.
+    fn check(&self, key: &Digest, file: &File, stat: &Stat) -> Result<(), String> {
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
         if size > ENTRY_BYTES {
             return Err("it is too large".to_owned());
         }
-        let file = File::from(file);
         let Some(length) = size.checked_sub(FOOT as u64) else {
             return Err("it is shorter than its foot".to_owned());
         };
@@ -231,7 +260,7 @@ impl Opened {
         if foot[HASH_AT..] != finish(hasher)[..] {
             return Err("its hash is wrong".to_owned());
         }
-        Ok(Some(Trusted(file.into())))
+        Ok(())
     }
 
     fn write(&self, key: &Digest, code: &[u8]) -> Result<(), String> {
@@ -263,6 +292,7 @@ impl Opened {
             total = total.saturating_add(entry.size);
             if total > TOTAL_BYTES && entry.name != entry_name(keep) {
                 self.remove(&entry.name);
+                self.remove(&entry.name.replace(SUFFIX, mark::SUFFIX));
             }
         }
     }
@@ -324,18 +354,17 @@ fn words(bytes: &[u8; 32]) -> [u64; 4] {
 }
 
 fn read_secret(dir: &OwnedFd) -> Result<Option<[u64; 4]>, String> {
-    let Some((file, size)) = open_private(dir.as_fd(), SECRET)? else { return Ok(None) };
+    let Some((file, stat)) = open_private(dir, SECRET)? else { return Ok(None) };
     let mut bytes = [0; 32];
-    if size != bytes.len() as u64 {
+    if stat.st_size != 32 {
         return Err("its key is damaged".to_owned());
     }
-    File::from(file).read_exact_at(&mut bytes, 0).map_err(|error| error.to_string())?;
+    file.read_exact_at(&mut bytes, 0).map_err(|error| error.to_string())?;
     Ok(Some(words(&bytes)))
 }
 
-/// Opens a file that must be a regular file of this user which nobody else can write; with its
-/// size.
-fn open_private(dir: impl AsFd, name: &str) -> Result<Option<(OwnedFd, u64)>, String> {
+/// Opens a file that must be a regular file of this user which nobody else can write.
+fn open_private(dir: impl AsFd, name: &str) -> Result<Option<(File, Stat)>, String> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
         Ok(file) => file,
@@ -349,7 +378,7 @@ fn open_private(dir: impl AsFd, name: &str) -> Result<Option<(OwnedFd, u64)>, St
     if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
         return Err("others may write it".to_owned());
     }
-    Ok(Some((file, u64::try_from(stat.st_size).unwrap_or(u64::MAX))))
+    Ok(Some((file.into(), stat)))
 }
 
 /// Writes a file under a temporary name and gives it its own.
@@ -380,4 +409,89 @@ fn write_private(
         let _ = rustix::fs::unlinkat(dir, &temporary, AtFlags::empty());
     }
     renamed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rest() {
+        std::thread::sleep(Duration::from_millis(3100));
+    }
+
+    fn hashed(opened: &Opened, key: &Digest) -> bool {
+        opened.read(key).expect("a good entry").expect("an entry").hashed
+    }
+
+    #[test]
+    fn an_entry_is_hashed_until_it_has_rested_and_again_when_it_changed() {
+        let temp = tempfile::tempdir().expect("directory");
+        let path = temp.path().join("code");
+        let opened = Opened::new(&path).expect("it opens");
+        let keys = [Digest::of(b"one"), Digest::of(b"two")];
+        for key in &keys {
+            opened.write(key, b"code").expect("it is written");
+            assert!(hashed(&opened, key) && hashed(&opened, key), "it has not rested");
+            assert!(!path.join(mark::name(key)).exists());
+        }
+        rest();
+        for key in &keys {
+            assert!(hashed(&opened, key), "never before");
+            assert!(!hashed(&opened, key) && !hashed(&opened, key), "it is marked");
+        }
+        assert!(!hashed(&Opened::new(&path).expect("it opens"), &keys[0]), "in any process");
+
+        // A mark is for one entry.
+        let marks = keys.map(|key| path.join(mark::name(&key)));
+        std::fs::copy(&marks[0], &marks[1]).expect("copy");
+        assert!(hashed(&opened, &keys[1]));
+
+        // Written over with the same bytes or others, replaced, renamed: it is looked at.
+        let entries = keys.map(|key| path.join(entry_name(&key)));
+        let good = std::fs::read(&entries[0]).expect("entry");
+        std::fs::write(&entries[0], &good).expect("write");
+        assert!(hashed(&opened, &keys[0]));
+        rest();
+        assert!(hashed(&opened, &keys[0]) && !hashed(&opened, &keys[0]), "marked anew");
+        let modified = std::fs::metadata(&entries[0]).expect("entry").modified().expect("time");
+        let mut bad = good.clone();
+        bad[0] ^= 1;
+        std::fs::write(&entries[0], &bad).expect("write");
+        let file = File::options().write(true).open(&entries[0]).expect("open");
+        file.set_modified(modified).expect("set the time of modification back");
+        assert_eq!(opened.read(&keys[0]).err().as_deref(), Some("its hash is wrong"));
+
+        std::fs::write(&entries[0], &good).expect("write");
+        rest();
+        assert!(hashed(&opened, &keys[0]) && !hashed(&opened, &keys[0]), "marked anew");
+        std::fs::rename(&entries[1], &entries[0]).expect("rename");
+        assert!(opened.read(&keys[0]).is_err(), "the code of another component");
+    }
+
+    #[test]
+    fn a_mark_of_another_secret_or_shape_does_not_stand() {
+        let temp = tempfile::tempdir().expect("directory");
+        let path = temp.path().join("code");
+        let opened = Opened::new(&path).expect("it opens");
+        let key = Digest::of(b"one");
+        opened.write(&key, b"code").expect("it is written");
+        rest();
+        assert!(hashed(&opened, &key) && !hashed(&opened, &key));
+        let mark = path.join(mark::name(&key));
+        let good = std::fs::read(&mark).expect("mark");
+        for bad in [&good[..31], &[&good[..], b"x"].concat(), &[0; 32], b""] {
+            std::fs::write(&mark, bad).expect("write");
+            assert!(hashed(&opened, &key), "{bad:?}");
+            assert!(!hashed(&opened, &key), "marked anew");
+        }
+        let (_, stat) = open_private(&opened.dir, &entry_name(&key)).expect("opens").expect("is");
+        let foreign = Mark::of([1, 2, 3, 4], &key, &stat).expect("a mark");
+        assert!(!foreign.stands(opened.dir.as_fd(), &key));
+        foreign.leave(opened.dir.as_fd(), &key);
+        assert!(hashed(&opened, &key), "left with another key");
+        opened.remove_entry(&key);
+        assert!(!mark.exists());
+    }
 }

@@ -201,6 +201,8 @@ fn processes_that_compile_at_once_agree() {
     for n in 0..4 {
         assert!(!compiled(&dir, n), "component {n} was kept");
     }
-    let rest = fs::read_dir(&dir).expect("directory").count();
+    let rest = fs::read_dir(&dir).expect("directory").map(|entry| entry.expect("entry").path());
+    // On a slow machine there are marks already.
+    let rest = rest.filter(|path| path.extension().is_none_or(|e| e != "mark")).count();
     assert_eq!(rest, 5, "four entries, one key, nothing temporary");
 }
