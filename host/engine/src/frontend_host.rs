@@ -1,5 +1,6 @@
 //! The capabilities of a frontend run: thin objects over the build's [`Job`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -313,7 +314,8 @@ fn check_config(config: &str) -> Result<(), Failure> {
     if config.len() as u64 > wbuild_oci::media::MAX_CONFIG {
         return Err(Failure::new(FailureKind::Limit, "the image config is too large"));
     }
-    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(config) {
+    // Keys only: the values of thousands of history entries need not become objects here.
+    match serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(config) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::invalid("the image config is no JSON object").cause(&error)),
     }
@@ -346,5 +348,25 @@ impl LogCap for PluginLog {
             text.push('…');
         }
         self.events.event(Event::PluginLog { plugin: self.plugin.clone(), severity, text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_is_an_object() {
+        let good = ["{}", r#"{"config":{"Env":["A=b"]},"history":[{"created_by":"x"}]}"#];
+        for config in good {
+            assert_eq!(check_config(config), Ok(()), "{config}");
+        }
+        for config in ["", "[]", "null", "{", r#"{"a":}"#, "{} {}", r#"{"a":[1,]}"#] {
+            let failure = check_config(config).expect_err(config);
+            assert_eq!(failure.message, "the image config is no JSON object", "{config}");
+            assert_eq!(failure.kind, FailureKind::Invalid, "{config}");
+        }
+        let large = format!("{{\"a\":{:?}}}", "x".repeat(wbuild_oci::media::MAX_CONFIG as usize));
+        assert_eq!(check_config(&large).expect_err("too large").kind, FailureKind::Limit);
     }
 }

@@ -130,8 +130,11 @@ fn texts(instruction: &Instruction) -> Vec<&Text> {
             pairs.iter().flat_map(|pair| [&pair.name, &pair.value]).collect()
         }
         Kind::Expose(words) | Kind::Shell(words) | Kind::Volume(words) => words.iter().collect(),
-        Kind::Healthcheck(Healthcheck::None) | Kind::Onbuild(_) => Vec::new(),
-        Kind::Healthcheck(Healthcheck::Check { command: words, .. }) => command(words),
+        Kind::Onbuild(_) => Vec::new(),
+        Kind::Healthcheck(check) => match &**check {
+            Healthcheck::None => Vec::new(),
+            Healthcheck::Check { command: words, .. } => command(words),
+        },
         Kind::Maintainer(text)
         | Kind::Stopsignal(text)
         | Kind::User(text)

@@ -62,17 +62,17 @@ pub struct Instruction {
     pub kind: Kind,
 }
 
-/// Instructions by kind.
+/// Instructions by kind. What is large stands apart: a file may have thousands of short ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `ADD`.
-    Add(Transfer),
+    Add(Box<Transfer>),
     /// `ARG`.
     Arg(Vec<Declaration>),
     /// `CMD`.
     Cmd(Command),
     /// `COPY`.
-    Copy(Transfer),
+    Copy(Box<Transfer>),
     /// `ENTRYPOINT`.
     Entrypoint(Command),
     /// `ENV`.
@@ -80,7 +80,7 @@ pub enum Kind {
     /// `EXPOSE`.
     Expose(Vec<Text>),
     /// `HEALTHCHECK`.
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     /// `LABEL`.
     Label(Vec<Pair>),
     /// `MAINTAINER`.
@@ -88,7 +88,7 @@ pub enum Kind {
     /// `ONBUILD`.
     Onbuild(Trigger),
     /// `RUN`.
-    Run(Run),
+    Run(Box<Run>),
     /// `SHELL`.
     Shell(Vec<Text>),
     /// `STOPSIGNAL`.

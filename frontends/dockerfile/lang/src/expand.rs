@@ -116,10 +116,10 @@ pub fn expand(word: &str, options: Options, env: &dyn Lookup) -> Result<Expansio
     // Most words hold nothing to expand.
     let special = |c| c == '$' || c == '\'' || c == '"' || c == options.escape;
     if !word.contains(special) {
-        let words = word.split_whitespace().map(str::to_owned).take_while(|_| options.split);
+        let words = options.split.then(|| word.split_whitespace().map(str::to_owned).collect());
         return Ok(Expansion {
             text: word.to_owned(),
-            words: words.collect(),
+            words: words.unwrap_or_default(),
             ..Expansion::default()
         });
     }

@@ -50,12 +50,15 @@ const ABOUT_A_CONTAINER: [&str; 15] = [
 /// Marks history entries as made by this language.
 const COMMENT: &str = "buildkit.dockerfile.v0";
 
+/// What an entry of ours is longer than its text; an estimate.
+const OWN_ENTRY: usize = 80;
+
 /// Where programs are looked for if the base does not say.
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An image config under construction.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Image {
     /// Everything but `config` and `history`.
     fields: Map<String, Value>,
@@ -66,7 +69,7 @@ pub struct Image {
 }
 
 /// An entry of the history.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 enum Entry {
     /// The base's, as it is.
     Base(Value),
@@ -134,8 +137,8 @@ impl Image {
                 set.sort_keys();
             }
         }
-        if !self.env.pairs().is_empty() {
-            let env = self.env.pairs().iter().map(|(name, value)| format!("{name}={value}"));
+        if self.env.pairs().len() > 0 {
+            let env = self.env.pairs().map(|(name, value)| [name, "=", value].concat());
             self.config.insert("Env".to_owned(), env.map(Value::from).collect());
         }
         self.fields.insert("config".to_owned(), Value::Object(self.config));
@@ -143,6 +146,11 @@ impl Image {
         push_value(&mut out, &Value::Object(self.fields));
         // History may be far longer than the rest, so it does not become values first.
         out.pop();
+        let length = |entry: &Entry| match entry {
+            Entry::Base(_) => 0,
+            Entry::Own { created_by, .. } => created_by.len() + OWN_ENTRY,
+        };
+        out.reserve(self.history.iter().map(length).sum());
         out.extend(b",\"history\":[");
         for (at, entry) in self.history.iter().enumerate() {
             if at > 0 {
@@ -293,7 +301,7 @@ impl Image {
 
     /// Sets a label.
     pub fn set_label(&mut self, name: &str, value: &str) {
-        self.object("Labels").insert(name.to_owned(), json!(value));
+        self.object("Labels").insert(name.to_owned(), Value::from(value));
     }
 
     /// Whether a shell was chosen.
@@ -361,7 +369,7 @@ impl Image {
             ("Retries", timing.retries),
         ] {
             if value != 0 {
-                check.insert(name.to_owned(), json!(value));
+                check.insert(name.to_owned(), Value::from(value));
             }
         }
         self.set("Healthcheck", check);
@@ -389,8 +397,8 @@ impl Image {
     }
 
     /// Adds a history entry. `layer`: the instruction made a layer.
-    pub fn add_history(&mut self, created_by: &str, layer: bool) {
-        self.history.push(Entry::Own { created_by: created_by.to_owned(), layer });
+    pub fn add_history(&mut self, created_by: String, layer: bool) {
+        self.history.push(Entry::Own { created_by, layer });
     }
 }
 
@@ -444,7 +452,7 @@ mod tests {
         image.set_env("B", "2");
         image.add_volume("/data");
         image.set_label("a", "b");
-        image.add_history("ENV B=2", false);
+        image.add_history("ENV B=2".to_owned(), false);
         assert_eq!(
             image.into_json(),
             r#"{"architecture":"arm64","os":"linux","x-field":[1],"created":"2020","config":{"Cmd":["sh"],"X":{"y":1},"Volumes":{"/data":{}},"Labels":{"a":"b"},"Env":["PATH=/usr/bin","A=","B=2"]},"history":[{"created":"2020","created_by":"base"},{"created_by":"ENV B=2","comment":"buildkit.dockerfile.v0","empty_layer":true}]}"#

@@ -9,6 +9,8 @@
 //! - heredoc bodies are raw: no comments, no continuations.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::{Span, Text, TextBuilder};
 
@@ -35,6 +37,8 @@ pub struct Logical {
 /// Reads logical lines, and heredoc bodies on demand.
 pub struct Reader<'a> {
     bytes: &'a [u8],
+    /// The same as a string, if it is one, for the texts to share.
+    file: Option<Arc<str>>,
     source: u32,
     at: usize,
     /// Where each line stands last, with and without the tabs it begins with. Made on demand.
@@ -56,7 +60,8 @@ impl<'a> Reader<'a> {
     /// Reads from the start; a byte order mark is skipped.
     pub fn new(source: u32, bytes: &'a [u8]) -> Self {
         let at = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        Reader { bytes, source, at, last: BTreeMap::new() }
+        let file = std::str::from_utf8(bytes).ok().map(Arc::from);
+        Reader { bytes, file, source, at, last: BTreeMap::new() }
     }
 
     /// Where reading goes on.
@@ -90,7 +95,14 @@ impl<'a> Reader<'a> {
     }
 
     fn decode(&self, line: Physical<'_>) -> Text {
-        Text::decode(self.source, line.start, line.content)
+        self.text(line.start..line.start + line.content.len())
+    }
+
+    fn text(&self, range: Range<usize>) -> Text {
+        match &self.file {
+            Some(file) => Text::of_file(self.source, file, range),
+            None => Text::decode(self.source, range.start, &self.bytes[range]),
+        }
     }
 
     fn span(&self, line: Physical<'_>) -> Span {
@@ -119,11 +131,14 @@ impl<'a> Reader<'a> {
                 doc.clear();
                 continue;
             }
+            if !continued {
+                return Some(Logical { span: text.span(), text: kept, doc, empty: Vec::new() });
+            }
             let mut span = text.span();
             let mut builder = TextBuilder::like(&kept);
             builder.push(&kept, 0..kept.len());
             let mut empty = Vec::new();
-            let mut open = continued;
+            let mut open = true;
             while open {
                 let Some((line, next)) = self.physical() else { break };
                 self.at = next;
@@ -173,7 +188,7 @@ impl<'a> Reader<'a> {
             let content = if strip_tabs { without_tabs(line.content) } else { line.content };
             self.at = next;
             if content == name.as_bytes() {
-                let body = Text::decode(self.source, start, &self.bytes[start..line.start]);
+                let body = self.text(start..line.start);
                 return Some((body, self.span(line)));
             }
         }

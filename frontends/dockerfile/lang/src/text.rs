@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 /// Half-open byte range in a registered source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,10 +44,9 @@ struct Segment {
     to: u32,
 }
 
-/// A string and the places its bytes came from.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Text {
-    value: String,
+/// Where the bytes of a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Places {
     source: u32,
     /// Where the first segment comes from.
     from: u32,
@@ -55,40 +55,25 @@ pub struct Text {
     more: Vec<Segment>,
 }
 
+/// A string and the places its bytes came from. Texts cut from one another share their bytes, so
+/// cutting and cloning copy nothing.
+#[derive(Clone)]
+pub struct Text {
+    bytes: Arc<str>,
+    /// The value's range of `bytes`.
+    start: u32,
+    stop: u32,
+    places: Places,
+}
+
 /// Offsets are kept in 32 bits; the parser refuses larger sources before it comes here.
 fn narrow(offset: usize) -> u32 {
     u32::try_from(offset).unwrap_or(u32::MAX)
 }
 
-impl Text {
-    /// The text of `bytes`, which begin at `start` in the source. Invalid UTF-8 becomes U+FFFD, as
-    /// it would in the image's JSON.
-    pub fn decode(source: u32, start: usize, bytes: &[u8]) -> Text {
-        let mut builder = TextBuilder::new(source, start);
-        builder.push_bytes(start, bytes);
-        builder.finish()
-    }
-
-    /// The string.
-    pub fn as_str(&self) -> &str {
-        &self.value
-    }
-
-    /// The whole range in the source.
-    pub fn span(&self) -> Span {
-        Span { source: self.source, start: self.from, end: self.end() }
-    }
-
+impl Places {
     fn end(&self) -> u32 {
         self.more.last().map_or(self.to, |last| last.to)
-    }
-
-    /// Where the bytes `range` of the value came from.
-    pub fn span_of(&self, range: Range<usize>) -> Span {
-        let (start, _) = self.place(range.start);
-        // Through the last byte, because the range may end where another segment begins.
-        let end = if range.is_empty() { start } else { self.place(range.end - 1).1 };
-        Span { source: self.source, start, end: end.max(start) }
     }
 
     /// A segment by its number.
@@ -103,11 +88,50 @@ impl Text {
     fn number(&self, at: u32) -> usize {
         self.more.partition_point(|segment| segment.at <= at)
     }
+}
+
+impl Text {
+    /// The text of `bytes`, which begin at `start` in the source. Invalid UTF-8 becomes U+FFFD, as
+    /// it would in the image's JSON.
+    pub fn decode(source: u32, start: usize, bytes: &[u8]) -> Text {
+        let mut builder = TextBuilder::new(source, start);
+        builder.push_bytes(start, bytes);
+        builder.finish()
+    }
+
+    /// The bytes `range` of a whole source.
+    pub(crate) fn of_file(source: u32, file: &Arc<str>, range: Range<usize>) -> Text {
+        let (start, stop) = (narrow(range.start), narrow(range.end));
+        let places = Places { source, from: start, to: stop, more: Vec::new() };
+        Text { bytes: Arc::clone(file), start, stop, places }
+    }
+
+    /// The string.
+    pub fn as_str(&self) -> &str {
+        &self.bytes[self.start as usize..self.stop as usize]
+    }
+
+    fn length(&self) -> u32 {
+        self.stop - self.start
+    }
+
+    /// The whole range in the source.
+    pub fn span(&self) -> Span {
+        Span { source: self.places.source, start: self.places.from, end: self.places.end() }
+    }
+
+    /// Where the bytes `range` of the value came from.
+    pub fn span_of(&self, range: Range<usize>) -> Span {
+        let (start, _) = self.place(range.start);
+        // Through the last byte, because the range may end where another segment begins.
+        let end = if range.is_empty() { start } else { self.place(range.end - 1).1 };
+        Span { source: self.places.source, start, end: end.max(start) }
+    }
 
     /// Where the bytes `start..end` of a segment came from.
     fn part(&self, number: usize, start: u32, end: u32) -> (u32, u32) {
-        let segment = self.segment(number);
-        let next = self.more.get(number).map_or(narrow(self.value.len()), |next| next.at);
+        let segment = self.places.segment(number);
+        let next = self.places.more.get(number).map_or(self.length(), |next| next.at);
         if next - segment.at == segment.to - segment.from {
             (segment.from + (start - segment.at), segment.from + (end - segment.at))
         } else {
@@ -117,11 +141,11 @@ impl Text {
 
     /// Where byte `at` of the value came from; behind the last byte, the end.
     fn place(&self, at: usize) -> (u32, u32) {
-        if at >= self.value.len() {
-            return (self.end(), self.end());
+        if at >= self.len() {
+            return (self.places.end(), self.places.end());
         }
         let at = narrow(at);
-        self.part(self.number(at), at, at + 1)
+        self.part(self.places.number(at), at, at + 1)
     }
 
     /// The bytes `range` of the value as a text of their own.
@@ -129,70 +153,86 @@ impl Text {
     /// # Panics
     /// If the range is not on character boundaries, like slicing a string.
     pub fn slice(&self, range: Range<usize>) -> Text {
-        let value = self.value[range.clone()].to_owned();
-        let mut text = Text {
-            value,
-            source: self.source,
-            from: self.place(range.start).0,
-            to: 0,
-            more: Vec::new(),
-        };
-        text.to = text.from;
+        // Panics here rather than where the slice is read.
+        let _ = &self.as_str()[range.clone()];
         let (start, end) = (narrow(range.start), narrow(range.end));
-        for number in self.number(start)..=self.more.len() {
-            let at = self.segment(number).at.max(start);
+        let places = self.places_of(start, end);
+        let bytes = Arc::clone(&self.bytes);
+        Text { bytes, start: self.start + start, stop: self.start + end, places }
+    }
+
+    fn places_of(&self, start: u32, end: u32) -> Places {
+        let source = self.places.source;
+        // Nearly all texts stand in the source as they are.
+        if self.places.more.is_empty() && self.places.to - self.places.from == self.length() {
+            let (from, to) = (self.places.from + start, self.places.from + end);
+            return Places { source, from, to, more: Vec::new() };
+        }
+        let from = self.place(start as usize).0;
+        let mut places = Places { source, from, to: from, more: Vec::new() };
+        for number in self.places.number(start)..=self.places.more.len() {
+            let at = self.places.segment(number).at.max(start);
             if at >= end {
                 break;
             }
-            let next = self.more.get(number).map_or(end, |next| next.at.min(end));
+            let next = self.places.more.get(number).map_or(end, |next| next.at.min(end));
             let (from, to) = self.part(number, at, next);
             if at == start {
-                (text.from, text.to) = (from, to);
+                (places.from, places.to) = (from, to);
             } else {
-                text.more.push(Segment { at: at - start, from, to });
+                places.more.push(Segment { at: at - start, from, to });
             }
         }
-        text
+        places
     }
 
     /// Without white space at both ends.
     pub fn trimmed(&self) -> Text {
-        let start = self.value.len() - self.value.trim_start().len();
-        let end = start + self.value[start..].trim_end().len();
+        let start = self.len() - self.trim_start().len();
+        let end = start + self[start..].trim_end().len();
         self.slice(start..end)
     }
 
     /// Splits at the first `separator`, which belongs to neither half.
     pub fn split_once(&self, separator: char) -> Option<(Text, Text)> {
-        let at = self.value.find(separator)?;
+        let at = self.find(separator)?;
         let after = at + separator.len_utf8();
-        Some((self.slice(0..at), self.slice(after..self.value.len())))
+        Some((self.slice(0..at), self.slice(after..self.len())))
     }
 }
 
 impl Deref for Text {
     type Target = str;
     fn deref(&self) -> &str {
-        &self.value
+        self.as_str()
     }
 }
 
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.places == other.places && self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text {}
+
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}@{}..{}", self.value, self.from, self.end())
+        write!(f, "{:?}@{}..{}", self.as_str(), self.places.from, self.places.end())
     }
 }
 
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.value)
+        f.write_str(self)
     }
 }
 
 /// Puts a [`Text`] together from pieces of one source.
 #[derive(Debug)]
 pub struct TextBuilder {
-    text: Text,
+    value: String,
+    places: Places,
     empty: bool,
 }
 
@@ -200,8 +240,8 @@ impl TextBuilder {
     /// An empty text, to be placed at `start` if nothing is added.
     pub fn new(source: u32, start: usize) -> Self {
         let from = narrow(start);
-        let text = Text { value: String::new(), source, from, to: from, more: Vec::new() };
-        TextBuilder { text, empty: true }
+        let places = Places { source, from, to: from, more: Vec::new() };
+        TextBuilder { value: String::new(), places, empty: true }
     }
 
     /// An empty text placed at the start of `other`, to be filled from it.
@@ -211,27 +251,27 @@ impl TextBuilder {
 
     /// An empty text placed at byte `at` of `other`, to be filled from there.
     pub fn within(other: &Text, at: usize) -> Self {
-        TextBuilder::new(other.source, other.place(at).0 as usize)
+        TextBuilder::new(other.places.source, other.place(at).0 as usize)
     }
 
     /// Adds a text that came from `from..to`.
     fn piece(&mut self, text: &str, from: u32, to: u32) {
-        let at = narrow(self.text.value.len());
-        let number = self.text.more.len();
-        let last = self.text.segment(number);
+        let places = &mut self.places;
+        let at = narrow(self.value.len());
+        let last = places.segment(places.more.len());
         let one_by_one = at - last.at == last.to - last.from && text.len() as u32 == to - from;
         if self.empty {
-            (self.text.from, self.text.to) = (from, to);
+            (places.from, places.to) = (from, to);
             self.empty = false;
         } else if one_by_one && last.to == from {
-            match self.text.more.last_mut() {
+            match places.more.last_mut() {
                 Some(last) => last.to = to,
-                None => self.text.to = to,
+                None => places.to = to,
             }
         } else {
-            self.text.more.push(Segment { at, from, to });
+            places.more.push(Segment { at, from, to });
         }
-        self.text.value.push_str(text);
+        self.value.push_str(text);
     }
 
     /// Adds bytes of the source, which begin at `start`.
@@ -257,10 +297,10 @@ impl TextBuilder {
             return;
         }
         let piece = other.slice(range);
-        for number in 0..=piece.more.len() {
-            let Segment { at, from, to } = piece.segment(number);
-            let next = piece.more.get(number).map_or(piece.value.len(), |next| next.at as usize);
-            self.piece(&piece.value[at as usize..next], from, to);
+        for number in 0..=piece.places.more.len() {
+            let Segment { at, from, to } = piece.places.segment(number);
+            let next = piece.places.more.get(number).map_or(piece.length(), |next| next.at);
+            self.piece(&piece[at as usize..next as usize], from, to);
         }
     }
 
@@ -277,7 +317,8 @@ impl TextBuilder {
 
     /// The text so far.
     pub fn finish(self) -> Text {
-        self.text
+        let stop = narrow(self.value.len());
+        Text { bytes: self.value.into(), start: 0, stop, places: self.places }
     }
 }
 

@@ -1,45 +1,32 @@
 //! Variables in the order they were first set.
 
-use std::collections::BTreeMap;
+use indexmap::IndexMap;
 
 use crate::expand::Lookup;
 
 /// An ordered set of variables with look-up by name. Setting one again keeps its place.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vars {
-    pairs: Vec<(String, String)>,
-    index: BTreeMap<String, usize>,
-}
+#[derive(Clone, Debug, Default)]
+pub struct Vars(IndexMap<String, String>);
 
 impl Vars {
     /// Sets a variable.
     pub fn set(&mut self, name: &str, value: &str) {
-        match self.index.get(name) {
-            Some(at) => self.pairs[*at].1 = value.to_owned(),
-            None => {
-                self.index.insert(name.to_owned(), self.pairs.len());
-                self.pairs.push((name.to_owned(), value.to_owned()));
-            }
-        }
+        self.0.insert(name.to_owned(), value.to_owned());
     }
 
     /// Forgets a variable.
     pub fn remove(&mut self, name: &str) {
-        if let Some(at) = self.index.remove(name) {
-            self.pairs.remove(at);
-            let names = self.pairs.iter().enumerate().map(|(at, (name, _))| (name.clone(), at));
-            self.index = names.collect();
-        }
+        self.0.shift_remove(name);
     }
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.index.get(name).map(|at| self.pairs[*at].1.as_str())
+        self.0.get(name).map(String::as_str)
     }
 
     /// All of them, in order.
-    pub fn pairs(&self) -> &[(String, String)] {
-        &self.pairs
+    pub fn pairs(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 

@@ -65,7 +65,7 @@ fn undeclared(
     if expansion.unset.is_empty() {
         return;
     }
-    let known = scope.globals.pairs().iter().map(|(name, _)| name.as_str());
+    let known = scope.globals.pairs().map(|(name, _)| name);
     let known: BTreeSet<&str> = known.chain(declared(scope.file)).collect();
     for (name, at) in &expansion.unset {
         if known.contains(name.as_str()) {

@@ -38,7 +38,7 @@ pub(crate) fn undefined(
         }
         let message = format!("{} is not set", shown(&format!("${name}")));
         let finding = Diagnostic::warning(Rule::UndefinedVar, word.span_of(at.clone()), message);
-        let known = vars.pairs().iter().map(|(name, _)| name.as_str());
+        let known = vars.pairs().map(|(name, _)| name);
         let help = lint.did_you_mean(name, known);
         lint.add(comments, finding.maybe_help(help));
     }

@@ -121,13 +121,13 @@ enum Case {
 }
 
 impl Case {
+    /// Of a keyword, which has letters of ASCII only.
     fn of(keyword: &str) -> Case {
-        if keyword == keyword.to_lowercase() {
-            Case::Lower
-        } else if keyword == keyword.to_uppercase() {
-            Case::Upper
-        } else {
-            Case::Mixed
+        let upper = keyword.bytes().filter(u8::is_ascii_uppercase).count();
+        match keyword.len() - upper {
+            0 => Case::Upper,
+            lower if lower == keyword.len() => Case::Lower,
+            _ => Case::Mixed,
         }
     }
 }

@@ -86,6 +86,7 @@ impl Parser<'_, '_> {
             );
             return None;
         }
+        let transfer = Box::new(transfer);
         Some(if name == "COPY" { Kind::Copy(transfer) } else { Kind::Add(transfer) })
     }
 }

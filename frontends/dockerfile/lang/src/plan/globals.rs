@@ -79,7 +79,7 @@ impl Globals {
             }
         }
         vars.set("TARGETSTAGE", &stage);
-        let names: Vec<String> = vars.pairs().iter().map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = vars.pairs().map(|(name, _)| name.to_owned()).collect();
         for name in names {
             if let Some(value) = arguments.get(&name) {
                 vars.set(&name, value);
@@ -155,7 +155,7 @@ impl Globals {
         if declared().any(|known| known == name) {
             return format!("give `ARG {name}` a default, or build with `--build-arg {name}=…`");
         }
-        let known = self.vars.pairs().iter().map(|(name, _)| name.as_str());
+        let known = self.vars.pairs().map(|(name, _)| name);
         did_you_mean(name, known.chain(declared())).unwrap_or_else(|| {
             format!(
                 "FROM sees only what is declared above the first FROM; write `ARG {name}=…` there, or `ARG {name}` and give it by `--build-arg {name}=…`"

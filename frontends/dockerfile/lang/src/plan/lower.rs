@@ -290,7 +290,7 @@ fn base(
             };
             let from = format!("FROM {name}");
             session.host.annotate(copied, &format!("{title}{from}"), &[stage.span], &Attrs::new());
-            image.add_history(&from, true);
+            image.add_history(from, true);
             Ok(fresh(Some(copied), image, target))
         }
         Place::Image(number) => {
@@ -396,7 +396,7 @@ impl<'l> Lowering<'l, '_> {
         if image.env().get("PATH").is_none() && self.state.platform.os != "windows" {
             image.set_env("PATH", DEFAULT_PATH);
         }
-        if self.state.vars.pairs().is_empty() {
+        if self.state.vars.pairs().len() == 0 {
             for (name, value) in image.env().pairs() {
                 self.state.vars.set(name, value);
             }
@@ -537,7 +537,7 @@ impl<'l> Lowering<'l, '_> {
             self.name(root, &name, &Attrs::new());
             self.state.root = Some(root);
         }
-        self.state.image.add_history(&format!("WORKDIR {path}"), makes);
+        self.state.image.add_history(format!("WORKDIR {path}"), makes);
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ impl Lowering<'_, '_> {
                 for (name, value) in &pairs {
                     self.state.image.set_env(name, value);
                     self.state.vars.set(name, value);
-                    history.push_str(&format!(" {name}={value}"));
+                    history.extend([" ", name, "=", value]);
                 }
                 history
             }
@@ -49,7 +49,7 @@ impl Lowering<'_, '_> {
                 let mut history = String::from("LABEL");
                 for (name, value) in &pairs {
                     self.state.image.set_label(name, value);
-                    history.push_str(&format!(" {name}={value}"));
+                    history.extend([" ", name, "=", value]);
                 }
                 history
             }
@@ -126,7 +126,7 @@ impl Lowering<'_, '_> {
                 unreachable!("these make layers and are lowered elsewhere")
             }
         };
-        self.state.image.add_history(&created_by, false);
+        self.state.image.add_history(created_by, false);
         Ok(())
     }
 
@@ -191,9 +191,9 @@ impl Lowering<'_, '_> {
                 ..Argument::default()
             });
             self.taken.argument(name, own);
-            history.push_str(&format!(" {name}"));
+            history.extend([" ", name]);
             if let Some(value) = &value {
-                history.push_str(&format!("={value}"));
+                history.extend(["=", value]);
                 if !UNSEEN.contains(&name.as_str()) {
                     self.state.vars.set(name, value);
                     if self.state.image.env().get(name).is_some() {

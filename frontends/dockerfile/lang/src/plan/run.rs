@@ -29,7 +29,8 @@ impl Lowering<'_, '_> {
         }
         let mut mounts = Vec::new();
         let (args, summary) = self.arguments(run, &mut mounts)?;
-        let mut env = self.state.vars.pairs().to_vec();
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let mut env: Vec<_> = self.state.vars.pairs().map(owned).collect();
         let mut masked = Vec::new();
         let mut sockets: Vec<String> = Vec::new();
         if let Some(size) = &self.session.request.shm_size {
@@ -75,7 +76,7 @@ impl Lowering<'_, '_> {
         self.name(root, &name, &Attrs::new());
         self.state.root = Some(root);
         let history = self.history(&exec.args);
-        self.state.image.add_history(&history, true);
+        self.state.image.add_history(history, true);
         Ok(())
     }
 
@@ -84,7 +85,7 @@ impl Lowering<'_, '_> {
         let arguments = self.state.arguments.pairs();
         let mut words = Vec::with_capacity(args.len() + arguments.len() + 2);
         words.push("RUN".to_owned());
-        if !arguments.is_empty() {
+        if arguments.len() > 0 {
             words.push(format!("|{}", arguments.len()));
         }
         for (name, declared) in arguments {

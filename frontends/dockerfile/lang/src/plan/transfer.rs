@@ -97,7 +97,7 @@ impl Lowering<'_, '_> {
             }
             _ => copied,
         });
-        self.state.image.add_history(&history, true);
+        self.state.image.add_history(history, true);
         Ok(())
     }
 

@@ -83,11 +83,13 @@ fn instruction(out: &mut String, depth: usize, instruction: &Instruction) {
         | Kind::Workdir(text) => {
             part(format!("{text:?}"));
         }
-        Kind::Healthcheck(Healthcheck::None) => part("none".to_owned()),
-        Kind::Healthcheck(Healthcheck::Check { command: words, timing }) => {
-            part(command(words));
-            part(format!("{timing:?}"));
-        }
+        Kind::Healthcheck(check) => match &**check {
+            Healthcheck::None => part("none".to_owned()),
+            Healthcheck::Check { command: words, timing } => {
+                part(command(words));
+                part(format!("{timing:?}"));
+            }
+        },
         Kind::Onbuild(trigger) => {
             part(format!("stored {:?}", trigger.expression));
             self::instruction(out, depth + 1, &trigger.instruction);
