@@ -10,7 +10,7 @@ use wbuild_graph::{Attrs, Platform};
 
 use crate::elf;
 use crate::namespace::{self, Lack};
-use crate::runtime::{self, RuntimeInfo, find_program};
+use crate::runtime::{RuntimeInfo, RuntimeKind, find_program};
 use crate::spec::capabilities;
 
 /// How control groups are mounted.
@@ -126,8 +126,6 @@ pub struct Facts {
     pub subordinate_ids: Result<(), Lack>,
     /// See [`Cgroups`].
     pub cgroups: Cgroups,
-    /// Runtimes, best first.
-    pub runtimes: Vec<RuntimeInfo>,
     /// Emulators that are installed, by architecture.
     pub emulators: Vec<Emulator>,
     /// Handlers of the kernel, by name.
@@ -165,8 +163,8 @@ fn read(path: &str) -> Option<String> {
 }
 
 impl Facts {
-    /// Looks at the machine. `search` are directories with programs. Runs `--version` of the runtimes
-    /// found and mounts nothing.
+    /// Looks at the machine. `search` are directories with programs. Runs nothing and mounts nothing:
+    /// it is part of each build that runs a step.
     pub fn gather(search: &[PathBuf]) -> Facts {
         let filesystems = read("/proc/filesystems").unwrap_or_default();
         let overlay_append = try_append();
@@ -186,7 +184,6 @@ impl Facts {
             user_namespaces: user_namespaces(read),
             subordinate_ids: namespace::subordinate_ids(search),
             cgroups: Cgroups::of_mounts(&read("/proc/mounts").unwrap_or_default()),
-            runtimes: runtime::find(search),
             emulators: emulators(search),
             handlers: handlers(),
             lacking: capabilities::BY_NUMBER
@@ -222,10 +219,10 @@ impl Facts {
         attrs
     }
 
-    /// The check-up, in the order in which things matter.
-    pub fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![self.check_runtime()];
-        if let Some(warned) = self.runtimes.first().filter(|runtime| !runtime.warnings.is_empty()) {
+    /// The check-up, in the order in which things matter. `runtimes` are those found, best first.
+    pub fn checks(&self, runtimes: &[RuntimeInfo]) -> Vec<Check> {
+        let mut checks = vec![check_runtime(runtimes)];
+        if let Some(warned) = runtimes.first().filter(|runtime| !runtime.warnings.is_empty()) {
             checks.push(Check {
                 name: "runtime security",
                 state: State::Limited,
@@ -302,32 +299,6 @@ impl Facts {
             checks.push(self.check_capabilities());
         }
         checks
-    }
-
-    fn check_runtime(&self) -> Check {
-        match self.runtimes.as_slice() {
-            [] => Check {
-                name: "runtime",
-                state: State::Missing,
-                detail: "neither crun nor runc is installed: nothing can be run".to_owned(),
-                fixes: install("crun", "crun"),
-            },
-            [first, ..] => {
-                let all: Vec<String> = self
-                    .runtimes
-                    .iter()
-                    .map(|r| format!("{} {} ({})", r.kind, r.version, r.path.display()))
-                    .collect();
-                let slow = first.kind != runtime::RuntimeKind::Crun;
-                Check {
-                    name: "runtime",
-                    state: if slow { State::Limited } else { State::Good },
-                    detail: all.join(", ")
-                        + if slow { "; crun starts steps four times faster" } else { "" },
-                    fixes: if slow { install("crun", "crun") } else { Vec::new() },
-                }
-            }
-        }
     }
 
     fn check_namespaces(&self) -> Check {
@@ -420,6 +391,31 @@ fn kernel_at_least(release: &str, major: u32, minor: u32) -> bool {
     match (numbers.next(), numbers.next()) {
         (Some(Ok(a)), Some(Ok(b))) => (a, b) >= (major, minor),
         _ => false,
+    }
+}
+
+fn check_runtime(runtimes: &[RuntimeInfo]) -> Check {
+    match runtimes {
+        [] => Check {
+            name: "runtime",
+            state: State::Missing,
+            detail: "neither crun nor runc is installed: nothing can be run".to_owned(),
+            fixes: install("crun", "crun"),
+        },
+        [first, ..] => {
+            let all: Vec<String> = runtimes
+                .iter()
+                .map(|r| format!("{} {} ({})", r.kind, r.version, r.path.display()))
+                .collect();
+            let slow = first.kind != RuntimeKind::Crun;
+            Check {
+                name: "runtime",
+                state: if slow { State::Limited } else { State::Good },
+                detail: all.join(", ")
+                    + if slow { "; crun starts steps four times faster" } else { "" },
+                fixes: if slow { install("crun", "crun") } else { Vec::new() },
+            }
+        }
     }
 }
 
@@ -584,25 +580,24 @@ mod tests {
             user_namespaces: Err("off".to_owned()),
             subordinate_ids: Err(Lack::Program("newuidmap")),
             cgroups: Cgroups::Hybrid,
-            runtimes: Vec::new(),
             emulators: Vec::new(),
             handlers: Vec::new(),
             lacking: vec!["CAP_SYS_RESOURCE"],
         };
-        let checks = nothing.checks();
+        let checks = nothing.checks(&[]);
         for check in &checks {
             let fixable = !matches!(check.name, "kernel" | "cgroups");
             assert_eq!(!check.fixes.is_empty(), fixable, "{check:?}");
         }
         assert_eq!(checks[0].state, State::Missing);
         let no_range = Err(Lack::Range("/etc/subuid has no line for this user".to_owned()));
-        let checks = Facts { subordinate_ids: no_range, ..nothing.clone() }.checks();
+        let checks = Facts { subordinate_ids: no_range, ..nothing.clone() }.checks(&[]);
         let ids = checks.iter().find(|check| check.name == "subordinate ids").unwrap();
         assert!(ids.detail.contains("/etc/subuid") && ids.fixes[0].contains("usermod"), "{ids:?}");
         let root = Facts { root: true, ..nothing };
-        assert!(root.checks().iter().any(|c| c.detail.contains("CAP_SYS_RESOURCE")));
+        assert!(root.checks(&[]).iter().any(|c| c.detail.contains("CAP_SYS_RESOURCE")));
         assert_eq!(root.features().get("binfmt-userns"), Some("no"));
         let here = Facts::gather(&["/usr/bin".into(), "/usr/sbin".into(), "/bin".into()]);
-        assert!(!here.checks().is_empty() && here.native.contains(&Platform::host()));
+        assert!(!here.checks(&[]).is_empty() && here.native.contains(&Platform::host()));
     }
 }

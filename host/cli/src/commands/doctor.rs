@@ -13,7 +13,7 @@ pub fn run(args: &DoctorArgs, environment: &Environment) -> Result<Exit, Fault> 
     let search = environment.search_path();
     let state_dir = environment.state_dir(args.state.state_dir.as_deref())?;
     let code_cache = environment.code_cache_dir();
-    let checks = Facts::gather(&search).checks();
+    let checks = Facts::gather(&search).checks(&wbuild_exec::runtime::find(&search));
     let works = checks.iter().all(|check| check.state != State::Missing);
     let fix = |check: &Check| -> Option<String> {
         // The first whose program is there; where none is, the first says best what is wanted.
