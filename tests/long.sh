@@ -55,6 +55,8 @@ fuzz_build() {
 
 fuzz() {
     minutes=${1:-10}
+    # libFuzzer takes 0 for no end.
+    [ "$minutes" -gt 0 ] 2>/dev/null || fail "expected a number of minutes above 0, not: $minutes"
     [ $# -gt 0 ] && shift
     all=$(cd tests/fuzz/corpus && ls)
     [ $# -gt 0 ] || set -- $all

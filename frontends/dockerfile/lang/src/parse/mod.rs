@@ -12,7 +12,7 @@ mod transfer;
 use crate::ast::{Dockerfile, Instruction, Kind, Stage, Trigger};
 use crate::directives;
 use crate::lines::{Logical, Reader};
-use crate::suggest::did_you_mean;
+use crate::suggest::{closest, did_you_mean};
 use crate::text::shown;
 use crate::words;
 use crate::{Code, Diagnostic, Severity, Span, Text};
@@ -227,7 +227,11 @@ impl Parser<'_, '_> {
         if keyword.eq_ignore_ascii_case("FROM") {
             return Item::Stage(self.from(span, keyword, &rest, doc));
         }
-        Item::Instruction(self.instruction(span, keyword, line, &rest, doc))
+        // Of a misspelt FROM one error is enough: what follows stands below it.
+        match self.instruction(span, keyword.clone(), line, &rest, doc) {
+            None if closest(&keyword, KEYWORDS) == Some("FROM") => Item::Stage(None),
+            instruction => Item::Instruction(instruction),
+        }
     }
 
     fn instruction(
