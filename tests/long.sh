@@ -6,10 +6,10 @@
 #          sh tests/long.sh fuzz-keep TARGET...
 #          sh tests/long.sh wild
 #
-# mutants: changes the Dockerfile language, one operator or function at a time, and expects its tests
-#          to notice. FILEs, e.g. src/expand.rs, narrow it down. Installs cargo-mutants below target/
-#          if it is not on PATH. Mutants that change nothing are listed in .cargo/mutants.toml, with
-#          the reason; what survives besides is a missing case.
+# mutants: changes the Dockerfile language and the ignore matcher, one operator or function at a time,
+#          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
+#          down. Installs cargo-mutants below target/ if it is not on PATH. Mutants that change nothing
+#          are listed in .cargo/mutants.toml, with the reason; what survives besides is a missing case.
 # fuzz:    makes up input for the parts of the Dockerfile language and expects what tests/fuzz checks to
 #          hold, MINUTES (10) for each TARGET. What fails stays in target/fuzz/TARGET-failed; copied to
 #          tests/fuzz/corpus/TARGET it is checked by every `cargo test`.
@@ -25,18 +25,33 @@ PATH=$PATH:$tools/bin
 export PATH
 
 mutants() {
-    crate=frontends/dockerfile/lang
     have cargo-mutants ||
         CARGO_TARGET_DIR=$tools/build cargo install --locked --root "$tools" cargo-mutants
+    failed=""
+    mutate wbuild-ignore frontends/ignore "cases moby" "$@" || failed="$failed wbuild-ignore"
+    mutate wbuild-dockerfile frontends/dockerfile/lang golden "$@" ||
+        failed="$failed wbuild-dockerfile"
+    [ -z "$failed" ] || fail "mutants survived or the tests failed as they are:$failed"
+}
+
+# mutate PACKAGE FOLDER TESTS FILE...: all of the package, or the FILEs that are in its FOLDER.
+mutate() {
+    package=$1 folder=$2 tests=$3
+    shift 3
+    given=$#
     for file in "$@"; do
         shift
-        set -- "$@" --file "$crate/$file"
+        case $file in "$folder"/*) set -- "$@" --file "$file" ;; esac
     done
-    mkdir -p target/mutants
+    [ "$given" = 0 ] || [ $# -gt 0 ] || return 0
+    for test in $tests; do
+        set -- "$@" --cargo-arg=--test="$test"
+    done
+    mkdir -p "target/mutants/$package"
     # One at a time and without optimisation: a mutant is compiled far longer than it is run.
     CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 nice cargo mutants \
-        --package wbuild-dockerfile --jobs 1 --minimum-test-timeout 6 --no-shuffle \
-        --cargo-arg=--lib --cargo-arg=--test=golden --output target/mutants "$@"
+        --package "$package" --jobs 1 --minimum-test-timeout 6 --no-shuffle --cargo-arg=--lib \
+        --output "target/mutants/$package" "$@"
 }
 
 # Coverage without a sanitizer, which the stable compiler offers; every bit of it is read by
