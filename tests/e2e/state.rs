@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("two_builds_at_once", two_builds_at_once),
     ("looking_while_a_build_runs", looking_while_a_build_runs),
     ("secrets_leave_no_trace", secrets_leave_no_trace),
+    ("an_ssh_agent_is_lent_as_the_step_asks", an_ssh_agent_is_lent_as_the_step_asks),
     ("agents_are_handed_to_steps", agents_are_handed_to_steps),
     ("steps_see_nothing_of_the_machine", steps_see_nothing_of_the_machine),
     ("usage_errors", usage_errors),
@@ -182,6 +183,40 @@ fn looking_while_a_build_runs() -> Result<()> {
     sandbox.run(["plugin", "inspect", "native"])?.success()?;
     ensure!(started.elapsed().as_secs() < 3, "they waited for the build");
     build.wait(DEADLINE)?.success()?;
+    Ok(())
+}
+
+fn an_ssh_agent_is_lent_as_the_step_asks() -> Result<()> {
+    let look = "test \"$(stat -c '%a %u:%g %F' $SSH_AUTH_SOCK)\" =";
+    let sandbox = Sandbox::with(
+        "ssh-agent",
+        &[(
+            "Dockerfile",
+            &format!(
+                "FROM base\n\
+                 RUN --mount=type=ssh {look} '600 0:0 socket'\n\
+                 RUN --mount=type=ssh,mode=0660,uid=12,gid=34 {look} '660 12:34 socket'\n\
+                 RUN --mount=type=ssh,target=/agent {look} '600 0:0 socket'\n\
+                 USER 12:34\n\
+                 RUN --mount=type=ssh,uid=12,gid=34 test -w $SSH_AUTH_SOCK\n\
+                 RUN --mount=type=ssh,id=other test ! -e /run/buildkit\n"
+            ),
+        )],
+    )?;
+    // Not in the sandbox: the path of a socket has at most 107 bytes.
+    let folder = tempfile::tempdir()?;
+    let agent = folder.path().join("agent");
+    let _listener = std::os::unix::net::UnixListener::bind(&agent)?;
+    let ssh = format!("--ssh=default={}", agent.display());
+    let args = [&ssh, "-o=type=oci,tar=false,dest=image"];
+    let run = sandbox.build(&args)?.success()?;
+    run.never_says("SSH_AUTH_SOCK is not set")?;
+    let image = wbuild_tests::image::Image::of_layout(&sandbox.path("image"))?;
+    let left = image.tree.0.keys().find(|path| path.starts_with("/run") || *path == "/agent");
+    ensure!(left.is_none(), "the mount left {left:?}");
+    // The agent is lent, it is no part of what the step is.
+    let run = sandbox.build(&args)?.success()?;
+    ensure!(run.end_of("660 12:34")? == "CACHED", "{}", run.stderr);
     Ok(())
 }
 

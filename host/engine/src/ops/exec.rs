@@ -19,6 +19,7 @@ use wbuild_tree::path::RelPath;
 use wbuild_tree::root::Root;
 
 use crate::blocking;
+use crate::ops::agent::LentAgent;
 use crate::ops::content::ReadAgain;
 use crate::ops::file;
 use crate::solved::{Layer, Output, Solved, Tree};
@@ -40,8 +41,9 @@ struct Writable {
 struct Keep {
     leases: Vec<Lease>,
     caches: Vec<CacheDir>,
-    /// Stub layers and trees whose writes are dropped.
+    /// Stub layers, trees whose writes are dropped, folders of sockets.
     discarded: Vec<SnapshotBuilder>,
+    agents: Vec<LentAgent>,
 }
 
 /// Collects what a step is made of.
@@ -413,10 +415,13 @@ impl Assembly<'_> {
                     self.add_slot(target, Source::Content(content), true, "secret");
                 }
             }
-            MountKind::Ssh { id, required, .. } => match self.worker.session.ssh_socket(id) {
+            MountKind::Ssh { id, required, mode } => match self.worker.session.ssh_socket(id) {
                 Some(path) => {
-                    let fd = open_path(&path)?;
-                    self.add_slot(target, Source::Path(fd), false, "ssh");
+                    let folder = self.worker.store.begin_snapshot()?;
+                    let (agent, socket) = LentAgent::lend(folder.fs(), path, mode)?;
+                    self.keep.discarded.push(folder);
+                    self.keep.agents.push(agent);
+                    self.add_slot(target, Source::Path(socket), false, "ssh");
                 }
                 None if *required => {
                     return Err(Failure::not_found(format!("the ssh agent {id:?} is not given"))

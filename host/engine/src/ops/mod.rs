@@ -1,6 +1,7 @@
 //! The ops, one file each. All of them work on directory descriptors; none knows a host path of the
 //! user's.
 
+mod agent;
 pub(crate) mod content;
 pub(crate) mod exec;
 pub(crate) mod file;
