@@ -28,7 +28,7 @@ mutants() {
     have cargo-mutants ||
         CARGO_TARGET_DIR=$tools/build cargo install --locked --root "$tools" cargo-mutants
     failed=""
-    mutate wbuild-ignore frontends/ignore "cases moby" "$@" || failed="$failed wbuild-ignore"
+    mutate wbuild-ignore frontends/ignore "cases moby properties" "$@" || failed="$failed wbuild-ignore"
     mutate wbuild-dockerfile frontends/dockerfile/lang golden "$@" ||
         failed="$failed wbuild-dockerfile"
     [ -z "$failed" ] || fail "mutants survived or the tests failed as they are:$failed"

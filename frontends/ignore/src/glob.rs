@@ -299,6 +299,43 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_split_at_slashes_outside_of_classes() {
+        for (path, names) in [
+            ("", &[""][..]),
+            ("a", &["a"]),
+            ("a/b*/c?d", &["a", "b*", "c?d"]),
+            ("/a/", &["", "a", ""]),
+            ("a[/]b/c", &["a[/]b", "c"]),
+            ("[^a-/]/[x]/y", &["[^a-/]", "[x]", "y"]),
+            (r"a\[/b\]", &[r"a\[", r"b\]"]),
+            (r"a\\/b", &[r"a\\", "b"]),
+            ("é/ü*", &["é", "ü*"]),
+        ] {
+            let split = split(path.as_bytes()).expect(path);
+            let wanted: Vec<Pattern> =
+                names.iter().map(|name| Pattern::new(name.as_bytes()).expect(name)).collect();
+            assert_eq!(split, wanted, "{path}");
+        }
+        for bad in ["a/[", "a[/b", r"a/b\"] {
+            assert!(split(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_escaped_text_is_escaped_where_it_must_be() {
+        for (text, escaped) in [
+            ("", ""),
+            ("plain/path", "plain/path"),
+            ("a*b?c[d]e\\f", "a\\*b\\?c\\[d\\]e\\\\f"),
+            ("!a!", "\\!a!"),
+            (" a b ", "[ ]a b[ ]"),
+            ("\u{3000}", "[\u{3000}]"),
+        ] {
+            assert_eq!(escape(text), escaped);
+        }
+    }
+
+    #[test]
     fn many_stars_do_not_explode() {
         let pattern = Pattern::new("a*".repeat(500).as_bytes()).unwrap();
         let mut name = b"a".repeat(2000);

@@ -264,3 +264,20 @@ pub(crate) fn clean_path(path: &str) -> String {
         (false, _) => cleaned,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_path_is_no_pattern() {
+        for path in ["a*b", "[a]", "!a", " a ", "a\\b"] {
+            let list = Matcher::literal(path.as_bytes());
+            assert!(!list.is_empty());
+            let says = |path: &str| list.decide(path.as_bytes()).matched;
+            assert!(says(path) && says(&format!("{path}/below")), "{path}");
+            assert!(!says("axb") && !says("a") && !says(&format!("{path}x")), "{path}");
+        }
+        assert!(Matcher::default().is_empty());
+    }
+}
