@@ -280,4 +280,45 @@ mod tests {
         }
         assert!(Matcher::default().is_empty());
     }
+
+    #[test]
+    fn patterns_of_any_length_match_all_of_a_name() {
+        for length in [1, 62, 63, 64, 65, 66, 126, 127, 128, 129, 130, 200] {
+            let marks = "?".repeat(length);
+            let list = |pattern: &str| Matcher::new(&[pattern]).expect("well formed");
+            let says = |list: &Matcher, length| list.decide(&b"x".repeat(length)).matched;
+            let exact = list(&marks);
+            assert!(says(&exact, length), "{length}");
+            assert!(!says(&exact, length + 1) && !says(&exact, length - 1), "{length}");
+            let least = list(&format!("*{marks}"));
+            assert!(says(&least, length) && says(&least, length + 70), "{length}");
+            assert!(!says(&least, length - 1), "{length}");
+            let below = list(&format!("**/{marks}/y"));
+            let path = |length| [&b"a/"[..], &b"x".repeat(length), b"/y"].concat();
+            assert!(below.decide(&path(length)).matched, "{length}");
+            assert!(!below.decide(&path(length + 1)).matched, "{length}");
+        }
+    }
+
+    #[test]
+    fn directories_that_no_pattern_reaches_are_skipped_or_taken_whole() {
+        for (list, reached, others) in [
+            (&["docs/*.md"][..], &["docs"][..], &["other", "docs/x", "doc", "docsx"][..]),
+            (&["a/b/c"], &["a", "a/b"], &["b", "a/c", "a/b/d"]),
+            (&["src/**/gen"], &["src", "src/any", "src/any/deep"], &["sr", "other"]),
+            (&["a?/x"], &["ab", "az"], &["a", "abc", "ab/y"]),
+            (&["*", "!keep/me"], &["keep"], &["other", "keep/other"]),
+            (&["*", "!keep/m*"], &["keep"], &["other", "keepx"]),
+            (&["*", "!a/b/c", "a/b"], &["a"], &["b"]),
+        ] {
+            let matcher = Matcher::new(list).expect("well formed");
+            for (dirs, differs) in [(reached, true), (others, false)] {
+                for dir in dirs {
+                    let state = matcher.state(dir.as_bytes());
+                    let may = matcher.may_differ_below(dir.as_bytes(), state);
+                    assert_eq!(may, differs, "{list:?} below {dir}");
+                }
+            }
+        }
+    }
 }
