@@ -34,7 +34,7 @@ pub struct Recorder {
     files: BTreeMap<(String, String), Vec<u8>>,
     contexts: BTreeMap<String, NamedContext>,
     locals: BTreeMap<u32, String>,
-    failing: BTreeMap<String, String>,
+    failing: BTreeMap<String, Failure>,
     /// All that was reported, what ended the build last.
     pub diagnostics: Vec<Diagnostic>,
     nodes: u32,
@@ -94,11 +94,16 @@ impl Recorder {
                     "oci-layout" => vec![("store".to_owned(), format!("oci-layout:{name}"))],
                     _ => Vec::new(),
                 };
+                // The files and the config of another build; its identifier means nothing here.
+                let (root, config) = match kind {
+                    "input" => (Some(self.add(format!("input {name}"))), identifier),
+                    _ => (None, ""),
+                };
                 let context = NamedContext {
                     kind: kind.to_owned(),
                     identifier: identifier.to_owned(),
-                    root: None,
-                    config: None,
+                    root,
+                    config: (!config.is_empty()).then(|| config.to_owned()),
                     attrs,
                 };
                 self.contexts.insert(name.to_owned(), context);
@@ -109,7 +114,9 @@ impl Recorder {
             }
             "fail" => {
                 let (call, message) = rest.split_once(' ')?;
-                self.failing.insert(call.to_owned(), message.to_owned());
+                let (call, kind) = call.split_once(':').unwrap_or((call, "not-found"));
+                let failure = Failure::new(kind, message.to_owned());
+                self.failing.insert(call.to_owned(), failure);
             }
             _ => return None,
         }
@@ -142,7 +149,7 @@ impl Recorder {
     /// The failure that the case asks of a call.
     fn failing(&self, call: &str) -> Result<(), Failure> {
         match self.failing.get(call) {
-            Some(message) => Err(Failure::new("not-found", message.clone())),
+            Some(failure) => Err(failure.clone()),
             None => Ok(()),
         }
     }
@@ -254,9 +261,7 @@ impl Host for Recorder {
     }
     fn local(&mut self, source: &LocalSource) -> Result<Output, Failure> {
         // Ignore files are looked for before, and need not be there.
-        if source.include.is_empty() {
-            self.failing("local")?;
-        }
+        self.failing(if source.include.is_empty() { "local" } else { "ignore-file" })?;
         let mut text = format!("local {}", source.name);
         for pattern in &source.include {
             text += &format!(" +{pattern}");
