@@ -6,6 +6,7 @@ use super::host::Host;
 use crate::ast::{Dockerfile, Stage};
 use crate::directives::parse_bool;
 use crate::platform::Platform;
+use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::{Code, Diagnostic, Failure, Span, units};
 
@@ -27,18 +28,20 @@ pub(crate) fn epoch(
     if let Ok(seconds) = value.parse() {
         return Ok(Some(seconds));
     }
-    let of_stage =
-        |stage: &Stage| stage.folded_name().is_some_and(|name| name == value.to_lowercase());
+    let contexts = host.context_names();
+    let stages: Vec<String> = file.stages.iter().filter_map(Stage::folded_name).collect();
     if value == "context"
-        || host.context_names().iter().any(|name| name == value)
-        || file.stages.iter().any(of_stage)
+        || contexts.iter().any(|name| name == value)
+        || stages.contains(&value.to_lowercase())
     {
         return Ok(host.epoch());
     }
+    let names = contexts.iter().chain(&stages).map(String::as_str).chain(["context"]);
     let nowhere = Span { source: 0, start: 0, end: 0 };
     let message = format!("{EPOCH} cannot be {}", shown(value));
     let mut error = Diagnostic::error(Code::InvalidEpoch, at.unwrap_or(nowhere), message)
-        .help("write seconds since 1970, or the name of a context or stage whose time counts");
+        .help("write seconds since 1970, or the name of a context or stage whose time counts")
+        .maybe_help(did_you_mean(value, names));
     if at.is_none() {
         // It is about the command line, not about a place in the file.
         error.labels.clear();
