@@ -272,6 +272,13 @@ mod tests {
         ("**", "a", Some(true)),
         ("**", "a/b", Some(false)),
         ("x\\", "y", None),
+        // Not of Go's own tests.
+        ("a?b", "a\u{1f600}b", Some(true)),
+        ("a??b", "a\u{1f600}b", Some(false)),
+        ("[\u{1f600}]", "\u{1f600}", Some(true)),
+        ("[\u{fffd}]", "\u{fffd}", Some(true)),
+        ("[^a]", "[", Some(true)),
+        ("[^a]", "^", Some(true)),
     ];
 
     #[test]

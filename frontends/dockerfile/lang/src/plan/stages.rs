@@ -366,7 +366,9 @@ fn find_target(session: &Session<'_>) -> Result<usize, Failure> {
     found.ok_or_else(|| {
         let names: Vec<&str> = stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
         let help = did_you_mean(target, names.iter().copied()).unwrap_or_else(|| {
-            if names.is_empty() {
+            if target.parse::<usize>().is_ok() {
+                format!("the stages are numbered from 0 to {last}")
+            } else if names.is_empty() {
                 "no stage of this file has a name; write `FROM image AS name`".to_owned()
             } else {
                 let names: Vec<String> = names.iter().map(|name| shown(name)).collect();
