@@ -31,6 +31,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use highway::{HighwayHash, HighwayHasher, Key};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
@@ -114,7 +115,7 @@ impl CodeCache {
     /// Loads compiled code.
     pub(crate) fn load(&self, engine: &Engine, key: &Digest) -> Found {
         let Ok(opened) = self.opened() else { return Found::Nothing };
-        let entry = match opened.read(key) {
+        let entry = match opened.read(key, SystemTime::now()) {
             Ok(Some(entry)) => entry,
             Ok(None) => return Found::Nothing,
             Err(reason) => {
@@ -156,10 +157,11 @@ fn deserialize(engine: &Engine, entry: &Trusted) -> wasmtime::Result<Component> 
     let path = format!("/proc/self/fd/{}", entry.file.as_raw_fd());
     // SAFETY: `deserialize_file` demands a file that `Component::serialize` made and that nobody
     // changes while it is mapped. A `Trusted` exists only after the keyed hash of this very file,
-    // whose key only this user can read, was found right and the file not changed since; files with a right hash are written by
-    // `Opened::write` alone, from what `serialize` answered, and are replaced but never changed:
-    // they are open to this user only. Bytes behind the code are no part of it: its format is ELF,
-    // which says where its parts are. Wasmtime refuses another version's or setting's code.
+    // whose key only this user can read, was found right and the file not changed since; files with
+    // a right hash are written by `Opened::write` alone, from what `serialize` answered, and are
+    // replaced but never changed: they are open to this user only. Bytes behind the code are no
+    // part of it: its format is ELF, which says where its parts are. Wasmtime refuses another
+    // version's or setting's code.
     unsafe { Component::deserialize_file(engine, path) }
 }
 
@@ -210,7 +212,8 @@ impl Opened {
         self.remove(&mark::name(key));
     }
 
-    fn read(&self, key: &Digest) -> Result<Option<Trusted>, String> {
+    /// The entry, checked. `now` decides whether it has rested long enough to be marked.
+    fn read(&self, key: &Digest, now: SystemTime) -> Result<Option<Trusted>, String> {
         let dir = self.dir.as_fd();
         let Some((file, stat)) = open_private(dir, &entry_name(key))? else {
             return Ok(None);
@@ -222,7 +225,7 @@ impl Opened {
         self.check(key, &file, &stat)?;
         // Of before the check: had the file changed since, the mark would not stand.
         if let Some(mark) = mark {
-            mark.leave(dir, key);
+            mark.leave(dir, key, now);
         }
         Ok(Some(Trusted { file, hashed: true }))
     }
@@ -417,12 +420,15 @@ mod tests {
 
     use super::*;
 
-    fn rest() {
-        std::thread::sleep(Duration::from_millis(3100));
+    /// Until the clock of the file system has gone on: what changes then gets another time.
+    fn tick() {
+        std::thread::sleep(Duration::from_millis(50));
     }
 
+    /// Whether an entry is hashed, an hour later, when it has rested.
     fn hashed(opened: &Opened, key: &Digest) -> bool {
-        opened.read(key).expect("a good entry").expect("an entry").hashed
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        opened.read(key, later).expect("a good entry").expect("an entry").hashed
     }
 
     #[test]
@@ -433,10 +439,17 @@ mod tests {
         let keys = [Digest::of(b"one"), Digest::of(b"two")];
         for key in &keys {
             opened.write(key, b"code").expect("it is written");
-            assert!(hashed(&opened, key) && hashed(&opened, key), "it has not rested");
-            assert!(!path.join(mark::name(key)).exists());
+            for now in [
+                SystemTime::UNIX_EPOCH,
+                std::fs::metadata(path.join(entry_name(key)))
+                    .and_then(|entry| entry.modified())
+                    .expect("a time"),
+            ] {
+                assert!(opened.read(key, now).expect("good").expect("is").hashed);
+                assert!(!path.join(mark::name(key)).exists(), "it has not rested");
+            }
         }
-        rest();
+        tick();
         for key in &keys {
             assert!(hashed(&opened, key), "never before");
             assert!(!hashed(&opened, key) && !hashed(&opened, key), "it is marked");
@@ -451,23 +464,27 @@ mod tests {
         // Written over with the same bytes or others, replaced, renamed: it is looked at.
         let entries = keys.map(|key| path.join(entry_name(&key)));
         let good = std::fs::read(&entries[0]).expect("entry");
+        tick();
         std::fs::write(&entries[0], &good).expect("write");
-        assert!(hashed(&opened, &keys[0]));
-        rest();
         assert!(hashed(&opened, &keys[0]) && !hashed(&opened, &keys[0]), "marked anew");
         let modified = std::fs::metadata(&entries[0]).expect("entry").modified().expect("time");
         let mut bad = good.clone();
         bad[0] ^= 1;
+        tick();
         std::fs::write(&entries[0], &bad).expect("write");
         let file = File::options().write(true).open(&entries[0]).expect("open");
         file.set_modified(modified).expect("set the time of modification back");
-        assert_eq!(opened.read(&keys[0]).err().as_deref(), Some("its hash is wrong"));
+        assert_eq!(
+            opened.read(&keys[0], SystemTime::now()).err().as_deref(),
+            Some("its hash is wrong")
+        );
 
+        tick();
         std::fs::write(&entries[0], &good).expect("write");
-        rest();
         assert!(hashed(&opened, &keys[0]) && !hashed(&opened, &keys[0]), "marked anew");
+        tick();
         std::fs::rename(&entries[1], &entries[0]).expect("rename");
-        assert!(opened.read(&keys[0]).is_err(), "the code of another component");
+        assert!(opened.read(&keys[0], SystemTime::now()).is_err(), "the code of another component");
     }
 
     #[test]
@@ -477,7 +494,7 @@ mod tests {
         let opened = Opened::new(&path).expect("it opens");
         let key = Digest::of(b"one");
         opened.write(&key, b"code").expect("it is written");
-        rest();
+        tick();
         assert!(hashed(&opened, &key) && !hashed(&opened, &key));
         let mark = path.join(mark::name(&key));
         let good = std::fs::read(&mark).expect("mark");
@@ -489,7 +506,7 @@ mod tests {
         let (_, stat) = open_private(&opened.dir, &entry_name(&key)).expect("opens").expect("is");
         let foreign = Mark::of([1, 2, 3, 4], &key, &stat).expect("a mark");
         assert!(!foreign.stands(opened.dir.as_fd(), &key));
-        foreign.leave(opened.dir.as_fd(), &key);
+        foreign.leave(opened.dir.as_fd(), &key, SystemTime::now() + Duration::from_secs(3600));
         assert!(hashed(&opened, &key), "left with another key");
         opened.remove_entry(&key);
         assert!(!mark.exists());

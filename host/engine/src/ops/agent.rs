@@ -61,7 +61,6 @@ impl LentAgent {
 async fn serve(listener: UnixListener, agent: Arc<PathBuf>) {
     let mut connections = JoinSet::new();
     loop {
-        // One that is refused by the agent is one that the step sees end at once.
         let accepted = listener.accept().await;
         while connections.try_join_next().is_some() {}
         if connections.len() >= CONNECTIONS {
@@ -71,6 +70,7 @@ async fn serve(listener: UnixListener, agent: Arc<PathBuf>) {
             Ok((mut step, _)) => {
                 let agent = Arc::clone(&agent);
                 connections.spawn(async move {
+                    // Refused by the agent, it ends at once, as it would without us.
                     if let Ok(mut agent) = UnixStream::connect(&*agent).await {
                         let _ = tokio::io::copy_bidirectional(&mut step, &mut agent).await;
                     }

@@ -4,10 +4,12 @@
 //! A mark says that the file of one inode, with one size and one time of change, had the right
 //! hash, in this boot. Invariants:
 //!
-//! - No change escapes it. The kernel sets the time of change (ctime, inode(7)) at each write,
-//!   rename and change of attributes, and no call sets it to a chosen value. A change within the
-//!   clock's tick of the check could keep the time, so only entries that have rested for
-//!   [`RESTED`] are marked (git's index knows the same rule as "racily clean").
+//! - No write, rename or change of attributes escapes it: the kernel sets the time of change (ctime,
+//!   inode(7)) at each, and no call sets it to a chosen value. (Stores into a shared mapping may come
+//!   later than the time they set; only this user could have made one, and could as well change the
+//!   code after a hash.) A change within the clock's tick of the check could keep the time, so only
+//!   entries that have rested for [`RESTED`] are marked (git's index knows the same rule as "racily
+//!   clean").
 //! - A power cut ends it: what a disk lost shows as another boot's mark, and all is hashed again.
 //! - A mark is a keyed hash under the key of the directory, as the entries are: whoever can merely
 //!   place files there makes none.
@@ -66,9 +68,9 @@ impl Mark {
         stat.st_size == 32 && file.read_exact_at(&mut found, 0).is_ok() && found == self.hash
     }
 
-    /// Leaves the mark of an entry whose hash was right.
-    pub(super) fn leave(&self, dir: BorrowedFd<'_>, key: &Digest) {
-        let rested = SystemTime::now().duration_since(self.changed);
+    /// Leaves the mark of an entry whose hash was right, if it has rested by `now`.
+    pub(super) fn leave(&self, dir: BorrowedFd<'_>, key: &Digest, now: SystemTime) {
+        let rested = now.duration_since(self.changed);
         if rested.is_ok_and(|rested| rested >= RESTED) {
             // It saves time only.
             let _ = write_private(dir, &name(key), &[&self.hash], RenameFlags::empty());
