@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use wbuild_graph::Failure;
@@ -51,7 +52,16 @@ impl LentAgent {
             Ok((UnixListener::from_std(listener)?, socket))
         };
         let (listener, socket) = make().map_err(|error| {
-            Failure::internal("cannot make the socket of an ssh agent").cause(&error)
+            let failure = Failure::internal("cannot make the socket of an ssh agent").cause(&error);
+            match Errno::from_io_error(&error) {
+                // An owner that this user's namespace does not have.
+                Some(Errno::INVAL | Errno::PERM) => failure.hint(format!(
+                    "this user may not give files to {}:{}; run as root, or give the user more \
+                     subordinate ids in /etc/subuid and /etc/subgid",
+                    mode.uid, mode.gid
+                )),
+                _ => failure,
+            }
         })?;
         let task = tokio::spawn(serve(listener, Arc::new(agent)));
         Ok((LentAgent(task.abort_handle()), socket))
