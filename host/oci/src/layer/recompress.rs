@@ -28,7 +28,8 @@ pub fn recompress<R: Read + Send, W: Write>(
         Error::unsupported(format!("layers of the media type {media_type:?} cannot be read"))
     })?;
     let failed = |e| Error::io("cannot compress a layer anew", e);
-    let mut compressor = Compressor::new(HashWriter::new(out), options).map_err(failed)?;
+    let mut compressor =
+        Compressor::new(HashWriter::outside(out, options.compression), options).map_err(failed)?;
     let done = std::thread::scope(|scope| {
         let (mut pipe, handle) =
             start(scope, input, Expected::Exactly(expected), Limits::default());
@@ -48,7 +49,7 @@ pub fn recompress<R: Read + Send, W: Write>(
     let (mut out, digest, size) = compressor.finish().map_err(failed)?.finish();
     out.flush().map_err(failed)?;
     let compression = options.compression;
-    let digest = BlobDigest(digest);
+    let digest = BlobDigest(digest.unwrap_or(*diff_id.digest()));
     Ok((out, LayerBlob { diff_id, uncompressed, digest, size, compression }))
 }
 

@@ -301,7 +301,7 @@ fn gnu_tar_agrees() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     let listing = String::from_utf8(output.stdout).expect("escaped");
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).expect("gzip");
+    flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).expect("gzip");
     use std::io::Read as _;
     let mut reader = TarReader::new(&plain[..], TarLimits::default());
     let mut lines = listing.lines();
