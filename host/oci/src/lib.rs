@@ -21,6 +21,7 @@ pub mod image;
 pub mod layer;
 pub mod layout;
 pub mod media;
+mod pipe;
 pub mod reference;
 pub mod registry;
 pub mod time;

@@ -70,7 +70,8 @@ pub struct Ingest {
     store: Store,
     name: String,
     out: Option<BufWriter<File>>,
-    hasher: Sha256,
+    /// None: the caller hashes.
+    hasher: Option<Sha256>,
     written: u64,
     limit: u64,
 }
@@ -85,7 +86,7 @@ impl Store {
             store: self.clone(),
             name,
             out: Some(BufWriter::with_capacity(BUFFER, file)),
-            hasher: Sha256::new(),
+            hasher: Some(Sha256::new()),
             written: 0,
             limit,
         })
@@ -159,6 +160,13 @@ impl Store {
 }
 
 impl Ingest {
+    /// For code of ours that hashes all that it writes in here and names the digest at the commit:
+    /// nothing is hashed a second time.
+    pub fn hashed_by_caller(mut self) -> Self {
+        self.hasher = None;
+        self
+    }
+
     /// Appends bytes. (The same as [`Write::write_all`], with this crate's errors.)
     pub fn append(&mut self, data: &[u8]) -> Result<()> {
         if data.len() as u64 > self.limit - self.written {
@@ -171,7 +179,9 @@ impl Ingest {
         let out = self.out.as_mut().expect("taken only by commit, which consumes self");
         out.write_all(data)
             .map_err(|e| Error::io("write", self.store.inner.tmp.join(&self.name), e))?;
-        self.hasher.update(data);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(data);
+        }
         self.written += data.len() as u64;
         Ok(())
     }
@@ -192,7 +202,16 @@ impl Ingest {
         {
             return Err(Error::SizeMismatch { expected, actual: self.written });
         }
-        let actual = BlobDigest(Digest::from_bytes(self.hasher.finalize_reset().into()));
+        let actual = match (self.hasher.take(), digest) {
+            (Some(hasher), _) => BlobDigest(Digest::from_bytes(hasher.finalize().into())),
+            (None, Some(digest)) => *digest,
+            (None, None) => {
+                return Err(Error::Invalid {
+                    what: "blob",
+                    reason: "whoever hashes it has to name its digest".to_owned(),
+                });
+            }
+        };
         if let Some(expected) = digest
             && *expected != actual
         {

@@ -305,7 +305,7 @@ async fn image_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written
         let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
         let input = store.open_blob(&blob.digest)?.ok_or_else(gone)?;
         let input = Stoppable { inner: &input.file, cancel: work.cancel };
-        let ingest = store.ingest(LAYER_LIMIT)?;
+        let ingest = store.ingest(LAYER_LIMIT)?.hashed_by_caller();
         let (ingest, made) = recompress(input, &blob.media_type, diff_id, ingest, &want.options)?;
         let held = ingest.commit(Some(&made.digest), Some(made.size))?;
         Ok((made, held.into_parts().1))
@@ -329,8 +329,10 @@ async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written,
             return Written::of(&facts, blob);
         }
     }
-    let (written, ingest) =
-        write_made(job, &facts, epoch, &want.options, |store| store.ingest(LAYER_LIMIT)).await?;
+    let (written, ingest) = write_made(job, &facts, epoch, &want.options, |store| {
+        Ok(store.ingest(LAYER_LIMIT)?.hashed_by_caller())
+    })
+    .await?;
     let (digest, size) = (written.digest, written.size);
     let held = blocking(move || ingest.commit(Some(&digest), Some(size))).await?;
     let lease = held.into_parts().1;

@@ -3,7 +3,7 @@
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use sha2::{Digest as _, Sha256};
@@ -12,6 +12,7 @@ use wbuild_graph::{DiffId, Digest};
 use super::format::{Expected, Format, MAGIC, too_much_memory};
 use super::tar_read::TarLimits;
 use crate::error::{Error, Result};
+use crate::pipe::{PIECE, Pipe, pipe};
 
 /// What an archive from outside may demand. Exceeding one is an error of kind
 /// [`Limit`](crate::ErrorKind::Limit).
@@ -41,9 +42,6 @@ impl Default for Limits {
     }
 }
 
-/// Bytes handed from thread to thread at once.
-const PIECE: usize = 256 << 10;
-
 /// Counts what the decompressor takes in.
 struct CountingReader<R> {
     inner: R,
@@ -55,30 +53,6 @@ impl<R: Read> Read for CountingReader<R> {
         let got = self.inner.read(buffer)?;
         self.count.fetch_add(got as u64, Ordering::Relaxed);
         Ok(got)
-    }
-}
-
-/// The decompressed stream, made by another thread.
-pub(crate) struct Pipe {
-    pieces: Receiver<io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
-            match self.pieces.recv() {
-                Ok(Ok(piece)) => (self.piece, self.at) = (piece, 0),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Ok(0),
-            }
-        }
-        let rest = &self.piece[self.at..];
-        let taken = rest.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&rest[..taken]);
-        self.at += taken;
-        Ok(taken)
     }
 }
 
@@ -96,7 +70,7 @@ pub(crate) fn start<'scope, R: Read + Send + 'scope>(
     expected: Expected,
     limits: Limits,
 ) -> (Pipe, ScopedJoinHandle<'scope, Option<Decompressed>>) {
-    let (sender, pieces) = sync_channel(8);
+    let (sender, pipe) = pipe();
     let handle = scope.spawn(move || match produce(input, expected, &limits, &sender) {
         Ok(done) => done,
         Err(error) => {
@@ -105,7 +79,7 @@ pub(crate) fn start<'scope, R: Read + Send + 'scope>(
             None
         }
     });
-    (Pipe { pieces, piece: Vec::new(), at: 0 }, handle)
+    (pipe, handle)
 }
 
 fn produce<R: Read>(

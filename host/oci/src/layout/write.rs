@@ -18,6 +18,7 @@ use crate::media::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, Document, Index, MAX_MANIFEST,
     Manifest, MediaFamily,
 };
+use crate::pipe::ahead;
 use crate::reference::Reference;
 
 /// One image of an export.
@@ -205,11 +206,14 @@ fn write_tar<W: Write>(
         match blob {
             Blob::Document(bytes) => file(&mut tar, &path, bytes)?,
             Blob::Layer(layer) => {
-                let mut data =
-                    VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
-                tar.append(&entry(&path, EntryKind::File, layer.size), Some(&mut data))
-                    .map_err(|e| shorter(e, digest))?;
-                end(&mut data, digest)?;
+                let data = VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
+                // Checked while it is written.
+                std::thread::scope(|scope| {
+                    let mut data = ahead(scope, data);
+                    tar.append(&entry(&path, EntryKind::File, layer.size), Some(&mut data))
+                        .map_err(|e| shorter(e, digest))?;
+                    end(&mut data, digest)
+                })?;
             }
         }
     }
