@@ -233,7 +233,7 @@ pub fn tree_digest(
 /// # Errors
 /// It cannot be read, or an entry refers to another layer (redirects, metadata-only copies).
 pub fn read_layer(upper: &Root, kind: XattrKind, work: &Work) -> Result<Vec<Node>> {
-    load_layer(upper, kind, false, work)
+    load_layer(upper, kind, |_| (), false, work)
 }
 
 /// The digest of a layer: [`read_layer`] and the contents of the files.
@@ -241,7 +241,7 @@ pub fn read_layer(upper: &Root, kind: XattrKind, work: &Work) -> Result<Vec<Node
 /// # Errors
 /// As for [`read_layer`].
 pub fn layer_digest(upper: &Root, kind: XattrKind, work: &Work) -> Result<ContentDigest> {
-    let nodes = load_layer(upper, kind, true, work)?;
+    let nodes = load_layer(upper, kind, |_| (), true, work)?;
     Ok(layer_nodes_digest(&nodes))
 }
 
@@ -254,9 +254,17 @@ pub fn layer_nodes_digest(nodes: &[Node]) -> ContentDigest {
     fold(None, nodes, Ownership::Kept)
 }
 
-fn load_layer(upper: &Root, kind: XattrKind, contents: bool, work: &Work) -> Result<Vec<Node>> {
+/// `known` may say what is known of an entry already, so that it is not read.
+pub(crate) fn load_layer(
+    upper: &Root,
+    kind: XattrKind,
+    known: impl Fn(&mut Node),
+    contents: bool,
+    work: &Work,
+) -> Result<Vec<Node>> {
     let base = RelPath::root();
     let mut nodes: Vec<Node> = walk(upper, &base, &[], work)?.into_iter().map(Node::from).collect();
+    nodes.iter_mut().for_each(known);
     let loader = Loader {
         root: upper,
         base: &base,

@@ -71,8 +71,8 @@ pub use digest::{layer_digest, layer_nodes_digest, read_layer, tree_digest};
 pub use error::{Missing, Result, TreeError};
 pub use index::DigestIndex;
 pub use layer::{
-    CopyOptions, CopyReport, EntryMeta, LayerWriter, LinkOptions, MkdirOptions, NewEntry, Owner,
-    RemoveOptions, WriteOptions,
+    CopyOptions, CopyReport, EntryMeta, LayerWriter, LentFile, LentFiles, LentReader, LinkOptions,
+    MkdirOptions, NewEntry, Owner, RemoveOptions, WriteOptions,
 };
 pub use mode::ModeChange;
 pub use par::{Cancel, Work};

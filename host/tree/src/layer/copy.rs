@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::file::{self, DataError, Defaults, Meta};
 use super::view::{DirAt, Found, open_dir};
-use super::{LayerWriter, NewDir, copy_up, make_dir, set_dir};
+use super::{LayerWriter, LentFile, NewDir, copy_up, make_dir, set_dir};
 use crate::content::{Node, open_file};
 use crate::error::{Result, TreeError, show};
 use crate::mode::ModeChange;
@@ -214,7 +214,7 @@ impl Run<'_> {
             .map_err(|errno| writer.error("stat", dir.as_bytes(), errno))?;
         let mut jobs: Vec<(&[u8], &Selected)> =
             order.into_iter().map(|name| (name, last[name])).collect();
-        let workers = std::sync::Mutex::new(CopyReport::default());
+        let workers = std::sync::Mutex::new((CopyReport::default(), Vec::new()));
         par::for_each_piece(
             &writer.work,
             &mut jobs,
@@ -229,16 +229,20 @@ impl Run<'_> {
                     let place = Place { at: &at, dir: &dir, name, defaults };
                     maker.node(worker, from, from_name, &root.path, &root.top, &place)?;
                 }
-                let mut total = workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut all = workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let (total, lent) = &mut *all;
                 total.entries += std::mem::take(&mut worker.report.entries);
                 total.bytes += std::mem::take(&mut worker.report.bytes);
+                lent.append(&mut worker.lent);
                 Ok(())
             },
         )?;
-        let done = workers.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (done, lent) = workers.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         report.entries += done.entries;
         report.bytes += done.bytes;
-        self.dest.writer.touch(&dir, self.options.timestamp);
+        let writer = &mut *self.dest.writer;
+        lent.into_iter().for_each(|(path, file)| writer.lent.insert(path, file));
+        writer.touch(&dir, self.options.timestamp);
         Ok(())
     }
 
@@ -336,6 +340,7 @@ impl Run<'_> {
             maker.job(worker, root, &tree, &links, job, more)
         })?;
         let mut later = Vec::new();
+        let mut lent = Vec::new();
         let mut times: Vec<(RelPath, DirTime)> = Vec::new();
         let mut modes = Vec::new();
         for worker in workers {
@@ -344,6 +349,7 @@ impl Run<'_> {
             times.extend(worker.times);
             modes.extend(worker.modes);
             later.extend(worker.later);
+            lent.extend(worker.lent);
         }
         // The files they are links to exist now.
         later.sort_unstable_by_key(|link| link.node);
@@ -362,6 +368,7 @@ impl Run<'_> {
             }
         }
         writer.modes.extend(modes);
+        lent.into_iter().for_each(|(path, file)| writer.lent.insert(path, file));
         Ok(())
     }
 }
@@ -456,6 +463,7 @@ struct Worker {
     times: Vec<(RelPath, DirTime)>,
     modes: Vec<(RelPath, u32)>,
     later: Vec<LateLink>,
+    lent: Vec<(RelPath, LentFile)>,
 }
 
 /// A name in a directory of the layer.
@@ -748,13 +756,26 @@ impl Maker<'_> {
     ) -> Result<()> {
         let cancel = &self.writer.work.cancel;
         let write_error = |errno| self.writer.error("write", place.path().as_bytes(), errno);
-        let source = open_file(from, from_name)
-            .map_err(|errno| self.source_error("open", from_path.as_bytes(), errno))?;
         let wanted = match self.source.kind {
             SourceKind::Context => node.sha256.as_ref(),
             SourceKind::Image => None,
         };
         let target = file::create(place.upper(), place.name, meta.mode).map_err(write_error)?;
+        // Another name of the file would have to be told as well.
+        let lendable = node.stat.size > file::SMALL && node.stat.nlink == 1;
+        if let (Some(sha256), true) = (wanted, self.writer.lends && lendable) {
+            rustix::fs::ftruncate(&target, node.stat.size)
+                .and_then(|()| {
+                    file::finish_fd(target.as_fd(), meta, &Xattrs::new(), place.defaults)
+                })
+                .map_err(write_error)?;
+            let (source, size) = (from_path.clone(), node.stat.size);
+            worker.lent.push((place.path(), LentFile { source, size, sha256: *sha256 }));
+            worker.report.bytes += node.stat.size;
+            return Ok(());
+        }
+        let source = open_file(from, from_name)
+            .map_err(|errno| self.source_error("open", from_path.as_bytes(), errno))?;
         let copied = file::copy_data(
             source.as_fd(),
             target.as_fd(),

@@ -14,7 +14,7 @@ use crate::xattr::{self, Holder, Xattrs};
 
 /// Files up to this size go through a buffer: one read and one write, as cheap as any call that
 /// copies inside the kernel.
-const SMALL: u64 = 128 * 1024;
+pub(super) const SMALL: u64 = 128 * 1024;
 const BUFFER: usize = 256 * 1024;
 /// Bytes copied between two looks at the cancellation.
 const STRIDE: u64 = 16 * 1024 * 1024;

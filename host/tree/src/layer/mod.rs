@@ -19,6 +19,7 @@ mod actions;
 mod copy;
 mod entry;
 mod file;
+mod lent;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ use crate::xattr::{self, Holder, XattrKind, Xattrs};
 pub use actions::{LinkOptions, MkdirOptions, RemoveOptions, WriteOptions};
 pub use copy::{CopyOptions, CopyReport, Owner};
 pub use entry::{EntryMeta, NewEntry};
+pub use lent::{LentFile, LentFiles, LentReader};
 
 use file::{Defaults, Meta};
 use view::{DirAt, Found, open_dir};
@@ -59,6 +61,9 @@ pub struct LayerWriter {
     modes: BTreeMap<RelPath, u32>,
     /// Directories whose time [`LayerWriter::put`] was given: it stays whatever is put in them.
     fixed: BTreeSet<RelPath>,
+    /// Whether large files of contexts are left where they are, and those that were.
+    lends: bool,
+    lent: LentFiles,
     work: Work,
 }
 
@@ -101,6 +106,8 @@ impl LayerWriter {
             times: BTreeMap::new(),
             modes: BTreeMap::new(),
             fixed: BTreeSet::new(),
+            lends: false,
+            lent: LentFiles::default(),
             work,
         };
         writer.prepare_root().map_err(|errno| writer.upper.error("prepare", b"", errno))?;
@@ -128,11 +135,21 @@ impl LayerWriter {
         Ok(())
     }
 
+    /// From now on, copies leave the contents of large files of contexts where they are; see
+    /// [`LentFiles`]. For a layer of one copy: what would read or remove the files afterwards does
+    /// not know of it.
+    pub fn lend(&mut self) {
+        self.lends = true;
+    }
+
     /// Sets the times (and, unprivileged, the modes) that had to wait until nothing more is made.
+    /// Gives the files that the layer lacks the contents of; none without [`LayerWriter::lend`].
     ///
     /// # Errors
     /// A directory of the layer cannot be changed.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(mut self) -> Result<LentFiles> {
+        let mut lent = std::mem::take(&mut self.lent);
+        lent.settle(&self.upper)?;
         // Deepest first: a directory without search permission hides what is in it.
         for (path, mode) in self.modes.iter().rev() {
             let opened = self.open_upper(path.as_bytes());
@@ -151,7 +168,7 @@ impl LayerWriter {
                 Err(errno) => return Err(self.error("set the time of", path.as_bytes(), errno)),
             }
         }
-        Ok(())
+        Ok(lent)
     }
 
     fn error(&self, action: &'static str, path: &[u8], errno: Errno) -> TreeError {

@@ -3,5 +3,6 @@
 mod context;
 mod copy;
 mod layer;
+mod lent;
 mod paths;
 mod support;
