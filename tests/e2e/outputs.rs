@@ -20,6 +20,8 @@ pub const TESTS: &[Test] = &[
     ("nothing_is_written_unless_asked_for", nothing_is_written_unless_asked_for),
     ("standard_output", standard_output),
     ("compressions", compressions),
+    ("large_files_are_kept_once", large_files_are_kept_once),
+    ("a_large_file_that_changes", a_large_file_that_changes),
     ("ids_and_metadata", ids_and_metadata),
     ("definition_from_standard_input", definition_from_standard_input),
     ("json_progress", json_progress),
@@ -145,6 +147,70 @@ fn compressions() -> Result<()> {
     same_trees(("plain", &plain.tree), ("zstd", &zstd.tree))?;
     ensure!(plain.config == gzip.config && plain.config == zstd.config, "the configs differ");
     ensure!(gzip.layer_bytes < plain.layer_bytes, "gzip made it larger");
+    Ok(())
+}
+
+/// A layer that was made for an image alone is kept as its blob; whatever wants its files later gets
+/// the same ones.
+fn large_files_are_kept_once() -> Result<()> {
+    const COPIED: &str = "FROM scratch AS lower\nCOPY --chmod=4711 big /a/big\nCOPY other /a/\n\
+        FROM scratch\nCOPY --from=lower /a/big /copied\nCOPY . /all/\nCOPY big small /b/\n";
+    let sandbox = Sandbox::with("large-files", &[("Dockerfile", COPIED), ("small", "s\n")])?;
+    sandbox.write(".dockerignore", "*ile\n.*\nmore\n")?;
+    let big: String = (0..100_000).map(|n| format!("{n} ")).collect();
+    sandbox.write("big", &big)?;
+    sandbox.write("other", &big.repeat(2))?;
+    // Without an image every layer is laid out.
+    let (_, plain) = sandbox.tree(&["--no-cache"])?;
+    std::fs::remove_dir_all(sandbox.path("state"))?;
+    let (_, image) = sandbox.image("out", &["--no-cache"])?;
+    same_trees(("laid out", &plain), ("streamed", &image.tree))?;
+    let kept = allocated(&sandbox.path("state/snapshots"))?;
+    // `lower` is copied from, so it is laid out; what only the image is made of is not.
+    ensure!(kept < 5 * big.len() as u64, "{kept} bytes of files are kept");
+    let steps = sandbox.build(&["-o=type=oci,dest=out.tar,compression=zstd"])?.success()?;
+    for step in steps.steps() {
+        ensure!(step.end == "CACHED" || !step.name.contains("COPY"), "{} ran again", step.name);
+    }
+    let zstd = Image::of_layout_tar(&sandbox.path("out.tar"))?;
+    same_trees(("gzip", &image.tree), ("zstd", &zstd.tree))?;
+    let (_, later) = sandbox.tree(&[])?;
+    same_trees(("laid out", &plain), ("unpacked", &later))?;
+    sandbox.write("more", "FROM scratch AS lower\nCOPY --chmod=4711 big /a/big\n\
+        FROM base\nCOPY --from=lower /a /a\nCOPY big small /b/\nRUN cat /a/big /b/big | wc -c > /n\n")?;
+    let (_, counted) =
+        sandbox.image("out2", &[&format!("-f={}", sandbox.path("context/more").display())])?;
+    let lines = counted.tree.get("/n")?;
+    ensure!(matches!(&lines.node, Node::File { size, .. } if *size > 6), "{lines:?}");
+    Ok(())
+}
+
+/// Bytes that the files of a folder take.
+fn allocated(folder: &std::path::Path) -> Result<u64> {
+    let mut total = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let meta = entry.path().symlink_metadata()?;
+        total += if meta.is_dir() { allocated(&entry.path())? } else { meta.blocks() * 512 };
+    }
+    Ok(total)
+}
+
+/// What is streamed into an image is what the build was keyed by, or the build fails.
+fn a_large_file_that_changes() -> Result<()> {
+    const CHANGES: &str = "FROM scratch\nCOPY big /big\nFROM base AS wait\nRUN sleep 3\n\
+        FROM scratch\nCOPY --from=0 / /\nCOPY big /big\nCOPY --from=wait /etc /etc\n";
+    let sandbox = Sandbox::with("large-file-changes", &[("Dockerfile", CHANGES)])?;
+    sandbox.write("big", &"a".repeat(1 << 20))?;
+    let mut running = sandbox.start_build(&["-o=type=oci,dest=out.tar"])?;
+    running.wait_for("COPY big")?;
+    running.wait_for("DONE")?;
+    sandbox.write("big", &"b".repeat(1 << 20))?;
+    let run = running.wait(std::time::Duration::from_secs(60))?;
+    run.expect(1)?.says("changed")?;
+    // And the next build is a good one.
+    let (_, image) = sandbox.image("out", &[])?;
+    ensure!(image.tree.get("/big").is_ok());
     Ok(())
 }
 

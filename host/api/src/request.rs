@@ -144,6 +144,16 @@ pub enum OutputKind {
     CacheOnly,
 }
 
+impl OutputKind {
+    /// Whether layers are written, rather than files.
+    pub const fn is_image(self) -> bool {
+        match self {
+            OutputKind::Oci | OutputKind::Docker => true,
+            OutputKind::Local | OutputKind::Tar | OutputKind::CacheOnly => false,
+        }
+    }
+}
+
 /// Where an output goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -147,11 +147,16 @@ impl Engine {
             launcher: Arc::clone(&self.launcher),
             steps: Arc::clone(steps),
             session: Arc::clone(session),
-            settings: Settings { source_date_epoch: request.source_date_epoch, now },
+            settings: Settings {
+                source_date_epoch: request.source_date_epoch,
+                lend: request.outputs.iter().any(|output| output.kind.is_image()),
+                now,
+            },
             // Steps wait for input and output much of the time, so more of them than cores.
             exec_slots: Semaphore::new(request.max_parallelism.unwrap_or(cores.max(4) * 2).max(1)),
             io_slots: Semaphore::new(cores.max(2)),
             keyed: Mutex::default(),
+            unsaved: Mutex::default(),
             store,
         }
     }
@@ -177,6 +182,7 @@ impl Engine {
     /// Makes what was learnt durable. Does nothing if there is nothing new.
     pub(crate) async fn finish(&self, job: &Arc<Job>) -> Result<(), Failure> {
         let worker = job.worker();
+        worker.settle().await?;
         worker.caches.flush().await;
         worker.locals.keep().await?;
         let store = self.store.clone();

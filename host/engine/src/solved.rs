@@ -6,7 +6,9 @@ use wbuild_api::extension::Outcome;
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::{Attrs, ContentDigest, DiffId, ResultId};
 use wbuild_store::{BlobRef, ExecOutcome, LayerRecord, Lease, OutputRecord, Record, SnapshotId};
+use wbuild_tree::LentFiles;
 
+use crate::ops::content::Opened;
 use crate::source::local::LocalTree;
 
 /// All outputs of a solved vertex.
@@ -58,7 +60,7 @@ pub(crate) struct LayerFacts {
 /// Where a layer's files can be had if they are not here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Made by an op of ours: its snapshot is all there is.
+    /// Made by an op of ours: its snapshot or its blob is all there is.
     Made,
     /// A layer of an image.
     Image(ImageOrigin),
@@ -73,10 +75,17 @@ pub(crate) struct ImageOrigin {
     pub(crate) store: Option<String>,
 }
 
+/// The files whose contents a layer's snapshot lacks, and the context in which they lie.
+pub(crate) struct Lent {
+    pub(crate) files: LentFiles,
+    pub(crate) context: Arc<Opened>,
+}
+
 /// A change set, lazily present.
 pub(crate) struct Layer {
     pub(crate) origin: Origin,
     facts: Mutex<LayerFacts>,
+    lent: Mutex<Option<Arc<Lent>>>,
     leases: Mutex<Vec<Arc<Lease>>>,
     /// Held while the layer is fetched, unpacked, hashed or written out, so that it happens once.
     pub(crate) busy: tokio::sync::Mutex<()>,
@@ -91,6 +100,7 @@ impl Layer {
         Arc::new(Layer {
             origin,
             facts: Mutex::new(facts),
+            lent: Mutex::default(),
             leases: Mutex::default(),
             busy: tokio::sync::Mutex::new(()),
         })
@@ -114,6 +124,26 @@ impl Layer {
 
     pub(crate) fn learn(&self, change: impl FnOnce(&mut LayerFacts)) {
         change(&mut lock(&self.facts));
+    }
+
+    /// What the snapshot lacks. Then it is good for looking up names only, and in no record.
+    pub(crate) fn lent(&self) -> Option<Arc<Lent>> {
+        lock(&self.lent).clone()
+    }
+
+    pub(crate) fn lend(&self, lent: Lent) {
+        *lock(&self.lent) = Some(Arc::new(lent));
+    }
+
+    /// The snapshot lacks nothing any more.
+    pub(crate) fn filled(&self) {
+        *lock(&self.lent) = None;
+    }
+
+    /// The blob is the layer from now on.
+    pub(crate) fn drop_snapshot(&self) {
+        self.learn(|facts| facts.snapshot = None);
+        self.filled();
     }
 
     /// Keeps what the layer is made of from being evicted.
@@ -152,6 +182,19 @@ impl Solved {
 
     pub(crate) fn record(&self) -> MutexGuard<'_, Option<Record>> {
         lock(&self.record)
+    }
+
+    /// Layers whose snapshots lack something.
+    pub(crate) fn lent_layers(&self) -> impl Iterator<Item = &Arc<Layer>> {
+        let trees = self.outputs.iter().filter_map(|output| match output {
+            Output::Tree(tree) => Some(tree),
+            Output::Local(_) => None,
+        });
+        trees.flat_map(|tree| &tree.layers).filter(|layer| layer.lent().is_some())
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent_layers().next().is_some()
     }
 
     /// The outputs as a record keeps them; local directories are in none.

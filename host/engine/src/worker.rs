@@ -47,6 +47,8 @@ pub(crate) struct BuildWorker {
     /// What was read of local directories for keys, by vertex and input: both keys of a vertex are
     /// made of one reading, and what the op then reads must be the same.
     pub(crate) keyed: Mutex<HashMap<(VertexDigest, usize), ContentDigest>>,
+    /// Results whose records wait until their layers lack nothing; see [`BuildWorker::settle`].
+    pub(crate) unsaved: Mutex<Vec<Arc<Solved>>>,
 }
 
 /// What of the request concerns single ops without changing their results. (What does change them
@@ -54,6 +56,9 @@ pub(crate) struct BuildWorker {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) source_date_epoch: Option<u64>,
+    /// Large files that are copied from a context may stay there: the build makes images, which can
+    /// be streamed from it.
+    pub(crate) lend: bool,
     /// Seconds since 1970, read once when the build began.
     pub(crate) now: u64,
 }
@@ -79,8 +84,46 @@ impl BuildWorker {
         blocking(move || store.view(&snapshots)).await
     }
 
+    /// The same for looking up names and metadata: large files may lack their contents.
+    pub(crate) async fn names(&self, tree: &Tree) -> Result<View, Failure> {
+        let snapshots = self.unfilled(tree).await?;
+        let store = self.store.clone();
+        blocking(move || store.view(&snapshots)).await
+    }
+
     /// Makes every layer's files present; returns their snapshots, bottom first.
     pub(crate) async fn snapshots(&self, tree: &Tree) -> Result<Vec<SnapshotId>, Failure> {
+        let snapshots = self.unfilled(tree).await?;
+        for layer in &tree.layers {
+            self.fill(layer).await?;
+        }
+        Ok(snapshots)
+    }
+
+    /// Writes what a layer's snapshot lacks into it.
+    async fn fill(&self, layer: &Layer) -> Result<(), Failure> {
+        if layer.lent().is_none() {
+            return Ok(());
+        }
+        let _busy = layer.busy.lock().await;
+        let (Some(lent), Some(snapshot)) = (layer.lent(), layer.facts().snapshot) else {
+            return Ok(());
+        };
+        let store = self.store.clone();
+        let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
+        let (_cancel, work) = CancelOnDrop::new();
+        blocking(move || -> Result<(), Failure> {
+            let view = store.view(&[snapshot])?;
+            let root = Root::from_fd(view.open_dir()?, "a layer");
+            let filled = lent.files.fill(&root, &lent.context.root, &work);
+            filled.map_err(|error| lent.context.failure(error, None))
+        })
+        .await?;
+        layer.filled();
+        Ok(())
+    }
+
+    async fn unfilled(&self, tree: &Tree) -> Result<Vec<SnapshotId>, Failure> {
         let missing: Vec<usize> = (0..tree.layers.len())
             .filter(|index| tree.layers[*index].facts().snapshot.is_none())
             .collect();
@@ -162,14 +205,17 @@ impl BuildWorker {
         let content = match (&layer.origin, facts.snapshot, facts.diff_id) {
             (Origin::Image(_), _, Some(diff_id)) => solved::image_layer_content(&diff_id),
             (_, Some(snapshot), _) => {
-                let store = self.store.clone();
+                let (store, lent) = (self.store.clone(), layer.lent());
                 let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
                 let (_cancel, work) = CancelOnDrop::new();
                 blocking(move || -> Result<ContentDigest, Failure> {
                     let view = store.view(&[snapshot])?;
                     let root = Root::from_fd(view.open_dir()?, "a layer");
                     let kind = ops::xattr_kind(store.kind());
-                    Ok(wbuild_tree::digest::layer_digest(&root, kind, &work)?)
+                    Ok(match lent {
+                        Some(lent) => lent.files.layer_digest(&root, kind, &work)?,
+                        None => wbuild_tree::digest::layer_digest(&root, kind, &work)?,
+                    })
                 })
                 .await?
             }
@@ -318,6 +364,9 @@ impl Worker for BuildWorker {
             }
             record.clone()
         };
+        if outputs.is_lent() {
+            return Ok(());
+        }
         // The key may lead to a later record although this one has it, too.
         if let Some(there) = self.store.record(&key)?
             && solved::same_files(&there.outputs, &record.outputs)
@@ -372,10 +421,12 @@ impl Worker for BuildWorker {
             description: self.steps.meta(vertex.digest).name,
             ..Record::default()
         };
-        self.store.put_record(&record)?;
         *outputs.record() = Some(record);
-        self.caches.announce(outputs);
-        Ok(())
+        if outputs.is_lent() {
+            lock(&self.unsaved).push(Arc::clone(outputs));
+            return Ok(());
+        }
+        self.put(outputs)
     }
 
     async fn forget(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
@@ -394,8 +445,49 @@ impl Worker for BuildWorker {
 }
 
 impl BuildWorker {
+    /// Stores a result's record.
+    fn put(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
+        let Some(record) = outputs.record().clone() else {
+            return Ok(());
+        };
+        self.store.put_record(&record)?;
+        self.caches.announce(outputs);
+        Ok(())
+    }
+
+    /// Makes records of the results that waited: where a layer has become a blob, that is the layer
+    /// (it holds the same, but for times that were clamped); where not, its snapshot is filled.
+    pub(crate) async fn settle(&self) -> Result<(), Failure> {
+        let unsaved = std::mem::take(&mut *lock(&self.unsaved));
+        for outputs in unsaved {
+            for layer in outputs.lent_layers() {
+                let facts = layer.facts();
+                let kept = match &facts.blob {
+                    Some(blob) if facts.epoch.is_none() => self.store.has_blob(&blob.digest)?,
+                    _ => false,
+                };
+                match kept {
+                    true => {
+                        // What the files are, while they can be looked at.
+                        self.layer_content(layer).await?;
+                        layer.drop_snapshot();
+                    }
+                    false => self.fill(layer).await?,
+                }
+            }
+            if let Some(record) = outputs.record().as_mut() {
+                record.outputs = outputs.output_records();
+            }
+            self.put(&outputs)?;
+        }
+        Ok(())
+    }
+
     /// Writes what was learnt of a result's layers back into its record.
     pub(crate) fn keep_learnt(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
+        if outputs.is_lent() {
+            return Ok(());
+        }
         let learnt = outputs.output_records();
         let keys = {
             let mut record = outputs.record();

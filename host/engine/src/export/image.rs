@@ -1,6 +1,7 @@
 //! Images as OCI layout or docker archive.
 
-use std::os::fd::AsFd as _;
+use std::cell::RefCell;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -19,12 +20,13 @@ use wbuild_oci::layout::{
 use wbuild_oci::media::{Compression, Descriptor, MediaFamily};
 use wbuild_oci::reference::Reference;
 use wbuild_store::{BlobRef, Store};
+use wbuild_tree::{LentReader, RelPath, TreeError};
 
 use crate::blocking;
 use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::job::Job;
 use crate::ops::overlay_kind;
-use crate::solved::{Layer, LayerFacts, Origin, Output, Solved, Tree};
+use crate::solved::{Layer, LayerFacts, Lent, Origin, Output, Solved, Tree};
 use crate::worker::output;
 
 /// The largest layer that is written, in bytes.
@@ -49,6 +51,13 @@ struct Want {
     /// Clamp times of files to SOURCE_DATE_EPOCH if there is one.
     clamp: bool,
     family: MediaFamily,
+}
+
+impl Want {
+    /// What times of files are clamped to.
+    fn epoch(&self, job: &Job) -> Option<u64> {
+        job.worker().settings.source_date_epoch.filter(|_| self.clamp)
+    }
 }
 
 fn want(attrs: &Attrs) -> Result<Want, Failure> {
@@ -162,6 +171,7 @@ pub(super) async fn identify(job: &Arc<Job>) -> Result<Option<ImageReport>, Fail
     let mut layers = Vec::new();
     if let Some((solved, index)) = solved_root(job, image).await? {
         let tree = image_tree(&solved, index)?;
+        unpack_others(job, tree, job.worker().settings.source_date_epoch).await?;
         let named = tree.layers.iter().map(|layer| named(job, layer));
         layers = try_join_all(named).await?;
         job.worker().keep_learnt(&solved)?;
@@ -183,7 +193,7 @@ async fn named(job: &Arc<Job>, layer: &Arc<Layer>) -> Result<(DiffId, Option<u64
         return Ok((diff_id, facts.created));
     }
     let (written, _) =
-        write_made(job, &facts, epoch, &CompressOptions::new(Compression::None), |_| {
+        write_made(job, layer, epoch, &CompressOptions::new(Compression::None), |_| {
             Ok(std::io::sink())
         })
         .await?;
@@ -269,6 +279,18 @@ impl Written {
     }
 }
 
+/// Unpacks the layers of ours that are kept as blobs with other times than the image is to have.
+async fn unpack_others(job: &Arc<Job>, tree: &Tree, epoch: Option<u64>) -> Result<(), Failure> {
+    let other = |layer: &Arc<Layer>| {
+        let facts = layer.facts();
+        layer.origin == Origin::Made && facts.snapshot.is_none() && facts.epoch != epoch
+    };
+    if tree.layers.iter().any(other) {
+        job.worker().snapshots(tree).await?;
+    }
+    Ok(())
+}
+
 /// Makes sure every layer is a blob in the store, and keeps what was learnt.
 async fn blobs(
     job: &Arc<Job>,
@@ -276,6 +298,7 @@ async fn blobs(
     tree: &Tree,
     want: Want,
 ) -> Result<Vec<Written>, Failure> {
+    unpack_others(job, tree, want.epoch(job)).await?;
     let written = try_join_all(tree.layers.iter().map(|layer| blob(job, layer, want))).await?;
     job.worker().keep_learnt(solved)?;
     Ok(written)
@@ -298,8 +321,23 @@ async fn image_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written
     if fits || !want.force {
         return Ok(written);
     }
+    // The layer itself stays what its image says it is: that is where it can be had again.
+    let made = recompressed(job, layer, &blob, written.diff_id, want).await?;
+    written.descriptor = made.descriptor(MediaFamily::Oci);
+    Ok(written)
+}
+
+/// The same layer in another form, as a further blob.
+async fn recompressed(
+    job: &Arc<Job>,
+    layer: &Layer,
+    blob: &BlobRef,
+    diff_id: DiffId,
+    want: Want,
+) -> Result<LayerBlob, Failure> {
+    let worker = job.worker();
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
-    let (store, diff_id) = (worker.store.clone(), written.diff_id);
+    let (store, blob) = (worker.store.clone(), blob.clone());
     let (_cancel, work) = CancelOnDrop::new();
     let (made, lease) = blocking(move || -> Result<_, Failure> {
         let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
@@ -311,15 +349,13 @@ async fn image_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written
         Ok((made, held.into_parts().1))
     })
     .await?;
-    // The layer itself stays what its image says it is: that is where it can be had again.
     layer.hold(lease);
-    written.descriptor = made.descriptor(MediaFamily::Oci);
-    Ok(written)
+    Ok(made)
 }
 
 async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written, Failure> {
     let worker = job.worker();
-    let epoch = worker.settings.source_date_epoch.filter(|_| want.clamp);
+    let epoch = want.epoch(job);
     // Two images of one build may share the layer.
     let _busy = layer.busy.lock().await;
     let facts = layer.facts();
@@ -329,19 +365,24 @@ async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written,
             return Written::of(&facts, blob);
         }
     }
-    let (written, ingest) = write_made(job, &facts, epoch, &want.options, |store| {
-        Ok(store.ingest(LAYER_LIMIT)?.hashed_by_caller())
-    })
-    .await?;
-    let (digest, size) = (written.digest, written.size);
-    let held = blocking(move || ingest.commit(Some(&digest), Some(size))).await?;
-    let lease = held.into_parts().1;
+    let written = match (facts.snapshot, &facts.blob, facts.diff_id) {
+        (None, Some(blob), Some(diff_id)) => recompressed(job, layer, blob, diff_id, want).await?,
+        _ => {
+            let (written, ingest) = write_made(job, layer, epoch, &want.options, |store| {
+                Ok(store.ingest(LAYER_LIMIT)?.hashed_by_caller())
+            })
+            .await?;
+            let (digest, size) = (written.digest, written.size);
+            let held = blocking(move || ingest.commit(Some(&digest), Some(size))).await?;
+            layer.hold(held.into_parts().1);
+            written
+        }
+    };
     let blob = BlobRef {
         media_type: written.compression.oci_layer().to_owned(),
         digest: written.digest,
         size: written.size,
     };
-    layer.hold(lease);
     layer.learn(|facts| {
         facts.blob = Some(blob.clone());
         facts.diff_id = Some(written.diff_id);
@@ -354,14 +395,14 @@ async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written,
 /// Writes a layer that an op of ours made as a tar.
 async fn write_made<W: std::io::Write + Send + 'static>(
     job: &Arc<Job>,
-    facts: &LayerFacts,
+    layer: &Layer,
     epoch: Option<u64>,
     options: &CompressOptions,
     out: impl FnOnce(&Store) -> wbuild_store::Result<W> + Send + 'static,
 ) -> Result<(LayerBlob, W), Failure> {
     let worker = job.worker();
     let gone = || Failure::new(FailureKind::Gone, "the files of a layer are gone");
-    let snapshot = facts.snapshot.ok_or_else(gone)?;
+    let (snapshot, lent) = (layer.facts().snapshot.ok_or_else(gone)?, layer.lent());
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     let (store, options) = (worker.store.clone(), *options);
     let (_cancel, work) = CancelOnDrop::new();
@@ -371,11 +412,64 @@ async fn write_made<W: std::io::Write + Send + 'static>(
         let mut builder = LayerBuilder::new(out, &options)?;
         let mut options = WriteOptions::new(overlay_kind(store.kind()));
         options.epoch = epoch.map(|epoch| i64::try_from(epoch).unwrap_or(i64::MAX));
-        write_upper(&mut builder, view.as_fd(), &options)?;
+        match &lent {
+            None => write_upper(&mut builder, view.as_fd(), &options)?,
+            Some(lent) => write_lent(&mut builder, view.as_fd(), options, lent)?,
+        }
         let (out, layer) = builder.finish()?;
         Ok((layer, out.inner))
     })
     .await
+}
+
+/// Writes a layer whose large files are read from where they were copied from.
+fn write_lent<W: std::io::Write>(
+    builder: &mut LayerBuilder<W>,
+    upper: BorrowedFd<'_>,
+    options: WriteOptions<'_>,
+    lent: &Lent,
+) -> Result<(), Failure> {
+    // A file that has changed is the context's failure, not the layer's.
+    let failed: RefCell<Option<TreeError>> = RefCell::new(None);
+    let contents = |path: &[u8]| {
+        let opened =
+            RelPath::clean(path).and_then(|path| lent.files.open(&path, &lent.context.root));
+        match opened {
+            Ok(None) => Ok(None),
+            Ok(Some(inner)) => {
+                Ok(Some(Box::new(Noting { inner, failed: &failed }) as Box<dyn std::io::Read>))
+            }
+            Err(error) => {
+                failed.replace(Some(error));
+                let message = "cannot read a file of a layer";
+                Err(wbuild_oci::Error::new(wbuild_oci::ErrorKind::Changed, message))
+            }
+        }
+    };
+    let written =
+        write_upper(builder, upper, &WriteOptions { contents: Some(&contents), ..options });
+    match failed.take() {
+        Some(error) => Err(lent.context.failure(error, None)),
+        None => Ok(written?),
+    }
+}
+
+/// Keeps the failure of a lent file.
+struct Noting<'a> {
+    inner: LentReader,
+    failed: &'a RefCell<Option<TreeError>>,
+}
+
+impl std::io::Read for Noting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| match error.downcast::<TreeError>() {
+            Ok(error) => {
+                self.failed.replace(Some(error));
+                std::io::ErrorKind::InvalidData.into()
+            }
+            Err(error) => error,
+        })
+    }
 }
 
 struct StoreBlobs(Store);

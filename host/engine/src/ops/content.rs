@@ -7,6 +7,7 @@ use wbuild_graph::encode::Encoder;
 use wbuild_graph::op::{CopyOpts, FileActionKind, MountKind};
 use wbuild_graph::{ContentDigest, Failure, FailureKind, Op, Span};
 use wbuild_solver::SolveVertex;
+use wbuild_tree::TreeError;
 use wbuild_tree::par::Work;
 use wbuild_tree::root::Root;
 use wbuild_tree::select::{SelectOptions, Selection, Source, SourceKind, select};
@@ -132,6 +133,14 @@ impl Opened {
         })
     }
 
+    /// A failure to read it.
+    pub(crate) fn failure(&self, error: TreeError, mark: Option<Span>) -> Failure {
+        match &self.local {
+            Some(local) => local.failure(error, mark),
+            None => point(error.into(), mark, None),
+        }
+    }
+
     pub(crate) fn source(&self) -> Source<'_> {
         Source { root: &self.root, filter: &self.filter, kind: self.kind }
     }
@@ -149,10 +158,7 @@ impl Opened {
                 let digest = selection.digest(&source, index, work)?;
                 Ok((selection, digest))
             });
-        selected.map_err(|error| match &self.local {
-            Some(local) => local.failure(error, read.mark),
-            None => point(error.into(), read.mark, None),
-        })
+        selected.map_err(|error| self.failure(error, read.mark))
     }
 }
 

@@ -28,7 +28,7 @@ use crate::blocking;
 use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::ops::content::{Opened, Read, ReadAgain, changed};
 use crate::ops::xattr_kind;
-use crate::solved::{Layer, Output, Solved, Tree};
+use crate::solved::{Layer, Lent, Output, Solved, Tree};
 use crate::source::local::{LocalTree, point};
 use crate::worker::BuildWorker;
 
@@ -53,9 +53,11 @@ pub(crate) async fn run(
             ));
         }
     };
+    // The names of a lower layer are all that is looked up in it, unless owners are.
     let base = match below.layers.is_empty() {
         true => None,
-        false => Some(worker.view(&below).await?),
+        false if needs_names(op) => Some(worker.view(&below).await?),
+        false => Some(worker.names(&below).await?),
     };
     let names = match op.names_from {
         Some(index) if op.names_from != op.base && needs_names(op) => {
@@ -63,25 +65,27 @@ pub(crate) async fn run(
         }
         _ => None,
     };
-    let mut opened: Vec<Option<Opened>> = inputs.iter().map(|_| None).collect();
+    let mut opened: Vec<Option<Arc<Opened>>> = inputs.iter().map(|_| None).collect();
     for action in &op.actions {
         if let FileActionKind::Copy { source, .. } = &action.kind {
             let slot = &mut opened[*source as usize];
             if slot.is_none() {
-                *slot = Some(Opened::new(worker, input(*source)?).await?);
+                *slot = Some(Arc::new(Opened::new(worker, input(*source)?).await?));
             }
         }
     }
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     let (_cancel, work) = CancelOnDrop::new();
     let (store, actions, now) = (worker.store.clone(), op.actions.clone(), worker.settings.now);
+    let lends = worker.settings.lend.then(|| lender(op)).flatten();
     let (layer, read) = blocking(move || -> Result<(Arc<Layer>, ReadAgain), Failure> {
         let mut read = ReadAgain::default();
         let names = names.as_ref().map(|(fd, _)| fd.as_fd());
         let names = names.or_else(|| base.as_ref().map(AsFd::as_fd));
         let base = base.as_ref().map(View::open_dir).transpose()?;
         let base = base.map(|fd| Root::from_fd(fd, "the tree below"));
-        let layer = write_layer(&store, base, now, &work, |writer| {
+        let lender = lends.and_then(|source| opened[source].clone());
+        let layer = write_layer(&store, base, now, &work, lender, |writer| {
             for action in &actions {
                 act(writer, &store, action, &opened, names, &mut read, &work)
                     .map_err(|failure| point(failure, unpointed(action), None))?;
@@ -95,6 +99,16 @@ pub(crate) async fn run(
     let mut layers = below.layers.clone();
     layers.push(layer);
     Ok(Solved::tree(Tree::new(layers)))
+}
+
+/// The input of an op that does nothing but copy from it: the layer need not hold its large files.
+fn lender(op: &FileOp) -> Option<usize> {
+    let copied = |action: &FileAction| match &action.kind {
+        FileActionKind::Copy { source, opts, .. } if opts.unpack == Unpack::Never => Some(*source),
+        _ => None,
+    };
+    let source = op.actions.first().and_then(copied)?;
+    op.actions.iter().all(|action| copied(action) == Some(source)).then_some(source as usize)
 }
 
 /// Copies point at their own place when they select; other actions are pointed at here.
@@ -123,22 +137,30 @@ fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
         .map_err(|error| Failure::internal("cannot duplicate a descriptor").cause(&error))
 }
 
-/// Makes a snapshot by `write`.
+/// Makes a snapshot by `write`. With a `lender` large files that are copied from it stay there.
 pub(crate) fn write_layer(
     store: &Store,
     base: Option<Root>,
     now: u64,
     work: &Work,
+    lender: Option<Arc<Opened>>,
     write: impl FnOnce(&mut LayerWriter) -> Result<(), Failure>,
 ) -> Result<Arc<Layer>, Failure> {
     let builder = store.begin_snapshot()?;
     // Readable, as the writer lists what it has made.
     let upper = Root::from_fd(duplicate(builder.fs())?, "the new layer");
     let mut writer = LayerWriter::new(upper, base, xattr_kind(store.kind()), work.clone())?;
+    if lender.is_some() {
+        writer.lend();
+    }
     write(&mut writer)?;
-    writer.finish()?;
+    let files = writer.finish()?;
     let (snapshot, lease) = builder.commit()?.into_parts();
-    Ok(Layer::made(snapshot, lease, now))
+    let layer = Layer::made(snapshot, lease, now);
+    if let Some(context) = lender.filter(|_| !files.is_empty()) {
+        layer.lend(Lent { files, context });
+    }
+    Ok(layer)
 }
 
 /// Owner and mode of what an action makes.
@@ -181,7 +203,7 @@ fn act(
     writer: &mut LayerWriter,
     store: &Store,
     action: &FileAction,
-    opened: &[Option<Opened>],
+    opened: &[Option<Arc<Opened>>],
     names: Option<std::os::fd::BorrowedFd<'_>>,
     again: &mut ReadAgain,
     work: &Work,
@@ -207,10 +229,7 @@ fn act(
                 replace: opts.replace,
                 timestamp: facts.timestamp,
             };
-            let failure = |error| match &from.local {
-                Some(local) => local.failure(error, action.mark),
-                None => point(Failure::from(error), action.mark, None),
-            };
+            let failure = |error| from.failure(error, action.mark);
             if opts.unpack == Unpack::Never {
                 writer.copy(&from.source(), &selection, target, &options).map_err(failure)?;
                 return Ok(());
@@ -338,14 +357,10 @@ pub(crate) async fn import(
     blocking(move || {
         let (selection, digest) = opened.select(&Read::of_local(&subpath), &work)?;
         let target = format!("/{}", subpath.trim_start_matches('/'));
-        let layer = write_layer(&store, None, now, &work, |writer| {
+        let layer = write_layer(&store, None, now, &work, None, |writer| {
             let copied =
                 writer.copy(&opened.source(), &selection, &target, &CopyOptions::default());
-            match (copied, &opened.local) {
-                (Ok(_), _) => Ok(()),
-                (Err(error), Some(local)) => Err(local.failure(error, None)),
-                (Err(error), None) => Err(error.into()),
-            }
+            copied.map(drop).map_err(|error| opened.failure(error, None))
         })?;
         Ok::<_, Failure>((layer, digest))
     })

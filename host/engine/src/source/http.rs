@@ -226,7 +226,7 @@ impl Downloads {
         let time = i64::try_from(time).map_or(Timestamp::from_secs(0), Timestamp::from_secs);
         let (store, (_cancel, work)) = (self.store.clone(), CancelOnDrop::new());
         let layer = blocking(move || {
-            write_layer(&store, None, now, &work, |writer| {
+            write_layer(&store, None, now, &work, None, |writer| {
                 let options = WriteOptions {
                     mode: asked.mode,
                     uid: asked.uid,

@@ -329,14 +329,13 @@ impl Images {
 
     /// Makes sure that a layer's blob is in the store.
     pub(crate) async fn fetch_layer(&self, layer: &Layer) -> Result<BlobRef, Failure> {
-        let facts = layer.facts();
-        let (Origin::Image(origin), Some(blob)) = (&layer.origin, facts.blob) else {
-            return Err(Failure::new(FailureKind::Gone, "the files of a layer are gone"));
-        };
+        let gone = || Failure::new(FailureKind::Gone, "the files of a layer are gone");
+        let blob = layer.facts().blob.ok_or_else(gone)?;
         let _busy = layer.busy.lock().await;
         if self.store.has_blob(&blob.digest)? {
             return Ok(blob);
         }
+        let Origin::Image(origin) = &layer.origin else { return Err(gone()) };
         let provider = self.provider(origin.store.as_deref())?;
         let reference: Reference = origin.reference.parse()?;
         let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest.0, blob.size);

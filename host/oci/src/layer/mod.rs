@@ -37,7 +37,7 @@ pub use entry::{Entry, EntryKind};
 pub use recompress::recompress;
 pub use tar_read::{TarLimits, TarReader};
 pub use tar_write::TarWriter;
-pub use write::{Skip, WriteOptions, write_upper};
+pub use write::{Contents, Skip, WriteOptions, write_upper};
 
 use crate::error::{Error, Result};
 use crate::media::{Compression, Descriptor, MediaFamily};

@@ -21,6 +21,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Says of a path (relative, without whiteout prefixes) whether it is left out, with all below it.
 pub type Skip<'a> = dyn Fn(&[u8]) -> bool + 'a;
 
+/// Gives the contents of a file (relative path) that the directory does not hold; none if it does.
+pub type Contents<'a> = dyn Fn(&[u8]) -> Result<Option<Box<dyn Read + 'a>>> + 'a;
+
 /// How an upper directory is read.
 #[derive(Clone, Copy)]
 pub struct WriteOptions<'a> {
@@ -33,12 +36,14 @@ pub struct WriteOptions<'a> {
     pub root_entry: bool,
     /// What is left out.
     pub skip: Option<&'a Skip<'a>>,
+    /// Where the contents of files are that are empty here, but for their size.
+    pub contents: Option<&'a Contents<'a>>,
 }
 
 impl WriteOptions<'_> {
     /// The usual: no epoch, no root entry, nothing left out.
     pub fn new(overlay: OverlayKind) -> Self {
-        WriteOptions { overlay, epoch: None, root_entry: false, skip: None }
+        WriteOptions { overlay, epoch: None, root_entry: false, skip: None, contents: None }
     }
 }
 
@@ -211,6 +216,11 @@ impl<W: Write> Walk<'_, '_, W> {
         entry.size = u64::try_from(now.st_size).expect("the kernel gives no negative sizes");
         let xattrs = fd_xattrs(fd.as_fd(), travels).map_err(|e| failed("read", &entry.path, e))?;
         entry.xattrs.extend(xattrs);
+        if let Some(contents) = self.options.contents
+            && let Some(mut data) = contents(&entry.path)?
+        {
+            return self.layer.append(&entry, Some(&mut data as &mut dyn Read));
+        }
         let mut file = File::from(fd);
         self.layer.append(&entry, Some(&mut file as &mut dyn Read))
     }

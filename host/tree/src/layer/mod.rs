@@ -136,7 +136,7 @@ impl LayerWriter {
     }
 
     /// From now on, copies leave the contents of large files of contexts where they are; see
-    /// [`LentFiles`]. For a layer of one copy: what would read or remove the files afterwards does
+    /// [`LentFiles`]. For a layer of copies alone: what would write or remove files afterwards does
     /// not know of it.
     pub fn lend(&mut self) {
         self.lends = true;
