@@ -1,6 +1,7 @@
 //! The physical floor of a workload: the same work by the plainest means, on the same machine, in
 //! the same run.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -73,6 +74,31 @@ pub fn archive(from: &Path, to: &Path, compression: &str) -> Result<Duration> {
         other => bail!("no floor for {other}"),
     }
     program(command.arg("."))
+}
+
+/// So many bytes through a TCP connection to this machine, read and thrown away.
+pub fn loopback(bytes: u64) -> Result<Duration> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let address = listener.local_addr()?;
+    let started = Instant::now();
+    let writer = std::thread::spawn(move || -> std::io::Result<u64> {
+        let mut to = std::net::TcpStream::connect(address)?;
+        std::io::copy(&mut std::io::repeat(7).take(bytes), &mut to)
+    });
+    let (mut from, _) = listener.accept()?;
+    let got = std::io::copy(&mut from, &mut std::io::sink())?;
+    let sent = writer.join().map_err(|_| anyhow::anyhow!("the writer died"))??;
+    ensure!(got == bytes && sent == bytes, "{got} of {bytes} bytes arrived");
+    Ok(started.elapsed())
+}
+
+/// `tar` out of a compressed archive into a folder.
+pub fn unpack(archive: &Path, to: &Path) -> Result<Duration> {
+    remove(to)?;
+    std::fs::create_dir_all(to)?;
+    let took = program(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(to))?;
+    remove(to)?;
+    Ok(took)
 }
 
 /// The OCI runtime with the smallest container that runs `true`.

@@ -13,6 +13,8 @@
 //! loop devices needed) and then cuts its power so many times.
 
 mod floors;
+mod memory;
+mod registries;
 mod workloads;
 
 use std::path::{Path, PathBuf};
@@ -180,7 +182,10 @@ impl Bench {
         self.when("context", Self::context)?;
         self.when("copyfrom10k", Self::copyfrom10k)?;
         self.when("parse2000", Self::parse2000)?;
-        self.when("export500", Self::export500)
+        self.when("export500", Self::export500)?;
+        self.when("push500", Self::push500)?;
+        self.when("pull500", Self::pull500)?;
+        self.when("memory4g", Self::memory4g)
     }
 
     fn when(&self, name: &str, measure: fn(&Self) -> Result<()>) -> Result<()> {
@@ -426,6 +431,13 @@ impl Bench {
             )?;
             let what = if compression == "gzip" { "tar | pigz" } else { "tar" };
             self.show(&format!("export500, {compression}"), &times, Some((what, floor)));
+            // Not even copied before.
+            let times = Times::of(
+                self.options.runs,
+                |_| self.forget(),
+                |_| self.build("export500", &[&output]),
+            )?;
+            self.show(&format!("export500, {compression}, new"), &times, Some((what, floor)));
             let again =
                 Times::of(self.options.runs, |_| Ok(()), |_| self.build("export500", &[&output]))?;
             self.show(&format!("export500, {compression} again"), &again, None);
