@@ -8,10 +8,12 @@ use reqwest::{Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::reach::{Forbidden, Reach, Resolver};
+use crate::proxy::Proxies;
+use crate::reach::{Forbidden, Lookup, Reach, Resolver, forbidden};
+use crate::tls::{self, Trust};
 
 /// Longest wait that a server may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(8);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(6);
 
 /// How often and how fast a failed request is tried again.
 #[derive(Clone, Copy, Debug)]
@@ -46,16 +48,14 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// Longest time in which nothing arrives.
     pub stall_timeout: Duration,
-    /// PEM files with roots to trust besides those of the system.
-    pub extra_roots: Vec<Vec<u8>>,
-    /// URL of a proxy for HTTPS.
-    pub https_proxy: Option<String>,
-    /// URL of a proxy for plain HTTP.
-    pub http_proxy: Option<String>,
-    /// Hosts that are asked without the proxy, comma separated, as in the variable `NO_PROXY`.
-    pub no_proxy: Option<String>,
+    /// Whom to trust.
+    pub trust: Trust,
+    /// Through whom to ask.
+    pub proxies: Proxies,
     /// What may be connected to.
     pub reach: Reach,
+    /// Looks names up in place of the system.
+    pub lookup: Option<Lookup>,
 }
 
 impl Default for Options {
@@ -64,11 +64,10 @@ impl Default for Options {
             user_agent: concat!("wbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(60),
-            extra_roots: Vec::new(),
-            https_proxy: None,
-            http_proxy: None,
-            no_proxy: None,
+            trust: Trust::default(),
+            proxies: Proxies::default(),
             reach: Reach::Everything,
+            lookup: None,
         }
     }
 }
@@ -94,30 +93,37 @@ impl Clients {
     /// [`ErrorKind::OutOfReach`]: see [`Reach`]; [`ErrorKind::Unavailable`]: there are no roots, or what
     /// the options say cannot be used.
     pub async fn client(&self, url: &Url) -> Result<&reqwest::Client> {
-        self.options.reach.check(url)?;
+        self.check(url).await?;
         if url.scheme() != "https" {
-            let build = || async { self.build(rustls::RootCertStore::empty()) };
+            let build = || async { self.build(tls::without_roots()?) };
             return self.plain.get_or_try_init(build).await;
         }
         let build = || async {
-            let extra = self.options.extra_roots.clone();
-            let roots = tokio::task::spawn_blocking(move || roots(&extra)).await;
-            self.build(roots.expect("reading certificates does not panic")?)
+            let trust = self.options.trust.clone();
+            let config = tokio::task::spawn_blocking(move || tls::config(&trust)).await;
+            self.build(config.expect("reading certificates does not panic")?)
         };
         self.tls.get_or_try_init(build).await
     }
 
-    fn build(&self, roots: rustls::RootCertStore) -> Result<reqwest::Client> {
-        let failed = |e: &dyn std::fmt::Display| {
-            Error::new(ErrorKind::Unavailable, format!("cannot set up the HTTP client: {e}"))
-        };
+    async fn check(&self, url: &Url) -> Result<()> {
         let options = &self.options;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| failed(&e))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        options.reach.check(url)?;
+        if options.reach == Reach::Everything || !options.proxies.concern(url) {
+            return Ok(());
+        }
+        // The proxy looks the name up and decides. A name that leads inside from here is not given to
+        // it all the same, and neither is its own: our look-ups make an exception for that one.
+        let host = url.host_str().unwrap_or_default();
+        let own = options.proxies.hosts().iter().any(|proxy| proxy.eq_ignore_ascii_case(host));
+        if own || options.reach.leads_inside(host, options.lookup.as_ref()).await {
+            return Err(forbidden(host).into());
+        }
+        Ok(())
+    }
+
+    fn build(&self, tls: rustls::ClientConfig) -> Result<reqwest::Client> {
+        let options = &self.options;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()
@@ -129,44 +135,20 @@ impl Clients {
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.stall_timeout)
             .pool_max_idle_per_host(8);
-        if options.reach != Reach::Everything {
-            builder = builder.dns_resolver(Arc::new(Resolver(options.reach)));
+        if options.reach != Reach::Everything || options.lookup.is_some() {
+            builder = builder.dns_resolver(Arc::new(Resolver {
+                reach: options.reach,
+                proxies: options.proxies.hosts(),
+                lookup: options.lookup.clone(),
+            }));
         }
-        let skip = || options.no_proxy.as_deref().and_then(reqwest::NoProxy::from_string);
-        if let Some(proxy) = &options.https_proxy {
-            let proxy = reqwest::Proxy::https(proxy).map_err(|e| failed(&e))?;
-            builder = builder.proxy(proxy.no_proxy(skip()));
+        for rule in options.proxies.rules()? {
+            builder = builder.proxy(rule);
         }
-        if let Some(proxy) = &options.http_proxy {
-            let proxy = reqwest::Proxy::http(proxy).map_err(|e| failed(&e))?;
-            builder = builder.proxy(proxy.no_proxy(skip()));
-        }
-        builder.build().map_err(|e| failed(&e))
+        builder.build().map_err(|e| {
+            Error::new(ErrorKind::Unavailable, format!("cannot set up the HTTP client: {e}"))
+        })
     }
-}
-
-/// The roots of the operating system and those given as PEM.
-fn roots(extra: &[Vec<u8>]) -> Result<rustls::RootCertStore> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    let mut store = rustls::RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    store.add_parsable_certificates(system.certs);
-    for pem in extra {
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let bad = |e: &dyn std::fmt::Display| {
-                let message = format!("a given root certificate is malformed: {e}");
-                Error::new(ErrorKind::Invalid, message)
-            };
-            store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
-        }
-    }
-    if store.is_empty() {
-        let message = "there are no root certificates to check servers with";
-        return Err(Error::new(ErrorKind::Unavailable, message)
-            .hint("install the package ca-certificates, or point SSL_CERT_FILE at a bundle"));
-    }
-    Ok(store)
 }
 
 /// Whether two URLs have scheme, host and port in common: a credential for one is one for the other.
@@ -223,8 +205,32 @@ pub fn transport_error(what: &str, url: &Url, error: reqwest::Error) -> Error {
             .because(error)
             .hint("add its authority to the system's certificates, or point SSL_CERT_FILE at it");
     }
+    if matches!(cause::<rustls::Error>(&error), Some(rustls::Error::AlertReceived(alert))
+        if wants_certificate(*alert))
+    {
+        let message = format!("cannot get {what}: {host}{port} wants to know who asks, and refuses");
+        return Error::new(ErrorKind::Denied, message)
+            .because(error)
+            .hint("a client certificate is given with the key keypair of the registry");
+    }
     Error::new(ErrorKind::Unavailable, format!("cannot get {what} from {host}{port}"))
         .because(error)
+}
+
+/// Whether a server broke off for lack of a client certificate that it takes.
+fn wants_certificate(alert: rustls::AlertDescription) -> bool {
+    use rustls::AlertDescription as A;
+    matches!(
+        alert,
+        A::CertificateRequired
+            | A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateUnknown
+            | A::CertificateExpired
+            | A::CertificateRevoked
+            | A::UnknownCA
+            | A::AccessDenied
+    )
 }
 
 /// The first cause of a kind.

@@ -5,7 +5,8 @@
 //! lead, with [`same_origin`] and [`Reach::check`].
 //!
 //! - Roots are those of the operating system (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them).
-//! - Nothing of the environment's proxy variables is used unless it is handed in.
+//! - Nothing of the environment's proxy variables is used unless it is handed in, and this machine is
+//!   never asked through a proxy.
 //! - With [`Reach::Public`] addresses are checked when they are connected to, after names were looked
 //!   up, so a name that leads to an inner address does not get there.
 //! - Messages hold no query, fragment or user of a URL: they may be secret.
@@ -13,7 +14,9 @@
 mod client;
 mod download;
 mod error;
+mod proxy;
 mod reach;
+mod tls;
 
 pub use client::{
     Clients, Options, Retries, body, is_temporary, retry_after, same_origin, show_url,
@@ -21,4 +24,6 @@ pub use client::{
 };
 pub use download::{Download, Downloaded, Sink, Validators, download};
 pub use error::{Error, ErrorKind, Result};
-pub use reach::{Reach, is_inner, is_loopback};
+pub use proxy::Proxies;
+pub use reach::{Lookup, Reach, is_inner, is_loopback};
+pub use tls::{Identity, Trust};

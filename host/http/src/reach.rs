@@ -1,6 +1,9 @@
 //! Which addresses may be connected to.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -15,7 +18,8 @@ pub enum Reach {
     Everything,
     /// Those of the public internet: neither this machine nor its links (the metadata services of
     /// clouds lie there) nor private networks. Of a name that has addresses of both kinds the public
-    /// ones remain. Behind a proxy the proxy looks names up; only addresses in URLs are checked then.
+    /// ones remain. Behind a proxy the proxy connects: addresses in URLs are checked, and names as far
+    /// as they can be looked up here, but where a name leads from there is the proxy's to decide.
     Public,
 }
 
@@ -36,6 +40,48 @@ impl Reach {
     fn allows(self, address: IpAddr) -> bool {
         self == Reach::Everything || !(is_own(address) || is_private(address))
     }
+
+    /// Whether all addresses of a name that can be looked up in a moment are such that may not be
+    /// reached.
+    pub(crate) async fn leads_inside(self, name: &str, lookup: Option<&Lookup>) -> bool {
+        if address(name).is_some() {
+            return false;
+        }
+        let found = tokio::time::timeout(LOOKUP_PATIENCE, addresses(name, lookup)).await;
+        match found {
+            Ok(Ok(found)) if !found.is_empty() => !found.into_iter().any(|at| self.allows(at)),
+            _ => false,
+        }
+    }
+}
+
+/// How long a look-up may take whose answer another will look up again.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
+
+type Find = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// Looks names up in place of the system. Asked at each connection, as the system is.
+#[derive(Clone)]
+pub struct Lookup(Arc<Find>);
+
+impl Lookup {
+    /// One that answers with what `find` finds.
+    pub fn new(find: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Lookup(Arc::new(find))
+    }
+}
+
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lookup(..)")
+    }
+}
+
+async fn addresses(name: &str, lookup: Option<&Lookup>) -> io::Result<Vec<IpAddr>> {
+    match lookup {
+        Some(lookup) => (lookup.0)(name),
+        None => Ok(tokio::net::lookup_host((name, 0)).await?.map(|found| found.ip()).collect()),
+    }
 }
 
 /// The address that a URL's host is, if it is one.
@@ -44,16 +90,20 @@ pub(crate) fn address(host: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(unmapped)
 }
 
-/// An IPv4 address that was written as an IPv6 one (RFC 4291, 2.5.5; RFC 6052, 2.1).
+/// An IPv4 address that was written as an IPv6 one, or that packets to one end at: mapped and
+/// compatible addresses (RFC 4291, 2.5.5), translation (RFC 6052, 2.1), 6to4 (RFC 3056) and Teredo
+/// (RFC 4380).
 fn unmapped(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     if let Some(v4) = v6.to_ipv4_mapped() {
         return IpAddr::V4(v4);
     }
+    let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
-        }
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        [0x2001, 0, .., high, low] => v4(!high, !low),
         _ => address,
     }
 }
@@ -110,8 +160,13 @@ fn is_private(address: IpAddr) -> bool {
                 || (octets[0] == 198 && octets[1] & 0xfe == 18)
                 || octets[0] >= 240
         }
-        // Deprecated site-local addresses (RFC 3879) may still be routed inside.
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.segments()[0] & 0xffc0 == 0xfec0,
+        // Deprecated site-local addresses (RFC 3879) may still be routed inside, and what a network
+        // translates for itself (RFC 8215) leads to its own.
+        IpAddr::V6(v6) => {
+            v6.is_unique_local()
+                || v6.segments()[0] & 0xffc0 == 0xfec0
+                || v6.segments()[..3] == [0x64, 0xff9b, 1]
+        }
     }
 }
 
@@ -131,14 +186,25 @@ impl From<Forbidden> for Error {
 }
 
 /// Looks names up and leaves out what may not be reached.
-pub(crate) struct Resolver(pub(crate) Reach);
+pub(crate) struct Resolver {
+    pub(crate) reach: Reach,
+    /// Hosts of proxies: the caller chose them, and proxies of companies lie in private networks.
+    pub(crate) proxies: Vec<String>,
+    pub(crate) lookup: Option<Lookup>,
+}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
+        let chosen = self.proxies.iter().any(|proxy| proxy.eq_ignore_ascii_case(name.as_str()));
+        let reach = if chosen { Reach::Everything } else { self.reach };
+        let lookup = self.lookup.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|at| reach.allows(at.ip())).collect();
+            let found = addresses(name.as_str(), lookup.as_ref()).await?;
+            let allowed: Vec<SocketAddr> = found
+                .into_iter()
+                .filter(|at| reach.allows(*at))
+                .map(|at| SocketAddr::new(at, 0))
+                .collect();
             if allowed.is_empty() {
                 return Err(forbidden(name.as_str()).into());
             }
@@ -187,6 +253,10 @@ mod tests {
             "http://[::ffff:a9fe:a9fe]/",
             "http://[0:0:0:0:0:ffff:10.1.2.3]/",
             "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[64:ff9b:1::1]/",
+            "http://[::127.0.0.1]/",
+            "http://[2002:7f00:1::]/",
+            "http://[2001::80ff:fffe]/",
             "http://[fe80::1]/",
             "http://[fd00:ec2::254]/",
             "http://[fc00::1]/",
@@ -223,6 +293,8 @@ mod tests {
             "https://[2606:4700::1111]/",
             "https://[::ffff:1.1.1.1]/",
             "https://[64:ff9b::101:101]/",
+            "https://[2002:101:101::1]/",
+            "https://[2001:4860:4860::8888]/",
         ] {
             Reach::Public.check(&Url::parse(url).expect("a URL")).expect(url);
         }
@@ -231,9 +303,14 @@ mod tests {
     #[tokio::test]
     async fn names_that_lead_inside_are_refused_when_they_are_looked_up() {
         let name = || "localhost".parse::<Name>().expect("a name");
-        let found = Resolver(Reach::Public).resolve(name()).await;
+        let resolver = |reach, proxies| Resolver { reach, proxies, lookup: None };
+        let found = resolver(Reach::Public, vec![]).resolve(name()).await;
         let error = found.map(|_| ()).expect_err("refused");
         assert!(error.downcast_ref::<Forbidden>().is_some(), "{error}");
-        assert!(Resolver(Reach::Everything).resolve(name()).await.is_ok());
+        for (reach, proxies) in
+            [(Reach::Everything, vec![]), (Reach::Public, vec!["localhost".to_owned()])]
+        {
+            assert!(resolver(reach, proxies).resolve(name()).await.is_ok());
+        }
     }
 }
