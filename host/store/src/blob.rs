@@ -11,7 +11,7 @@
 //! again before it is believed.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 
 use sha2::{Digest as _, Sha256};
@@ -20,10 +20,11 @@ use wbuild_graph::{BlobDigest, Digest};
 use crate::error::{Error, Result};
 use crate::files::{Folder, random_name, touch};
 use crate::lease::{Held, Lease, LeaseItem};
+use crate::partial::LEAST;
 use crate::store::{Inner, Store};
 use crate::sync::read;
 
-const BUFFER: usize = 64 << 10;
+pub(crate) const BUFFER: usize = 64 << 10;
 
 /// A blob that is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,16 +65,18 @@ pub enum BlobCheck {
     Absent,
 }
 
-/// A blob write in progress. Dropping it removes what was written.
+/// A blob write in progress. Dropping it removes what was written, unless it is to be resumed.
 #[derive(Debug)]
 pub struct Ingest {
-    store: Store,
-    name: String,
-    out: Option<BufWriter<File>>,
+    pub(crate) store: Store,
+    pub(crate) name: String,
+    pub(crate) out: Option<BufWriter<File>>,
     /// None: the caller hashes.
-    hasher: Option<Sha256>,
-    written: u64,
-    limit: u64,
+    pub(crate) hasher: Option<Sha256>,
+    pub(crate) written: u64,
+    pub(crate) limit: u64,
+    /// What is written when it is dropped stays for the next attempt; see `partial`.
+    pub(crate) keep: bool,
 }
 
 impl Store {
@@ -89,6 +92,7 @@ impl Store {
             hasher: Some(Sha256::new()),
             written: 0,
             limit,
+            keep: false,
         })
     }
 
@@ -177,8 +181,11 @@ impl Ingest {
             });
         }
         let out = self.out.as_mut().expect("taken only by commit, which consumes self");
-        out.write_all(data)
-            .map_err(|e| Error::io("write", self.store.inner.tmp.join(&self.name), e))?;
+        if let Err(e) = out.write_all(data) {
+            // On a full disk it would only be in the way.
+            self.keep = false;
+            return Err(Error::io("write", self.store.inner.tmp.join(&self.name), e));
+        }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(data);
         }
@@ -189,6 +196,23 @@ impl Ingest {
     /// Bytes written so far.
     pub fn size(&self) -> u64 {
         self.written
+    }
+
+    /// Drops what was written so far, to begin again.
+    pub fn restart(&mut self) -> Result<()> {
+        let failed = |e| Error::io("truncate", self.store.inner.tmp.join(&self.name), e);
+        let out = self.out.as_mut().expect("taken only by commit, which consumes self");
+        out.flush().and_then(|()| out.get_mut().set_len(0)).map_err(failed)?;
+        out.seek(SeekFrom::Start(0)).map_err(failed)?;
+        self.hasher = self.hasher.as_ref().map(|_| Sha256::new());
+        self.written = 0;
+        Ok(())
+    }
+
+    /// The digest of what was written so far; none if the caller hashes.
+    pub fn digest(&self) -> Option<BlobDigest> {
+        let hasher = self.hasher.clone()?;
+        Some(BlobDigest(Digest::from_bytes(hasher.finalize().into())))
     }
 
     /// Finishes the blob. With `digest` and `size`, what came must be what was announced.
@@ -202,8 +226,8 @@ impl Ingest {
         {
             return Err(Error::SizeMismatch { expected, actual: self.written });
         }
-        let actual = match (self.hasher.take(), digest) {
-            (Some(hasher), _) => BlobDigest(Digest::from_bytes(hasher.finalize().into())),
+        let actual = match (self.digest(), digest) {
+            (Some(actual), _) => actual,
             (None, Some(digest)) => *digest,
             (None, None) => {
                 return Err(Error::Invalid {
@@ -212,6 +236,8 @@ impl Ingest {
                 });
             }
         };
+        // From here on it is a blob, or of no use to anybody.
+        self.keep = false;
         if let Some(expected) = digest
             && *expected != actual
         {
@@ -220,8 +246,8 @@ impl Ingest {
         let store = self.store.clone();
         let inner = &*store.inner;
         let mut out = self.out.take().expect("commit runs once");
+        // Open until it has its name, for the sake of its lock.
         out.flush().map_err(|e| Error::io("write", inner.tmp.join(&self.name), e))?;
-        drop(out);
         failpoint!("ingest::written", inner.tmp.join(&self.name));
         let info = BlobInfo { digest: actual, size: self.written };
         let _gc = read(&inner.gc);
@@ -258,6 +284,9 @@ impl Write for Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
+        if self.keep && self.written >= LEAST {
+            return;
+        }
         // After a commit that renamed it there is nothing of this name any more.
         let _ = self.store.inner.tmp.remove_file(&self.name);
     }

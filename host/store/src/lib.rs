@@ -14,7 +14,8 @@
 //! caches/<hash>/             cache mounts
 //! index/sled                 key-value index; rebuildable, opened by its first use only
 //! empty                      an empty directory, the layer below nothing
-//! tmp                        everything unfinished; emptied at every open
+//! tmp                        everything unfinished; emptied at every open, but for a few
+//!                            beginnings of blobs (see `partial`)
 //! ```
 //!
 //! # Invariants
@@ -85,6 +86,7 @@ mod lease;
 mod listing;
 mod lock;
 mod overlay;
+mod partial;
 mod prune;
 mod record;
 mod records;

@@ -21,7 +21,7 @@ use crate::records::RecordName;
 use crate::snapshot::SnapshotId;
 use crate::store::{Inner, Store};
 use crate::sync::{lock, write};
-use crate::usage::{Catalog, CatalogRecord, Reference, UsageEntry, UsageKind};
+use crate::usage::{Catalog, CatalogRecord, Reference, UsageEntry, UsageKind, partial_id};
 
 /// What to evict. Garbage (damaged records, snapshots nothing refers to) always goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct PruneReport {
 enum Candidate {
     Record(usize),
     Blob(BlobDigest),
+    /// The beginning of a blob.
+    Partial(BlobDigest),
     /// Name in `caches`.
     Cache(String),
     /// Name in `contexts`.
@@ -192,6 +194,12 @@ impl<'a> Pruning<'a> {
                 Ok(())
             })?;
         }
+        if self.kinds.contains(&UsageKind::Blob) {
+            let partials = self.inner.partials()?.into_iter();
+            out.extend(partials.map(|partial| {
+                (partial.last_used, after_records, Candidate::Partial(partial.digest))
+            }));
+        }
         if self.kinds.contains(&UsageKind::Cache) {
             for (name, _) in self.inner.caches.list()? {
                 let Some(folder) = self.inner.caches.try_sub(&name)? else { continue };
@@ -248,6 +256,11 @@ impl<'a> Pruning<'a> {
                 }
             }
             Candidate::Blob(digest) => self.remove_blob(digest)?,
+            Candidate::Partial(digest) => {
+                if self.inner.remove_partial(&digest)? {
+                    self.gone(UsageKind::Blob, partial_id(&digest));
+                }
+            }
             Candidate::Cache(name) => {
                 let folder = self.inner.caches.sub(&name)?;
                 let id = folder.read("id", 1 << 20)?.unwrap_or_default();

@@ -147,7 +147,7 @@ impl Store {
             });
         }
         let tmp = root.ensure("tmp")?;
-        sweep(&tmp)?;
+        crate::partial::sweep(&tmp)?;
         let seals = Seals::load(&root, Some(&tmp))?;
         Self::assemble(root, tmp, kind, boot, seals, Some(state_lock), options.record_aliases)
     }
@@ -222,7 +222,8 @@ impl Store {
         self.inner.read_only
     }
 
-    /// A folder for temporary files and bundles of this process; emptied at every open. The
+    /// A folder for temporary files and bundles of this process; emptied at every open, but for begun
+    /// downloads. The
     /// caller makes a name of its own in it and removes it.
     pub fn tmp_path(&self) -> PathBuf {
         self.inner.tmp.path().to_path_buf()
@@ -411,14 +412,6 @@ fn create(root: &Folder, wanted: Option<StateKind>) -> Result<StateKind> {
     tmp.rename(FORMAT_FILE, root, FORMAT_FILE)?;
     root.sync()?;
     Ok(kind)
-}
-
-/// Empties `tmp`, where everything unfinished lives. One `readdir` when there is nothing.
-fn sweep(tmp: &Folder) -> Result<()> {
-    for (name, _) in tmp.list()? {
-        tmp.remove_all(&name)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -262,6 +262,11 @@ fn file_usage(folder: &Folder, name: &str) -> Result<Option<(u64, SystemTime)>> 
     Ok(stat.map(|s| (u64::try_from(s.st_blocks).unwrap_or(0) * 512, modified(&s))))
 }
 
+/// What the beginning of a blob is called among blobs.
+pub(crate) fn partial_id(digest: &BlobDigest) -> String {
+    format!("{digest} (part)")
+}
+
 impl Store {
     /// Everything that takes space, sorted by kind and then by id. Works on a read-only store
     /// while another process builds; what vanishes meanwhile is left out.
@@ -303,6 +308,16 @@ impl Inner {
             });
             Ok(())
         })?;
+        for partial in self.partials()? {
+            out.push(UsageEntry {
+                kind: UsageKind::Blob,
+                id: partial_id(&partial.digest),
+                size_bytes: partial.size_bytes,
+                last_used: partial.last_used,
+                description: "begun download".into(),
+                in_use: false,
+            });
+        }
         out[start..].sort_by(|a, b| a.id.cmp(&b.id));
         self.usage_of_caches(&mut meter, &mut out)?;
         self.usage_of_documents(&mut out)?;
