@@ -30,6 +30,69 @@ pub trait Session: Send + Sync {
 
     /// The credentials for a registry host, e.g. `ghcr.io`.
     async fn registry_auth(&self, host: &str) -> Result<Option<RegistryAuth>, Failure>;
+
+    /// How a registry host, or a mirror of one, is to be asked.
+    async fn registry_host(&self, _host: &str) -> Result<RegistryHost, Failure> {
+        Ok(RegistryHost::default())
+    }
+
+    /// Through whom registries and web servers are asked.
+    fn proxies(&self) -> Proxies {
+        Proxies::default()
+    }
+}
+
+/// How a registry host is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryHost {
+    /// Who is asked first for what it holds: `HOST[:PORT][/PATH]`, in order.
+    pub mirrors: Vec<String>,
+    /// Over plain HTTP; none = only if it is on this machine and nothing is said of TLS.
+    pub http: Option<bool>,
+    /// Without a look at its certificate.
+    pub insecure: bool,
+    /// PEM texts with authorities to trust besides those of the system.
+    pub authorities: Vec<Vec<u8>>,
+    /// Client certificates.
+    pub keypairs: Vec<Keypair>,
+    /// Hosts of token services outside of its domain that may have its credentials.
+    pub realms: Vec<String>,
+    /// Blobs fetched at once; none = a few.
+    pub concurrency: Option<usize>,
+}
+
+/// A client certificate.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Keypair {
+    /// PEM text of the certificate and those that lead to its authority.
+    pub certificate: Vec<u8>,
+    /// PEM text of the private key.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Keypair {
+    /// Never the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keypair(..)")
+    }
+}
+
+/// Proxies, as the variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// URL of the proxy for HTTPS; it may hold a password.
+    pub https: Option<String>,
+    /// URL of the proxy for plain HTTP.
+    pub http: Option<String>,
+    /// Who is asked directly, comma separated.
+    pub except: Option<String>,
+}
+
+impl std::fmt::Debug for Proxies {
+    /// A proxy's URL may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proxies(..)")
+    }
 }
 
 /// Credentials of a registry.

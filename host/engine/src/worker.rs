@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use tokio::sync::Semaphore;
 use wbuild_api::session::Session;
 use wbuild_graph::encode::Encoder;
@@ -161,13 +161,25 @@ impl BuildWorker {
             }
         }
         let absent = |index: &&usize| tree.layers[**index].facts().snapshot.is_none();
-        try_join_all(missing.iter().filter(absent).map(|index| {
+        let fetch = try_join_all(missing.iter().filter(absent).map(|index| {
             let layer = &tree.layers[*index];
             async move { self.images.fetch_layer(layer).await.map(|_| ()) }
-        }))
-        .await?;
+        }));
+        // A layer is unpacked as soon as it is there, while those above it are fetched.
+        try_join(fetch, self.unpack_each(tree, missing, key_of)).await.map(|_| ())
+    }
+
+    async fn unpack_each(
+        &self,
+        tree: &Tree,
+        missing: &[usize],
+        key_of: impl Fn(usize) -> CacheKey,
+    ) -> Result<(), Failure> {
         for index in missing {
             let layer = &tree.layers[*index];
+            if layer.facts().snapshot.is_none() {
+                self.images.fetch_layer(layer).await?;
+            }
             let _busy = layer.busy.lock().await;
             if layer.facts().snapshot.is_some() {
                 continue;

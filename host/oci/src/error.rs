@@ -88,6 +88,11 @@ impl Error {
         self
     }
 
+    /// Whether it says what can be done.
+    pub(crate) fn has_hint(&self) -> bool {
+        self.hint.is_some()
+    }
+
     /// What kind of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wbuild_graph::{Digest, Platform};
@@ -109,6 +111,11 @@ impl Compression {
     }
 }
 
+/// Whether registries may hold a layer of this type: publishers keep some to themselves.
+pub fn is_distributable(media_type: &str) -> bool {
+    !media_type.contains("foreign") && !media_type.contains("nondistributable")
+}
+
 /// Which family of media types an image is written with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MediaFamily {
@@ -147,10 +154,8 @@ impl MediaFamily {
     /// This family's type for a layer of `media_type`. Foreign layers and types we do not know stay
     /// what they are.
     pub fn layer(self, media_type: &str) -> String {
-        let distributable =
-            !media_type.contains("foreign") && !media_type.contains("nondistributable");
         match Compression::of_media_type(media_type) {
-            Some(compression) if distributable => match self {
+            Some(compression) if is_distributable(media_type) => match self {
                 MediaFamily::Oci => compression.oci_layer(),
                 MediaFamily::Docker => compression.docker_layer(),
             }
@@ -289,6 +294,14 @@ impl Descriptor {
     fn is_attestation(&self) -> bool {
         self.annotation("vnd.docker.reference.type").is_some()
             || self.platform.as_ref().is_some_and(|p| p.os == "unknown")
+    }
+
+    /// The blob itself, where the descriptor carries it (descriptor.md, `data`) and it is what digest
+    /// and size say. For small blobs: descriptors come in documents that have a limit.
+    pub fn inline(&self) -> Option<Vec<u8>> {
+        let text = self.extra.get("data")?.as_str()?;
+        let bytes = STANDARD.decode(text).ok()?;
+        self.verify("", &bytes).is_ok().then_some(bytes)
     }
 
     /// Checks that `bytes` are the blob this descriptor names.

@@ -32,6 +32,7 @@ use crate::blocking;
 use crate::cancel::CancelOnDrop;
 use crate::ops::file::write_layer;
 use crate::solved::{Solved, Tree};
+use crate::source::registry::proxies;
 use crate::steps::{InternalStep, Steps};
 
 /// Largest file that is fetched, in bytes.
@@ -150,7 +151,8 @@ impl Downloads {
         steps: Arc<Steps>,
         reach: Reach,
     ) -> Downloads {
-        let clients = Clients::new(Options { reach, ..Options::default() });
+        let proxies = proxies(&*session);
+        let clients = Clients::new(Options { reach, proxies, ..Options::default() });
         Downloads { store, session, steps, clients, found: Mutex::default() }
     }
 

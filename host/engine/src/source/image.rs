@@ -42,6 +42,12 @@ pub(crate) trait Provider: Send + Sync {
         platform: &Platform,
     ) -> Result<Descriptor, Failure>;
 
+    /// What was said of a name cannot be had. Whether it is worth while to ask once more, since
+    /// somebody else will be asked.
+    async fn reconsider(&self, _: &Reference) -> bool {
+        false
+    }
+
     /// A small document, verified.
     async fn document(
         &self,
@@ -83,6 +89,8 @@ pub(crate) struct Images {
     /// Do not be content with what a name meant before.
     pub(crate) pull: bool,
     resolved: Mutex<HashMap<Asked, Slot>>,
+    /// Held by who fetches a blob: images share layers.
+    fetching: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Images {
@@ -94,7 +102,8 @@ impl Images {
         created: u64,
         pull: bool,
     ) -> Images {
-        Images { store, steps, registries, layouts, created, pull, resolved: Mutex::default() }
+        let (resolved, fetching) = Default::default();
+        Images { store, steps, registries, layouts, created, pull, resolved, fetching }
     }
 
     fn provider(&self, store: Option<&str>) -> Result<&dyn Provider, Failure> {
@@ -125,7 +134,7 @@ impl Images {
             Arc::clone(resolved.entry(key).or_default())
         };
         let resolved = slot
-            .get_or_try_init(|| self.resolve_now(reference, platform, store))
+            .get_or_try_init(|| self.resolve_twice(reference, platform, store))
             .await
             .cloned()
             .map_err(|failure| failure.context(format!("cannot resolve the image {reference}")))?;
@@ -138,6 +147,25 @@ impl Images {
             )));
         }
         Ok(resolved)
+    }
+
+    /// Resolves a name; again, where the first answer leads nowhere and was not the registry's own.
+    async fn resolve_twice(
+        &self,
+        name: &str,
+        platform: &Platform,
+        store: Option<String>,
+    ) -> Result<Arc<Resolved>, Failure> {
+        match self.resolve_now(name, platform, store.clone()).await {
+            Err(failure) => {
+                let reference: Reference = name.parse()?;
+                if self.provider(store.as_deref())?.reconsider(&reference).await {
+                    return self.resolve_now(name, platform, store).await;
+                }
+                Err(failure)
+            }
+            done => done,
+        }
     }
 
     async fn resolve_now(
@@ -331,7 +359,11 @@ impl Images {
     pub(crate) async fn fetch_layer(&self, layer: &Layer) -> Result<BlobRef, Failure> {
         let gone = || Failure::new(FailureKind::Gone, "the files of a layer are gone");
         let blob = layer.facts().blob.ok_or_else(gone)?;
-        let _busy = layer.busy.lock().await;
+        let fetching = {
+            let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(fetching.entry(blob.digest.0).or_default())
+        };
+        let _one = fetching.lock().await;
         if self.store.has_blob(&blob.digest)? {
             return Ok(blob);
         }

@@ -1,7 +1,7 @@
 //! Images from OCI layouts on the client's machine, given as named contexts.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use wbuild_graph::{BlobDigest, Failure, Platform};
 use wbuild_oci::layout::Layout;
 use wbuild_oci::media::{Descriptor, MAX_MANIFEST};
 use wbuild_oci::reference::Reference;
+use wbuild_oci::registry::BlobSink as _;
 use wbuild_store::Store;
 
 use crate::blocking;
@@ -114,7 +115,7 @@ impl Provider for LayoutSource {
         loop {
             match blob.read(&mut buffer).map_err(failed)? {
                 0 => break,
-                count => sink.write_all(&buffer[..count]).map_err(failed)?,
+                count => sink.write(&buffer[..count]).map_err(failed)?,
             }
             // A large blob must not keep others from running, nor from being cancelled.
             tokio::task::yield_now().await;

@@ -1,15 +1,20 @@
 //! Images from registries.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use wbuild_api::session::{RegistryAuth, Session};
-use wbuild_graph::{BlobDigest, Failure, Platform};
+use wbuild_api::session::{self, RegistryAuth, Session};
+use wbuild_graph::{BlobDigest, Digest, Failure, Platform};
 use wbuild_oci::media::Descriptor;
 use wbuild_oci::reference::Reference;
-use wbuild_oci::registry::{Client, ClientOptions, Credential, Credentials};
+use wbuild_oci::registry::{
+    BlobSink, Client, ClientOptions, Credential, Credentials, Host, Hosts, Identity, Mirror,
+    Proxies, Trust,
+};
 use wbuild_store::{Ingest, Store};
 
+use crate::blocking;
 use crate::source::image::Provider;
 
 /// The registries a build may pull from, by one client.
@@ -26,10 +31,18 @@ impl Registries {
     /// Made by the first image: a build without one loads no certificates.
     fn client(&self) -> &Client {
         self.client.get_or_init(|| {
-            let credentials = SessionCredentials(Arc::clone(&self.session));
-            Client::new(ClientOptions::default(), Arc::new(credentials))
+            let asked = Arc::new(SessionCredentials(Arc::clone(&self.session)));
+            let proxies = proxies(&*self.session);
+            let options = ClientOptions { proxies, ..ClientOptions::default() };
+            Client::with_hosts(options, Arc::clone(&asked) as _, asked)
         })
     }
+}
+
+/// Through whom the session wants servers to be asked.
+pub(crate) fn proxies(session: &dyn Session) -> Proxies {
+    let session::Proxies { https, http, except } = session.proxies();
+    Proxies { https, http, except }
 }
 
 struct SessionCredentials(Arc<dyn Session>);
@@ -54,21 +67,60 @@ impl Credentials for SessionCredentials {
     }
 }
 
+#[async_trait]
+impl Hosts for SessionCredentials {
+    async fn host(&self, name: &str) -> wbuild_oci::Result<Host> {
+        let host = self.0.registry_host(name).await.map_err(|failure| {
+            wbuild_oci::Error::new(
+                wbuild_oci::ErrorKind::Invalid,
+                format!("cannot tell how {name} is to be asked"),
+            )
+            .because(failure)
+        })?;
+        let mirrors: wbuild_oci::Result<_> =
+            host.mirrors.iter().map(|mirror| mirror.parse::<Mirror>()).collect();
+        let identities = host.keypairs.into_iter().map(|pair| Identity {
+            certificate: pair.certificate,
+            key: pair.key,
+        });
+        Ok(Host {
+            mirrors: mirrors?,
+            http: host.http,
+            trust: Trust {
+                extra_roots: host.authorities,
+                insecure: host.insecure,
+                identities: identities.collect(),
+            },
+            realms: host.realms,
+            concurrency: host.concurrency,
+        })
+    }
+}
+
 /// Writes a blob into the store and says how far it is.
 pub(crate) struct Progress<'a> {
     pub(crate) ingest: Ingest,
     pub(crate) report: &'a (dyn Fn(u64) + Send + Sync),
 }
 
-impl std::io::Write for Progress<'_> {
-    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.ingest.write_all(data)?;
-        (self.report)(self.ingest.size());
-        Ok(data.len())
+impl BlobSink for Progress<'_> {
+    fn size(&self) -> u64 {
+        self.ingest.size()
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        self.ingest.append(data).map_err(io::Error::other)?;
+        (self.report)(self.ingest.size());
         Ok(())
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.ingest.restart().map_err(io::Error::other)
+    }
+
+    fn digest(&mut self) -> io::Result<Digest> {
+        let digest = self.ingest.digest().ok_or_else(|| io::Error::other("nobody hashes it"))?;
+        Ok(digest.0)
     }
 }
 
@@ -76,6 +128,10 @@ impl std::io::Write for Progress<'_> {
 impl Provider for Registries {
     async fn resolve(&self, reference: &Reference, _: &Platform) -> Result<Descriptor, Failure> {
         Ok(self.client().resolve(reference).await?)
+    }
+
+    async fn reconsider(&self, reference: &Reference) -> bool {
+        self.client().without_mirrors(reference.registry()).await
     }
 
     async fn document(
@@ -96,9 +152,13 @@ impl Provider for Registries {
         store: &Store,
         report: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Failure> {
-        let mut sink = Progress { ingest: store.ingest(descriptor.size)?, report };
+        // What a build that was cut off has left of it is not asked for again.
+        let (store, digest, size) =
+            (store.clone(), BlobDigest(descriptor.digest), descriptor.size);
+        let ingest = blocking(move || store.resume(&digest, size)).await?;
+        let mut sink = Progress { ingest, report };
         self.client().blob(reference, descriptor, &mut sink).await?;
-        sink.ingest.commit(Some(&BlobDigest(descriptor.digest)), Some(descriptor.size))?;
+        sink.ingest.commit(Some(&digest), Some(size))?;
         Ok(())
     }
 }

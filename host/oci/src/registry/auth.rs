@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use wbuild_http::{is_inner, is_loopback, show_url};
 
 use super::challenge::Challenge;
 use super::credentials::{Credential, Credentials};
+use super::hosts::Site;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Largest answer of a token service, in bytes.
@@ -55,18 +56,13 @@ type Cell = Arc<tokio::sync::Mutex<Option<Cached>>>;
 
 /// What one registry's requests carry.
 pub(super) struct Auth {
-    pub(super) credentials: Arc<dyn Credentials>,
-    /// Hosts that get credentials of the registry beside them, though of another domain.
-    pub(super) trusted_realms: Vec<(String, String)>,
+    credentials: Arc<dyn Credentials>,
     cells: Mutex<HashMap<Scope, Cell>>,
 }
 
 impl Auth {
-    pub(super) fn new(
-        credentials: Arc<dyn Credentials>,
-        trusted_realms: Vec<(String, String)>,
-    ) -> Self {
-        Auth { credentials, trusted_realms, cells: Mutex::default() }
+    pub(super) fn new(credentials: Arc<dyn Credentials>) -> Self {
+        Auth { credentials, cells: Mutex::default() }
     }
 
     fn cell(&self, scope: &Scope) -> Cell {
@@ -87,7 +83,7 @@ impl Auth {
     pub(super) async fn answer(
         &self,
         scope: &Scope,
-        origin: &Url,
+        site: &Site,
         challenges: &[Challenge],
         refused: Option<&HeaderValue>,
         client: &super::http::Http,
@@ -105,7 +101,7 @@ impl Auth {
         let registry = &scope.registry;
         let find = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
         let fresh = if let Some(challenge) = find("bearer") {
-            self.bearer(scope, origin, challenge, client).await?
+            self.bearer(scope, site, challenge, client).await?
         } else if find("basic").is_some() {
             match self.credentials.lookup(registry).await? {
                 Some(Credential::Basic { username, password }) => {
@@ -125,7 +121,7 @@ impl Auth {
             return Err(Error::unsupported(message));
         };
         if Some(&fresh.header) == refused {
-            return Err(refused_credentials(registry));
+            return Err(refused_credentials(registry, StatusCode::UNAUTHORIZED));
         }
         let header = fresh.header.clone();
         *cached = Some(fresh);
@@ -135,19 +131,19 @@ impl Auth {
     async fn bearer(
         &self,
         scope: &Scope,
-        origin: &Url,
+        site: &Site,
         challenge: &Challenge,
         client: &super::http::Http,
     ) -> Result<Cached> {
         let registry = &scope.registry;
         let realm = challenge.get("realm").unwrap_or_default();
-        let mut url = check_realm(registry, origin, realm)?;
+        let mut url = check_realm(registry, &site.origin, realm)?;
         let mut credential = self.credentials.lookup(registry).await?;
         if let Some(Credential::Bearer(token)) = &credential {
             return Ok(Cached { header: bearer(token, registry)?, until: None });
         }
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-        let withheld = credential.is_some() && !self.may_see_credentials(registry, origin, &host);
+        let withheld = credential.is_some() && !may_see_credentials(site, &host);
         if withheld {
             credential = None;
         }
@@ -162,7 +158,7 @@ impl Auth {
                 form.push(("grant_type", "refresh_token".to_owned()));
                 form.push(("client_id", "wbuild".to_owned()));
                 form.push(("refresh_token", refresh.clone()));
-                client.token(registry, &url, None, Some(&form)).await
+                client.token(site, &url, None, Some(&form)).await
             }
             other => {
                 {
@@ -175,13 +171,14 @@ impl Auth {
                     }
                     _ => None,
                 };
-                client.token(registry, &url, header, None).await
+                client.token(site, &url, header, None).await
             }
         };
         let answer = answer.map_err(|error| {
             if withheld {
                 error.hint(format!(
-                    "the token service {host} got no credentials, as it is not of the domain of {registry}"
+                    "the token service {host} got no credentials, as it is not of the domain of \
+                     {registry}; the key realms of the registry may allow it"
                 ))
             } else {
                 error
@@ -212,13 +209,14 @@ impl Auth {
         let until = Instant::now() + Duration::from_secs(life.saturating_sub(life.min(30) / 3));
         Ok(Cached { header: bearer(&text, registry)?, until: Some(until) })
     }
+}
 
-    fn may_see_credentials(&self, registry: &str, origin: &Url, host: &str) -> bool {
-        let own = origin.host_str().unwrap_or_default().to_ascii_lowercase();
-        own == host
-            || same_domain(&own, host)
-            || self.trusted_realms.iter().any(|(of, realm)| of == registry && realm == host)
-    }
+/// Whether a token service on `host` may have the credentials of a registry.
+fn may_see_credentials(site: &Site, host: &str) -> bool {
+    let own = site.origin.host_str().unwrap_or_default().to_ascii_lowercase();
+    own == host
+        || same_domain(&own, host)
+        || site.realms.iter().any(|realm| realm.eq_ignore_ascii_case(host))
 }
 
 fn basic(username: &str, password: &str) -> HeaderValue {
@@ -242,12 +240,16 @@ fn secret_header(text: &str) -> Option<HeaderValue> {
 }
 
 fn no_credentials(registry: &str) -> Error {
-    Error::new(ErrorKind::Denied, format!("{registry} asks for credentials, and there are none"))
+    let status = StatusCode::UNAUTHORIZED;
+    let message =
+        format!("{registry} asks for credentials (its answer is {status}), and there are none");
+    Error::new(ErrorKind::Denied, message)
         .hint(format!("log in with: docker login {registry}"))
 }
 
-pub(super) fn refused_credentials(registry: &str) -> Error {
-    Error::new(ErrorKind::Denied, format!("{registry} refuses the credentials"))
+pub(super) fn refused_credentials(registry: &str, status: StatusCode) -> Error {
+    let message = format!("{registry} refuses the credentials (its answer is {status})");
+    Error::new(ErrorKind::Denied, message)
         .hint(format!("log in again with: docker login {registry}"))
 }
 
@@ -310,6 +312,7 @@ fn check_realm(registry: &str, origin: &Url, realm: &str) -> Result<Url> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ClientOptions, Host};
     use super::*;
 
     #[test]
@@ -348,27 +351,26 @@ mod tests {
 
     #[test]
     fn who_sees_credentials() {
-        let trusted = vec![("reg.example.com".to_owned(), "login.sso.net".to_owned())];
-        let auth = Auth::new(Arc::new(super::super::Anonymous), trusted);
-        for (registry, origin, host, allowed) in [
-            ("docker.io", "https://registry-1.docker.io", "auth.docker.io", true),
-            ("reg.example.com", "https://reg.example.com", "reg.example.com", true),
-            ("reg.example.com", "https://reg.example.com", "example.com", true),
-            ("reg.example.com", "https://reg.example.com", "login.sso.net", true),
-            ("other.example.com", "https://other.example.com", "login.sso.net", false),
-            ("reg.example.com", "https://reg.example.com", "example.com.evil.net", false),
-            ("reg.example.com", "https://reg.example.com", "badexample.com", false),
-            ("registry", "https://registry", "evil", false),
-            ("127.0.0.1:5000", "http://127.0.0.1:5000", "127.0.0.1", true),
-            ("127.0.0.1:5000", "http://127.0.0.1:5000", "127.0.0.2", false),
-            ("10.0.0.1", "https://10.0.0.1", "11.0.0.1", false),
+        let site = |registry: &str| {
+            let realms = vec!["login.sso.net".to_owned()];
+            let realms = if registry == "reg.example.com" { realms } else { vec![] };
+            let host = Host { realms, ..Host::default() };
+            Site::new(registry, &host, &ClientOptions::default()).expect("a host")
+        };
+        for (registry, host, allowed) in [
+            ("docker.io", "auth.docker.io", true),
+            ("reg.example.com", "reg.example.com", true),
+            ("reg.example.com", "example.com", true),
+            ("reg.example.com", "login.sso.net", true),
+            ("other.example.com", "login.sso.net", false),
+            ("reg.example.com", "example.com.evil.net", false),
+            ("reg.example.com", "badexample.com", false),
+            ("registry", "evil", false),
+            ("127.0.0.1:5000", "127.0.0.1", true),
+            ("127.0.0.1:5000", "127.0.0.2", false),
+            ("10.0.0.1", "11.0.0.1", false),
         ] {
-            let origin = Url::parse(origin).expect("url");
-            assert_eq!(
-                auth.may_see_credentials(registry, &origin, host),
-                allowed,
-                "{registry} {host}"
-            );
+            assert_eq!(may_see_credentials(&site(registry), host), allowed, "{registry} {host}");
         }
     }
 

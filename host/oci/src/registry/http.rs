@@ -1,16 +1,14 @@
 //! Requests with our own redirects, retries and limits.
 
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
-use wbuild_http::{
-    Clients, Options, Retries, body, is_temporary, retry_after, same_origin, show_url,
-};
+use wbuild_http::{Retries, body, is_temporary, retry_after, same_origin, show_url};
 
-use super::ClientOptions;
 use super::auth::{Auth, MAX_TOKEN_ANSWER, Scope, check_target, refused_credentials};
 use super::challenge::parse_challenges;
+use super::hosts::Site;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most redirects that are followed for one request.
@@ -20,6 +18,9 @@ const MAX_ERROR_BODY: usize = 8 << 10;
 
 /// One request to a registry.
 pub(super) struct Request<'a> {
+    pub(super) site: &'a Site,
+    /// Tries in all.
+    pub(super) attempts: u32,
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) scope: &'a Scope,
@@ -32,21 +33,11 @@ pub(super) struct Request<'a> {
 
 pub(super) struct Http {
     retries: Retries,
-    clients: Clients,
 }
 
 impl Http {
-    pub(super) fn new(options: ClientOptions) -> Self {
-        let clients = Clients::new(Options {
-            user_agent: options.user_agent,
-            connect_timeout: options.connect_timeout,
-            stall_timeout: options.stall_timeout,
-            extra_roots: options.extra_roots,
-            https_proxy: options.https_proxy,
-            no_proxy: options.no_proxy,
-            ..Options::default()
-        });
-        Http { retries: options.retries, clients }
+    pub(super) fn new(retries: Retries) -> Self {
+        Http { retries }
     }
 
     pub(super) fn retries(&self) -> Retries {
@@ -73,7 +64,7 @@ impl Http {
                 Err(error) => return Err(error),
             };
             attempt += 1;
-            if attempt >= self.retries.attempts {
+            if attempt >= request.attempts {
                 return Err(error);
             }
             tokio::time::sleep(wait.unwrap_or_else(|| self.retries.delay(attempt))).await;
@@ -97,13 +88,18 @@ impl Http {
         }
         let registry = &request.scope.registry;
         let header =
-            auth.answer(request.scope, &request.url, &challenges, known.as_ref(), self).await?;
+            auth.answer(request.scope, request.site, &challenges, known.as_ref(), self).await?;
         let response = self.redirected(request, Some(&header)).await?;
         if response.status() == StatusCode::UNAUTHORIZED
             && same_origin(response.url(), &request.url)
         {
             let basic = header.to_str().is_ok_and(|h| h.starts_with("Basic "));
-            return Err(if basic { refused_credentials(registry) } else { denied(request) });
+            let status = response.status();
+            return Err(if basic {
+                refused_credentials(registry, status)
+            } else {
+                denied(request, status)
+            });
         }
         Ok(response)
     }
@@ -118,8 +114,10 @@ impl Http {
         let mut url = request.url.clone();
         let mut header = header;
         for _ in 0..=MAX_REDIRECTS {
-            let mut builder =
-                self.clients.client(&url).await?.request(request.method.clone(), url.clone());
+            let client = request.site.client(&url).await?;
+            let mut builder = client
+                .request(request.method.clone(), url.clone())
+                .header(ACCEPT_ENCODING, "identity");
             if let Some(accept) = &request.accept {
                 builder = builder.header(ACCEPT, accept.clone());
             }
@@ -156,13 +154,14 @@ impl Http {
     /// followed: it would carry the credential on.
     pub(super) async fn token(
         &self,
-        registry: &str,
+        site: &Site,
         url: &Url,
         header: Option<HeaderValue>,
         form: Option<&[(&str, String)]>,
     ) -> Result<Vec<u8>> {
+        let registry = &site.name;
         let what = format!("a token for {registry}");
-        let client = self.clients.client(url).await?;
+        let client = site.client(url).await?;
         let mut builder = match form {
             None => client.get(url.clone()),
             Some(form) => {
@@ -203,9 +202,11 @@ pub(super) fn transport_error(what: &str, url: &Url, error: reqwest::Error) -> E
     wbuild_http::transport_error(what, url, error).into()
 }
 
-fn denied(request: &Request<'_>) -> Error {
+fn denied(request: &Request<'_>, status: StatusCode) -> Error {
     let (what, registry) = (request.what, &request.scope.registry);
-    let message = format!("{registry} denies access to {what}, or it does not exist");
+    let message = format!(
+        "{registry} denies access to {what}, or it does not exist (its answer is {status})"
+    );
     Error::new(ErrorKind::Denied, message)
         .hint(format!("check the name; if it is private, log in with: docker login {registry}"))
 }
@@ -215,25 +216,32 @@ async fn status_error(request: &Request<'_>, response: Response) -> Error {
     let host = response.url().host_str().unwrap_or_default().to_owned();
     let at_home = same_origin(response.url(), &request.url);
     let detail = if request.method == Method::HEAD { None } else { error_detail(response).await };
-    let because = |error: Error| match detail {
-        Some(detail) => error.because(detail),
-        None => error,
-    };
-    match status.as_u16() {
+    let error = match status.as_u16() {
         404 if at_home => {
-            because(Error::new(ErrorKind::NotFound, format!("{what} does not exist")))
+            let message = format!("{what} does not exist ({host} answers {status})");
+            Error::new(ErrorKind::NotFound, message)
         }
-        401 | 403 if at_home => because(denied(request)),
-        429 => because(Error::new(
-            ErrorKind::Unavailable,
-            format!("{host} limits requests for {what}"),
-        ))
-        .hint("log in for a higher limit, or try again later"),
+        401 | 403 if at_home => denied(request, status),
+        // More was asked for than there is: what was begun elsewhere is not the begin of this.
+        416 if request.from > 0 => {
+            let from = request.from;
+            let message = format!("{host} answers {status}: {what} has no more than {from} bytes");
+            Error::new(ErrorKind::Mismatch, message)
+        }
+        429 => {
+            let message = format!("{host} answers {status}: it limits requests for {what}");
+            Error::new(ErrorKind::Unavailable, message)
+                .hint("log in for a higher limit, or try again later")
+        }
         _ => {
             let kind =
                 if is_temporary(status) { ErrorKind::Unavailable } else { ErrorKind::Invalid };
-            because(Error::new(kind, format!("{host} answers {status} for {what}")))
+            Error::new(kind, format!("{host} answers {status} for {what}"))
         }
+    };
+    match detail {
+        Some(detail) => error.because(detail),
+        None => error,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The registry client against servers that lie, break off, and want credentials that are not theirs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +11,9 @@ use wbuild_oci::media::{
     DOCKER_LIST, Descriptor, Index, Manifest, MediaFamily, OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP,
     OCI_MANIFEST,
 };
-use wbuild_oci::registry::{Anonymous, Client, ClientOptions, Credential, Credentials, Retries};
+use wbuild_oci::registry::{
+    Anonymous, Client, ClientOptions, Credential, Credentials, Host, Retries,
+};
 use wbuild_oci::{ErrorKind, Reference, Result};
 
 use crate::server::{Answer, Asked, Server};
@@ -422,11 +425,10 @@ async fn a_foreign_token_service_gets_no_credentials() {
     assert!(failure.hints.iter().any(|hint| hint.contains("127.0.0.2")), "{failure:?}");
     assert!(!leaks(&foreign), "{:?}", foreign.asked());
     // Unless the user says so.
-    let trusted = ClientOptions {
-        trusted_realms: vec![(reference.registry().to_owned(), "127.0.0.2".to_owned())],
-        ..options()
-    };
-    fetch(&Client::new(trusted, Arc::new(Known)), &reference, &descriptor).await.expect("trusted");
+    let host = Host { realms: vec!["127.0.0.2".to_owned()], ..Host::default() };
+    let hosts = BTreeMap::from([(reference.registry().to_owned(), host)]);
+    let client = Client::with_hosts(options(), Arc::new(Known), Arc::new(hosts));
+    fetch(&client, &reference, &descriptor).await.expect("trusted");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The registry client against docker-registry, filled by skopeo.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +15,8 @@ use wbuild_graph::Platform;
 use wbuild_oci::layout::{Export, write_oci_dir};
 use wbuild_oci::media::{DOCKER_LAYER_GZIP, DOCKER_MANIFEST, MediaFamily, OCI_MANIFEST};
 use wbuild_oci::registry::{
-    Anonymous, Client, ClientOptions, Credentials, DockerConfig, DockerCredentials, Retries,
+    Anonymous, Client, ClientOptions, Credentials, DockerConfig, DockerCredentials, Host, Proxies,
+    Retries, Trust,
 };
 use wbuild_oci::{ErrorKind, Reference};
 
@@ -297,13 +299,13 @@ async fn certificates_are_checked() {
     let client = |roots: &[&PathBuf]| {
         let extra_roots = roots.iter().map(|path| fs::read(path).expect("made")).collect();
         let retries = Retries { attempts: 1, ..Retries::default() };
-        let options = ClientOptions {
-            extra_roots,
-            https_proxy: Some(proxy.clone()),
-            retries,
-            ..ClientOptions::default()
-        };
-        Client::new(options, Arc::new(Anonymous))
+        let proxies = Proxies { https: Some(proxy.clone()), ..Proxies::default() };
+        let options = ClientOptions { proxies, retries, ..ClientOptions::default() };
+        let trust = Trust { extra_roots, ..Trust::default() };
+        let host = Host { trust, ..Host::default() };
+        let names = ["registry.test", "other.test"].map(str::to_owned);
+        let hosts: BTreeMap<_, _> = names.map(|name| (name, host.clone())).into();
+        Client::with_hosts(options, Arc::new(Anonymous), Arc::new(hosts))
     };
     let reference: Reference = "registry.test/a/b:v1".parse().expect("a reference");
     let found = client(&[&ours.certificate]).resolve(&reference).await.expect("trusted");
