@@ -8,6 +8,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use wbuild_api::session::Proxies;
+
 use crate::exit::Fault;
 
 /// The variables that wbuild reads. The help of `wbuild build` lists them ([`HELP`]).
@@ -42,6 +44,16 @@ pub mod vars {
     pub const HOME: &str = "HOME";
     /// The directory of docker's `config.json` with registry credentials.
     pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+    /// How registries are asked; `--registry-config` wins over it.
+    pub const REGISTRY_CONFIG: &str = "WBUILD_REGISTRY_CONFIG";
+    /// Holds `wbuild/` with the configuration (XDG base directory specification).
+    pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
+    /// The proxy for what is asked over HTTPS; as `https_proxy`, too.
+    pub const HTTPS_PROXY: &str = "HTTPS_PROXY";
+    /// The proxy for what is asked over plain HTTP; as `http_proxy`, too.
+    pub const HTTP_PROXY: &str = "HTTP_PROXY";
+    /// Who is asked without them; as `no_proxy`, too.
+    pub const NO_PROXY: &str = "NO_PROXY";
     /// The agent's socket behind `--ssh default`.
     pub const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
     /// Stands in for the machine's boot id, so that tests can simulate a power cut.
@@ -63,6 +75,10 @@ Environment:
   WBUILD_JOBS        default of --jobs
   SOURCE_DATE_EPOCH  seconds since 1970 that the times of the result are clamped to
   DOCKER_CONFIG      directory of the config.json with registry credentials
+  WBUILD_REGISTRY_CONFIG
+                     how registries are asked, as --registry-config
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY
+                     proxies for registries and URLs; steps do not see them
   SSH_AUTH_SOCK      the agent behind --ssh default
   NO_COLOR           no colours if set and not empty";
 
@@ -182,6 +198,25 @@ impl Environment {
         out
     }
 
+    /// Where the user's configuration lies, if the user has a home.
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        self.xdg(vars::XDG_CONFIG_HOME, ".config")
+    }
+
+    /// Through whom registries and web servers are asked. Of the two spellings of a variable the one
+    /// in capital letters counts, as for `docker`.
+    pub fn proxies(&self) -> Result<Proxies, Fault> {
+        let either = |name: &str| match self.var(name)? {
+            Some(value) => Ok(Some(value.to_owned())),
+            None => Ok::<_, Fault>(self.var(&name.to_ascii_lowercase())?.map(str::to_owned)),
+        };
+        Ok(Proxies {
+            https: either(vars::HTTPS_PROXY)?,
+            http: either(vars::HTTP_PROXY)?,
+            except: either(vars::NO_PROXY)?,
+        })
+    }
+
     /// The directory of docker's `config.json`.
     pub fn docker_config_dir(&self) -> Option<PathBuf> {
         match self.var_os(vars::DOCKER_CONFIG) {
@@ -256,6 +291,14 @@ mod tests {
         assert_eq!(cache(&[("WBUILD_CACHE_DIR", "/d")]), Path::new("/d"));
         assert_eq!(cache(&[]), Path::new("/var/cache/wbuild/code"));
 
+        let env = Environment::of_parts(
+            cwd,
+            &[("https_proxy", "small"), ("HTTP_PROXY", "CAPITAL"), ("http_proxy", "small")],
+        );
+        let proxies = env.proxies().expect("text");
+        assert_eq!(proxies.https.as_deref(), Some("small"));
+        assert_eq!((proxies.http.as_deref(), proxies.except), (Some("CAPITAL"), None));
+
         let env = Environment::of_parts(cwd, &[("PATH", "/a:rel:/usr/bin:/a:")]);
         let path = env.search_path();
         assert_eq!(path[..2], [PathBuf::from("/a"), PathBuf::from("/usr/bin")]);
@@ -274,6 +317,10 @@ mod tests {
             vars::JOBS,
             vars::SOURCE_DATE_EPOCH,
             vars::DOCKER_CONFIG,
+            vars::REGISTRY_CONFIG,
+            vars::HTTPS_PROXY,
+            vars::HTTP_PROXY,
+            vars::NO_PROXY,
             vars::SSH_AUTH_SOCK,
             vars::NO_COLOR,
         ] {

@@ -21,6 +21,7 @@ pub mod exit;
 pub mod metadata;
 pub mod plugin_name;
 pub mod progress;
+pub mod registries;
 pub mod report;
 pub mod resolve;
 pub mod session;

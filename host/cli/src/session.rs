@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
-use wbuild_api::session::{BuildContext, RegistryAuth, Session};
+use wbuild_api::session::{BuildContext, Proxies, RegistryAuth, RegistryHost, Session};
 use wbuild_graph::{Failure, FailureKind};
 
+use crate::registries::Registries;
 use crate::resolve::{Directory, Lends, SecretPlace};
 
 /// A secret is at most this long, in bytes; the limit that BuildKit has.
@@ -32,6 +33,8 @@ pub struct LocalSession {
     secrets: BTreeMap<String, SecretPlace>,
     agents: BTreeMap<String, PathBuf>,
     credentials: Arc<dyn Credentials>,
+    registries: Registries,
+    proxies: Proxies,
 }
 
 impl LocalSession {
@@ -42,7 +45,14 @@ impl LocalSession {
             .into_iter()
             .map(|(name, directory)| (name, Arc::new(LocalContext { directory })))
             .collect();
-        LocalSession { contexts, secrets: lends.secrets, agents: lends.agents, credentials }
+        LocalSession {
+            contexts,
+            secrets: lends.secrets,
+            agents: lends.agents,
+            credentials,
+            registries: lends.registries,
+            proxies: lends.proxies,
+        }
     }
 }
 
@@ -98,6 +108,14 @@ impl Session for LocalSession {
 
     async fn registry_auth(&self, host: &str) -> Result<Option<RegistryAuth>, Failure> {
         self.credentials.of_host(host).await
+    }
+
+    async fn registry_host(&self, host: &str) -> Result<RegistryHost, Failure> {
+        self.registries.host(host)
+    }
+
+    fn proxies(&self) -> Proxies {
+        self.proxies.clone()
     }
 }
 
@@ -174,7 +192,7 @@ mod tests {
                 ("env".into(), SecretPlace::Value(b"v".to_vec())),
             ]),
             agents: BTreeMap::from([("default".into(), at("agent"))]),
-            docker_config: None,
+            ..Lends::default()
         };
         assert!(!format!("{lends:?}").contains("118"), "a secret's bytes are not shown");
         let session = LocalSession::new(lends, Arc::new(Nobody));

@@ -38,6 +38,18 @@ fn fixture(root: &Path) {
         ("syntax/json", "{\"syntax\": \"stepps\"}\n"),
         ("nothing/README", "\n"),
         ("layout/index.json", "{}"),
+        ("registries/good.toml", "[registry.\"a.example\"]\nmirrors = [\"b.example/c\"]\n"),
+        ("registries/unknown-key.toml", "[registry.\"a.example\"]\nmirror = [\"b.example\"]\n"),
+        ("registries/no-host.toml", "[registry.\"https://a.example\"]\nhttp = true\n"),
+        (
+            "registries/no-mirror.toml",
+            "[registry.\"a.example\"]\nmirrors = [\"b.example\", \"https://c.example\"]\n",
+        ),
+        ("registries/no-toml.toml", "# comment\n[registry\n"),
+        (
+            "registries/twice.toml",
+            "[registry.\"docker.io\"]\n[registry.\"index.docker.io\"]\nhttp = true\n",
+        ),
         ("token", "secret\n"),
         ("my.wasm", ""),
     ] {
@@ -71,6 +83,9 @@ fn describe(build: &resolve::Build) -> Vec<String> {
         .iter()
         .map(|(name, dir)| (name.clone(), json!([dir.path, dir.shown])))
         .collect();
+    let mirrors = ["a.example", "docker.io"].map(|host| {
+        build.lends.registries.host(host).expect("no file is read").mirrors.join(" ")
+    });
     let value = json!({
         "request": build.request,
         "lends": {
@@ -78,6 +93,12 @@ fn describe(build: &resolve::Build) -> Vec<String> {
             "secrets": format!("{:?}", build.lends.secrets),
             "agents": build.lends.agents,
             "docker_config": build.lends.docker_config,
+            "registries": mirrors,
+            "proxies": [
+                &build.lends.proxies.https,
+                &build.lends.proxies.http,
+                &build.lends.proxies.except,
+            ],
         },
         "frontend": build.frontend.shown(),
         "runners": shown(&build.runners),

@@ -74,6 +74,11 @@ pub struct BuildArgs {
     #[arg(long, value_name = "ENTITLEMENT")]
     pub allow: Vec<AllowArg>,
 
+    /// How registries are asked: mirrors, authorities, client certificates. Default: registries.toml
+    /// in ~/.config/wbuild, else in /etc/wbuild
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+
     /// Network of steps that do not choose: default, host or none
     #[arg(long, value_name = "MODE")]
     pub network: Option<NetworkArg>,

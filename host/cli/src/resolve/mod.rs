@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use wbuild_api::describe::Query;
 use wbuild_api::request::{BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource};
+use wbuild_api::session::Proxies;
 use wbuild_graph::Attrs;
 
 use crate::args::BuildArgs;
@@ -20,6 +21,7 @@ use crate::args::values::{NetworkArg, ProgressArg, SecretArg, SecretSource, SshA
 use crate::environment::{Environment, vars};
 use crate::exit::Fault;
 use crate::plugin_name::{self, PluginName};
+use crate::registries::{self, Registries};
 use crate::syntax;
 
 /// Everything one build needs.
@@ -81,6 +83,10 @@ pub struct Lends {
     pub agents: BTreeMap<String, PathBuf>,
     /// Directory of docker's config.json.
     pub docker_config: Option<PathBuf>,
+    /// How registries are asked.
+    pub registries: Registries,
+    /// Through whom registries and web servers are asked.
+    pub proxies: Proxies,
 }
 
 /// A directory the client lends.
@@ -154,7 +160,12 @@ pub fn build(
     let named = named.map(|name| PluginName::parse(name, &environment.cwd)).transpose()?;
     let inputs = definition::find(args, named.as_ref(), environment, stdin)?;
 
-    let mut lends = Lends { docker_config: environment.docker_config_dir(), ..Lends::default() };
+    let mut lends = Lends {
+        docker_config: environment.docker_config_dir(),
+        registries: registries::read(args.registry_config.as_deref(), environment)?,
+        proxies: environment.proxies()?,
+        ..Lends::default()
+    };
     let mut contexts = BTreeMap::from([("context".to_owned(), inputs.context)]);
     for arg in &args.contexts {
         let spec = context::resolve(&arg.value, environment)

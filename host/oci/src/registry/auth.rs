@@ -293,7 +293,7 @@ pub(super) fn check_target(registry: &str, origin: &Url, target: &Url, what: &st
     if host.is_empty() || !target.username().is_empty() || target.password().is_some() {
         return Err(denied("it holds a user name, or no host"));
     }
-    if is_inner(host) && own != host && !is_loopback(own) {
+    if is_inner(host) && own != host && !(is_loopback(own) && is_loopback(host)) {
         return Err(denied("only this machine or its own link can reach it"));
     }
     Ok(())
@@ -342,6 +342,8 @@ mod tests {
             (&local, "http://127.0.0.1:5001/token", true),
             (&local, "http://127.0.0.2:5001/token", true),
             (&local, "http://10.0.0.1/token", false),
+            (&local, "http://169.254.169.254/latest", false),
+            (&local, "https://169.254.169.254/latest", false),
             (&local, "http://reg.example.com/token", false),
             (&local, "https://reg.example.com/token", true),
         ] {

@@ -52,6 +52,9 @@ use auth::{Auth, Scope};
 use hosts::{Endpoint, Sites};
 use http::{Http, Request};
 
+/// In which a registry says the digest of what it sends.
+const DIGEST_HEADER: &str = "docker-content-digest";
+
 /// What a [`Client`] is set up with.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -292,6 +295,8 @@ impl Client {
             let wanted = Wanted::new(Method::GET, "manifests", target);
             let response = self.request(endpoint, reference, &wanted, what).await?;
             let media_type = header(response.headers(), CONTENT_TYPE.as_str()).map(str::to_owned);
+            // Of no weight where the digest is known; else it may show that something was changed.
+            let said = header(response.headers(), DIGEST_HEADER).and_then(|text| text.parse().ok());
             let limit = usize::try_from(MAX_MANIFEST).expect("fits");
             let bytes = match body(response, limit, what).await.map_err(Error::from) {
                 Ok(bytes) => bytes,
@@ -305,8 +310,8 @@ impl Client {
                 }
             };
             let digest = Digest::of(&bytes);
-            if let Some(pinned) = pinned
-                && pinned != digest
+            if let Some(expected) = pinned.or(said)
+                && expected != digest
             {
                 let message = format!("{what} has the digest {digest}");
                 return Err(Error::new(ErrorKind::Mismatch, message));
@@ -350,7 +355,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// What the headers of a manifest say of it; `None` where something is missing or malformed.
 fn described(headers: &HeaderMap) -> Option<Descriptor> {
-    let digest = header(headers, "docker-content-digest")?.parse().ok()?;
+    let digest = header(headers, DIGEST_HEADER)?.parse().ok()?;
     let size = header(headers, CONTENT_LENGTH.as_str())?
         .parse()
         .ok()

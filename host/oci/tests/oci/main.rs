@@ -2,10 +2,14 @@
 //! umoci, the registry client against docker-registry and against servers that mean harm.
 
 mod applying;
+mod content;
 mod hostile_archives;
 mod hostile_registries;
 mod layouts;
 mod registries;
 mod server;
 mod support;
+mod t_auth;
+mod t_dig;
+mod tls;
 mod writing;

@@ -22,6 +22,7 @@ use wbuild_oci::{ErrorKind, Reference};
 
 use crate::layouts::{image, names, two_layers};
 use crate::support::*;
+use crate::tls::{self, Pair};
 
 /// bcrypt of `s3cret-pass`, at the lowest cost.
 const HTPASSWD: &str = "alice:$2b$04$abcdefghijklmnopqrstuuaUNpTaGyHErb7YklXKRt/SEtSLxPST6\n";
@@ -40,14 +41,9 @@ impl Drop for Registry {
     }
 }
 
-struct Tls {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
 impl Registry {
     /// `None` where docker-registry is not installed.
-    fn start(passwords: bool, tls: Option<&Tls>) -> Option<Self> {
+    fn start(passwords: bool, tls: Option<&Pair>) -> Option<Self> {
         let temp = tempfile::tempdir().expect("temp");
         // Freed just before use; a race with another process is unlikely and would show at once.
         let port =
@@ -255,35 +251,7 @@ fn tunnel(port: u16) -> u16 {
 async fn certificates_are_checked() {
     let test = "certificates_are_checked";
     let temp = tempfile::tempdir().expect("temp");
-    let make = |name: &str| {
-        let (certificate, key) =
-            (temp.path().join(format!("{name}.pem")), temp.path().join(format!("{name}.key")));
-        let (c, k) = (certificate.to_str().expect("utf-8"), key.to_str().expect("utf-8"));
-        let args = [
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "30",
-            "-subj",
-            "/CN=registry.test",
-            "-addext",
-            "subjectAltName=DNS:registry.test",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            k,
-            "-out",
-            c,
-        ];
-        let output = run("openssl", &args)?;
-        assert_ran("openssl req", &output);
-        Some(Tls { certificate, key })
-    };
+    let make = |name| tls::make(temp.path(), name);
     let (Some(ours), Some(other)) = (make("ours"), make("other")) else {
         return skip(test, "there is no openssl");
     };

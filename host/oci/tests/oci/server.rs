@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -68,24 +68,47 @@ impl Answer {
 /// Listens until the process ends; a test process does not live long.
 pub struct Server {
     pub address: SocketAddr,
+    scheme: &'static str,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
     /// A server on `ip` (any of 127.0.0.0/8) with a free port.
     pub fn start(ip: &str, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::listen(ip, None, answer)
+    }
+
+    /// One that speaks TLS, with a certificate that nobody trusts.
+    pub fn start_tls(ip: &str, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::listen(ip, Some(crate::tls::config(None)), answer)
+    }
+
+    /// A server with this configuration for TLS, if it is to speak it.
+    pub fn listen(
+        ip: &str,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((ip, 0)).expect("loopback");
         let address = listener.local_addr().expect("bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&asked);
         let answer = Arc::new(answer);
+        let scheme = if tls.is_some() { "https" } else { "http" };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (noted, answer) = (Arc::clone(&noted), Arc::clone(&answer));
-                thread::spawn(move || serve(stream, &noted, &*answer));
+                let (noted, answer, tls) = (Arc::clone(&noted), Arc::clone(&answer), tls.clone());
+                thread::spawn(move || match tls {
+                    None => serve(stream, &noted, &*answer),
+                    Some(config) => {
+                        let session = rustls::ServerConnection::new(config).expect("a session");
+                        let stream = rustls::StreamOwned::new(session, stream);
+                        serve(stream, &noted, &*answer);
+                    }
+                });
             }
         });
-        Server { address, asked }
+        Server { address, scheme, asked }
     }
 
     pub fn asked(&self) -> Vec<Asked> {
@@ -93,7 +116,7 @@ impl Server {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// A reference to `rest` at this registry.
@@ -102,7 +125,11 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, noted: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> Answer) {
+fn serve(
+    stream: impl Read + Write,
+    noted: &Mutex<Vec<Asked>>,
+    answer: &dyn Fn(&Asked) -> Answer,
+) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line).unwrap_or(0) == 0 {
@@ -152,5 +179,5 @@ fn serve(stream: TcpStream, noted: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -
         thread::sleep(Duration::from_secs(20));
         return;
     }
-    let _ = stream.write_all(&answer.body);
+    let _ = stream.write_all(&answer.body).and_then(|()| stream.flush());
 }
