@@ -5,6 +5,7 @@
 #          sh tests/long.sh fuzz [MINUTES [TARGET...]]
 #          sh tests/long.sh fuzz-keep TARGET...
 #          sh tests/long.sh wild
+#          sh tests/long.sh network
 #
 # mutants: changes the Dockerfile language and the ignore matcher, one operator or function at a time,
 #          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
@@ -16,6 +17,7 @@
 # fuzz-keep: makes a small corpus of what `fuzz` has found, in target/fuzz/TARGET-kept.
 # wild:    parses, checks and lowers the Dockerfiles in packages on this machine and in those of
 #          tests/fuzz/wild.txt, which it fetches. What is refused is shown, to be judged by a reader.
+# network: cuts, resets, stalls and flips 500 of each kind between the registry client and a registry.
 set -eu
 . "$(dirname -- "$0")/lib.sh"
 
@@ -171,6 +173,7 @@ fuzz-keep)
     fuzz_keep "$@"
     ;;
 wild) wild ;;
+network) WBUILD_LONG=1 nice cargo test -p wbuild-oci --test oci -- t_ ;;
 *)
     sed -n '/^#   usage/,/^#$/s/^# *//p' "$0" >&2
     exit 2

@@ -11,6 +11,7 @@
 //! - [`case`]: case folders and their golden files;
 //! - [`skip`]: tests that cannot run on this machine;
 //! - [`kills`]: builds that are killed at random moments;
+//! - [`wire`]: a bad connection between the two;
 //! - [`peer`], [`registry`], [`machine`]: other programs, and what is left of them on the machine.
 
 pub mod base;
@@ -27,6 +28,7 @@ pub mod run;
 pub mod sandbox;
 pub mod skip;
 pub mod tree;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

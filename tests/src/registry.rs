@@ -17,58 +17,72 @@ pub const PASSWORD: &str = "correct horse";
 /// The line of the password file (bcrypt, cost 5).
 const HTPASSWD: &str = "builder:$2y$05$pF/TvFC8VGWSOL8hUi7OQOJ6PouYnm7iQQjcJNR3WHgubta4k8TrW\n";
 
+/// What a registry is to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// It wants [`USER`] and [`PASSWORD`].
+    pub password: bool,
+    /// It speaks TLS, with a certificate of an authority of its own ([`Registry::authority`]).
+    pub tls: bool,
+}
+
 /// A running registry. Ended when dropped.
 pub struct Registry {
     process: Child,
     port: u16,
     folder: PathBuf,
-    password: bool,
+    settings: Settings,
 }
 
 impl Registry {
     /// Starts one that keeps its data in `folder`; with a password, if asked for.
     pub fn start(folder: &Path, password: bool) -> Result<Registry> {
-        let program = skip::need_program("docker-registry")?;
+        Registry::with(folder, Settings { password, ..Settings::default() })
+    }
+
+    /// Starts one that keeps its data in `folder`.
+    pub fn with(folder: &Path, settings: Settings) -> Result<Registry> {
+        skip::need_program("docker-registry")?;
         std::fs::create_dir_all(folder)?;
-        let auth = if password {
-            let file = folder.join("htpasswd");
-            std::fs::write(&file, HTPASSWD)?;
-            format!("auth: {{htpasswd: {{realm: tests, path: {}}}}}\n", file.display())
-        } else {
-            String::new()
-        };
+        if settings.tls {
+            make_certificates(folder)?;
+        }
         // Another process may take the port between the look and the start: then try another.
         let mut last = None;
         for _ in 0..5 {
             let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-            let config = folder.join("config.yml");
-            std::fs::write(
-                &config,
-                format!(
-                    "version: 0.1\n\
-                     log: {{level: warn, accesslog: {{disabled: true}}}}\n\
-                     storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-                     http: {{addr: \"127.0.0.1:{port}\", secret: tests}}\n\
-                     {auth}",
-                    folder.join("data").display()
-                ),
-            )?;
-            let log = std::fs::File::create(folder.join("log"))?;
-            let process = Command::new(&program)
-                .arg("serve")
-                .arg(&config)
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .spawn()
-                .context("cannot start docker-registry")?;
-            let mut registry = Registry { process, port, folder: folder.to_owned(), password };
-            match registry.wait_until_it_listens() {
-                Ok(()) => return Ok(registry),
+            match Registry::at(folder, settings, port) {
+                Ok(registry) => return Ok(registry),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.expect("it was tried"))
+    }
+
+    fn at(folder: &Path, settings: Settings, port: u16) -> Result<Registry> {
+        let process = serve(folder, settings, port)?;
+        let mut registry = Registry { process, port, folder: folder.to_owned(), settings };
+        registry.wait_until_it_listens()?;
+        Ok(registry)
+    }
+
+    /// Ends it at once, with all its connections, and starts it again at the same address.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.process = serve(&self.folder, self.settings, self.port)?;
+        self.wait_until_it_listens()
+    }
+
+    /// Ends it at once, with all its connections.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// The certificate of the authority that its own is of, as PEM.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join("ca.pem")
     }
 
     fn wait_until_it_listens(&mut self) -> Result<()> {
@@ -101,13 +115,64 @@ impl Registry {
         let nothing = self.folder.join("no-credentials.json");
         std::fs::write(&nothing, "{}")?;
         command.env("REGISTRY_AUTH_FILE", nothing);
-        if self.password {
+        if self.settings.password {
             command.arg(format!("--dest-creds={USER}:{PASSWORD}"));
         }
         command.arg(format!("oci:{source}")).arg(format!("docker://{}/{name}", self.host()));
         Run::of(&mut command)?.success()?;
         Ok(())
     }
+}
+
+fn serve(folder: &Path, settings: Settings, port: u16) -> Result<Child> {
+    let program = skip::need_program("docker-registry")?;
+    let at = |name: &str| folder.join(name).display().to_string();
+    let mut auth = String::new();
+    if settings.password {
+        std::fs::write(folder.join("htpasswd"), HTPASSWD)?;
+        auth = format!("auth: {{htpasswd: {{realm: tests, path: {}}}}}\n", at("htpasswd"));
+    }
+    let mut tls = String::new();
+    if settings.tls {
+        tls = format!(", tls: {{certificate: {}, key: {}}}", at("server.pem"), at("server.key"));
+    }
+    let config = folder.join("config.yml");
+    std::fs::write(
+        &config,
+        format!(
+            "version: 0.1\n\
+             log: {{level: warn, accesslog: {{disabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"127.0.0.1:{port}\", secret: tests{tls}}}\n\
+             {auth}",
+            at("data")
+        ),
+    )?;
+    let log = std::fs::File::create(folder.join("log"))?;
+    Command::new(program)
+        .arg("serve")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start docker-registry")
+}
+
+/// `ca.pem`, and `server.pem` and `server.key` for 127.0.0.1 that it vouches for.
+fn make_certificates(folder: &Path) -> Result<()> {
+    let openssl = skip::need_program("openssl")?;
+    let run = |args: &[&str]| -> Result<()> {
+        Run::of(Command::new(&openssl).args(args).current_dir(folder))?.success()?;
+        Ok(())
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"];
+    let ca = ["-subj", "/CN=tests", "-keyout", "ca.key", "-out", "ca.pem"];
+    run(&[&["req", "-x509"][..], &key, &ca].concat())?;
+    let server = ["-subj", "/CN=registry", "-keyout", "server.key", "-out", "server.pem"];
+    let by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    run(&[&["req", "-x509"][..], &key, &server, &by, &leaf].concat())
 }
 
 impl Drop for Registry {

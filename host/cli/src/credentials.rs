@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 use wbuild_api::session::RegistryAuth;
+use wbuild_cli::environment::vars;
 use wbuild_cli::session::Credentials;
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_oci::registry::{
@@ -24,18 +25,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct FromDocker {
+    /// A configuration that was given as text; what it says of a registry comes first.
+    given: Option<String>,
     directory: Option<PathBuf>,
     search: Vec<PathBuf>,
-    read: OnceCell<DockerCredentials>,
+    read: OnceCell<[DockerCredentials; 2]>,
 }
 
 impl FromDocker {
-    /// Credentials of `directory/config.json`, whose helpers are looked for in `search`.
-    pub fn new(directory: Option<PathBuf>, search: Vec<PathBuf>) -> Self {
-        FromDocker { directory, search, read: OnceCell::new() }
+    /// Credentials of `given`, else of `directory/config.json`, whose helpers are looked for in
+    /// `search`.
+    pub fn new(given: Option<String>, directory: Option<PathBuf>, search: Vec<PathBuf>) -> Self {
+        FromDocker { given, directory, search, read: OnceCell::new() }
     }
 
-    fn read(&self) -> Result<DockerCredentials, Failure> {
+    fn read(&self) -> Result<[DockerCredentials; 2], Failure> {
+        let given = self.given.as_deref().map(DockerConfig::parse).transpose();
+        let given = given.map_err(|error| {
+            let message = format!("cannot read the registry credentials in {}", vars::AUTH_CONFIG);
+            Failure::invalid(message).cause(&error)
+        })?;
         let config = match &self.directory {
             None => DockerConfig::default(),
             Some(directory) => {
@@ -58,7 +67,10 @@ impl FromDocker {
             }
         };
         let helper = Helper { search: self.search.clone() };
-        Ok(DockerCredentials::new(config, Some(Arc::new(helper))))
+        Ok([
+            DockerCredentials::new(given.unwrap_or_default(), None),
+            DockerCredentials::new(config, Some(Arc::new(helper))),
+        ])
     }
 }
 
@@ -66,10 +78,15 @@ impl FromDocker {
 impl Credentials for FromDocker {
     async fn of_host(&self, host: &str) -> Result<Option<RegistryAuth>, Failure> {
         let credentials = self.read.get_or_try_init(|| async { self.read() }).await?;
-        let found = credentials.lookup(host).await.map_err(|error| {
-            let message = format!("cannot get the credentials for the registry {host}");
-            Failure::new(FailureKind::Denied, message).cause(&error)
-        })?;
+        let mut found = None;
+        for credentials in credentials {
+            if found.is_none() {
+                found = credentials.lookup(host).await.map_err(|error| {
+                    let message = format!("cannot get the credentials for the registry {host}");
+                    Failure::new(FailureKind::Denied, message).cause(&error)
+                })?;
+            }
+        }
         Ok(found.map(|credential| match credential {
             Credential::Basic { username, password } => RegistryAuth::Basic { username, password },
             Credential::Identity(token) => RegistryAuth::IdentityToken(token),
@@ -177,7 +194,8 @@ mod tests {
             path
         };
         let patience = Duration::from_millis(700);
-        let good = helper("good", r#"read server; echo "{\"Username\":\"$1\",\"Secret\":\"$server\"}""#);
+        let good =
+            helper("good", r#"read server; echo "{\"Username\":\"$1\",\"Secret\":\"$server\"}""#);
         let answer = ask(&good, "reg.example", Duration::from_secs(20)).expect("an answer");
         let answer = String::from_utf8(answer.expect("known")).expect("text");
         assert_eq!(answer.trim(), r#"{"Username":"get","Secret":"reg.example"}"#);

@@ -44,6 +44,8 @@ pub mod vars {
     pub const HOME: &str = "HOME";
     /// The directory of docker's `config.json` with registry credentials.
     pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+    /// Registry credentials in the form of docker's `config.json`, in place of its file.
+    pub const AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
     /// How registries are asked; `--registry-config` wins over it.
     pub const REGISTRY_CONFIG: &str = "WBUILD_REGISTRY_CONFIG";
     /// Holds `wbuild/` with the configuration (XDG base directory specification).
@@ -75,6 +77,7 @@ Environment:
   WBUILD_JOBS        default of --jobs
   SOURCE_DATE_EPOCH  seconds since 1970 that the times of the result are clamped to
   DOCKER_CONFIG      directory of the config.json with registry credentials
+  DOCKER_AUTH_CONFIG registry credentials themselves, as text of that form; they come first
   WBUILD_REGISTRY_CONFIG
                      how registries are asked, as --registry-config
   HTTPS_PROXY, HTTP_PROXY, NO_PROXY
@@ -317,6 +320,7 @@ mod tests {
             vars::JOBS,
             vars::SOURCE_DATE_EPOCH,
             vars::DOCKER_CONFIG,
+            vars::AUTH_CONFIG,
             vars::REGISTRY_CONFIG,
             vars::HTTPS_PROXY,
             vars::HTTP_PROXY,

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 use wbuild_api::session::{Keypair, RegistryHost};
-use wbuild_graph::{Diagnostic, Failure, FailureKind, Label, Severity, SourceFile, SourceMap, Span};
+use wbuild_graph::{
+    Diagnostic, Failure, FailureKind, Label, Severity, SourceFile, SourceMap, Span,
+};
 use wbuild_oci::Reference;
 use wbuild_oci::registry::Mirror;
 
@@ -283,7 +285,10 @@ mod tests {
              [[registry.\"own.example:5000\".keypair]]\nkey = \"k.pem\"\ncert = \"c.pem\"\n"
         );
         let twice = registries(dir.path(), &text).expect_err("one host, two spellings");
-        assert!(format!("{:?}", twice.failure).contains("keypair") || twice.failure.diagnostics.len() == 1);
+        assert!(
+            format!("{:?}", twice.failure).contains("keypair")
+                || twice.failure.diagnostics.len() == 1
+        );
         let text = text.replace("Own.example", "own.example");
         let mut found = registries(dir.path(), &text).expect("a configuration");
         found.certificates = Some(dir.path().join("certs"));

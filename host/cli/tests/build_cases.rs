@@ -83,9 +83,8 @@ fn describe(build: &resolve::Build) -> Vec<String> {
         .iter()
         .map(|(name, dir)| (name.clone(), json!([dir.path, dir.shown])))
         .collect();
-    let mirrors = ["a.example", "docker.io"].map(|host| {
-        build.lends.registries.host(host).expect("no file is read").mirrors.join(" ")
-    });
+    let mirrors = ["a.example", "docker.io"]
+        .map(|host| build.lends.registries.host(host).expect("no file is read").mirrors.join(" "));
     let value = json!({
         "request": build.request,
         "lends": {

@@ -201,17 +201,19 @@ pub fn transport_error(what: &str, url: &Url, error: reqwest::Error) -> Error {
     if matches!(cause::<rustls::Error>(&error), Some(rustls::Error::InvalidCertificate(_))) {
         // Trying again would not help, and the cause lies with trust rather than with the network.
         let message = format!("cannot get {what}: the certificate of {host}{port} is not accepted");
-        return Error::new(ErrorKind::Denied, message)
-            .because(error)
-            .hint("add its authority to the system's certificates, or point SSL_CERT_FILE at it");
+        return Error::new(ErrorKind::Denied, message).because(error).hint(
+            "add its authority to the system's certificates, or point SSL_CERT_FILE at it; for a \
+                 registry, name it with the key ca in registries.toml",
+        );
     }
     if matches!(cause::<rustls::Error>(&error), Some(rustls::Error::AlertReceived(alert))
         if wants_certificate(*alert))
     {
-        let message = format!("cannot get {what}: {host}{port} wants to know who asks, and refuses");
+        let message =
+            format!("cannot get {what}: {host}{port} wants to know who asks, and refuses");
         return Error::new(ErrorKind::Denied, message)
             .because(error)
-            .hint("a client certificate is given with the key keypair of the registry");
+            .hint("a registry gets a client certificate by the key keypair in registries.toml");
     }
     Error::new(ErrorKind::Unavailable, format!("cannot get {what} from {host}{port}"))
         .because(error)
@@ -239,16 +241,15 @@ fn cause<'a, E: std::error::Error + 'static>(
 ) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
         // An I/O error hands out the source of what it wraps, not what it wraps.
         let inner = error.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-        let found = match inner {
-            Some(inner) => inner.downcast_ref::<E>(),
-            None => error.downcast_ref::<E>(),
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
         };
-        if found.is_some() {
-            return found;
-        }
-        next = error.source();
     }
     None
 }

@@ -103,10 +103,9 @@ fn roots(extra: &[Vec<u8>]) -> Result<RootCertStore> {
 fn certified(identity: &Identity, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>> {
     // No cause for the key: it might quote it.
     let bad = |what: &str| Error::new(ErrorKind::Invalid, format!("a client {what}"));
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&identity.certificate)
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|e| bad(&format!("certificate is malformed: {e}")))?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&identity.certificate)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| bad(&format!("certificate is malformed: {e}")))?;
     if chain.is_empty() {
         return Err(bad("certificate holds no certificate in PEM form"));
     }

@@ -52,7 +52,15 @@ impl Store {
         let failed = |e: io::Error| Error::io("read", tmp.join(&name), e);
         let (hasher, size) = read(&mut file, limit).map_err(failed)?;
         let out = BufWriter::with_capacity(BUFFER, file);
-        Ok(Ingest { store: self.clone(), name, out: Some(out), hasher: Some(hasher), written: size, limit, keep: true })
+        Ok(Ingest {
+            store: self.clone(),
+            name,
+            out: Some(out),
+            hasher: Some(hasher),
+            written: size,
+            limit,
+            keep: true,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use wbuild::{Engine, EngineOptions, Plugins};
 use wbuild_api::event::{BuildError, EventSink};
 use wbuild_api::request::BuildRequest;
 use wbuild_api::session::Session;
-use wbuild_cli::environment::Environment;
+use wbuild_cli::environment::{Environment, vars};
 use wbuild_cli::progress::json::Json;
 use wbuild_cli::progress::plain::Plain;
 use wbuild_cli::progress::tty::Tty;
@@ -51,7 +51,9 @@ pub fn with_engine<T>(
         .build()
         .map_err(|error| alone(Failure::internal("cannot start threads").cause(&error)))?;
     let docker_config = build.lends.docker_config.clone();
-    let credentials = FromDocker::new(docker_config, environment.search_path());
+    let given = environment.var(vars::AUTH_CONFIG).map_err(|fault| alone(*fault.failure))?;
+    let given = given.map(str::to_owned);
+    let credentials = FromDocker::new(given, docker_config, environment.search_path());
     let session: Arc<dyn Session> = Arc::new(LocalSession::new(build.lends, Arc::new(credentials)));
     let options = EngineOptions {
         state_dir: build.state_dir,

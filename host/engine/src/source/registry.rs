@@ -79,10 +79,10 @@ impl Hosts for SessionCredentials {
         })?;
         let mirrors: wbuild_oci::Result<_> =
             host.mirrors.iter().map(|mirror| mirror.parse::<Mirror>()).collect();
-        let identities = host.keypairs.into_iter().map(|pair| Identity {
-            certificate: pair.certificate,
-            key: pair.key,
-        });
+        let identities = host
+            .keypairs
+            .into_iter()
+            .map(|pair| Identity { certificate: pair.certificate, key: pair.key });
         Ok(Host {
             mirrors: mirrors?,
             http: host.http,
@@ -153,8 +153,7 @@ impl Provider for Registries {
         report: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Failure> {
         // What a build that was cut off has left of it is not asked for again.
-        let (store, digest, size) =
-            (store.clone(), BlobDigest(descriptor.digest), descriptor.size);
+        let (store, digest, size) = (store.clone(), BlobDigest(descriptor.digest), descriptor.size);
         let ingest = blocking(move || store.resume(&digest, size)).await?;
         let mut sink = Progress { ingest, report };
         self.client().blob(reference, descriptor, &mut sink).await?;

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::{StatusCode, Url};
 use reqwest::header::HeaderValue;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 use wbuild_http::{is_inner, is_loopback, show_url};
@@ -178,7 +178,7 @@ impl Auth {
             if withheld {
                 error.hint(format!(
                     "the token service {host} got no credentials, as it is not of the domain of \
-                     {registry}; the key realms of the registry may allow it"
+                     {registry}; the key realms in registries.toml can allow it"
                 ))
             } else {
                 error
@@ -243,8 +243,7 @@ fn no_credentials(registry: &str) -> Error {
     let status = StatusCode::UNAUTHORIZED;
     let message =
         format!("{registry} asks for credentials (its answer is {status}), and there are none");
-    Error::new(ErrorKind::Denied, message)
-        .hint(format!("log in with: docker login {registry}"))
+    Error::new(ErrorKind::Denied, message).hint(format!("log in with: docker login {registry}"))
 }
 
 pub(super) fn refused_credentials(registry: &str, status: StatusCode) -> Error {

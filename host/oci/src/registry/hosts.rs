@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use reqwest::Url;
 use tokio::sync::{OnceCell, Semaphore};
-pub use wbuild_http::{Identity, Trust};
 use wbuild_http::{Clients, Options, is_loopback, same_origin};
+pub use wbuild_http::{Identity, Trust};
 
 use super::ClientOptions;
 use crate::error::{Error, ErrorKind, Result};
@@ -163,10 +163,18 @@ impl Endpoint {
     }
 
     /// The URL of something in a repository.
-    pub(super) fn url(&self, repository: &str, kind: &str, target: &str, what: &str) -> Result<Url> {
-        let mut url = self.site.origin.join(&format!("/v2/{repository}/{kind}/{target}")).map_err(
-            |e| Error::invalid(format!("{what} has no valid address")).because(e),
-        )?;
+    pub(super) fn url(
+        &self,
+        repository: &str,
+        kind: &str,
+        target: &str,
+        what: &str,
+    ) -> Result<Url> {
+        let mut url = self
+            .site
+            .origin
+            .join(&format!("/v2/{repository}/{kind}/{target}"))
+            .map_err(|e| Error::invalid(format!("{what} has no valid address")).because(e))?;
         if let Some((registry, _)) = &self.mirrored {
             // One mirror may stand for several registries.
             url.query_pairs_mut().append_pair("ns", registry);
@@ -308,9 +316,17 @@ mod tests {
             let mirror: Mirror = text.parse().expect(text);
             assert_eq!(mirror.to_string(), shown);
         }
-        for text in
-            ["", "/", "https://mirror.example", "a b", "mirror.example/../x", "mirror.example/a?b", "mirror", "mirror.example/a:b", "u@h.example"]
-        {
+        for text in [
+            "",
+            "/",
+            "https://mirror.example",
+            "a b",
+            "mirror.example/../x",
+            "mirror.example/a?b",
+            "mirror",
+            "mirror.example/a:b",
+            "u@h.example",
+        ] {
             assert!(text.parse::<Mirror>().is_err(), "{text}");
         }
     }

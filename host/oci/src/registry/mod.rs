@@ -187,8 +187,7 @@ impl Client {
         let mut places = self.0.sites.places(reference.registry()).await?;
         loop {
             let place = places.next();
-            let result =
-                self.document(&place, reference, &target, reference.digest(), &what).await;
+            let result = self.document(&place, reference, &target, reference.digest(), &what).await;
             if let Some(done) = places.settle(&place, result) {
                 return done;
             }

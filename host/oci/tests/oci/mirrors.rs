@@ -43,7 +43,9 @@ async fn whatever_a_mirror_does_the_registry_has_the_last_word() {
         ("it has nothing", |_, _| Answer::new(404, "")),
         ("it lets nobody in", |_, _| Answer::challenge(r#"Basic realm="x""#)),
         ("it is out of order", |_, _| Answer::new(503, "")),
-        ("it is no registry", |_, _| Answer::new(200, "<html>").header("Content-Type", "text/html")),
+        ("it is no registry", |_, _| {
+            Answer::new(200, "<html>").header("Content-Type", "text/html")
+        }),
         ("it falls silent", |asked, content| Answer { stall: Some(5), ..content.answer(asked) }),
         ("it sends others' bytes", |asked, content| {
             let mut answer = content.answer(asked);
@@ -82,8 +84,7 @@ async fn a_mirror_that_is_gone_is_missed_once() {
     let registry = content.serve("127.0.0.1");
     let second = content.serve("127.0.0.3");
     // Nobody listens on the port of discarding.
-    let client =
-        mirrored(&registry, &["127.0.0.2:9".to_owned(), second.address.to_string()]);
+    let client = mirrored(&registry, &["127.0.0.2:9".to_owned(), second.address.to_string()]);
     let began = std::time::Instant::now();
     for _ in 0..5 {
         pull(&client, &registry.reference("a/b:v1")).await.expect("from the second");
@@ -180,7 +181,8 @@ async fn client_certificates_are_shown_to_their_host_only() {
     let reference = registry.reference("a/b:v1");
     assert_eq!(pull(&known, &reference).await.expect("with the certificate"), content.layers);
     // Where it leads to is not shown the certificate, and says so.
-    let error = pull(&known, &registry.reference("a/elsewhere:v1")).await.expect_err("another host");
+    let error =
+        pull(&known, &registry.reference("a/elsewhere:v1")).await.expect_err("another host");
     assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     assert!(storage.asked().is_empty());
     for (trust, kind) in [(trust, ErrorKind::Denied), (Trust::default(), ErrorKind::Denied)] {
@@ -198,7 +200,8 @@ async fn descriptors_that_carry_their_blob_need_no_request() {
     let server = Server::start("127.0.0.1", |_| Answer::new(200, "{}"));
     let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes).into();
     let client = client(Keys::default(), &[]);
-    for (data, requests) in [(encode(b"{}"), 0), (encode(b"[]"), 1), ("{}".into(), 2), (1.into(), 3)]
+    for (data, requests) in
+        [(encode(b"{}"), 0), (encode(b"[]"), 1), ("{}".into(), 2), (1.into(), 3)]
     {
         let mut descriptor = config.clone();
         descriptor.extra.insert("data".to_owned(), data);

@@ -125,11 +125,7 @@ impl Server {
     }
 }
 
-fn serve(
-    stream: impl Read + Write,
-    noted: &Mutex<Vec<Asked>>,
-    answer: &dyn Fn(&Asked) -> Answer,
-) {
+fn serve(stream: impl Read + Write, noted: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> Answer) {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     if reader.read_line(&mut line).unwrap_or(0) == 0 {

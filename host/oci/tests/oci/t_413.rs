@@ -24,12 +24,12 @@ fn is(asked: &Asked, bytes: &[u8]) -> bool {
 #[tokio::test]
 async fn t_413_any_error_status_at_any_request() {
     let content = Content::new(&[3_000]);
-    let statuses: Vec<u16> =
-        (300..=308).filter(|s| ![301, 302, 303, 307, 308].contains(s))
-            .chain(400..=451)
-            .chain(500..=511)
-            .chain([599])
-            .collect();
+    let statuses: Vec<u16> = (300..=308)
+        .filter(|s| ![301, 302, 303, 307, 308].contains(s))
+        .chain(400..=451)
+        .chain(500..=511)
+        .chain([599])
+        .collect();
     for (request, matches) in REQUESTS {
         for &status in &statuses {
             let served = content.clone();

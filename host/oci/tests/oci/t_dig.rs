@@ -142,7 +142,11 @@ async fn t_dig_documents_that_confuse() {
             r#"{"schemaVersion":1,"name":"a/b","tag":"v1","fsLayers":[],"history":[]}"#.into(),
             "application/vnd.docker.distribution.manifest.v1+prettyjws",
         ),
-        ("the same key twice", manifest(&plain, &layers).replacen('{', r#"{"config":{},"#, 1), OCI_MANIFEST),
+        (
+            "the same key twice",
+            manifest(&plain, &layers).replacen('{', r#"{"config":{},"#, 1),
+            OCI_MANIFEST,
+        ),
     ] {
         let bytes = document.into_bytes();
         let server = Server::start("127.0.0.1", move |asked| {
@@ -181,4 +185,19 @@ async fn t_dig_a_header_that_lies_is_noticed() {
     assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
     // What it named by that header it does not have.
     assert!(pull(&client, &reference).await.is_err());
+}
+
+#[tokio::test]
+async fn t_dig_a_size_is_no_reason_to_make_room() {
+    let content = Content::new(&[1_000]);
+    let server = content.serve("127.0.0.1");
+    let digest = Digest::of(&content.layers[0]);
+    for size in [1 << 40, u64::MAX >> 1] {
+        let descriptor = Descriptor::new(OCI_LAYER_GZIP, digest, size);
+        let mut out = Vec::new();
+        let client = client(Keys::default(), &[]);
+        let result = client.blob(&server.reference("a/b"), &descriptor, &mut out).await;
+        assert_eq!(result.expect_err("too short").kind(), ErrorKind::Mismatch);
+        assert!(out.capacity() < 1 << 20, "{}", out.capacity());
+    }
 }

@@ -1,4 +1,5 @@
-//! A wire between client and server that can be made bad.
+//! A wire between client and server that can be made bad. The registry client's own tests use this
+//! file, too.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,6 +25,7 @@ pub enum Fault {
 
 /// See the module. Each connection has the next fault; when there is none left, none.
 pub struct Wire {
+    /// Where it begins.
     pub address: SocketAddr,
     carried: Arc<AtomicU64>,
 }
