@@ -22,6 +22,8 @@ pub const TESTS: &[Test] = &[
     ("copying_from_an_image", copying_from_an_image),
     ("an_authority_of_its_own", an_authority_of_its_own),
     ("a_mirror", a_mirror),
+    ("a_mirror_that_lacks_what_it_names", a_mirror_that_lacks_what_it_names),
+    ("through_a_proxy", through_a_proxy),
     ("a_restart_in_the_middle_of_a_pull", a_restart_in_the_middle_of_a_pull),
     ("the_next_build_goes_on_where_one_was_killed", the_next_build_goes_on_where_one_was_killed),
     ("mistakes_in_the_configuration_are_shown", mistakes_in_the_configuration_are_shown),
@@ -218,6 +220,48 @@ fn a_mirror() -> Result<()> {
     // Nothing is here, no mirror answers: it comes from the registry.
     sandbox.run(["prune", "--all", "--force"])?.success()?;
     sandbox.image("image", &[])?;
+    Ok(())
+}
+
+fn a_mirror_that_lacks_what_it_names() -> Result<()> {
+    let file = "FROM IMAGE:1\nRUN cat /etc/group\n";
+    let (sandbox, registry, _) = start("mirror-lacks", false, file)?;
+    let other = Sandbox::with(
+        "mirror-lacks-other",
+        &[("Dockerfile", "FROM base\nRUN echo new:x:77: >> /etc/group\n")],
+    )?;
+    other.image("other", &["-t=other:latest"])?;
+    let mirror = Registry::start(&sandbox.path("mirror"), false)?;
+    mirror.push(&format!("{}:latest", other.path("other").display()), "library/base:1")?;
+    // Its manifests are left, and nothing of what they name.
+    let blobs = sandbox.path("mirror/data/docker/registry/v2/blobs/sha256");
+    let find = ["-type", "f", "!", "-exec", "grep", "-q", "schemaVersion", "{}", ";", "-delete"];
+    Run::of(std::process::Command::new("find").arg(blobs).args(find))?.success()?;
+    let (origin, place) = (registry.host(), mirror.host());
+    configure(&sandbox, &format!("[registry.\"{origin}\"]\nmirrors = [\"{place}\"]\n"))?;
+    // What the mirror said of the tag is forgotten with it.
+    let (run, image) = sandbox.image("image", &[])?;
+    run.never_says("new:x:77")?;
+    ensure!(image.layers[..1] == Image::of_layout(&base::layout()?)?.layers[..], "another base");
+    Ok(())
+}
+
+fn through_a_proxy() -> Result<()> {
+    // A registry takes requests as a proxy gets them, so it can be one that knows its own content only.
+    let file = "FROM base.test/library/base:1\nADD http://files.test/v2/_catalog /catalog\n";
+    let (sandbox, registry, _) = start("proxy", false, file)?;
+    configure(&sandbox, "[registry.\"base.test\"]\nhttp = true\n")?;
+    let build = |exception: &str| -> Result<Run> {
+        let mut command = sandbox.build_command(&["-o=type=local,dest=out", "--pull"])?;
+        command.env("HTTP_PROXY", format!("http://{}", registry.host()));
+        command.env("no_proxy", exception);
+        Run::of(&mut command)
+    };
+    build("elsewhere.test")?.success()?;
+    let catalog = std::fs::read_to_string(sandbox.path("out/catalog"))?;
+    ensure!(catalog.contains("library/base"), "{catalog}");
+    // Nobody else knows the names.
+    build("base.test")?.expect(1)?.says("base.test")?;
     Ok(())
 }
 

@@ -92,7 +92,8 @@ fn carry(mut client: TcpStream, mut server: TcpStream, fault: Option<Fault>, cou
             Some(Fault::Reset(after)) if at >= after => {
                 let at_once = Some(Duration::ZERO);
                 rustix::net::sockopt::set_socket_linger(&client, at_once).expect("a socket");
-                // Dropped without a shutdown it is reset; the other direction holds a copy of it.
+                // It is reset when it is dropped, by the other direction too, which waits to read.
+                let _ = client.shutdown(Shutdown::Read);
                 let _ = server.shutdown(Shutdown::Both);
                 return;
             }

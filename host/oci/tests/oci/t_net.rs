@@ -57,7 +57,7 @@ async fn t_net_a_cut_at_any_place_of_a_pull() {
     let content = Content::new(&[20_000, 300]);
     let server = content.serve("127.0.0.1");
     let mut chance = Chance(8);
-    for round in 0..if long() { 300 } else { 30 } {
+    for round in 0..if long() { 300 } else { 21 } {
         // Each request has a connection of its own here: one of them is spoiled.
         let mut faults = vec![Fault::Slow(4096); round % 7];
         let at = chance.below(1_000);
