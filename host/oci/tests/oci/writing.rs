@@ -13,8 +13,13 @@ use wbuild_oci::media::Compression;
 
 use crate::support::*;
 
-const USER: WriteOptions<'static> =
-    WriteOptions { overlay: OverlayKind::User, epoch: None, root_entry: false, skip: None };
+const USER: WriteOptions<'static> = WriteOptions {
+    overlay: OverlayKind::User,
+    epoch: None,
+    root_entry: false,
+    skip: None,
+    contents: None,
+};
 
 fn set_time(path: &Path, seconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: 999_000_000 };
@@ -348,9 +353,8 @@ fn reserved_names_and_skips() {
     fs::write(temp.path().join("a/b"), b"x").expect("fresh");
     fs::write(temp.path().join("a/c"), b"x").expect("fresh");
     let skip = |path: &[u8]| path == b"a/b";
-    let (_, with) =
-        write_layer(temp.path(), Compression::None, &WriteOptions { skip: Some(&skip), ..USER })
-            .expect("written");
+    let skipping = WriteOptions { skip: Some(&skip), ..WriteOptions::new(OverlayKind::User) };
+    let (_, with) = write_layer(temp.path(), Compression::None, &skipping).expect("written");
     fs::remove_file(temp.path().join("a/b")).expect("own file");
     let time = fs::metadata(temp.path().join("a/c")).expect("there").modified().expect("time");
     let epoch = WriteOptions { epoch: Some(0), ..USER };
