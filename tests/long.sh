@@ -173,7 +173,7 @@ fuzz-keep)
     fuzz_keep "$@"
     ;;
 wild) wild ;;
-network) WBUILD_LONG=1 nice cargo test -p wbuild-oci --test oci -- t_ ;;
+network) WBUILD_LONG=1 nice cargo test -p wbuild-oci --test oci -- t_net ;;
 *)
     sed -n '/^#   usage/,/^#$/s/^# *//p' "$0" >&2
     exit 2

@@ -10,12 +10,10 @@ use wbuild_graph::{BlobDigest, Failure, Platform};
 use wbuild_oci::layout::Layout;
 use wbuild_oci::media::{Descriptor, MAX_MANIFEST};
 use wbuild_oci::reference::Reference;
-use wbuild_oci::registry::BlobSink as _;
 use wbuild_store::Store;
 
 use crate::blocking;
 use crate::source::image::Provider;
-use crate::source::registry::Progress;
 
 /// The name by which an image of a layout is known in a build.
 pub(crate) fn context_reference(context: &str, reference: Option<&str>) -> String {
@@ -110,17 +108,18 @@ impl Provider for LayoutSource {
                 .cause(&error)
         };
         let mut blob = layout.blob(descriptor)?;
-        let mut sink = Progress { ingest: store.ingest(descriptor.size)?, report };
+        let mut ingest = store.ingest(descriptor.size)?;
         let mut buffer = vec![0; 1 << 20];
         loop {
             match blob.read(&mut buffer).map_err(failed)? {
                 0 => break,
-                count => sink.write(&buffer[..count]).map_err(failed)?,
+                count => ingest.append(&buffer[..count])?,
             }
+            report(ingest.size());
             // A large blob must not keep others from running, nor from being cancelled.
             tokio::task::yield_now().await;
         }
-        sink.ingest.commit(Some(&BlobDigest(descriptor.digest)), Some(descriptor.size))?;
+        ingest.commit(Some(&BlobDigest(descriptor.digest)), Some(descriptor.size))?;
         Ok(())
     }
 }

@@ -1,21 +1,19 @@
 //! Images from registries.
 
-use std::io;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use wbuild_api::session::{self, RegistryAuth, Session};
-use wbuild_graph::{BlobDigest, Digest, Failure, Platform};
+use wbuild_graph::{Failure, Platform};
 use wbuild_oci::media::Descriptor;
 use wbuild_oci::reference::Reference;
 use wbuild_oci::registry::{
-    BlobSink, Client, ClientOptions, Credential, Credentials, Host, Hosts, Identity, Mirror,
-    Proxies, Trust,
+    Client, ClientOptions, Credential, Credentials, Host, Hosts, Identity, Mirror, Proxies, Trust,
 };
-use wbuild_store::{Ingest, Store};
+use wbuild_store::Store;
 
-use crate::blocking;
 use crate::source::image::Provider;
+use crate::source::receive::receive;
 
 /// The registries a build may pull from, by one client.
 pub(crate) struct Registries {
@@ -97,33 +95,6 @@ impl Hosts for SessionCredentials {
     }
 }
 
-/// Writes a blob into the store and says how far it is.
-pub(crate) struct Progress<'a> {
-    pub(crate) ingest: Ingest,
-    pub(crate) report: &'a (dyn Fn(u64) + Send + Sync),
-}
-
-impl BlobSink for Progress<'_> {
-    fn size(&self) -> u64 {
-        self.ingest.size()
-    }
-
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        self.ingest.append(data).map_err(io::Error::other)?;
-        (self.report)(self.ingest.size());
-        Ok(())
-    }
-
-    fn restart(&mut self) -> io::Result<()> {
-        self.ingest.restart().map_err(io::Error::other)
-    }
-
-    fn digest(&mut self) -> io::Result<Digest> {
-        let digest = self.ingest.digest().ok_or_else(|| io::Error::other("nobody hashes it"))?;
-        Ok(digest.0)
-    }
-}
-
 #[async_trait]
 impl Provider for Registries {
     async fn resolve(&self, reference: &Reference, _: &Platform) -> Result<Descriptor, Failure> {
@@ -152,12 +123,10 @@ impl Provider for Registries {
         store: &Store,
         report: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Failure> {
-        // What a build that was cut off has left of it is not asked for again.
-        let (store, digest, size) = (store.clone(), BlobDigest(descriptor.digest), descriptor.size);
-        let ingest = blocking(move || store.resume(&digest, size)).await?;
-        let mut sink = Progress { ingest, report };
-        self.client().blob(reference, descriptor, &mut sink).await?;
-        sink.ingest.commit(Some(&digest), Some(size))?;
-        Ok(())
+        let (mut receiver, writing) =
+            receive(store, descriptor.digest, descriptor.size, report).await?;
+        let fetching =
+            async move { self.client().blob(reference, descriptor, &mut receiver).await };
+        writing.beside(fetching).await
     }
 }

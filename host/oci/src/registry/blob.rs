@@ -2,6 +2,8 @@
 
 use std::io;
 
+use async_trait::async_trait;
+use bytes::{Buf as _, Bytes};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, StatusCode};
 use wbuild_graph::Digest;
@@ -17,45 +19,47 @@ use crate::reference::Reference;
 const GOOD_PROGRESS: u64 = 64 << 10;
 
 /// Where a blob goes. What it holds counts only when [`Client::blob`] has returned `Ok`.
+#[async_trait]
 pub trait BlobSink: Send {
     /// How much of the blob is here already, from its beginning: what is written goes behind it.
     fn size(&self) -> u64;
 
-    /// The next bytes. Called on the task that downloads, so it should be quick.
+    /// The next bytes. Nothing more is received before there is room for them.
     ///
     /// # Errors
     /// There is no place for them.
-    fn write(&mut self, data: &[u8]) -> io::Result<()>;
+    async fn write(&mut self, data: Bytes) -> io::Result<()>;
 
     /// What is here is of no use: drops all of it.
     ///
     /// # Errors
     /// It cannot be dropped.
-    fn restart(&mut self) -> io::Result<()>;
+    async fn restart(&mut self) -> io::Result<()>;
 
     /// The digest of everything that is here.
     ///
     /// # Errors
-    /// It cannot be read.
-    fn digest(&mut self) -> io::Result<Digest>;
+    /// It cannot be read, or something before has failed.
+    async fn digest(&mut self) -> io::Result<Digest>;
 }
 
+#[async_trait]
 impl BlobSink for Vec<u8> {
     fn size(&self) -> u64 {
         self.len() as u64
     }
 
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        self.extend_from_slice(data);
+    async fn write(&mut self, data: Bytes) -> io::Result<()> {
+        self.extend_from_slice(&data);
         Ok(())
     }
 
-    fn restart(&mut self) -> io::Result<()> {
+    async fn restart(&mut self) -> io::Result<()> {
         self.clear();
         Ok(())
     }
 
-    fn digest(&mut self) -> io::Result<Digest> {
+    async fn digest(&mut self) -> io::Result<Digest> {
         Ok(Digest::of(self))
     }
 }
@@ -132,7 +136,7 @@ impl Transfer<'_> {
                 result => return result,
             };
             let what = &self.what;
-            self.sink.restart().map_err(|e| Error::io(format!("cannot store {what}"), e))?;
+            self.sink.restart().await.map_err(|e| Error::io(format!("cannot store {what}"), e))?;
             // Who was to blame for it is not known, so this server gets a chance of its own.
             if !resumed {
                 return Err(error);
@@ -177,7 +181,8 @@ impl Transfer<'_> {
             }
         }
         let what = &self.what;
-        let found = self.sink.digest().map_err(|e| Error::io(format!("cannot read {what}"), e))?;
+        let found = self.sink.digest().await;
+        let found = found.map_err(|e| Error::io(format!("cannot read {what}"), e))?;
         if found != self.descriptor.digest {
             return Err(mismatch(what, self.descriptor, size, found));
         }
@@ -224,16 +229,20 @@ impl Transfer<'_> {
         let url = response.url().clone();
         loop {
             match response.chunk().await {
-                Ok(Some(chunk)) => {
-                    let passed = skip.min(chunk.len() as u64);
+                Ok(Some(mut fresh)) => {
+                    let passed = skip.min(fresh.len() as u64);
                     skip -= passed;
-                    let fresh = &chunk[usize::try_from(passed).expect("part of a chunk")..];
+                    fresh.advance(usize::try_from(passed).expect("part of a chunk"));
+                    if fresh.is_empty() {
+                        continue;
+                    }
                     if fresh.len() as u64 > size - self.sink.size() {
                         return Err(self.wrong(&format!("has more than {size} bytes")));
                     }
                     let what = &self.what;
                     self.sink
                         .write(fresh)
+                        .await
                         .map_err(|e| Error::io(format!("cannot store {what}"), e))?;
                 }
                 Ok(None) => return Ok(None),

@@ -7,8 +7,10 @@ use wbuild_oci::ErrorKind;
 use crate::content::{Content, Keys, client, pull};
 use crate::server::{Answer, Asked, Server};
 
+type Matches = fn(&Asked, &Content) -> bool;
+
 /// Which request is answered with an error.
-const REQUESTS: [(&str, fn(&Asked, &Content) -> bool); 6] = [
+const REQUESTS: [(&str, Matches); 6] = [
     ("the tag", |asked, _| asked.target.ends_with("/v1")),
     ("the index", |asked, content| asked.method == "GET" && is(asked, &content.index)),
     ("the manifest", |asked, content| is(asked, &content.manifest)),

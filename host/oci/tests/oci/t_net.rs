@@ -156,7 +156,7 @@ async fn t_net_what_an_earlier_attempt_has_left_is_not_sent_again() {
         let client = client(Keys::default(), &[]);
         client.blob(&through(&wire), &descriptor, &mut sink).await.expect(name);
         assert!(sink == *layer, "{name}");
-        assert_eq!(sink.digest().expect("in memory"), Digest::of(layer));
+        assert_eq!(sink.digest().await.expect("in memory"), Digest::of(layer));
         assert_eq!(server.asked().len(), requests, "{name}");
         assert!(wire.carried() <= most, "{name}: {} bytes", wire.carried());
     }
