@@ -17,6 +17,7 @@
 pub mod base;
 pub mod case;
 pub mod disk;
+pub mod git;
 pub mod golden;
 pub mod httpd;
 pub mod image;

@@ -1,6 +1,7 @@
 //! HTTP as wbuild speaks it: whom to trust, what may be reached, how often to try again.
 //!
-//! For whoever fetches something: registries (`wbuild-oci`) and downloads (the engine's HTTP source).
+//! For whoever fetches something: registries (`wbuild-oci`), downloads (the engine's HTTP source), and
+//! git, which connects through a [`Gate`].
 //! A [`Clients`] sends one request and follows no redirect; who sends it decides where an answer may
 //! lead, with [`same_origin`] and [`Reach::check`].
 //!
@@ -14,6 +15,7 @@
 mod client;
 mod download;
 mod error;
+mod gate;
 mod proxy;
 mod reach;
 mod tls;
@@ -24,6 +26,7 @@ pub use client::{
 };
 pub use download::{Download, Downloaded, Sink, Validators, download};
 pub use error::{Error, ErrorKind, Result};
+pub use gate::{Gate, GateLimits};
 pub use proxy::Proxies;
 pub use reach::{Lookup, Reach, is_inner, is_loopback};
 pub use tls::{Identity, Trust};

@@ -30,11 +30,39 @@ impl Reach {
     /// [`ErrorKind::OutOfReach`] if it may not be reached.
     pub fn check(self, url: &Url) -> Result<()> {
         let host = url.host_str().unwrap_or_default();
+        self.check_host(host)
+    }
+
+    fn check_host(self, host: &str) -> Result<()> {
         let denied = match address(host) {
             Some(address) => !self.allows(address),
             None => self == Reach::Public && is_local_name(host),
         };
         if denied { Err(forbidden(host).into()) } else { Ok(()) }
+    }
+
+    /// The addresses of a host that may be reached.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfReach`] if there are none but those; the inner error if there are none.
+    pub(crate) async fn look_up(
+        self,
+        host: &str,
+        port: u16,
+        lookup: Option<&Lookup>,
+    ) -> Result<io::Result<Vec<SocketAddr>>> {
+        self.check_host(host)?;
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        let found = match addresses(bare, lookup).await {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error)),
+        };
+        let allowed: Vec<SocketAddr> = found
+            .into_iter()
+            .filter(|at| self.allows(*at))
+            .map(|at| SocketAddr::new(at, port))
+            .collect();
+        if allowed.is_empty() { Err(forbidden(host).into()) } else { Ok(Ok(allowed)) }
     }
 
     fn allows(self, address: IpAddr) -> bool {
@@ -200,16 +228,11 @@ impl Resolve for Resolver {
         let reach = if chosen { Reach::Everything } else { self.reach };
         let lookup = self.lookup.clone();
         Box::pin(async move {
-            let found = addresses(name.as_str(), lookup.as_ref()).await?;
-            let allowed: Vec<SocketAddr> = found
-                .into_iter()
-                .filter(|at| reach.allows(*at))
-                .map(|at| SocketAddr::new(at, 0))
-                .collect();
-            if allowed.is_empty() {
-                return Err(forbidden(name.as_str()).into());
+            match reach.look_up(name.as_str(), 0, lookup.as_ref()).await {
+                Ok(found) => Ok(Box::new(found?.into_iter()) as Addrs),
+                // Found again by `transport_error` among the causes of what the client reports.
+                Err(_) => Err(forbidden(name.as_str()).into()),
             }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
 }

@@ -1,10 +1,11 @@
-//! Directories of cache mounts, shared between steps.
+//! Directories of cache mounts, shared between steps, and of kept git repositories.
 //!
 //! ```text
 //! caches/<sha256 of the id>/id          the id, for people
 //! caches/<sha256 of the id>/<n>.lock    flock: shared for `shared`, exclusive otherwise
 //! caches/<sha256 of the id>/<n>/        the directory; 0, and further ones for `private`
 //! caches/<sha256 of the id>/<n>.ready   the directory has got its first content
+//! caches/git-<sha256 of the URL>/…      the same for a repository: no id of a mount leads there
 //! ```
 //!
 //! The locks are held per open file, so they work between processes and within one alike, and a
@@ -26,6 +27,8 @@ use crate::sync::read;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Begins the folder names of git repositories.
+pub(crate) const REPOSITORY: &str = "git-";
 /// So many steps may use one `private` cache at once; far above what one machine runs.
 const MAX_PRIVATE: u32 = 1024;
 
@@ -102,10 +105,29 @@ impl Store {
         sharing: CacheSharing,
         owner: CacheOwner,
     ) -> Result<Option<CacheDir>> {
+        self.take(&Digest::of(id.as_bytes()).hex(), id, sharing, owner)
+    }
+
+    /// Takes the directory in which a git repository is kept if it is free; `None` if somebody else
+    /// holds it. `url` names the repository, for people too: it holds no credential.
+    pub fn try_repository(&self, url: &str) -> Result<Option<CacheDir>> {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let owner = CacheOwner { mode: 0o700, uid, gid };
+        let name = format!("{REPOSITORY}{}", Digest::of(url.as_bytes()).hex());
+        self.take(&name, url, CacheSharing::Locked, owner)
+    }
+
+    fn take(
+        &self,
+        name: &str,
+        id: &str,
+        sharing: CacheSharing,
+        owner: CacheOwner,
+    ) -> Result<Option<CacheDir>> {
         let inner = &*self.inner;
         inner.check_writable()?;
         let _gc = read(&inner.gc);
-        let folder = inner.caches.ensure(&Digest::of(id.as_bytes()).hex())?;
+        let folder = inner.caches.ensure(name)?;
         if !folder.exists("id")? {
             crate::files::write_atomically(&inner.tmp, &folder, "id", id.as_bytes())?;
         }
@@ -260,6 +282,22 @@ mod tests {
         let locked = take(Locked).unwrap();
         assert!(take(Locked).is_none() && take(Shared).is_none());
         assert_eq!(rustix::fs::fstat(&locked).unwrap().st_mode & 0o7777, 0o1770);
+    }
+
+    #[test]
+    fn no_cache_mount_gets_at_a_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let url = "https://example.org/a.git";
+        let repository = store.try_repository(url).unwrap().unwrap();
+        assert!(store.try_repository(url).unwrap().is_none());
+        assert_eq!(rustix::fs::fstat(&repository).unwrap().st_mode & 0o7777, 0o700);
+        for id in [url, &format!("git-{}", Digest::of(url.as_bytes()).hex())] {
+            let mount = store.try_cache_dir(id, CacheSharing::Locked, owner()).unwrap().unwrap();
+            assert_ne!(mount.path(), repository.path());
+        }
+        let kinds: Vec<_> = store.usage().unwrap().into_iter().map(|e| e.description).collect();
+        assert_eq!(kinds.iter().filter(|kind| *kind == "git repository").count(), 1);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! snapshots/<id>/fs          layers for overlayfs
 //! records/ab/<key hex>       results by cache key; <key hex>~ what an unsealed one replaced
 //! contexts/<kind>-<hash>     documents of the caller: kept digests of contexts, memo traces
-//! caches/<hash>/             cache mounts
+//! caches/<hash>/             cache mounts, kept git repositories
 //! index/sled                 key-value index; rebuildable, opened by its first use only
 //! empty                      an empty directory, the layer below nothing
 //! tmp                        everything unfinished; emptied at every open, but for a few

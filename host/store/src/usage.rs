@@ -342,7 +342,10 @@ impl Inner {
                 id: String::from_utf8_lossy(&id).into_owned(),
                 size_bytes: meter.measure(&self.caches, &name)?,
                 last_used,
-                description: "cache mount".into(),
+                description: match name.starts_with(crate::cache_dir::REPOSITORY) {
+                    true => "git repository".into(),
+                    false => "cache mount".into(),
+                },
                 in_use: crate::cache_dir::in_use(&folder)?,
             });
         }
