@@ -1,4 +1,4 @@
-//! What the client lends for the time of a build: directories, secrets, registry credentials.
+//! What the client lends for the time of a build: directories, secrets, agents, registry credentials.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ pub trait Session: Send + Sync {
 
     /// The path of the agent's socket.
     fn ssh_socket(&self, id: &str) -> Option<std::path::PathBuf>;
+
+    /// The keys of ssh servers that the client knows, as in known_hosts (sshd(8)).
+    async fn known_hosts(&self) -> Result<Vec<u8>, Failure>;
 
     /// The credentials for a registry host, e.g. `ghcr.io`.
     async fn registry_auth(&self, host: &str) -> Result<Option<RegistryAuth>, Failure>;

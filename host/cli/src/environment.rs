@@ -220,6 +220,12 @@ impl Environment {
         })
     }
 
+    /// Files with the keys of ssh servers, as ssh looks for them.
+    pub fn known_hosts(&self) -> Vec<PathBuf> {
+        let own = self.var_os(vars::HOME).map(|home| Path::new(home).join(".ssh/known_hosts"));
+        own.into_iter().chain([PathBuf::from("/etc/ssh/ssh_known_hosts")]).collect()
+    }
+
     /// The directory of docker's `config.json`.
     pub fn docker_config_dir(&self) -> Option<PathBuf> {
         match self.var_os(vars::DOCKER_CONFIG) {

@@ -20,6 +20,9 @@ use crate::resolve::{Directory, Lends, SecretPlace};
 /// A secret is at most this long, in bytes; the limit that BuildKit has.
 pub const MAX_SECRET: u64 = 500 << 10;
 
+/// Most bytes of one file of known hosts.
+const MAX_KNOWN_HOSTS: u64 = 16 << 20;
+
 /// Finds the credentials of registry hosts.
 #[async_trait]
 pub trait Credentials: Send + Sync {
@@ -32,6 +35,7 @@ pub struct LocalSession {
     contexts: BTreeMap<String, Arc<LocalContext>>,
     secrets: BTreeMap<String, SecretPlace>,
     agents: BTreeMap<String, PathBuf>,
+    known_hosts: Vec<PathBuf>,
     credentials: Arc<dyn Credentials>,
     registries: Registries,
     proxies: Proxies,
@@ -45,14 +49,8 @@ impl LocalSession {
             .into_iter()
             .map(|(name, directory)| (name, Arc::new(LocalContext { directory })))
             .collect();
-        LocalSession {
-            contexts,
-            secrets: lends.secrets,
-            agents: lends.agents,
-            credentials,
-            registries: lends.registries,
-            proxies: lends.proxies,
-        }
+        let Lends { secrets, agents, known_hosts, registries, proxies, .. } = lends;
+        LocalSession { contexts, secrets, agents, known_hosts, credentials, registries, proxies }
     }
 }
 
@@ -104,6 +102,28 @@ impl Session for LocalSession {
 
     fn ssh_socket(&self, id: &str) -> Option<PathBuf> {
         self.agents.get(id).cloned()
+    }
+
+    async fn known_hosts(&self) -> Result<Vec<u8>, Failure> {
+        let mut all = Vec::new();
+        for path in &self.known_hosts {
+            match std::fs::File::open(path).map(|file| file.take(MAX_KNOWN_HOSTS)) {
+                Ok(mut file) => {
+                    file.read_to_end(&mut all).map_err(|error| {
+                        let message = format!("cannot read {}", path.display());
+                        Failure::new(kind_of(&error), message).cause(&error)
+                    })?;
+                    all.push(b'\n');
+                }
+                // Whoever has none knows no server.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let message = format!("cannot open {}", path.display());
+                    return Err(Failure::new(kind_of(&error), message).cause(&error));
+                }
+            }
+        }
+        Ok(all)
     }
 
     async fn registry_auth(&self, host: &str) -> Result<Option<RegistryAuth>, Failure> {
@@ -179,6 +199,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("token"), b"s3cret\n").expect("file");
+        std::fs::write(at("known_hosts"), b"h ssh-ed25519 AAAA\n").expect("file");
         std::fs::write(at("large"), vec![b'x'; MAX_SECRET as usize + 1]).expect("file");
         std::fs::write(at("fits"), vec![b'x'; MAX_SECRET as usize]).expect("file");
         let directory = Directory { path: dir.path().into(), shown: ".".into() };
@@ -192,6 +213,7 @@ mod tests {
                 ("env".into(), SecretPlace::Value(b"v".to_vec())),
             ]),
             agents: BTreeMap::from([("default".into(), at("agent"))]),
+            known_hosts: vec![at("none"), at("known_hosts")],
             ..Lends::default()
         };
         assert!(!format!("{lends:?}").contains("118"), "a secret's bytes are not shown");
@@ -204,6 +226,7 @@ mod tests {
         assert!(now(session.secret("fits")).is_ok());
         assert_eq!(now(session.secret("gone")).expect_err("gone").kind, FailureKind::NotFound);
         assert!(session.has_secret("gone") && !session.has_secret("other"));
+        assert_eq!(now(session.known_hosts()), Ok(b"h ssh-ed25519 AAAA\n\n".to_vec()));
         assert!(session.has_ssh("default") && !session.has_ssh("x"));
         assert_eq!(session.ssh_socket("default"), Some(at("agent")));
 

@@ -18,6 +18,7 @@ use crate::cache::CacheLine;
 use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
 use crate::runners::Runners;
+use crate::source::git::Repositories;
 use crate::source::http::Downloads;
 use crate::source::image::Images;
 use crate::source::layout::Layouts;
@@ -122,6 +123,10 @@ impl Engine {
             .map(|runner| (Arc::clone(runner), log(runner.identity().name)))
             .collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let reach = match request.allow.contains(&Entitlement::NetworkPrivate) {
+            true => Reach::Everything,
+            false => Reach::Public,
+        };
         BuildWorker {
             images: Images::new(
                 store.clone(),
@@ -135,11 +140,14 @@ impl Engine {
                 store.clone(),
                 Arc::clone(session),
                 Arc::clone(steps),
-                if request.allow.contains(&Entitlement::NetworkPrivate) {
-                    Reach::Everything
-                } else {
-                    Reach::Public
-                },
+                reach,
+            ),
+            repositories: Repositories::new(
+                store.clone(),
+                Arc::clone(session),
+                Arc::clone(steps),
+                self.launcher.search.clone(),
+                reach,
             ),
             locals: Locals::new(store.clone(), Arc::clone(session)),
             caches: CacheLine::new(store.clone(), caches),

@@ -199,6 +199,15 @@ impl Job {
         request: &SourceRequest,
     ) -> Result<SourceInfo, Failure> {
         let url = &request.identifier;
+        if let Some((url, reference)) = git_url(url) {
+            let (repositories, attrs) = (&self.worker.repositories, &request.attrs);
+            let (commit, tag) = repositories.resolve(url, reference, attrs).await?;
+            let mut attrs = Attrs::default();
+            if let Some(tag) = tag {
+                attrs.push("tag", tag.to_string());
+            }
+            return Ok(SourceInfo { pin: commit.to_string(), attrs });
+        }
         if !(url.starts_with("http://") || url.starts_with("https://")) {
             return Err(Failure::unsupported(format!("this host cannot resolve {url:?}")));
         }
@@ -336,4 +345,16 @@ impl Job {
     pub(crate) fn files(&self) -> Vec<FilesResult> {
         lock(&self.files).clone()
     }
+}
+/// The URL and the reference of an identifier that names a git repository: `URL` or `URL#REFERENCE`, of
+/// a scheme that is git's, or of HTTP with `.git` at its end.
+fn git_url(identifier: &str) -> Option<(&str, &str)> {
+    let (url, reference) = identifier.split_once('#').unwrap_or((identifier, ""));
+    let is_git = match url.split_once("://") {
+        Some(("http" | "https", _)) => url.ends_with(".git"),
+        Some(("git" | "ssh", _)) => true,
+        Some(_) => false,
+        None => url.contains('@'),
+    };
+    is_git.then_some((url, reference))
 }

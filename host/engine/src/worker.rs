@@ -22,6 +22,7 @@ use crate::inspect::Inspected;
 use crate::ops;
 use crate::runners::Runners;
 use crate::solved::{self, Layer, Origin, Output, Solved, Tree};
+use crate::source::git::Repositories;
 use crate::source::http::Downloads;
 use crate::source::image::Images;
 use crate::source::local::Locals;
@@ -36,6 +37,7 @@ pub(crate) struct BuildWorker {
     pub(crate) locals: Locals,
     pub(crate) images: Images,
     pub(crate) downloads: Downloads,
+    pub(crate) repositories: Repositories,
     pub(crate) caches: CacheLine,
     pub(crate) runners: Runners,
     pub(crate) launcher: Arc<LazyLauncher>,
@@ -306,7 +308,9 @@ impl Worker for BuildWorker {
             Op::Source(SourceOp::Image { reference, platform, attrs }) => {
                 self.images.pin(reference, platform, attrs).await.map(Pin::Digest)
             }
-            Op::Source(SourceOp::Git { url, .. }) => Err(unsupported("git repository", url)),
+            Op::Source(SourceOp::Git { url, reference, attrs }) => {
+                self.repositories.pin(url, reference, attrs).await.map(Pin::Digest)
+            }
             Op::Source(SourceOp::Http { url, checksum, attrs }) => {
                 self.downloads.pin(url, checksum.as_ref(), attrs).await.map(Pin::Digest)
             }
@@ -406,6 +410,9 @@ impl Worker for BuildWorker {
             }
             Op::Source(SourceOp::Http { url, checksum, attrs }) => {
                 self.downloads.fetch(url, checksum.as_ref(), attrs, self.settings.now).await
+            }
+            Op::Source(SourceOp::Git { url, reference, attrs }) => {
+                self.repositories.fetch(url, reference, attrs, self.settings.now).await
             }
             Op::Source(_) => Err(Failure::internal("an unknown source was pinned")),
             Op::Exec(exec) => ops::exec::run(self, vertex, exec, &inputs).await,

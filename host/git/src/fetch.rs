@@ -245,7 +245,10 @@ impl Repository {
     }
 
     /// Whether what is wanted is here, and marked as such.
-    async fn has(&self, want: &Want<'_>) -> Result<bool, Failure> {
+    ///
+    /// # Errors
+    /// Git cannot be run.
+    pub async fn has(&self, want: &Want<'_>) -> Result<bool, Failure> {
         for id in [Some(want.commit), want.tag].into_iter().flatten() {
             let mark = mark(id);
             let args = ["rev-parse", "--verify", "--quiet", "--end-of-options", &mark];

@@ -41,6 +41,6 @@ pub use modules::Submodule;
 pub use name::{ObjectId, RefName, Revision, commit_prefix};
 pub use program::{Git, Limits};
 pub use remote::{Remote, Scheme};
-pub use repository::Repository;
+pub use repository::{Progress, Repository};
 pub use transport::{Access, Authorization};
-pub use tree::{Entry, EntryKind, Tree};
+pub use tree::{Entry, EntryKind, Tree, clean_directory};

@@ -25,7 +25,7 @@ use crate::program::{Call, Ended, Git, Input};
 const TICK: Duration = Duration::from_millis(200);
 
 /// Told how many bytes a command has received so far.
-type Progress = Box<dyn Fn(u64) + Send + Sync>;
+pub type Progress = Box<dyn Fn(u64) + Send + Sync>;
 
 /// See the module.
 pub struct Repository {
@@ -59,11 +59,9 @@ impl Repository {
         Ok(repository)
     }
 
-    /// Tells `progress` how many bytes have come while something is transferred.
-    #[must_use]
-    pub fn on_progress(mut self, progress: impl Fn(u64) + Send + Sync + 'static) -> Repository {
-        self.progress = Some(Box::new(progress));
-        self
+    /// Whom to tell how many bytes have come while something is transferred.
+    pub fn on_progress(&mut self, progress: Option<Progress>) {
+        self.progress = progress;
     }
 
     /// Begins anew with nothing: what is here cannot be used.

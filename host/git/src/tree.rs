@@ -117,7 +117,10 @@ fn parse_line(line: &[u8]) -> Result<Entry, Failure> {
 }
 
 /// Cleans the path of a directory in a repository. None leads above its top.
-pub(crate) fn clean_directory(path: &str) -> Result<String, Failure> {
+///
+/// # Errors
+/// `Invalid` if no commit can have it.
+pub fn clean_directory(path: &str) -> Result<String, Failure> {
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
         match name {

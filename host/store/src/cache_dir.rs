@@ -296,7 +296,7 @@ mod tests {
             let mount = store.try_cache_dir(id, CacheSharing::Locked, owner()).unwrap().unwrap();
             assert_ne!(mount.path(), repository.path());
         }
-        let kinds: Vec<_> = store.usage().unwrap().into_iter().map(|e| e.description).collect();
+        let kinds: Vec<_> = store.du().unwrap().into_iter().map(|e| e.description).collect();
         assert_eq!(kinds.iter().filter(|kind| *kind == "git repository").count(), 1);
     }
 

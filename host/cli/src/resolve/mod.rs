@@ -81,6 +81,8 @@ pub struct Lends {
     pub secrets: BTreeMap<String, SecretPlace>,
     /// Agents' sockets, by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// Files with the keys of ssh servers; need not exist.
+    pub known_hosts: Vec<PathBuf>,
     /// Directory of docker's config.json.
     pub docker_config: Option<PathBuf>,
     /// How registries are asked.
@@ -164,6 +166,7 @@ pub fn build(
         docker_config: environment.docker_config_dir(),
         registries: registries::read(args.registry_config.as_deref(), environment)?,
         proxies: environment.proxies()?,
+        known_hosts: environment.known_hosts(),
         ..Lends::default()
     };
     let mut contexts = BTreeMap::from([("context".to_owned(), inputs.context)]);
