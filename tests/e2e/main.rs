@@ -8,6 +8,7 @@
 mod caching;
 mod document;
 mod downloads;
+mod git;
 mod interruption;
 mod keys;
 mod outputs;
@@ -31,6 +32,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("caching", caching::TESTS),
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
+    ("git", git::TESTS),
     ("interruption", interruption::TESTS),
     ("keys", keys::TESTS),
     ("outputs", outputs::TESTS),

@@ -131,6 +131,13 @@ pub struct Asked {
     pub headers: BTreeMap<String, String>,
 }
 
+impl Asked {
+    /// A header; "" if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
 /// What a server does.
 #[derive(Clone, Debug, Default)]
 pub struct Behaviour {
@@ -138,6 +145,8 @@ pub struct Behaviour {
     pub authorization: Option<String>,
     /// Requests whose path begins with this are sent to another URL.
     pub redirect: Option<(String, String)>,
+    /// Speaks the first version of the protocol, in which only what references lead to can be had.
+    pub old: bool,
     /// What is answered instead of asking git: content type and body, by the end of the path.
     pub canned: Option<(String, String, Vec<u8>)>,
 }
@@ -205,7 +214,8 @@ fn answer(stream: &TcpStream, root: &Path, log: &Mutex<Vec<Asked>>, rules: &Mute
         response.extend(body);
         response
     } else {
-        backend(root, &method, &asked, &body).unwrap_or_default()
+        let protocol = if rules.old { "" } else { asked.header("git-protocol") };
+        backend(root, &method, &asked, &body, protocol).unwrap_or_default()
     };
     let _ = (&*stream).write_all(&response);
 }
@@ -244,9 +254,14 @@ fn body(reader: &mut impl BufRead, asked: &Asked) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-fn backend(root: &Path, method: &str, asked: &Asked, body: &[u8]) -> Result<Vec<u8>> {
+fn backend(
+    root: &Path,
+    method: &str,
+    asked: &Asked,
+    body: &[u8],
+    protocol: &str,
+) -> Result<Vec<u8>> {
     let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
-    let header = |name: &str| asked.headers.get(name).map_or("", String::as_str);
     let mut child = git(root)
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", root)
@@ -254,10 +269,10 @@ fn backend(root: &Path, method: &str, asked: &Asked, body: &[u8]) -> Result<Vec<
         .env("REQUEST_METHOD", method)
         .env("PATH_INFO", path)
         .env("QUERY_STRING", query)
-        .env("CONTENT_TYPE", header("content-type"))
+        .env("CONTENT_TYPE", asked.header("content-type"))
         .env("CONTENT_LENGTH", body.len().to_string())
-        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
-        .env("GIT_PROTOCOL", header("git-protocol"))
+        .env("HTTP_CONTENT_ENCODING", asked.header("content-encoding"))
+        .env("GIT_PROTOCOL", protocol)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -130,6 +130,8 @@ pub struct Facts {
     pub emulators: Vec<Emulator>,
     /// Handlers of the kernel, by name.
     pub handlers: Vec<Handler>,
+    /// Where git is, which fetches repositories.
+    pub git: Option<PathBuf>,
     /// Capabilities this process lacks, by number.
     pub lacking: Vec<&'static str>,
 }
@@ -186,6 +188,7 @@ impl Facts {
             cgroups: Cgroups::of_mounts(&read("/proc/mounts").unwrap_or_default()),
             emulators: emulators(search),
             handlers: handlers(),
+            git: find_program("git", search),
             lacking: capabilities::BY_NUMBER
                 .iter()
                 .take(last + 1)
@@ -295,6 +298,20 @@ impl Facts {
             fixes: Vec::new(),
         });
         checks.push(self.check_emulators());
+        checks.push(match &self.git {
+            Some(path) => Check {
+                name: "git",
+                state: State::Good,
+                detail: path.display().to_string(),
+                fixes: Vec::new(),
+            },
+            None => Check {
+                name: "git",
+                state: State::Limited,
+                detail: "not installed: git repositories cannot be fetched".to_owned(),
+                fixes: install("git", "git"),
+            },
+        });
         if self.root {
             checks.push(self.check_capabilities());
         }
@@ -582,6 +599,7 @@ mod tests {
             cgroups: Cgroups::Hybrid,
             emulators: Vec::new(),
             handlers: Vec::new(),
+            git: None,
             lacking: vec!["CAP_SYS_RESOURCE"],
         };
         let checks = nothing.checks(&[]);

@@ -316,3 +316,66 @@ fn fetch_args(depth: Option<&'static str>) -> Vec<&'static str> {
 fn mark(id: &ObjectId) -> String {
     format!("refs/wbuild/here/{id}")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ONE: &str = "1111111111111111111111111111111111111111";
+    const TWO: &str = "2222222222222222222222222222222222222222";
+
+    fn found(offered: &Advertised, name: &str) -> Option<(String, Option<String>)> {
+        let found = offered.find(&Revision::parse(name).ok()?)?;
+        Some((found.commit.to_string(), found.name.map(|name| name.as_str().to_owned())))
+    }
+
+    #[test]
+    fn names_from_a_server_are_references_or_nothing() {
+        let text = format!(
+            "ref: -x\tHEAD\n{ONE}\tHEAD\n{ONE}\trefs/heads/main\n{TWO}\trefs/heads/-x\n\
+             {TWO}\t--upload-pack=x\n{TWO}\trefs/heads/a..b\nnonsense\n-1\trefs/heads/bad\n\
+             {ONE}\trefs/tags/v1\n{TWO}\trefs/tags/v1^{{}}\n{TWO}\trefs/tags/none^{{}}\n"
+        );
+        let offered = Advertised::parse(text.as_bytes());
+        assert_eq!(found(&offered, ""), Some((ONE.to_owned(), None)));
+        assert_eq!(offered.refs.len(), 2);
+        let tag = offered.find(&Revision::Name("v1".to_owned())).expect("a tag");
+        assert_eq!((tag.commit.as_str(), tag.tag.expect("annotated").as_str()), (TWO, ONE));
+        // A branch that is said to be the default and is not there.
+        let text = format!("ref: refs/heads/gone\tHEAD\n{ONE}\tHEAD\n");
+        assert_eq!(found(&Advertised::parse(text.as_bytes()), ""), Some((ONE.to_owned(), None)));
+    }
+
+    #[test]
+    fn similar_names_are_told() {
+        let text = format!(
+            "{ONE}\trefs/heads/main\n{ONE}\trefs/heads/release-2\n{ONE}\trefs/pull/1/head\n"
+        );
+        let offered = Advertised::parse(text.as_bytes());
+        let remote = Remote::parse("https://h/a").expect("a URL");
+        let hints = |name: &str| {
+            offered.missing(&remote, &Revision::parse(name).expect("a name")).hints.join("")
+        };
+        assert!(hints("mian").ends_with(": main"), "{}", hints("mian"));
+        assert!(hints("release").ends_with(": release-2"));
+        assert!(hints("zzzzzz").is_empty());
+        assert!(hints("").contains("URL#BRANCH"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read(text in "((ref: )?[-a-z/.^{}]{0,20}|[0-9a-f]{40})(\t[-A-Za-z/.^{}~]{0,20})?\n{0,2}") {
+            let offered = Advertised::parse(text.as_bytes());
+            for name in offered.refs.keys() {
+                prop_assert!(name.as_str().starts_with("refs/") && !name.as_str().contains("/-"));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            Advertised::parse(&bytes);
+        }
+    }
+}

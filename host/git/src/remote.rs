@@ -302,3 +302,161 @@ fn is_user_name(text: &str) -> bool {
         && !text.starts_with('-')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+'))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use wbuild_graph::FailureKind;
+
+    use super::*;
+
+    #[test]
+    fn what_git_is_told_is_put_together_anew() {
+        for (text, url, shown) in [
+            ("https://h/a.git", "https://h/a.git", "https://h/a.git"),
+            ("HTTPS://H:443/a.git", "https://h/a.git", "https://h/a.git"),
+            ("https://u:p%40w@h:8443/a.git?k=v", "https://h:8443/a.git?k=v", "https://h:8443/a.git"),
+            ("http://0x7f.1/a", "http://127.0.0.1/a", "http://127.0.0.1/a"),
+            ("git://h/a", "git://h/a", "git://h/a"),
+            ("ssh://git@h:2222/a", "ssh://git@h:2222/a", "ssh://git@h:2222/a"),
+            ("ssh://git:pw@h/a", "ssh://git@h/a", "ssh://git@h/a"),
+            ("ssh://[::1]:22/a", "ssh://[::1]/a", "ssh://[::1]/a"),
+            ("git@h:a/b.git", "git@h:a/b.git", "git@h:a/b.git"),
+            ("h:/a", "ssh://h/a", "ssh://h/a"),
+        ] {
+            let remote = Remote::parse(text).expect(text);
+            assert_eq!((remote.url(), remote.to_string()), (url.to_owned(), shown.to_owned()), "{text}");
+        }
+        let remote = Remote::parse("https://u:p%40w@h/a.git").expect("a URL");
+        assert_eq!((remote.user(), remote.password()), (Some("u"), Some("p@w")));
+        assert!(!format!("{remote:?}").contains("p@w"));
+    }
+
+    #[test]
+    fn no_url_is_an_option_or_another_transport() {
+        for text in [
+            "",
+            "-x",
+            "--upload-pack=touch /tmp/x",
+            "ext::sh -c touch% /tmp/x",
+            "ext::sh",
+            "fd::17",
+            "file:///etc",
+            "FILE:///etc",
+            "/etc",
+            "./a",
+            "../a.git",
+            "a",
+            "ftp://h/a",
+            "git+ssh://h/a",
+            "persistent-https://h/a",
+            "https::http://h/a",
+            "https://",
+            "https://h",
+            "https:///a",
+            "https://-h/a",
+            "git://h",
+            "git://h:0/a",
+            "git://u;x@h/a",
+            "ssh://-oProxyCommand=touch/a",
+            "ssh://-u@h/a",
+            "ssh://h%20-x/a",
+            "ssh://u@h/a%0ab",
+            "ssh://u@h/%00",
+            "ssh://u%0a@h/a",
+            "https://u%0d%0a@h/a",
+            "-oProxyCommand=x:a",
+            "git@-oProxyCommand=x:a",
+            "-u@h:a",
+            "git@h:-x",
+            "git@h::a",
+            "git@h:",
+            "a b:c",
+            "https://h/a b",
+            "https://h/a\n",
+            "https://h\\@evil/a",
+            "https://h/\u{7f}",
+        ] {
+            assert!(Remote::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Remote::parse(&format!("https://h/{}", "a".repeat(LONGEST))).is_err());
+    }
+
+    #[test]
+    fn messages_hold_no_credential() {
+        for text in [
+            "ftp://user:s3cret@h/a",
+            "https://user:s3cret@h h/a",
+            "https://user:s3cret@/a",
+            "nonsense?token=s3cret",
+            "s3cret@",
+        ] {
+            let failure = Remote::parse(text).expect_err(text);
+            assert!(!failure.to_string().contains("s3cret"), "{failure}");
+        }
+        assert_eq!(Remote::parse("file:///x").expect_err("denied").kind, FailureKind::Denied);
+    }
+
+    #[test]
+    fn submodules_are_relative_to_their_parents() {
+        let at = |text: &str| Remote::parse(text).expect("a URL");
+        for (parent, url, expect) in [
+            ("https://h/g/a.git", "../b.git", "https://h/g/b.git"),
+            ("https://h/g/a.git", "./b", "https://h/g/a.git/b"),
+            ("https://h/g/a.git/", "../../b", "https://h/b"),
+            ("https://h:81/g/a?x", "../b", "https://h:81/g/b"),
+            ("ssh://u@h:22/g/a", "../b", "ssh://u@h/g/b"),
+            ("git@h:g/a.git", "../b.git", "git@h:g/b.git"),
+            ("https://h/a", "https://other/b", "https://other/b"),
+            ("https://h/a", "git@other:b", "git@other:b"),
+        ] {
+            assert_eq!(at(parent).join(url).map(|r| r.url()), Ok(expect.to_owned()), "{parent} {url}");
+        }
+        for (parent, url) in [
+            ("https://h/a", "../.."),
+            ("https://h/a", "../../b"),
+            ("https://h/a", ".."),
+            ("git@h:a", "../../b"),
+            ("git@h:a", "../-x"),
+            ("https://h/a", "../b\n"),
+            ("https://h/a", "../ext::sh -c x"),
+            ("https://h/a", "ext::sh"),
+            ("https://h/a", "file:///b"),
+            ("https://h/a", "/b"),
+            ("https://h/a", "b"),
+            ("https://h/a", "-b"),
+            ("https://h/a", ""),
+        ] {
+            assert!(at(parent).join(url).is_err(), "{parent} {url:?}");
+        }
+        // The password of the parent's host stays with that host.
+        let parent = at("https://u:pw@h/g/a");
+        assert_eq!(parent.join("../b").expect("relative").password(), Some("pw"));
+        assert_eq!(parent.join("https://other/b").expect("absolute").password(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,60}|(https?|ssh|git)://[-a-z%0-9@:/.?#\\[\\]]{0,40}") {
+            if let Ok(remote) = Remote::parse(&text) {
+                let url = remote.url();
+                prop_assert!(!url.starts_with('-') && !url.contains("::") || url.contains('['));
+                prop_assert!(url.bytes().all(|b| b > b' ' && b != 0x7f));
+                // What is made of it is read as the same thing.
+                let again = Remote::parse(&url);
+                prop_assert!(again.is_ok(), "{url}");
+                prop_assert_eq!(again.map(|again| again.url()), Ok(url));
+            }
+        }
+
+        #[test]
+        fn any_submodule_stays_below_the_host(url in "(\\.\\./|\\./|[-a-z:/@.]){1,12}") {
+            let parent = Remote::parse("https://h/g/a").expect("a URL");
+            if let Ok(remote) = parent.join(&url)
+                && url.starts_with('.')
+            {
+                prop_assert!(remote.same_origin(&parent), "{url}");
+            }
+        }
+    }
+}

@@ -173,3 +173,87 @@ impl Repository {
         Tree::parse(&output, &self.git.limits)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &str = "0123456789012345678901234567890123456789";
+
+    fn line(mode: &str, path: &str) -> Vec<u8> {
+        let kind = if mode == "160000" { "commit" } else { "blob" };
+        let size = if mode == "160000" { "      -" } else { "      7" };
+        format!("{mode} {kind} {ID} {size}\t{path}\0").into_bytes()
+    }
+
+    #[test]
+    fn what_could_lead_elsewhere_is_refused() {
+        let good = [line("100644", "b"), line("120000", "a/l"), line("160000", "a/s")].concat();
+        let tree = Tree::parse(&good, &Limits::default()).expect("a tree");
+        let paths: Vec<&[u8]> = tree.entries.iter().map(|entry| &*entry.path).collect();
+        assert_eq!(paths, [&b"a/l"[..], b"a/s", b"b"]);
+        for lines in [
+            vec![line("100644", "../a")],
+            vec![line("100644", "/a")],
+            vec![line("100644", "a//b")],
+            vec![line("100644", "a/./b")],
+            vec![line("100644", ".git/config")],
+            vec![line("100644", "a/.GIT/hooks/x")],
+            vec![line("120000", ".git")],
+            vec![line("100644", &"a".repeat(LONGEST + 1))],
+            vec![line("020000", "device")],
+            vec![line("100644", "a"), line("100644", "a")],
+            // Through a link, a file, a submodule.
+            vec![line("120000", "a"), line("100644", "a/b")],
+            vec![line("100644", "a/b/c"), line("120000", "a")],
+            vec![line("160000", "a"), line("100644", "a/b")],
+            vec![line("120000", "a"), line("160000", "a/b")],
+        ] {
+            let failure = Tree::parse(&lines.concat(), &Limits::default()).expect_err("refused");
+            assert_eq!(failure.kind, FailureKind::Denied, "{failure}");
+        }
+    }
+
+    #[test]
+    fn trees_have_limits() {
+        let two = [line("100644", "a"), line("100644", "b")].concat();
+        for limits in [Limits { entries: 1, ..Limits::default() }, Limits { tree: 13, ..Limits::default() }]
+        {
+            assert_eq!(Tree::parse(&two, &limits).expect_err("limit").kind, FailureKind::Limit);
+        }
+    }
+
+    #[test]
+    fn directories_are_cleaned() {
+        for (path, clean) in
+            [("", ""), ("/", ""), ("a/b", "a/b"), ("/a/./b//", "a/b"), ("../../a/../b", "b"), ("..", "")]
+        {
+            assert_eq!(clean_directory(path).as_deref(), Ok(clean), "{path}");
+        }
+        assert!(clean_directory("a/.git").is_err() && clean_directory("a\0b").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_listing_is_read_or_refused(
+            lines in prop::collection::vec(("100644|120000|160000|40000|x", "[a./g]{0,6}"), 0..6),
+            noise in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut output: Vec<u8> = Vec::new();
+            lines.iter().for_each(|(mode, path)| output.extend(line(mode, path)));
+            output.extend(&noise);
+            if let Ok(tree) = Tree::parse(&output, &Limits::default()) {
+                for entry in &tree.entries {
+                    prop_assert!(!entry.path.starts_with(b"/"));
+                    prop_assert!(entry.path.split(|b| *b == b'/').all(|name| name != b".."));
+                    let inside = |other: &Entry| {
+                        other.path.strip_prefix(&*entry.path).is_some_and(|rest| rest.starts_with(b"/"))
+                    };
+                    prop_assert!(!tree.entries.iter().any(inside));
+                }
+            }
+        }
+    }
+}

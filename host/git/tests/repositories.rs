@@ -3,93 +3,18 @@
 #[path = "../../../tests/src/git.rs"]
 #[allow(dead_code, missing_docs)]
 mod server;
+mod support;
 
 use std::path::{Path, PathBuf};
 
-use server::{Behaviour, Daemon, HttpServer, Repo};
-use wbuild_git::{
-    Access, Advertised, Authorization, Git, GitDir, Limits, ObjectId, Remote, Repository, Revision,
-    Want,
-};
-use wbuild_graph::{Failure, FailureKind};
-use wbuild_http::Reach;
-
-/// A place for servers' repositories, the kept one, and files.
-struct Place {
-    dir: tempfile::TempDir,
-    git: Git,
-}
-
-impl Place {
-    fn new() -> Place {
-        let dir = tempfile::tempdir().expect("directory");
-        for name in ["served", "kept", "out"] {
-            std::fs::create_dir(dir.path().join(name)).expect("directory");
-        }
-        Place { dir, git: program(Reach::Everything) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn repo(&self, name: &str) -> Repo {
-        Repo::new(self.path("served").join(name)).expect("a repository")
-    }
-
-    fn http(&self) -> HttpServer {
-        HttpServer::start(&self.path("served")).expect("a server")
-    }
-
-    async fn kept(&self) -> Repository {
-        Repository::open(&self.git, &self.path("kept")).await.expect("a kept repository")
-    }
-
-    /// An empty directory.
-    fn out(&self, name: &str) -> PathBuf {
-        let out = self.path("out").join(name);
-        std::fs::create_dir(&out).expect("directory");
-        out
-    }
-}
-
-fn program(reach: Reach) -> Git {
-    let search: Vec<PathBuf> =
-        std::env::split_paths(&std::env::var_os("PATH").expect("PATH")).collect();
-    let program = search.iter().map(|dir| dir.join("git")).find(|path| path.is_file());
-    Git::new(program.expect("git is installed"), &search, reach)
-}
-
-fn remote(url: &str) -> Remote {
-    Remote::parse(url).expect("a URL")
-}
-
-fn id(text: &str) -> ObjectId {
-    ObjectId::parse(text).expect("an id")
-}
+use server::{Behaviour, Daemon, Repo};
+use support::{Place, get, id, remote};
+use wbuild_git::{Access, Remote, Repository, Revision, Want};
+use wbuild_graph::FailureKind;
 
 async fn find(kept: &Repository, remote: &Remote, name: &str) -> wbuild_git::Found {
     let offered = kept.advertised(remote, &Access::default()).await.expect("an answer");
     offered.find(&Revision::parse(name).expect("a name")).expect(name)
-}
-
-/// Fetches what a name leads to and writes it out.
-async fn get(
-    kept: &Repository,
-    remote: &Remote,
-    name: &str,
-    dir: &str,
-    out: &Path,
-) -> Result<ObjectId, Failure> {
-    let access = Access::default();
-    let offered = kept.advertised(remote, &access).await?;
-    let revision = Revision::parse(name)?;
-    let found = offered.find(&revision).ok_or_else(|| offered.missing(remote, &revision))?;
-    let want = Want { commit: &found.commit, name: found.name.as_ref(), tag: found.tag.as_ref() };
-    kept.fetch(remote, &access, &want).await?;
-    let tree = kept.tree(&found.commit, dir).await?;
-    kept.checkout(&found.commit, &tree, out).await?;
-    Ok(found.commit)
 }
 
 fn read(path: PathBuf) -> String {
@@ -188,4 +113,138 @@ async fn files_are_as_the_commit_says() {
         assert_eq!(failure.kind, kind, "{dir}: {failure}");
     }
     kept.close().expect("closed");
+}
+
+#[tokio::test]
+async fn what_is_here_is_not_asked_for_again() {
+    let place = Place::new();
+    let (repo, first, second) = usual(&place);
+    let server = place.http();
+    let remote = remote(&server.url("a.git"));
+    let kept = place.kept().await;
+    let access = Access::default();
+    let (first, second) = (id(&first), id(&second));
+    let tag = id(&repo.git(["rev-parse", "v1"]).expect("a tag"));
+    let wants = [
+        Want { commit: &second, name: None, tag: None },
+        Want { commit: &first, name: None, tag: Some(&tag) },
+        Want { commit: &first, name: None, tag: None },
+    ];
+    for (number, want) in wants.iter().enumerate() {
+        // The commit comes with the tag.
+        assert_eq!(kept.has(want).await, Ok(number == 2), "{number}");
+        kept.fetch(&remote, &access, want).await.expect("fetched");
+        server.take_requests();
+        kept.fetch(&remote, &access, want).await.expect("here");
+        assert!(server.take_requests().is_empty(), "{number}");
+    }
+    kept.close().expect("closed");
+    let kept = place.kept().await;
+    for want in &wants {
+        assert_eq!(kept.has(want).await, Ok(true));
+    }
+}
+
+#[tokio::test]
+async fn servers_that_give_only_what_references_lead_to() {
+    let place = Place::new();
+    let repo = place.repo("a.git");
+    repo.git(["config", "uploadpack.allowAnySHA1InWant", "false"]).expect("configured");
+    let first = id(&repo.commit("first").expect("commit"));
+    let second = id(&repo.commit("second").expect("commit"));
+    repo.commit("third").expect("commit");
+    let server = place.http();
+    server.behave(Behaviour { old: true, ..Behaviour::default() });
+    let remote = remote(&server.url("a.git"));
+    let kept = place.kept().await;
+    for commit in [&first, &second] {
+        let want = Want { commit, name: None, tag: None };
+        kept.fetch(&remote, &Access::default(), &want).await.expect("fetched");
+        kept.tree(commit, "").await.expect("a tree");
+    }
+    let nowhere = id("1111111111111111111111111111111111111111");
+    let want = Want { commit: &nowhere, name: None, tag: None };
+    let failure = kept.fetch(&remote, &Access::default(), &want).await.expect_err("nowhere");
+    assert_eq!(failure.kind, FailureKind::NotFound, "{failure}");
+}
+
+#[tokio::test]
+async fn a_reference_that_moves_meanwhile() {
+    let place = Place::new();
+    let (repo, _, second) = usual(&place);
+    let server = place.http();
+    let remote = remote(&server.url("a.git"));
+    let kept = place.kept().await;
+    let found = find(&kept, &remote, "main").await;
+    repo.commit("third").expect("commit");
+    let want = Want { commit: &found.commit, name: found.name.as_ref(), tag: None };
+    kept.fetch(&remote, &Access::default(), &want).await.expect("fetched");
+    assert_eq!(found.commit, id(&second));
+    kept.tree(&found.commit, "sub").await.expect("a tree");
+}
+
+#[tokio::test]
+async fn kills_and_damage() {
+    let place = Place::new();
+    let (_, first, second) = usual(&place);
+    let server = place.http();
+    let remote = remote(&server.url("a.git"));
+    let kept = place.kept().await;
+    get(&kept, &remote, "v1", "", &place.out("first")).await.expect("files");
+    // What a git that was killed leaves. It was not closed, so it is looked for.
+    drop(kept);
+    let dir = place.path("kept/repository");
+    for name in ["shallow.lock", "packed-refs.lock", "HEAD.lock", "refs/wbuild/incoming.lock"] {
+        std::fs::write(dir.join(name), "").expect("a lock");
+    }
+    let mark = format!("refs/wbuild/here/{second}.lock");
+    std::fs::write(dir.join(mark), "").expect("a lock");
+    std::fs::write(dir.join("objects/pack/tmp_pack_x"), "half").expect("a pack");
+    let kept = place.kept().await;
+    get(&kept, &remote, "main", "", &place.out("second")).await.expect("files");
+    assert!(!dir.join("objects/pack/tmp_pack_x").exists());
+    // Given up at many moments.
+    for delay in 0..30 {
+        let dir = place.path(&format!("kept-{delay}"));
+        std::fs::create_dir(&dir).expect("directory");
+        let kept = Repository::open(&place.git, &dir).await.expect("opened");
+        let commit = id(&second);
+        let want = Want { commit: &commit, name: None, tag: None };
+        let access = Access::default();
+        let fetching = kept.fetch(&remote, &access, &want);
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(delay * 4), fetching).await;
+        drop(kept);
+        let kept = Repository::open(&place.git, &dir).await.expect("opened");
+        let out = place.out(&format!("after-{delay}"));
+        get(&kept, &remote, "main", "", &out).await.expect("files");
+        assert!(out.join("sub/dir/deep").exists());
+    }
+    // A pack that was cut short: an error that says so, and a new beginning.
+    for pack in std::fs::read_dir(dir.join("objects/pack")).expect("packs") {
+        let path = pack.expect("a pack").path();
+        if path.extension().is_some_and(|extension| extension == "pack") {
+            std::fs::remove_file(&path).expect("removed");
+            std::fs::write(&path, "PACK").expect("written");
+        }
+    }
+    let failure = kept.tree(&id(&second), "").await.expect_err("damaged");
+    assert_eq!(failure.kind, FailureKind::Gone);
+    kept.reset().await.expect("reset");
+    let commit = id(&first);
+    assert_eq!(kept.has(&Want { commit: &commit, name: None, tag: None }).await, Ok(false));
+    get(&kept, &remote, "v1", "", &place.out("anew")).await.expect("files");
+}
+
+#[tokio::test]
+async fn the_git_protocol() {
+    let place = Place::new();
+    let (_, _, second) = usual(&place);
+    let daemon = Daemon::start(&place.path("served")).expect("a daemon");
+    let remote = remote(&daemon.url("a.git"));
+    let kept = place.kept().await;
+    let out = place.out("git");
+    assert_eq!(get(&kept, &remote, "", "", &out).await.expect("files"), id(&second));
+    let other = support::remote(&daemon.url("none.git"));
+    let failure = kept.advertised(&other, &Access::default()).await.expect_err("nothing there");
+    assert!(matches!(failure.kind, FailureKind::NotFound | FailureKind::Denied), "{failure}");
 }
