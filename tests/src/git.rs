@@ -108,7 +108,12 @@ impl Repo {
     /// A tree object with these entries and nothing checked.
     pub fn tree(&self, entries: &[(&str, &str, &str)]) -> Result<String> {
         let mut tree = Vec::new();
-        for (mode, content, name) in entries {
+        let mut entries = entries.to_vec();
+        // As git sorts them.
+        entries.sort_by_key(|(mode, _, name)| {
+            format!("{name}{}", if *mode == "40000" { "/" } else { "" })
+        });
+        for (mode, content, name) in &entries {
             let id = match *mode {
                 "160000" | "40000" => (*content).to_owned(),
                 _ => self.git_with_input(["hash-object", "-w", "--stdin"], content.as_bytes())?,
@@ -204,9 +209,14 @@ fn answer(stream: &TcpStream, root: &Path, log: &Mutex<Vec<Asked>>, rules: &Mute
     log.lock().expect("no panic").push(asked.clone());
     let rules = rules.lock().expect("no panic").clone();
     let path = asked.target.split('?').next().unwrap_or_default().to_owned();
-    let refuse = rules.authorization.is_some() && asked.headers.get("authorization") != rules.authorization.as_ref();
-    let response = if let Some((_, to)) = rules.redirect.filter(|(from, _)| path.starts_with(from)) {
-        format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
+    let refuse = rules.authorization.is_some()
+        && asked.headers.get("authorization") != rules.authorization.as_ref();
+    let response = if let Some((_, to)) = rules.redirect.filter(|(from, _)| path.starts_with(from))
+    {
+        format!(
+            "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .into_bytes()
     } else if refuse {
         b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
     } else if let Some((_, kind, body)) = rules.canned.filter(|(end, ..)| path.ends_with(end)) {

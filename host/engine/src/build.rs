@@ -136,12 +136,7 @@ impl Engine {
                 now,
                 request.pull,
             ),
-            downloads: Downloads::new(
-                store.clone(),
-                Arc::clone(session),
-                Arc::clone(steps),
-                reach,
-            ),
+            downloads: Downloads::new(store.clone(), Arc::clone(session), Arc::clone(steps), reach),
             repositories: Repositories::new(
                 store.clone(),
                 Arc::clone(session),

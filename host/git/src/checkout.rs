@@ -131,7 +131,8 @@ impl Repository {
         // Neither deltas nor what happens to lie in packs here, so that the same comes out anywhere.
         let pack = dir.join("objects/pack/pack");
         let pack = pack.to_str().ok_or_else(|| Failure::invalid("a path is not UTF-8"))?;
-        let args = ["pack-objects", "--quiet", "--no-reuse-object", "--window=0", "--threads=1", pack];
+        let args =
+            ["pack-objects", "--quiet", "--no-reuse-object", "--window=0", "--threads=1", pack];
         self.checked(&args, Input::Bytes(objects), Vec::new()).await?;
         if self.commit_header(commit).await?.lines().any(|line| line.starts_with("parent ")) {
             fs::write(dir.join("shallow"), format!("{commit}\n")).map_err(failed)?;

@@ -48,7 +48,10 @@ pub(crate) fn explain(
         };
     }
     if said(&["fsck error", "fsckObjects", "malformed object", "unknown object type"]) {
-        return fail(FailureKind::Denied, "has sent an object that git considers dangerous or broken");
+        return fail(
+            FailureKind::Denied,
+            "has sent an object that git considers dangerous or broken",
+        );
     }
     if said(&["Host key verification failed", "host key is known", "REMOTE HOST IDENTIFICATION"]) {
         let host = remote.host();
@@ -84,7 +87,8 @@ pub(crate) fn explain(
     if said(&refused) {
         return with_credential(fail(FailureKind::Denied, "cannot be read"), remote, access);
     }
-    let elsewhere = ["returned error: 301", "returned error: 302", "returned error: 307", "error: 308"];
+    let elsewhere =
+        ["returned error: 301", "returned error: 302", "returned error: 307", "error: 308"];
     if said(&elsewhere) {
         return fail(FailureKind::Denied, "has moved, and a credential is not taken along")
             .hint("write the repository's new URL");
@@ -108,12 +112,18 @@ pub(crate) fn explain(
         return with_credential(failure, remote, access);
     }
     if said(&["certificate", "SSL"]) {
-        return fail(FailureKind::Denied, "is on a server whose certificate is not accepted").hint(
-            "add its authority to the system's certificates, or point SSL_CERT_FILE at it",
-        );
+        return fail(FailureKind::Denied, "is on a server whose certificate is not accepted")
+            .hint("add its authority to the system's certificates, or point SSL_CERT_FILE at it");
     }
-    if said(&["No space left on device", "File too large", "file too large"]) {
-        return fail(FailureKind::Limit, "is too large for this machine");
+    // Of a program that the system has ended, git says only that its answer is missing.
+    let ended = [
+        "No space left on device",
+        "File too large",
+        "died of signal",
+        "invalid index-pack output",
+    ];
+    if said(&ended) {
+        return fail(FailureKind::Limit, "is larger than what is allowed or fits here");
     }
     let mut failure = fail(FailureKind::Unavailable, "cannot be fetched now");
     failure.retryable = true;

@@ -121,7 +121,9 @@ impl Advertised {
             .map(RefName::short)
             .filter(|other| !other.starts_with("refs/"))
             .map(|other| (distance(name, other), other))
-            .filter(|(far, other)| *far <= name.chars().count().div_ceil(3) || other.contains(short))
+            .filter(|(far, other)| {
+                *far <= name.chars().count().div_ceil(3) || other.contains(short)
+            })
             .collect();
         near.sort_unstable();
         near.dedup();
@@ -164,7 +166,11 @@ impl Repository {
     ///
     /// # Errors
     /// `Denied` and `NotFound` as the server says; `Unavailable` if it cannot be asked.
-    pub async fn advertised(&self, remote: &Remote, access: &Access) -> Result<Advertised, Failure> {
+    pub async fn advertised(
+        &self,
+        remote: &Remote,
+        access: &Access,
+    ) -> Result<Advertised, Failure> {
         let output = self.talk(remote, access, &["ls-remote", "--symref", "--quiet"], &[]).await?;
         Ok(Advertised::parse(&output))
     }
@@ -189,7 +195,8 @@ impl Repository {
         let by_id = want.tag.unwrap_or(want.commit).as_str();
         for source in by_name.into_iter().chain([by_id]) {
             let spec = format!("+{source}:refs/wbuild/incoming");
-            tried = self.talk(remote, access, &fetch_args(Some("--depth=1")), &[&spec]).await.map(drop);
+            tried =
+                self.talk(remote, access, &fetch_args(Some("--depth=1")), &[&spec]).await.map(drop);
             match &tried {
                 Ok(()) if self.arrived(want).await? => return Ok(()),
                 Err(failure) if failure.kind != FailureKind::NotFound => return tried,

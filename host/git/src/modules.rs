@@ -80,8 +80,9 @@ impl Repository {
             }
             let Some(url) = known.and_then(|known| known.url.as_deref()) else {
                 let message = format!("{remote} does not say where its submodule {path:?} is");
-                return Err(Failure::invalid(message)
-                    .hint("to leave submodules out: URL?submodules=false"));
+                return Err(
+                    Failure::invalid(message).hint("to leave submodules out: URL?submodules=false")
+                );
             };
             let submodule = remote.join(url).map_err(|failure| {
                 failure.context(format!("the submodule {path:?} of {remote} cannot be fetched"))
@@ -92,10 +93,7 @@ impl Repository {
         Ok(found)
     }
 
-    async fn gitmodules(
-        &self,
-        commit: &ObjectId,
-    ) -> Result<BTreeMap<Vec<u8>, Described>, Failure> {
+    async fn gitmodules(&self, commit: &ObjectId) -> Result<BTreeMap<Vec<u8>, Described>, Failure> {
         let args = ["ls-tree", "-l", "-z", "--full-tree", commit.as_str(), "--", ".gitmodules"];
         let output = self.checked(&args, Input::Nothing, Vec::new()).await?;
         let Tree { entries } = Tree::parse(&output, &self.git.limits)?;

@@ -119,16 +119,42 @@ mod tests {
 
     #[test]
     fn references_are_told_from_options_and_revisions() {
-        for text in ["main", "v1.0", "feature/x", "refs/heads/main", "refs/pull/1/head", "a-b", "é"] {
+        for text in ["main", "v1.0", "feature/x", "refs/heads/main", "refs/pull/1/head", "a-b", "é"]
+        {
             assert_eq!(Revision::parse(text), Ok(Revision::Name(text.to_owned())), "{text}");
         }
         for text in [
-            "-x", "--upload-pack=touch", "a/-x", "a..b", "a~1", "a^{}", "HEAD:x", "a b", "a\nb", "a\0b",
-            "*", "a?", "[a", "a\\b", "@", "a@{1}", "a.", ".a", "a/.b", "a.lock", "a.lock/b", "/a", "a/",
-            "a//b", "\u{7f}",
+            "-x",
+            "--upload-pack=touch",
+            "a/-x",
+            "a..b",
+            "a~1",
+            "a^{}",
+            "HEAD:x",
+            "a b",
+            "a\nb",
+            "a\0b",
+            "*",
+            "a?",
+            "[a",
+            "a\\b",
+            "@",
+            "a@{1}",
+            "a.",
+            ".a",
+            "a/.b",
+            "a.lock",
+            "a.lock/b",
+            "/a",
+            "a/",
+            "a//b",
+            "\u{7f}",
         ] {
             assert!(Revision::parse(text).is_err(), "{text:?}");
-            assert!(RefName::parse(&format!("refs/heads/{text}")).is_none() || text == "@", "{text:?}");
+            assert!(
+                RefName::parse(&format!("refs/heads/{text}")).is_none() || text == "@",
+                "{text:?}"
+            );
         }
         assert!(Revision::parse(&"a".repeat(LONGEST + 1)).is_err());
         assert_eq!(Revision::parse(""), Ok(Revision::Default));
@@ -139,7 +165,9 @@ mod tests {
     fn commits_are_hexadecimal() {
         let id = "0123456789abcdefABCDEF0123456789abcdef01";
         assert_eq!(ObjectId::parse(id).expect("an id").as_str(), id.to_ascii_lowercase());
-        assert!(ObjectId::parse(&id[1..]).is_none() && ObjectId::parse(&id.replace('0', "g")).is_none());
+        assert!(
+            ObjectId::parse(&id[1..]).is_none() && ObjectId::parse(&id.replace('0', "g")).is_none()
+        );
         assert!(matches!(Revision::parse(id), Ok(Revision::Commit(_))));
         assert_eq!(commit_prefix("ABCDEF0").as_deref(), Some("abcdef0"));
         for text in ["abcdef", "abcdefg", "-abcdef", ""] {

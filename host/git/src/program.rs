@@ -265,7 +265,8 @@ impl Git {
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let group = Group::of(&child);
         self.limit(&group);
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = async {
             if let (Input::Bytes(bytes), Some(mut stdin)) = (&input, stdin) {
                 // Who does not read to the end says why in another way.
@@ -335,7 +336,11 @@ impl Drop for Group {
 }
 
 /// All of an output; none if it is too long, and then the command is ended.
-async fn whole(from: Option<impl AsyncRead + Unpin>, most: usize, group: &Group) -> Option<Vec<u8>> {
+async fn whole(
+    from: Option<impl AsyncRead + Unpin>,
+    most: usize,
+    group: &Group,
+) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let Some(from) = from else { return Some(out) };
     let _ = from.take(most as u64 + 1).read_to_end(&mut out).await;

@@ -83,9 +83,11 @@ impl Remote {
             return Err(invalid("it begins with a dash"));
         }
         let scheme = match text.split_once("://") {
-            None => return Remote::scp(text).ok_or_else(|| {
-                invalid("expected https://, http://, ssh://, git:// or user@host:path")
-            }),
+            None => {
+                return Remote::scp(text).ok_or_else(|| {
+                    invalid("expected https://, http://, ssh://, git:// or user@host:path")
+                });
+            }
             Some((scheme, _)) => match scheme.to_ascii_lowercase().as_str() {
                 "https" => Scheme::Https,
                 "http" => Scheme::Http,
@@ -151,9 +153,8 @@ impl Remote {
         if !(url.starts_with("./") || url.starts_with("../") || url == "." || url == "..") {
             return Remote::parse(url);
         }
-        let above = || {
-            Failure::invalid(format!("the URL {url:?} of a submodule leads above {self}"))
-        };
+        let above =
+            || Failure::invalid(format!("the URL {url:?} of a submodule leads above {self}"));
         let path = self.path.split('?').next().unwrap_or_default();
         let mut names: Vec<&str> = path.trim_end_matches('/').split('/').collect();
         let mut rest = url;
@@ -315,7 +316,11 @@ mod tests {
         for (text, url, shown) in [
             ("https://h/a.git", "https://h/a.git", "https://h/a.git"),
             ("HTTPS://H:443/a.git", "https://h/a.git", "https://h/a.git"),
-            ("https://u:p%40w@h:8443/a.git?k=v", "https://h:8443/a.git?k=v", "https://h:8443/a.git"),
+            (
+                "https://u:p%40w@h:8443/a.git?k=v",
+                "https://h:8443/a.git?k=v",
+                "https://h:8443/a.git",
+            ),
             ("http://0x7f.1/a", "http://127.0.0.1/a", "http://127.0.0.1/a"),
             ("git://h/a", "git://h/a", "git://h/a"),
             ("ssh://git@h:2222/a", "ssh://git@h:2222/a", "ssh://git@h:2222/a"),
@@ -325,7 +330,11 @@ mod tests {
             ("h:/a", "ssh://h/a", "ssh://h/a"),
         ] {
             let remote = Remote::parse(text).expect(text);
-            assert_eq!((remote.url(), remote.to_string()), (url.to_owned(), shown.to_owned()), "{text}");
+            assert_eq!(
+                (remote.url(), remote.to_string()),
+                (url.to_owned(), shown.to_owned()),
+                "{text}"
+            );
         }
         let remote = Remote::parse("https://u:p%40w@h/a.git").expect("a URL");
         assert_eq!((remote.user(), remote.password()), (Some("u"), Some("p@w")));
@@ -410,7 +419,11 @@ mod tests {
             ("https://h/a", "https://other/b", "https://other/b"),
             ("https://h/a", "git@other:b", "git@other:b"),
         ] {
-            assert_eq!(at(parent).join(url).map(|r| r.url()), Ok(expect.to_owned()), "{parent} {url}");
+            assert_eq!(
+                at(parent).join(url).map(|r| r.url()),
+                Ok(expect.to_owned()),
+                "{parent} {url}"
+            );
         }
         for (parent, url) in [
             ("https://h/a", "../.."),

@@ -90,7 +90,8 @@ impl Git {
                 set("http.extraHeader", format!("Authorization: {value}"));
             }
             // As `wbuild_http` finds its roots.
-            for (from, to) in [("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")]
+            for (from, to) in
+                [("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")]
             {
                 env.extend(std::env::var_os(from).map(|value| (to, value)));
             }

@@ -54,7 +54,8 @@ impl Tree {
             let entry = parse_line(line)?;
             bytes = bytes.saturating_add(entry.size);
             if bytes > limits.tree {
-                let message = format!("the files of the commit have more than {} bytes", limits.tree);
+                let message =
+                    format!("the files of the commit have more than {} bytes", limits.tree);
                 return Err(Failure::new(FailureKind::Limit, message));
             }
             if entries.len() == limits.entries {
@@ -129,7 +130,9 @@ pub fn clean_directory(path: &str) -> Result<String, Failure> {
                 names.pop();
             }
             name if name.contains('\0') || name.eq_ignore_ascii_case(".git") => {
-                return Err(Failure::invalid(format!("{path:?} is not a directory of a repository")));
+                return Err(Failure::invalid(format!(
+                    "{path:?} is not a directory of a repository"
+                )));
             }
             name => names.push(name),
         }
@@ -219,7 +222,8 @@ mod tests {
     #[test]
     fn trees_have_limits() {
         let two = [line("100644", "a"), line("100644", "b")].concat();
-        for limits in [Limits { entries: 1, ..Limits::default() }, Limits { tree: 13, ..Limits::default() }]
+        for limits in
+            [Limits { entries: 1, ..Limits::default() }, Limits { tree: 13, ..Limits::default() }]
         {
             assert_eq!(Tree::parse(&two, &limits).expect_err("limit").kind, FailureKind::Limit);
         }
@@ -227,9 +231,14 @@ mod tests {
 
     #[test]
     fn directories_are_cleaned() {
-        for (path, clean) in
-            [("", ""), ("/", ""), ("a/b", "a/b"), ("/a/./b//", "a/b"), ("../../a/../b", "b"), ("..", "")]
-        {
+        for (path, clean) in [
+            ("", ""),
+            ("/", ""),
+            ("a/b", "a/b"),
+            ("/a/./b//", "a/b"),
+            ("../../a/../b", "b"),
+            ("..", ""),
+        ] {
             assert_eq!(clean_directory(path).as_deref(), Ok(clean), "{path}");
         }
         assert!(clean_directory("a/.git").is_err() && clean_directory("a\0b").is_err());

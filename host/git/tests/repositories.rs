@@ -37,7 +37,8 @@ fn usual(place: &Place) -> (Repo, String, String) {
     std::os::unix::fs::symlink("sub/dir", repo.path().join("link")).expect("link");
     repo.write("run", "#!/bin/sh\n").expect("file");
     let run = repo.path().join("run");
-    std::fs::set_permissions(run, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    std::fs::set_permissions(run, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("mode");
     let second = repo.commit("second").expect("commit");
     (repo, first, second)
 }

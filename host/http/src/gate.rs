@@ -206,8 +206,7 @@ impl State {
             if inwards {
                 let before = self.received.fetch_add(read as u64, Ordering::Relaxed);
                 if before + read as u64 > self.limits.bytes {
-                    let message =
-                        format!("the server sends more than {} bytes", self.limits.bytes);
+                    let message = format!("the server sends more than {} bytes", self.limits.bytes);
                     return Err(Error::new(ErrorKind::Limit, message));
                 }
             }

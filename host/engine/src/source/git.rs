@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use wbuild_api::session::Session;
-use wbuild_graph::encode::Encoder;
-use wbuild_graph::{Attrs, Digest, Failure, FailureKind};
 use wbuild_git::{
     Access, Advertised, Authorization, Found, Git, GitDir, ObjectId, Remote, Repository, Revision,
     Scheme, Want, commit_prefix,
 };
+use wbuild_graph::encode::Encoder;
+use wbuild_graph::{Attrs, Digest, Failure, FailureKind};
 use wbuild_http::Reach;
 use wbuild_store::{CacheDir, Store};
 use wbuild_tree::layer::{CopyOptions, Owner};
@@ -70,10 +70,8 @@ impl Asked {
             None => Ok(default),
             Some("true") => Ok(true),
             Some("false") => Ok(false),
-            Some(value) => {
-                Err(Failure::invalid(format!("{key} of a git source is {value:?}"))
-                    .hint("expected true or false"))
-            }
+            Some(value) => Err(Failure::invalid(format!("{key} of a git source is {value:?}"))
+                .hint("expected true or false")),
         };
         let checksum = text("checksum").map(|checksum| {
             commit_prefix(checksum).ok_or_else(|| {
@@ -373,7 +371,7 @@ impl Repositories {
             let step = Arc::into_inner(step).map(Mutex::into_inner);
             match (step, &result) {
                 (Some(Ok(step)), Ok(())) => step.done(),
-                (Some(Ok(step)), Err(failure)) => step.failed(failure),
+                // What was to be fetched fails, and says where it stands in the definition.
                 _ => {}
             }
             result?;
@@ -403,7 +401,8 @@ impl Repositories {
 
     /// The kept repository of a URL, for one user at a time.
     async fn open(&self, remote: &Remote) -> Result<(Repository, CacheDir), Failure> {
-        let git = self.git.get_or_try_init(|| async { self.program() }).await?;
+        let program = || async { program(&self.search, self.reach) };
+        let git = self.git.get_or_try_init(program).await?;
         let mut pause = Duration::from_millis(1);
         let held = loop {
             let (store, url) = (self.store.clone(), remote.url());
@@ -414,14 +413,6 @@ impl Repositories {
             pause = (pause * 2).min(Duration::from_millis(100));
         };
         Ok((Repository::open(git, &held.path()).await?, held))
-    }
-
-    fn program(&self) -> Result<Git, Failure> {
-        let program = wbuild_exec::runtime::find_program("git", &self.search).ok_or_else(|| {
-            Failure::not_found("the program git, which fetches repositories, is not installed")
-                .hint("install the package git")
-        })?;
-        Ok(Git::new(program, &self.search, self.reach))
     }
 
     /// What the server of `remote`, the repository asked for or a submodule of it, is shown.
@@ -470,7 +461,8 @@ impl Repositories {
                 continue;
             }
             let Some(secret) = self.session.secret(&id).await? else { continue };
-            let malformed = || Failure::invalid(format!("the secret {id} cannot be sent to a server"));
+            let malformed =
+                || Failure::invalid(format!("the secret {id} cannot be sent to a server"));
             let secret = std::str::from_utf8(&secret).map_err(|_| malformed())?.trim_end();
             return match is_token {
                 true => Ok(Some(Authorization::basic("x-access-token", secret))),
@@ -488,9 +480,81 @@ impl Repositories {
     }
 }
 
+fn program(search: &[PathBuf], reach: Reach) -> Result<Git, Failure> {
+    let program = wbuild_exec::runtime::find_program("git", search).ok_or_else(|| {
+        Failure::not_found("the program git, which fetches repositories, is not installed")
+            .hint("install the package git")
+    })?;
+    Ok(Git::new(program, search, reach))
+}
+
 /// Gives a kept repository back.
 fn close(kept: Repository, held: CacheDir) -> Result<(), Failure> {
     kept.close()?;
     drop(held);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: &str = "0123456789012345678901234567890123456789";
+
+    fn asked(reference: &str, attrs: &[(&str, &str)]) -> Result<Asked, Failure> {
+        let mut all = Attrs::default();
+        for (key, value) in attrs {
+            all.push(*key, *value);
+        }
+        Asked::new("https://example.org/a.git", reference, &all)
+    }
+
+    #[test]
+    fn what_a_source_asks_for_is_checked() {
+        let plain = asked("", &[]).expect("a source");
+        assert_eq!(plain.revision, Revision::Default);
+        assert!(plain.submodules && !plain.keep_git_dir && !plain.commit_time);
+        let commit = Revision::Commit(ObjectId::parse(COMMIT).expect("an id"));
+        // A checksum alone is the commit that is meant.
+        assert_eq!(asked("", &[("checksum", COMMIT)]).expect("a source").revision, commit);
+        let fetched = [("checksum", COMMIT), ("fetch-by-commit", "true")];
+        assert_eq!(asked("main", &fetched).expect("a source").revision, commit);
+        let kept = asked("main", &[("keep-git-dir", "true")]).expect("a source");
+        assert!(kept.has_git_dir());
+        let below = [("keep-git-dir", "true"), ("subdir", "/a/../b/")];
+        let below = asked("main", &below).expect("a source");
+        assert!(!below.has_git_dir() && below.subdir == "b");
+        for (reference, key, value) in [
+            ("-x", "subdir", ""),
+            ("main", "checksum", "abc"),
+            ("main", "checksum", "-0123456"),
+            ("main", "keep-git-dir", "maybe"),
+            ("main", "submodules", "1"),
+            ("main", "mtime", "yesterday"),
+            ("main", "fetch-by-commit", "true"),
+            ("main", "subdir", "a/.git"),
+        ] {
+            assert!(asked(reference, &[(key, value)]).is_err(), "{reference} {key}={value}");
+        }
+    }
+
+    #[test]
+    fn a_promised_commit_must_come() {
+        let id = |text: &str| ObjectId::parse(text).expect("an id");
+        let tag = "1".repeat(40);
+        let found = Found { commit: id(COMMIT), name: None, tag: Some(id(&tag)) };
+        for (checksum, right) in
+            [(COMMIT, true), (&COMMIT[..7], true), (&tag[..8], true), ("2222222", false)]
+        {
+            let asked = asked("main", &[("checksum", checksum)]).expect("a source");
+            assert_eq!(asked.verify(&found).is_ok(), right, "{checksum}");
+        }
+    }
+
+    #[test]
+    fn without_git_it_says_what_to_install() {
+        let failure = program(&["/nonexistent".into()], Reach::Public).expect_err("no git");
+        assert_eq!(failure.kind, FailureKind::NotFound);
+        assert!(failure.hints[0].contains("package git"));
+    }
 }

@@ -88,4 +88,3 @@ pub async fn get(
     kept.checkout(&found.commit, &tree, out).await?;
     Ok(found.commit)
 }
-
