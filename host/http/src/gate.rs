@@ -129,12 +129,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
         match accepted {
             Ok((stream, _)) => {
                 let state = Arc::clone(&state);
-                connections.spawn(async move {
-                    if let Err(error) = state.connection(stream).await {
-                        let mut last = state.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                        *last = Some(error);
-                    }
-                });
+                connections.spawn(async move { state.connection(stream).await });
             }
             // Out of descriptors, for one: later there may be some.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -142,34 +137,42 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
+/// A connection has ended for a reason that was noted.
+struct Failed;
+
 impl State {
-    async fn connection(&self, mut near: TcpStream) -> Result<()> {
+    /// Notes why a connection fails, before the program on this side can see that it does.
+    fn note(&self, error: Error) -> Failed {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        Failed
+    }
+
+    async fn connection(&self, mut near: TcpStream) {
         let far = match &self.target {
-            Some((host, port)) => self.connect(host, *port).await?,
+            Some((host, port)) => self.connect(host, *port).await.map_err(|error| self.note(error)),
             None => {
                 // Who says something else than SOCKS is no program of ours.
-                let Ok((host, port)) = asked(&mut near).await else { return Ok(()) };
+                let Ok((host, port)) = asked(&mut near).await else { return };
                 let connected = self.connect(&host, port).await;
                 let code = match &connected {
                     Ok(_) => 0,
                     Err(error) if error.kind == ErrorKind::OutOfReach => 2,
                     Err(_) => 4,
                 };
-                let answer = [5, code, 0, 1, 0, 0, 0, 0, 0, 0];
-                let told = near.write_all(&answer).await;
-                let far = connected?;
-                if told.is_err() {
-                    return Ok(());
+                let connected = connected.map_err(|error| self.note(error));
+                if near.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await.is_err() {
+                    return;
                 }
-                far
+                connected
             }
         };
+        let Ok(far) = far else { return };
         let (near_in, near_out) = near.into_split();
         let (far_in, far_out) = far.into_split();
-        // Both ends at once: a side that has said all it has to say may still listen.
-        let (out, back) =
-            tokio::join!(self.pass(near_in, far_out, false), self.pass(far_in, near_out, true));
-        out.and(back)
+        // A side that has said all it has to say may still listen; what goes wrong ends both ways.
+        let there = self.pass(near_in, far_out, false);
+        let back = self.pass(far_in, near_out, true);
+        let _: std::result::Result<_, Failed> = tokio::try_join!(there, back);
     }
 
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream> {
@@ -189,7 +192,7 @@ impl State {
         mut from: tokio::net::tcp::OwnedReadHalf,
         mut to: tokio::net::tcp::OwnedWriteHalf,
         inwards: bool,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), Failed> {
         let mut buffer = vec![0; BUFFER];
         loop {
             let read = match tokio::time::timeout(self.limits.stall, from.read(&mut buffer)).await {
@@ -200,14 +203,14 @@ impl State {
                 Err(_) => {
                     let seconds = self.limits.stall.as_secs();
                     let message = format!("the server has said nothing for {seconds} seconds");
-                    return Err(Error::new(ErrorKind::Unavailable, message));
+                    return Err(self.note(Error::new(ErrorKind::Unavailable, message)));
                 }
             };
             if inwards {
                 let before = self.received.fetch_add(read as u64, Ordering::Relaxed);
                 if before + read as u64 > self.limits.bytes {
                     let message = format!("the server sends more than {} bytes", self.limits.bytes);
-                    return Err(Error::new(ErrorKind::Limit, message));
+                    return Err(self.note(Error::new(ErrorKind::Limit, message)));
                 }
             }
             if to.write_all(&buffer[..read]).await.is_err() {
