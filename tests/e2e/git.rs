@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use wbuild_tests::git::{Behaviour, Daemon, HttpServer, Repo, git};
-use wbuild_tests::run::Run;
+use wbuild_tests::run::{DEADLINE, Run};
 use wbuild_tests::sandbox::Sandbox;
-use wbuild_tests::skip;
 use wbuild_tests::tree::Node;
+use wbuild_tests::{machine, skip};
 
 use crate::Test;
 
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("the_git_protocol", the_git_protocol),
     ("times_of_commits", times_of_commits),
     ("what_is_not_there", what_is_not_there),
+    ("builds_that_are_ended", builds_that_are_ended),
 ];
 
 const ALLOW: &str = "--allow=network.private";
@@ -405,6 +407,39 @@ fn what_is_not_there() -> Result<()> {
         let run = world.out(&[])?.expect(1)?;
         run.says(said)?;
         run.says("Dockerfile:2")?;
+    }
+    Ok(())
+}
+
+/// However a build ends, its git ends with it, and the next build finds nothing half done.
+fn builds_that_are_ended() -> Result<()> {
+    let world = World::new("git-ended")?;
+    let repo = world.repo("a.git")?;
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let silent = format!("http://{}/a.git", silent.local_addr()?);
+    let served = world.server.url("a.git");
+    for (signal, code) in [(Signal::INT, 130), (Signal::KILL, 137)] {
+        // The server is asked, or something is fetched.
+        for reference in ["", "#1111111111111111111111111111111111111111"] {
+            let file = format!("FROM scratch\nADD {silent}{reference} /\n");
+            world.sandbox.write("Dockerfile", &file)?;
+            let mut build = world.sandbox.start_build(&[ALLOW, "-o=out"])?;
+            while machine::traces_of(&silent).is_empty() {
+                ensure!(!build.has_ended()?, "{}", build.stderr_so_far());
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            build.signal(signal)?;
+            build.wait(DEADLINE)?.expect(code)?;
+            machine::nothing_left(&silent)?;
+            machine::nothing_left(&world.sandbox.path("state").display().to_string())?;
+            let content = format!("{code}{reference}");
+            repo.write("file", &content)?;
+            repo.commit("next")?;
+            world.sandbox.write("Dockerfile", &format!("FROM scratch\nADD {served} /\n"))?;
+            world.out(&[])?.success()?;
+            ensure!(world.read("file")? == content);
+        }
     }
     Ok(())
 }

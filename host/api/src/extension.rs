@@ -108,7 +108,7 @@ pub struct ImageInfo {
 /// A request to resolve a git or http source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRequest {
-    /// `git://…`, `https://…`.
+    /// A URL; of a git repository also `URL#REFERENCE`.
     pub identifier: String,
     /// As of `graph.git`, `graph.http`.
     pub attrs: Attrs,

@@ -21,6 +21,8 @@ use wbuild_http::Gate;
 use crate::explain::own_words;
 use crate::program::{Call, Ended, Git, Input};
 
+/// Most packs; each fetch adds one. With more of them it is quicker to begin anew than to look in all.
+const PACKS: usize = 100;
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -51,7 +53,9 @@ impl Repository {
             progress: None,
         };
         let interrupted = repository.begin().map_err(|error| repository.unusable(&error))?;
-        if !repository.dir.join("objects").is_dir() || !repository.dir.join("HEAD").is_file() {
+        let is_there =
+            ["objects", "refs", "HEAD"].iter().all(|name| repository.dir.join(name).exists());
+        if !is_there || repository.packs() > PACKS {
             repository.reset().await?;
         } else if interrupted {
             clean(&repository.dir, 0).map_err(|error| repository.unusable(&error))?;
@@ -91,6 +95,11 @@ impl Repository {
         remove(&self.home)?;
         fs::create_dir(&self.home)?;
         Ok(interrupted)
+    }
+
+    fn packs(&self) -> usize {
+        let files = fs::read_dir(self.dir.join("objects/pack")).into_iter().flatten();
+        files.flatten().filter(|file| file.path().extension() == Some("pack".as_ref())).count()
     }
 
     fn unusable(&self, error: &io::Error) -> Failure {

@@ -58,7 +58,8 @@ fn talk(stream: &mut TcpStream) -> Option<[u8; 4]> {
 async fn connections_are_made_to_what_is_asked_for() {
     let port = server();
     let gate = Gate::anywhere(Reach::Everything, GateLimits::default()).await.expect("a gate");
-    for (kind, address) in [(1, vec![127, 0, 0, 1]), (3, name("localhost")), (3, name("127.0.0.1"))] {
+    for (kind, address) in [(1, vec![127, 0, 0, 1]), (3, name("localhost")), (3, name("127.0.0.1"))]
+    {
         let mut stream = open(&gate);
         assert_eq!(ask(&mut stream, 1, kind, &address, port), Some(0));
         assert_eq!(talk(&mut stream).as_ref(), Some(b"dcba"));

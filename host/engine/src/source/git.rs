@@ -22,7 +22,7 @@ use wbuild_git::{
     Scheme, Want, commit_prefix,
 };
 use wbuild_graph::encode::Encoder;
-use wbuild_graph::{Attrs, Digest, Failure, FailureKind};
+use wbuild_graph::{Attrs, Digest, Failure, FailureKind, decode};
 use wbuild_http::Reach;
 use wbuild_store::{CacheDir, Store};
 use wbuild_tree::layer::{CopyOptions, Owner};
@@ -40,6 +40,19 @@ use crate::steps::{InternalStep, Steps};
 /// Ids of the secrets that are looked at unless a source names others.
 const TOKEN: &str = "GIT_AUTH_TOKEN";
 const HEADER: &str = "GIT_AUTH_HEADER";
+/// What a source can be told.
+const KEYS: [&str; 10] = [
+    "subdir",
+    "checksum",
+    "keep-git-dir",
+    "submodules",
+    "mtime",
+    "fetch-by-commit",
+    "auth-token-secret",
+    "auth-header-secret",
+    "ssh",
+    "known-hosts",
+];
 /// Most submodules of one source, and how deep one may lie in another.
 const SUBMODULES: usize = 1000;
 const DEPTH: usize = 16;
@@ -65,6 +78,7 @@ struct Asked {
 
 impl Asked {
     fn new(url: &str, reference: &str, attrs: &Attrs) -> Result<Asked, Failure> {
+        decode::only_known(attrs, "graph.git", &KEYS)?;
         let text = |key: &str| attrs.get(key).filter(|value| !value.is_empty());
         let switch = |key: &str, default: bool| match attrs.get(key) {
             None => Ok(default),
@@ -243,7 +257,7 @@ impl Repositories {
                 timestamp: Some(Timestamp::from_secs(time)),
                 ..CopyOptions::default()
             };
-            let layer = write_layer(&store, None, now, &work, |writer| {
+            let layer = write_layer(&store, None, now, &work, None, |writer| {
                 Ok(writer.copy(&source, &selection, "/", &options).map(drop)?)
             });
             drop(scratch);
@@ -533,6 +547,7 @@ mod tests {
             ("main", "mtime", "yesterday"),
             ("main", "fetch-by-commit", "true"),
             ("main", "subdir", "a/.git"),
+            ("main", "colour", "red"),
         ] {
             assert!(asked(reference, &[(key, value)]).is_err(), "{reference} {key}={value}");
         }
