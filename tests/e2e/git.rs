@@ -1,9 +1,12 @@
 //! Git repositories from git's own servers.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use wbuild_tests::git::{Behaviour, Daemon, HttpServer, Repo, git};
 use wbuild_tests::run::{DEADLINE, Run};
 use wbuild_tests::sandbox::Sandbox;
@@ -23,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("private_repositories", private_repositories),
     ("this_machine_is_not_reached_unasked", this_machine_is_not_reached_unasked),
     ("the_git_protocol", the_git_protocol),
+    ("certificates", certificates),
     ("times_of_commits", times_of_commits),
     ("what_is_not_there", what_is_not_there),
     ("builds_that_are_ended", builds_that_are_ended),
@@ -365,6 +369,43 @@ fn the_git_protocol() -> Result<()> {
     let daemon = Daemon::start(&world.sandbox.path("served"))?;
     world.sandbox.write("Dockerfile", &format!("FROM scratch\nADD {} /\n", daemon.url("a.git")))?;
     world.out(&[])?.success()?;
+    ensure!(world.read("file")? == "content");
+    Ok(())
+}
+
+fn certificates() -> Result<()> {
+    let world = World::new("git-certificates")?;
+    let repo = world.repo("a.git")?;
+    repo.write("file", "content")?;
+    repo.commit("first")?;
+    let at = |name: &str| world.sandbox.path(name).display().to_string();
+    let made = std::process::Command::new(skip::need_program("openssl")?)
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-subj", "/CN=git", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"])
+        .args(["-keyout", &at("key.pem"), "-out", &at("cert.pem")])
+        .output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(at("cert.pem"))?],
+            PrivateKeyDer::from_pem_file(at("key.pem"))?,
+        )?;
+    let config = Arc::new(config);
+    let server = HttpServer::serve(&world.sandbox.path("served"), "https", move |stream| {
+        let tls = rustls::ServerConnection::new(Arc::clone(&config))?;
+        Ok(Box::new(rustls::StreamOwned::new(tls, stream)))
+    })?;
+    let file = format!("FROM scratch\nADD {} /\n", server.url("a.git"));
+    world.sandbox.write("Dockerfile", &file)?;
+    let run = world.out(&[])?.expect(1)?;
+    run.says("certificate")?;
+    run.says("SSL_CERT_FILE")?;
+    let output = format!("-o={}", at("out"));
+    let mut command = world.sandbox.build_command(&[ALLOW, &output])?;
+    Run::of(command.env("SSL_CERT_FILE", at("cert.pem")))?.success()?;
     ensure!(world.read("file")? == "content");
     Ok(())
 }

@@ -156,9 +156,15 @@ pub struct Behaviour {
     pub canned: Option<(String, String, Vec<u8>)>,
 }
 
+/// What is read and written for a connection: the connection itself, or TLS on it.
+pub trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
 /// Repositories over HTTP, by `git http-backend`.
 pub struct HttpServer {
     port: u16,
+    scheme: &'static str,
     asked: Arc<Mutex<Vec<Asked>>>,
     behaviour: Arc<Mutex<Behaviour>>,
 }
@@ -166,6 +172,15 @@ pub struct HttpServer {
 impl HttpServer {
     /// Offers what lies in `root`. The thread lives as long as the process.
     pub fn start(root: &Path) -> Result<HttpServer> {
+        HttpServer::serve(root, "http", |stream| Ok(Box::new(stream)))
+    }
+
+    /// The same with another way to make a stream of a connection, for the scheme it stands for.
+    pub fn serve(
+        root: &Path,
+        scheme: &'static str,
+        wrap: impl Fn(TcpStream) -> Result<Box<dyn Stream>> + Clone + Send + 'static,
+    ) -> Result<HttpServer> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -175,15 +190,21 @@ impl HttpServer {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };
                 let (log, rules, root) = (Arc::clone(&log), Arc::clone(&rules), root.clone());
-                std::thread::spawn(move || answer(&stream, &root, &log, &rules));
+                let wrap = wrap.clone();
+                std::thread::spawn(move || {
+                    if let Ok(mut stream) = wrap(stream) {
+                        answer(&mut *stream, &root, &log, &rules);
+                        let _ = stream.flush();
+                    }
+                });
             }
         });
-        Ok(HttpServer { port, asked, behaviour })
+        Ok(HttpServer { port, scheme, asked, behaviour })
     }
 
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.port)
+        format!("{}://127.0.0.1:{}/{path}", self.scheme, self.port)
     }
 
     /// Host and port.
@@ -202,8 +223,8 @@ impl HttpServer {
     }
 }
 
-fn answer(stream: &TcpStream, root: &Path, log: &Mutex<Vec<Asked>>, rules: &Mutex<Behaviour>) {
-    let mut reader = BufReader::new(stream);
+fn answer(stream: &mut dyn Stream, root: &Path, log: &Mutex<Vec<Asked>>, rules: &Mutex<Behaviour>) {
+    let mut reader = BufReader::new(&mut *stream);
     let Some((method, asked)) = head(&mut reader) else { return };
     let body = body(&mut reader, &asked).unwrap_or_default();
     log.lock().expect("no panic").push(asked.clone());
@@ -227,7 +248,7 @@ fn answer(stream: &TcpStream, root: &Path, log: &Mutex<Vec<Asked>>, rules: &Mute
         let protocol = if rules.old { "" } else { asked.header("git-protocol") };
         backend(root, &method, &asked, &body, protocol).unwrap_or_default()
     };
-    let _ = (&*stream).write_all(&response);
+    let _ = stream.write_all(&response);
 }
 
 fn head(reader: &mut impl BufRead) -> Option<(String, Asked)> {

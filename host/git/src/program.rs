@@ -276,7 +276,7 @@ impl Git {
         let (output, messages, ()) =
             tokio::join!(whole(stdout, self.limits.output, &group), end(stderr), feed);
         let status = child.wait().await.map_err(|error| failed(&error))?;
-        group.is_gone();
+        group.let_go();
         let output = output.ok_or_else(|| {
             let message = format!("git says more than {} bytes", self.limits.output);
             Failure::new(FailureKind::Limit, message)
@@ -324,7 +324,7 @@ impl Group {
     }
 
     /// It has been waited for: its number may be another's from now on.
-    fn is_gone(mut self) {
+    fn let_go(mut self) {
         self.0 = None;
     }
 }
