@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use wbuild_tests::git::{Behaviour, Daemon, HttpServer, Repo, git};
+use wbuild_tests::git::{Asked, Behaviour, Daemon, HttpServer, Repo, git};
 use wbuild_tests::run::{DEADLINE, Run};
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::tree::Node;
@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("git_directories", git_directories),
     ("submodules", submodules),
     ("private_repositories", private_repositories),
+    ("tokens_stay_with_their_host", tokens_stay_with_their_host),
     ("this_machine_is_not_reached_unasked", this_machine_is_not_reached_unasked),
     ("the_git_protocol", the_git_protocol),
     ("certificates", certificates),
@@ -336,6 +337,35 @@ fn private_repositories() -> Result<()> {
         .arg(world.sandbox.path("state"))
         .output()?;
     ensure!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+fn tokens_stay_with_their_host() -> Result<()> {
+    let world = World::new("git-tokens")?;
+    let other = HttpServer::start(&world.sandbox.path("served"))?;
+    let inner = world.repo("inner.git")?.commit("inner")?;
+    let outer = world.repo("outer.git")?;
+    let (url, relative) = (other.url("inner.git"), "../inner.git");
+    outer.write(
+        ".gitmodules",
+        format!(
+            "[submodule \"a\"]\n path = a\n url = {url}\n\
+             [submodule \"b\"]\n path = b\n url = {relative}\n"
+        ),
+    )?;
+    outer.commit("no link yet")?;
+    link(&outer, "a", &inner)?;
+    link(&outer, "b", &inner)?;
+    std::fs::write(world.sandbox.path("token"), "t0ken")?;
+    world.dockerfile("FROM scratch\nADD URL/outer.git /\n")?;
+    let run = world.out(&["--secret=id=GIT_AUTH_TOKEN,src=token"])?.success()?;
+    run.never_says("t0ken")?;
+    let has_token = |asked: &Asked| asked.headers.contains_key("authorization");
+    let own = world.server.take_requests();
+    ensure!(own.iter().any(|asked| asked.target.starts_with("/inner.git")));
+    ensure!(own.iter().all(has_token));
+    let elsewhere = other.take_requests();
+    ensure!(!elsewhere.is_empty() && !elsewhere.iter().any(has_token));
     Ok(())
 }
 

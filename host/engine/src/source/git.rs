@@ -8,6 +8,8 @@
 //! files: so owners, modes and times are those of the rules here, whatever git or its umask make of
 //! them. How git is kept from doing harm is written down in `wbuild_git`.
 
+mod asked;
+
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -22,7 +24,7 @@ use wbuild_git::{
     Scheme, Want, commit_prefix,
 };
 use wbuild_graph::encode::Encoder;
-use wbuild_graph::{Attrs, Digest, Failure, FailureKind, decode};
+use wbuild_graph::{Attrs, Digest, Failure, FailureKind};
 use wbuild_http::Reach;
 use wbuild_store::{CacheDir, Store};
 use wbuild_tree::layer::{CopyOptions, Owner};
@@ -36,126 +38,16 @@ use crate::cancel::CancelOnDrop;
 use crate::ops::file::write_layer;
 use crate::solved::{Solved, Tree};
 use crate::steps::{InternalStep, Steps};
+use asked::{Asked, Question};
 
 /// Ids of the secrets that are looked at unless a source names others.
 const TOKEN: &str = "GIT_AUTH_TOKEN";
 const HEADER: &str = "GIT_AUTH_HEADER";
-/// What a source can be told.
-const KEYS: [&str; 10] = [
-    "subdir",
-    "checksum",
-    "keep-git-dir",
-    "submodules",
-    "mtime",
-    "fetch-by-commit",
-    "auth-token-secret",
-    "auth-header-secret",
-    "ssh",
-    "known-hosts",
-];
 /// Most submodules of one source, and how deep one may lie in another.
 const SUBMODULES: usize = 1000;
 const DEPTH: usize = 16;
 /// Modes of files and directories, whatever the process's umask has taken away.
 const MODES: &str = "u=rwX,go=rX";
-
-/// What a source asks for.
-#[derive(Clone, Debug)]
-struct Asked {
-    remote: Remote,
-    revision: Revision,
-    /// The beginning of the commit that it must be, or all of it.
-    checksum: Option<String>,
-    subdir: String,
-    keep_git_dir: bool,
-    submodules: bool,
-    commit_time: bool,
-    token_secret: Option<String>,
-    header_secret: Option<String>,
-    ssh: Option<String>,
-    known_hosts: Option<String>,
-}
-
-impl Asked {
-    fn new(url: &str, reference: &str, attrs: &Attrs) -> Result<Asked, Failure> {
-        decode::only_known(attrs, "graph.git", &KEYS)?;
-        let text = |key: &str| attrs.get(key).filter(|value| !value.is_empty());
-        let switch = |key: &str, default: bool| match attrs.get(key) {
-            None => Ok(default),
-            Some("true") => Ok(true),
-            Some("false") => Ok(false),
-            Some(value) => Err(Failure::invalid(format!("{key} of a git source is {value:?}"))
-                .hint("expected true or false")),
-        };
-        let checksum = text("checksum").map(|checksum| {
-            commit_prefix(checksum).ok_or_else(|| {
-                Failure::invalid(format!("{checksum:?} is not the checksum of a commit"))
-                    .hint("write the commit, or at least 7 of its digits")
-            })
-        });
-        let checksum = checksum.transpose()?;
-        let commit_time = match text("mtime") {
-            None | Some("checkout") => false,
-            Some("commit") => true,
-            Some(other) => {
-                return Err(Failure::invalid(format!("mtime of a git source is {other:?}"))
-                    .hint("expected checkout or commit"));
-            }
-        };
-        // A checksum alone says which commit is meant.
-        let revision = match (reference, &checksum) {
-            ("", Some(checksum)) => Revision::parse(checksum)?,
-            (reference, _) => Revision::parse(reference)?,
-        };
-        let fetch_by_commit = switch("fetch-by-commit", false)?;
-        let whole = checksum.as_deref().and_then(ObjectId::parse);
-        if fetch_by_commit && whole.is_none() && !matches!(revision, Revision::Commit(_)) {
-            return Err(Failure::invalid("fetch-by-commit of a git source needs a whole commit")
-                .hint("write checksum= and all digits of the commit"));
-        }
-        Ok(Asked {
-            remote: Remote::parse(url)?,
-            revision: whole.filter(|_| fetch_by_commit).map_or(revision, Revision::Commit),
-            checksum,
-            subdir: wbuild_git::clean_directory(text("subdir").unwrap_or_default())?,
-            keep_git_dir: switch("keep-git-dir", false)?,
-            submodules: switch("submodules", true)?,
-            commit_time,
-            token_secret: text("auth-token-secret").map(str::to_owned),
-            header_secret: text("auth-header-secret").map(str::to_owned),
-            ssh: text("ssh").map(str::to_owned),
-            known_hosts: text("known-hosts").map(str::to_owned),
-        })
-    }
-
-    /// Equal questions have equal answers.
-    fn question(&self) -> Question {
-        let Asked { token_secret, header_secret, ssh, known_hosts, .. } = self;
-        let shown = [token_secret, header_secret, ssh, known_hosts];
-        (self.remote.clone(), shown.map(Option::clone))
-    }
-
-    /// A directory is a tree without history.
-    fn has_git_dir(&self) -> bool {
-        self.keep_git_dir && self.subdir.is_empty()
-    }
-
-    /// Fails unless the commit is the one that was promised.
-    fn verify(&self, found: &Found) -> Result<(), Failure> {
-        let Some(checksum) = &self.checksum else { return Ok(()) };
-        let ids = [Some(&found.commit), found.tag.as_ref()];
-        if ids.into_iter().flatten().any(|id| id.as_str().starts_with(checksum.as_str())) {
-            return Ok(());
-        }
-        let (remote, commit) = (&self.remote, &found.commit);
-        let what = match &found.name {
-            Some(name) => format!("{} of {remote}", name.short()),
-            None => remote.to_string(),
-        };
-        Err(Failure::invalid(format!("{what} is the commit {commit}, not {checksum}"))
-            .hint("if it was meant to move, write the new commit"))
-    }
-}
 
 /// The git repositories of one build.
 pub(crate) struct Repositories {
@@ -167,9 +59,6 @@ pub(crate) struct Repositories {
     git: OnceCell<Git>,
     offered: Mutex<HashMap<Question, Arc<OnceCell<Advertised>>>>,
 }
-
-/// A repository, and the ids of what it is shown.
-type Question = (Remote, [Option<String>; 4]);
 
 /// One repository to be written out.
 struct Piece {
@@ -382,13 +271,11 @@ impl Repositories {
             })));
             let result = kept.fetch(remote, access, &want).await;
             kept.on_progress(None);
-            let step = Arc::into_inner(step).map(Mutex::into_inner);
-            match (step, &result) {
-                (Some(Ok(step)), Ok(())) => step.done(),
-                // What was to be fetched fails, and says where it stands in the definition.
-                _ => {}
-            }
+            // Where it fails, the source does, which says where it stands in the definition.
             result?;
+            if let Some(Ok(step)) = Arc::into_inner(step).map(Mutex::into_inner) {
+                step.done();
+            }
         }
         let is_top = *depth == 0;
         let subdir = if is_top { asked.subdir.as_str() } else { "" };
@@ -512,59 +399,6 @@ fn close(kept: Repository, held: CacheDir) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const COMMIT: &str = "0123456789012345678901234567890123456789";
-
-    fn asked(reference: &str, attrs: &[(&str, &str)]) -> Result<Asked, Failure> {
-        let mut all = Attrs::default();
-        for (key, value) in attrs {
-            all.push(*key, *value);
-        }
-        Asked::new("https://example.org/a.git", reference, &all)
-    }
-
-    #[test]
-    fn what_a_source_asks_for_is_checked() {
-        let plain = asked("", &[]).expect("a source");
-        assert_eq!(plain.revision, Revision::Default);
-        assert!(plain.submodules && !plain.keep_git_dir && !plain.commit_time);
-        let commit = Revision::Commit(ObjectId::parse(COMMIT).expect("an id"));
-        // A checksum alone is the commit that is meant.
-        assert_eq!(asked("", &[("checksum", COMMIT)]).expect("a source").revision, commit);
-        let fetched = [("checksum", COMMIT), ("fetch-by-commit", "true")];
-        assert_eq!(asked("main", &fetched).expect("a source").revision, commit);
-        let kept = asked("main", &[("keep-git-dir", "true")]).expect("a source");
-        assert!(kept.has_git_dir());
-        let below = [("keep-git-dir", "true"), ("subdir", "/a/../b/")];
-        let below = asked("main", &below).expect("a source");
-        assert!(!below.has_git_dir() && below.subdir == "b");
-        for (reference, key, value) in [
-            ("-x", "subdir", ""),
-            ("main", "checksum", "abc"),
-            ("main", "checksum", "-0123456"),
-            ("main", "keep-git-dir", "maybe"),
-            ("main", "submodules", "1"),
-            ("main", "mtime", "yesterday"),
-            ("main", "fetch-by-commit", "true"),
-            ("main", "subdir", "a/.git"),
-            ("main", "colour", "red"),
-        ] {
-            assert!(asked(reference, &[(key, value)]).is_err(), "{reference} {key}={value}");
-        }
-    }
-
-    #[test]
-    fn a_promised_commit_must_come() {
-        let id = |text: &str| ObjectId::parse(text).expect("an id");
-        let tag = "1".repeat(40);
-        let found = Found { commit: id(COMMIT), name: None, tag: Some(id(&tag)) };
-        for (checksum, right) in
-            [(COMMIT, true), (&COMMIT[..7], true), (&tag[..8], true), ("2222222", false)]
-        {
-            let asked = asked("main", &[("checksum", checksum)]).expect("a source");
-            assert_eq!(asked.verify(&found).is_ok(), right, "{checksum}");
-        }
-    }
 
     #[test]
     fn without_git_it_says_what_to_install() {
