@@ -47,10 +47,24 @@ impl Repo {
         let path = path.into();
         std::fs::create_dir_all(&path)?;
         let repo = Repo(path);
-        repo.git(["init", "--quiet"])?;
-        // Any commit may be asked for, as at the large hosts.
-        repo.git(["config", "uploadpack.allowAnySHA1InWant", "true"])?;
+        repo.init(&[])?;
         Ok(repo)
+    }
+
+    /// One whose objects have ids of SHA-256.
+    pub fn sha256(path: impl Into<PathBuf>) -> Result<Repo> {
+        let path = path.into();
+        std::fs::create_dir_all(&path)?;
+        let repo = Repo(path);
+        repo.init(&["--object-format=sha256"])?;
+        Ok(repo)
+    }
+
+    fn init(&self, options: &[&str]) -> Result<()> {
+        self.git([&["init", "--quiet"], options].concat())?;
+        // Any commit may be asked for, as at the large hosts.
+        self.git(["config", "uploadpack.allowAnySHA1InWant", "true"])?;
+        Ok(())
     }
 
     /// Where it is.
@@ -150,6 +164,8 @@ pub struct Behaviour {
     pub authorization: Option<String>,
     /// Requests whose path begins with this are sent to another URL.
     pub redirect: Option<(String, String)>,
+    /// So many requests are told to come again later.
+    pub busy: u32,
     /// Speaks the first version of the protocol, in which only what references lead to can be had.
     pub old: bool,
     /// What is answered instead of asking git: content type and body, by the end of the path.
@@ -228,7 +244,12 @@ fn answer(stream: &mut dyn Stream, root: &Path, log: &Mutex<Vec<Asked>>, rules: 
     let Some((method, asked)) = head(&mut reader) else { return };
     let body = body(&mut reader, &asked).unwrap_or_default();
     log.lock().expect("no panic").push(asked.clone());
-    let rules = rules.lock().expect("no panic").clone();
+    let rules = {
+        let mut rules = rules.lock().expect("no panic");
+        let now = rules.clone();
+        rules.busy = now.busy.saturating_sub(1);
+        now
+    };
     let path = asked.target.split('?').next().unwrap_or_default().to_owned();
     let refuse = rules.authorization.is_some()
         && asked.headers.get("authorization") != rules.authorization.as_ref();
@@ -238,6 +259,9 @@ fn answer(stream: &mut dyn Stream, root: &Path, log: &Mutex<Vec<Asked>>, rules: 
             "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         )
         .into_bytes()
+    } else if rules.busy > 0 {
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            .to_vec()
     } else if refuse {
         b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
     } else if let Some((_, kind, body)) = rules.canned.filter(|(end, ..)| path.ends_with(end)) {

@@ -117,7 +117,9 @@ impl Repository {
             ];
             self.checked(args, input, env).await.map(drop)
         };
-        there(&["init", "--quiet"], Input::Nothing).await?;
+        let format = if commit.as_str().len() == 64 { "sha256" } else { "sha1" };
+        let format = format!("--object-format={format}");
+        there(&["init", "--quiet", &format], Input::Nothing).await?;
         let url = about.remote.url();
         there(&["config", "remote.origin.url", &url], Input::Nothing).await?;
         let spec = "+refs/heads/*:refs/remotes/origin/*";

@@ -188,6 +188,7 @@ impl Repository {
         if self.has(want).await? {
             return Ok(());
         }
+        self.take_format_of(want.commit).await?;
         let mut tried = Ok(());
         // By its name first, as every server gives that. It may lead elsewhere by now.
         let by_name = want.name.map(RefName::as_str);
@@ -284,8 +285,29 @@ impl Repository {
         Ok(true)
     }
 
-    /// Runs a command that talks to a server: `args`, then its URL, then `more`.
+    /// Runs a command that talks to a server: `args`, then its URL, then `more`. Again, if the server
+    /// cannot answer now.
     async fn talk(
+        &self,
+        remote: &Remote,
+        access: &Access,
+        args: &[&str],
+        more: &[&str],
+    ) -> Result<Vec<u8>, Failure> {
+        let retries = self.git.limits.retries;
+        let mut failures = 0;
+        loop {
+            match self.talk_once(remote, access, args, more).await {
+                Err(failure) if failure.retryable && failures + 1 < retries.attempts => {
+                    failures += 1;
+                    tokio::time::sleep(retries.delay(failures)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn talk_once(
         &self,
         remote: &Remote,
         access: &Access,

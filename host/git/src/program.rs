@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use wbuild_graph::{Failure, FailureKind};
-use wbuild_http::{GateLimits, Reach};
+use wbuild_http::{GateLimits, Reach, Retries};
 
 /// Most of what a program says to people that is kept, from its end, in bytes.
 const MESSAGES: usize = 16 << 10;
@@ -22,6 +22,8 @@ const MESSAGES: usize = 16 << 10;
 pub struct Limits {
     /// What is transferred by one command.
     pub gate: GateLimits,
+    /// How often a server is asked that cannot answer now.
+    pub retries: Retries,
     /// Longest time of one command that transfers something.
     pub transfer: Duration,
     /// Longest time of one command that does not.
@@ -42,6 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             gate: GateLimits::default(),
+            retries: Retries { attempts: 3, ..Retries::default() },
             transfer: Duration::from_secs(3600),
             local: Duration::from_secs(1800),
             output: 512 << 20,

@@ -19,6 +19,7 @@ use wbuild_graph::{Failure, FailureKind};
 use wbuild_http::Gate;
 
 use crate::explain::own_words;
+use crate::name::ObjectId;
 use crate::program::{Call, Ended, Git, Input};
 
 /// Most packs; each fetch adds one. With more of them it is quicker to begin anew than to look in all.
@@ -73,10 +74,28 @@ impl Repository {
     /// # Errors
     /// The directory cannot be used.
     pub async fn reset(&self) -> Result<(), Failure> {
+        self.init("sha1").await
+    }
+
+    async fn init(&self, format: &str) -> Result<(), Failure> {
         remove(&self.dir)
             .and_then(|()| fs::create_dir(&self.dir))
             .map_err(|error| self.unusable(&error))?;
-        self.checked(&["init", "--quiet", "--bare"], Input::Nothing, Vec::new()).await.map(drop)
+        let format = format!("--object-format={format}");
+        let args = ["init", "--quiet", "--bare", &format];
+        self.checked(&args, Input::Nothing, Vec::new()).await.map(drop)
+    }
+
+    /// Makes this a repository for objects with ids like this one. A server that has changed from one
+    /// kind to the other has no object in common with what it had.
+    pub(crate) async fn take_format_of(&self, id: &ObjectId) -> Result<(), Failure> {
+        let args = ["rev-parse", "--show-object-format"];
+        let format = self.checked(&args, Input::Nothing, Vec::new()).await?;
+        let wanted = if id.as_str().len() == 64 { "sha256" } else { "sha1" };
+        match format.trim_ascii_end() == wanted.as_bytes() {
+            true => Ok(()),
+            false => self.init(wanted).await,
+        }
     }
 
     /// Says that nothing is left half done.

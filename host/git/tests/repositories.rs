@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use server::{Behaviour, Daemon, Repo};
 use support::{Place, get, id, remote};
-use wbuild_git::{Access, Remote, Repository, Revision, Want};
+use wbuild_git::{Access, GitDir, Remote, Repository, Revision, Want};
 use wbuild_graph::FailureKind;
 
 async fn find(kept: &Repository, remote: &Remote, name: &str) -> wbuild_git::Found {
@@ -248,4 +248,42 @@ async fn the_git_protocol() {
     let other = support::remote(&daemon.url("none.git"));
     let failure = kept.advertised(&other, &Access::default()).await.expect_err("nothing there");
     assert!(matches!(failure.kind, FailureKind::NotFound | FailureKind::Denied), "{failure}");
+}
+
+#[tokio::test]
+async fn servers_that_are_busy_are_asked_again() {
+    let place = Place::new();
+    let (_, _, second) = usual(&place);
+    let server = place.http();
+    let remote = remote(&server.url("a.git"));
+    let kept = place.kept().await;
+    server.behave(Behaviour { busy: 2, ..Behaviour::default() });
+    assert_eq!(find(&kept, &remote, "main").await.commit, id(&second));
+    server.behave(Behaviour { busy: 100, ..Behaviour::default() });
+    server.take_requests();
+    let failure = kept.advertised(&remote, &Access::default()).await.expect_err("busy");
+    assert_eq!((failure.kind, server.take_requests().len()), (FailureKind::Unavailable, 3));
+}
+
+#[tokio::test]
+async fn repositories_with_longer_ids() {
+    let place = Place::new();
+    let repo = Repo::sha256(place.path("served/a.git")).expect("a repository");
+    repo.write("file", "content").expect("file");
+    let first = id(&repo.commit("first").expect("commit"));
+    repo.write("file", "more").expect("file");
+    let second = id(&repo.commit("second").expect("commit"));
+    assert_eq!(second.as_str().len(), 64);
+    let server = place.http();
+    let remote = remote(&server.url("a.git"));
+    let kept = place.kept().await;
+    let out = place.out("main");
+    assert_eq!(get(&kept, &remote, "main", "", &out).await.expect("files"), second);
+    let about = GitDir { remote: &remote, name: None, tag: None };
+    kept.write_git_dir(&second, &about, &out).await.expect("a .git");
+    let status = server::git(&out).args(["status", "--porcelain"]).output().expect("git");
+    assert!(status.status.success() && status.stdout.is_empty(), "{status:?}");
+    let out = place.out("first");
+    get(&kept, &remote, first.as_str(), "", &out).await.expect("files");
+    assert_eq!(read(out.join("file")), "content");
 }

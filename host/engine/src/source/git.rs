@@ -286,6 +286,10 @@ impl Repositories {
             _ => failure,
         })?;
         let place = into.join(place);
+        // A directory may hold nothing but submodules, or nothing.
+        std::fs::create_dir_all(place.join(subdir)).map_err(|error| {
+            Failure::internal("cannot make a directory for a repository").cause(&error)
+        })?;
         kept.checkout(commit, &tree, &place).await?;
         if is_top && asked.has_git_dir() {
             let about = GitDir { remote, name: found.name.as_ref(), tag: found.tag.as_ref() };
