@@ -24,12 +24,16 @@ need skopeo skopeo have skopeo
 need umoci umoci have umoci
 need buildah buildah have buildah
 need docker-registry docker-distribution have docker-registry
+need git "git git-daemon" have git
+need openssh-client openssh-clients have ssh-agent
+need openssl openssl have openssl
 need uidmap shadow-utils have newuidmap
 need runc runc have runc
 need crun crun have crun
 if [ "${CI-}" = true ] && [ "$(id -u)" = 0 ]; then
-    # Not on other machines: installing it may start a service.
+    # Not on other machines: installing them may start services.
     need docker.io moby-engine have dockerd
+    need openssh-server openssh-server have sshd
     WBUILD_TEST_REQUIRE=1
     export WBUILD_TEST_REQUIRE
 fi

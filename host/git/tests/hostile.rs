@@ -23,6 +23,7 @@ enum Outcome {
 }
 use Outcome::{Refused, Written};
 
+type Change = fn(&mut Limits);
 type Make = fn(&Repo, &Path) -> anyhow::Result<()>;
 
 /// Name, the commit, the outcome.
@@ -380,12 +381,12 @@ async fn limits() {
     repo.commit("first").expect("commit");
     let server = place.http();
     let remote = remote(&server.url("a.git"));
-    let with = |change: fn(&mut Limits)| {
+    let with = |change: Change| {
         let mut limits = Limits::default();
         change(&mut limits);
         program(Reach::Everything).with_limits(limits)
     };
-    let cases: [(&str, fn(&mut Limits)); 5] = [
+    let cases: [(&str, Change); 5] = [
         ("transfer", |limits| limits.gate = GateLimits { bytes: 100_000, ..GateLimits::default() }),
         ("file", |limits| limits.file = 100_000),
         ("entries", |limits| limits.entries = 1),
