@@ -1,8 +1,9 @@
 //! Image references: `[registry/]repository[:tag][@digest]`.
 //!
 //! A [`Reference`] that exists is normalised: the registry is explicit and lower case (`docker.io`
-//! where none was written), one-component names of docker.io get `library/`, and a reference
-//! without tag and digest has the tag `latest`. The grammar is that of the distribution project
+//! where none was written; one that only capitals show to be a registry keeps them), one-component
+//! names of docker.io get `library/`, and a reference without tag and digest has the tag `latest`.
+//! Both forms in which it is written name the same image again. The grammar is that of the distribution project
 //! (reference.md) with sha256 as the only digest algorithm.
 
 use std::fmt;
@@ -28,7 +29,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Host and optional port, lower case; `docker.io` for Docker Hub.
+    /// Host and optional port, lower case unless capitals alone show that it is one; `docker.io` for
+    /// Docker Hub.
     pub fn registry(&self) -> &str {
         &self.registry
     }
@@ -80,9 +82,11 @@ impl Reference {
         let mut out = String::new();
         if self.registry == DEFAULT_REGISTRY {
             // Only a name that normalises back to itself may be shortened.
-            let short = self.repository.strip_prefix("library/");
-            let short = short.filter(|rest| !rest.contains('/'));
-            out.push_str(short.unwrap_or(&self.repository));
+            match self.repository.split_once('/') {
+                Some(("library", rest)) if !rest.contains('/') => out.push_str(rest),
+                Some((first, _)) if names_a_registry(first) => out.push_str(&self.name()),
+                _ => out.push_str(&self.repository),
+            }
         } else {
             out.push_str(&self.name());
         }
@@ -145,7 +149,11 @@ impl FromStr for Reference {
             ));
         }
         let (registry, repository) = match name.split_once('/') {
-            Some((first, rest)) if names_a_registry(first) => (first.to_ascii_lowercase(), rest),
+            Some((first, rest)) if names_a_registry(first) => {
+                let lower = first.to_ascii_lowercase();
+                // Where capitals alone show that it is a registry, they have to stay.
+                (if names_a_registry(&lower) { lower } else { first.to_owned() }, rest)
+            }
             _ => (DEFAULT_REGISTRY.to_owned(), name),
         };
         if !is_registry(&registry) {
@@ -259,7 +267,15 @@ mod tests {
             ("127.0.0.1:5000/x/y:z", "127.0.0.1:5000/x/y:z", "127.0.0.1:5000/x/y:z"),
             ("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest"),
             ("Reg.Example/x", "reg.example/x:latest", "reg.example/x:latest"),
-            ("UPPER/x", "upper/x:latest", "upper/x:latest"),
+            // Without the capitals it would be a name of docker.io.
+            ("UPPER/x", "UPPER/x:latest", "UPPER/x:latest"),
+            ("UPPER:5000/x", "upper:5000/x:latest", "upper:5000/x:latest"),
+            (
+                "docker.io/localhost/x",
+                "docker.io/localhost/x:latest",
+                "docker.io/localhost/x:latest",
+            ),
+            ("docker.io/a.b/x", "docker.io/a.b/x:latest", "docker.io/a.b/x:latest"),
             ("a__b--c.d_e", "docker.io/library/a__b--c.d_e:latest", "a__b--c.d_e:latest"),
             ("x:5000", "docker.io/library/x:5000", "x:5000"),
         ] {

@@ -1,13 +1,16 @@
-//! What must hold for any input of the Dockerfile language and of ignore files.
+//! What must hold for any input of the Dockerfile language, of ignore files, and of what images are
+//! made of.
 //!
-//! A [`Target`] is a function that takes bytes, feeds them to one part of the language and panics if
+//! A [`Target`] is a function that takes bytes, feeds them to one part of these and panics if
 //! an invariant does not hold: not only that nothing panics, but that places lie in the source, that
 //! the same input gives the same answer, and so on. The functions are plain: the test `replay` runs
 //! them over the kept inputs and the case folders, the fuzzer (`sh tests/long.sh fuzz`) over what it
 //! makes up. An input that once failed is kept in `corpus/<target>`.
 
+mod archives;
 mod expander;
 mod ignores;
+mod images;
 mod lexer;
 mod parser;
 mod plan;
@@ -23,18 +26,18 @@ use std::path::{Path, PathBuf};
 
 use support::recorder::Recorder;
 
-/// A part of the language under test.
+/// A part under test.
 pub struct Target {
     /// On the command line, and below `corpus`.
     pub name: &'static str,
     /// Panics if an invariant does not hold.
     pub check: fn(&[u8]),
-    /// Inputs made of the case folders.
+    /// Inputs made of the case folders, or for images written down.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "lexer", check: lexer::check, seeds: lexer::seeds },
     Target { name: "parser", check: parser::check_file, seeds: parser::files },
     Target { name: "trigger", check: parser::check_trigger, seeds: parser::triggers },
@@ -42,6 +45,10 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "ignore-file", check: ignores::check_file, seeds: ignores::files },
     Target { name: "ignore-matcher", check: ignores::check_matcher, seeds: ignores::lists },
     Target { name: "plan", check: plan::check, seeds: plan::seeds },
+    Target { name: "tar", check: archives::check_reader, seeds: archives::seeds },
+    Target { name: "layer", check: archives::check_layer, seeds: archives::seeds },
+    Target { name: "document", check: images::check_document, seeds: images::documents },
+    Target { name: "reference", check: images::check_reference, seeds: images::references },
 ];
 
 /// The target of a name.

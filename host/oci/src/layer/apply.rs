@@ -165,7 +165,7 @@ pub fn apply<R: Read + Send>(
         ownership: options.ownership,
         parents,
         limits: options.limits,
-        directories: BTreeMap::new(),
+        directories: Directories::default(),
         parent: None,
         unpacked: 0,
         warnings: Vec::new(),
@@ -192,7 +192,7 @@ pub fn unpack<R: Read + Send>(
         ownership: options.ownership,
         parents: &mut none,
         limits: options.limits,
-        directories: BTreeMap::new(),
+        directories: Directories::default(),
         parent: None,
         unpacked: 0,
         warnings: Vec::new(),
@@ -236,6 +236,46 @@ struct Pending {
     mtime: Option<i64>,
 }
 
+/// What is known of directories until the end, and how much memory that takes.
+#[derive(Default)]
+struct Directories {
+    pending: BTreeMap<Vec<u8>, Pending>,
+    bytes: usize,
+}
+
+impl Directories {
+    /// Memory of one directory besides its path, about.
+    const EACH: usize = 80;
+
+    fn set(&mut self, at: &[u8], pending: Pending, limit: usize) -> Result<()> {
+        if let Some(known) = self.pending.get_mut(at) {
+            *known = pending;
+            return Ok(());
+        }
+        self.bytes += at.len() + Self::EACH;
+        if self.bytes > limit {
+            return Err(Error::limit(format!(
+                "the directories of the archive take more than {limit} bytes of memory"
+            )));
+        }
+        self.pending.insert(at.to_vec(), pending);
+        Ok(())
+    }
+
+    /// Forgets a directory and all below it.
+    fn forget(&mut self, at: &[u8]) {
+        let below = join(at, b"");
+        let known = self.pending.range(below.clone()..).map(|(path, _)| path);
+        let gone: Vec<Vec<u8>> =
+            known.take_while(|path| path.starts_with(&below)).cloned().collect();
+        for path in gone.iter().map(Vec::as_slice).chain([at]) {
+            if self.pending.remove(path).is_some() {
+                self.bytes -= path.len() + Self::EACH;
+            }
+        }
+    }
+}
+
 struct Applier<'a, 'p> {
     root: BorrowedFd<'a>,
     links: Links,
@@ -245,7 +285,7 @@ struct Applier<'a, 'p> {
     ownership: Ownership,
     parents: &'a mut ParentLookup<'p>,
     limits: Limits,
-    directories: BTreeMap<Vec<u8>, Pending>,
+    directories: Directories,
     /// The directory of the last entry; the next one is mostly there too.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     unpacked: u64,
@@ -334,6 +374,9 @@ fn name_of(at: &[u8], dest: &[u8], whiteouts: bool) -> Result<Name> {
 fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
 }
+
+const LITTLE_ROOM: &str = "some file systems have little room for the attributes of one file, however \
+     much is free: ext4 one block, btrfs and xfs more; or the disk is full";
 
 fn failed(verb: &str, at: &[u8], error: Errno) -> Error {
     let message = format!("cannot {verb} {} while an archive is unpacked", show(at));
@@ -425,8 +468,8 @@ impl Applier<'_, '_> {
         }
         self.own_fd(self.root, entry.uid, entry.gid, b".")?;
         self.set_fd_xattrs(self.root, entry.xattrs.iter(), b".")?;
-        self.directories.insert(Vec::new(), Pending { mode: entry.mode, mtime: Some(entry.mtime) });
-        Ok(())
+        let pending = Pending { mode: entry.mode, mtime: Some(entry.mtime) };
+        self.directories.set(b"", pending, self.limits.directories)
     }
 
     /// The directory `at`, made with its parents where missing.
@@ -512,7 +555,8 @@ impl Applier<'_, '_> {
         self.set_fd_xattrs(fd.as_fd(), meta.xattrs.iter().map(|(n, v)| (n, v)), at)?;
         // Outside of layers the time is that of the build, as for any directory made by a step.
         let mtime = self.layer.map(|_| meta.mtime);
-        self.directories.insert(at.to_vec(), Pending { mode: meta.mode, mtime });
+        let pending = Pending { mode: meta.mode, mtime };
+        self.directories.set(at, pending, self.limits.directories)?;
         Ok(fd)
     }
 
@@ -625,8 +669,7 @@ impl Applier<'_, '_> {
         }
         self.set_fd_xattrs(fd.as_fd(), entry.xattrs.iter(), at)?;
         let pending = Pending { mode: entry.mode, mtime: Some(entry.mtime) };
-        self.directories.insert(at.to_vec(), pending);
-        Ok(())
+        self.directories.set(at, pending, self.limits.directories)
     }
 
     fn file<R: Read>(
@@ -758,23 +801,13 @@ impl Applier<'_, '_> {
     /// Makes room for an entry of another kind.
     fn clear(&mut self, dir: &OwnedFd, at: &[u8], name: &[u8]) -> Result<()> {
         self.parent = None;
-        self.directories.remove(at);
-        let below = join(at, b"");
-        let gone: Vec<Vec<u8>> = self
-            .directories
-            .range(below.clone()..)
-            .take_while(|(path, _)| path.starts_with(&below))
-            .map(|(path, _)| path.clone())
-            .collect();
-        for path in gone {
-            self.directories.remove(&path);
-        }
+        self.directories.forget(at);
         remove_tree(dir.as_fd(), name, MAX_DEPTH).map_err(|e| failed("replace", at, e))
     }
 
     fn finish_directories(&mut self) -> Result<()> {
         // Deepest first: a parent may lose the right to be searched.
-        for (at, pending) in self.directories.iter().rev() {
+        for (at, pending) in self.directories.pending.iter().rev() {
             let fd = open_dir(self.root, at, self.links).map_err(|e| failed("open", at, e))?;
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(pending.mode))
                 .map_err(|e| failed("change the mode of", at, e))?;
@@ -834,9 +867,18 @@ impl Applier<'_, '_> {
                 }
                 Ok(())
             }
+            // No attribute can have such a name or value: NUL in the name, too long, not in the form
+            // that the kernel checks.
+            Err(error @ (Errno::INVAL | Errno::RANGE | Errno::TOOBIG)) => {
+                let (key, at) = (show(key), show(at));
+                let message =
+                    format!("the archive gives {at} the attribute {key}, which is malformed");
+                Err(Error::invalid(message).because(error))
+            }
             Err(error) => {
                 let key = show(key);
-                Err(failed(&format!("set the attribute {key} of"), at, error))
+                let failure = failed(&format!("set the attribute {key} of"), at, error);
+                Err(if error == Errno::NOSPC { failure.hint(LITTLE_ROOM) } else { failure })
             }
         }
     }

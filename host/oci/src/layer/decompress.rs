@@ -26,6 +26,9 @@ pub struct Limits {
     pub ratio: u64,
     /// See `ratio`.
     pub ratio_floor: u64,
+    /// Most bytes that the directories of the archive take in memory: their modes and times are
+    /// remembered until the end.
+    pub directories: usize,
     /// Limits of single entries.
     pub tar: TarLimits,
 }
@@ -37,6 +40,7 @@ impl Default for Limits {
             unpacked: 256 << 30,
             ratio: 200,
             ratio_floor: 64 << 20,
+            directories: 128 << 20,
             tar: TarLimits::default(),
         }
     }

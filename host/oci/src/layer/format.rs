@@ -99,9 +99,15 @@ impl Format {
     }
 }
 
+/// What libzstd says of a frame with a larger window than is allowed; it has no other mark.
+const ZSTD_TOO_MUCH: &str = "Frame requires too much memory for decoding";
+
 /// The error of a stream that demands more memory than is allowed, if that is what a decoder's is.
 pub(crate) fn too_much_memory(error: &io::Error) -> Option<Error> {
-    (error.kind() == io::ErrorKind::OutOfMemory).then(|| {
-        Error::limit(format!("the archive needs more than {} MiB to unpack", XZ_MEMORY >> 10))
-    })
+    let mebibytes = match error.get_ref() {
+        _ if error.kind() == io::ErrorKind::OutOfMemory => XZ_MEMORY >> 10,
+        Some(inner) if inner.to_string() == ZSTD_TOO_MUCH => 1 << (ZSTD_WINDOW_LOG - 20),
+        _ => return None,
+    };
+    Some(Error::limit(format!("the archive needs more than {mebibytes} MiB to unpack")))
 }

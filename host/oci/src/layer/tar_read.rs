@@ -49,6 +49,8 @@ struct Extended {
     sparse_pairs: Vec<u64>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
+    /// There was a pax header. Some readers join several, for others the last one counts.
+    pax: bool,
     bytes: u64,
 }
 
@@ -74,6 +76,9 @@ impl<R: Read> TarReader<R> {
             let type_flag = header[156];
             let size = number(&header[124..136]).ok_or_else(|| bad("a size is not a number"))?;
             match type_flag {
+                b'x' if std::mem::replace(&mut extended.pax, true) => {
+                    return Err(bad("an entry has two pax headers"));
+                }
                 b'x' | b'g' => {
                     let body = self.extended_body(size, &mut extended)?;
                     let mut sink = Extended::default();
@@ -222,12 +227,11 @@ impl<R: Read> TarReader<R> {
         if posix && header[345] != 0 {
             path = [field(345..500), path].join(&b'/');
         }
-        path = extended.long_name.take().unwrap_or(path);
-        path = take("path").unwrap_or(path);
+        path = one_of(extended.long_name.take(), take("path"), "name")?.unwrap_or(path);
         let sparse_name = take("GNU.sparse.name");
         path = sparse_name.unwrap_or(path);
-        let mut link = extended.long_link.take().unwrap_or_else(|| field(157..257));
-        link = take("linkpath").unwrap_or(link);
+        let link = one_of(extended.long_link.take(), take("linkpath"), "target")?;
+        let link = link.unwrap_or_else(|| field(157..257));
         for text in [&path, &link] {
             if text.len() > self.limits.path {
                 return Err(Error::limit(format!("the path {} is too long", show(text))));
@@ -238,11 +242,12 @@ impl<R: Read> TarReader<R> {
         }
         let at = show(&path);
         let decimal = |key: &str, value: Vec<u8>| -> Result<i64> {
-            // Times may have a fraction; a negative one counts down from the next second.
+            // Times alone may have a fraction; a negative one counts down from the next second.
             let text = String::from_utf8(value).unwrap_or_default();
             let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
             let digits = whole.strip_prefix('-').unwrap_or(whole);
             let fine = !digits.is_empty()
+                && (whole.len() == text.len() || key == "mtime")
                 && digits.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit());
             let number = whole.parse::<i64>().ok().filter(|_| fine);
             let down = whole.starts_with('-') && fraction.bytes().any(|b| b != b'0');
@@ -274,10 +279,11 @@ impl<R: Read> TarReader<R> {
         let (uid, gid) = (id("uid", 108..116)?, id("gid", 116..124)?);
         let mode = number(&header[100..108])
             .ok_or_else(|| bad(format_args!("the mode of {at} is not a number")))?;
-        let device = |range: std::ops::Range<usize>| {
-            number(&header[range])
-                .and_then(|n| u32::try_from(n).ok())
-                .ok_or_else(|| bad(format_args!("the device number of {at} is out of range")))
+        // The kernel takes the lower bits of larger numbers, which may be another device's: those of
+        // 4096:0 are those of a whiteout.
+        let device = || match (number(&header[329..337]), number(&header[337..345])) {
+            (Some(major @ ..=0xfff), Some(minor @ ..=0xf_ffff)) => Ok((major as u32, minor as u32)),
+            _ => Err(bad(format_args!("the device number of {at} is out of range"))),
         };
         let kind = match header[156] {
             0 if path.ends_with(b"/") => EntryKind::Directory,
@@ -287,8 +293,14 @@ impl<R: Read> TarReader<R> {
             b'0' | 0 | b'7' | b'S' => EntryKind::File,
             b'1' => EntryKind::HardLink(link),
             b'2' => EntryKind::Symlink(link),
-            b'3' => EntryKind::CharDevice { major: device(329..337)?, minor: device(337..345)? },
-            b'4' => EntryKind::BlockDevice { major: device(329..337)?, minor: device(337..345)? },
+            b'3' => {
+                let (major, minor) = device()?;
+                EntryKind::CharDevice { major, minor }
+            }
+            b'4' => {
+                let (major, minor) = device()?;
+                EntryKind::BlockDevice { major, minor }
+            }
             b'5' => EntryKind::Directory,
             b'6' => EntryKind::Fifo,
             other => {
@@ -458,6 +470,17 @@ fn check_sparse(map: &[(u64, u64)], real: u64, data: u64, at: &str) -> Result<()
     }
 }
 
+/// What GNU's way and pax say of one thing. Readers disagree which of the two counts.
+fn one_of(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>, what: &str) -> Result<Option<Vec<u8>>> {
+    match (gnu, pax) {
+        (Some(gnu), Some(pax)) if gnu != pax => {
+            let (gnu, pax) = (show(&gnu), show(&pax));
+            Err(bad(format_args!("an entry has the {what} {gnu} and the {what} {pax}")))
+        }
+        (gnu, pax) => Ok(pax.or(gnu)),
+    }
+}
+
 fn read_error(error: io::Error) -> Error {
     Error::io("cannot read the archive", error)
 }
@@ -491,6 +514,9 @@ fn parse_pax(mut body: &[u8], into: &mut Extended) -> Result<()> {
             let in_turn =
                 into.sparse_pairs.len().is_multiple_of(2) == (key == b"GNU.sparse.offset");
             into.sparse_pairs.push(number.filter(|_| in_turn).ok_or_else(wrong)?);
+        } else if value.is_empty() && matches!(key, b"path" | b"linkpath") {
+            // For some readers that is the name, for others the one of the header is.
+            return Err(bad("a pax header gives an entry an empty name or target"));
         } else if value.is_empty() && !key.starts_with(PAX_XATTR.as_bytes()) {
             into.records.remove(key);
         } else {

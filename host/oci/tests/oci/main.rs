@@ -4,6 +4,7 @@
 mod applying;
 mod content;
 mod hostile_archives;
+mod hostile;
 mod hostile_registries;
 mod layouts;
 mod mirrors;

@@ -70,13 +70,28 @@ pub fn has_user_xattrs(dir: &Path) -> bool {
 
 /// One line for each thing in a tree, with all that an image keeps.
 pub fn describe(root: &Path) -> Vec<String> {
+    lines(root, true)
+}
+
+/// One line for each thing in a tree: names, types, modes, contents and links, but neither owners,
+/// times nor attributes.
+pub fn contents(root: &Path) -> Vec<String> {
+    lines(root, false)
+}
+
+fn lines(root: &Path, whole: bool) -> Vec<String> {
     let mut out = Vec::new();
-    let mut links = BTreeMap::new();
-    walk(root, Path::new(""), &mut links, &mut out);
+    walk(root, Path::new(""), &mut BTreeMap::new(), &mut out, whole);
     out
 }
 
-fn walk(root: &Path, at: &Path, links: &mut BTreeMap<(u64, u64), String>, out: &mut Vec<String>) {
+fn walk(
+    root: &Path,
+    at: &Path,
+    links: &mut BTreeMap<(u64, u64), String>,
+    out: &mut Vec<String>,
+    whole: bool,
+) {
     let mut names: Vec<_> = fs::read_dir(root.join(at))
         .expect("a directory")
         .map(|e| e.expect("an entry").file_name())
@@ -107,19 +122,16 @@ fn walk(root: &Path, at: &Path, links: &mut BTreeMap<(u64, u64), String>, out: &
         } else {
             "socket".to_owned()
         };
-        let mut line = format!(
-            "{shown} {what} {:o} {}:{} {}",
-            meta.mode() & 0o7777,
-            meta.uid(),
-            meta.gid(),
-            meta.mtime()
-        );
+        let mut line = format!("{shown} {what} {:o}", meta.mode() & 0o7777);
+        if whole {
+            line.push_str(&format!(" {}:{} {}", meta.uid(), meta.gid(), meta.mtime()));
+        }
         if !kind.is_dir() && meta.nlink() > 1 {
             let first = links.entry((meta.dev(), meta.ino())).or_insert_with(|| shown.clone());
             line.push_str(&format!(" = {first}"));
         }
         let mut list = vec![0; 4096];
-        if let Ok(length) = rustix::fs::llistxattr(&full, &mut list[..]) {
+        if whole && let Ok(length) = rustix::fs::llistxattr(&full, &mut list[..]) {
             let mut names: Vec<&[u8]> =
                 list[..length].split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
             names.sort();
@@ -132,7 +144,7 @@ fn walk(root: &Path, at: &Path, links: &mut BTreeMap<(u64, u64), String>, out: &
         }
         out.push(line);
         if kind.is_dir() {
-            walk(root, &path, links, out);
+            walk(root, &path, links, out, whole);
         }
     }
 }
