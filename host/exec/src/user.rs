@@ -235,78 +235,201 @@ mod tests {
 
     use super::*;
 
-    const PASSWD: &[u8] =
-        b"root:x:0:0:root:/root:/bin/sh\n# comment\n\nbroken\nbig:x:4294967296:0::/big:\n\
-        app:x:1000:1001:App:/home/app:/bin/sh\nnohome:x:7:8\nweird:x:9:9::relative:\n\
-        0x0:x:77:77::/hex:\nminus:x:-1:-1::/m:\napp:x:5:5::/second:\n";
-    const GROUP: &[u8] =
-        b"root:x:0:\nstaff:x:50:app,other\naudio:x:29:app\naudio2:x:29:app\nempty:x:60:\n\
-        bad:x:99999999999:app\nwheel:x:10:root,app2\n";
+    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n";
+    const GROUP: &[u8] = b"root:x:0:\nstaff:x:50:app,other\n";
 
-    fn id_of(text: &str) -> Result<(u32, u32, Vec<u32>, String), Failure> {
-        let identity = UserSpec::parse(text)?.resolve(PASSWD, GROUP)?;
-        Ok((identity.uid, identity.gid, identity.additional_gids, identity.home))
+    /// What must become of a user: uid, gid and supplementary groups, or nothing.
+    type Want<'w> = Option<(u32, u32, &'w [u32])>;
+
+    const REFUSED: Want<'static> = None;
+
+    /// Name of the case, the user, `/etc/passwd`, `/etc/group`, and what must become of it.
+    type Case<'c> = (&'c str, &'c str, &'c str, &'c str, Want<'c>);
+
+    /// Where a user becomes uid 0, the name of the case says so.
+    #[rustfmt::skip]
+    fn cases() -> Vec<Case<'static>> {
+        let long: &'static str = Box::leak(format!("{}:x:0:0\napp:x:7:7:{}:/:/sh\n", "a".repeat(1 << 20), "g".repeat(3 << 20)).into_boxed_str());
+        let members: &'static str = Box::leak(format!("g:x:5:{}app\n", "other,".repeat(100_000)).into_boxed_str());
+        let app = "app:x:7:8::/:/sh\n";
+        vec![
+            // As a number.
+            ("zero is root", "0", "", "", Some((0, 0, &[]))),
+            ("zeros are root", "000", "", "", Some((0, 0, &[]))),
+            ("a number with zeros in front", "007", "", "", Some((7, 0, &[]))),
+            ("the highest number", "2147483647", "", "", Some((2147483647, 0, &[]))),
+            ("2^31", "2147483648", "", "", REFUSED),
+            ("2^32 - 1, which chown ignores", "4294967295", "", "", REFUSED),
+            ("2^32, which wraps to root", "4294967296", "", "", REFUSED),
+            ("2^64, which wraps to root", "18446744073709551616", "", "", REFUSED),
+            ("a number without end", "00000000000000000000000000000000000000004294967296", "", "", REFUSED),
+            ("negative", "-1", "", "", REFUSED),
+            ("negative zero", "-0", "", "", REFUSED),
+            ("zero with a sign", "+0", "", "", REFUSED),
+            ("zero in hex", "0x0", "", "", REFUSED),
+            ("zero in octal", "0o0", "", "", REFUSED),
+            ("zero in binary", "0b0", "", "", REFUSED),
+            ("zero with a fraction", "0.0", "", "", REFUSED),
+            ("zero with an exponent", "0e1", "", "", REFUSED),
+            ("zero with an underscore", "0_0", "", "", REFUSED),
+            ("a blank before zero", " 0", "", "", REFUSED),
+            ("a blank behind zero", "0 ", "", "", REFUSED),
+            ("a line end behind zero", "0\n", "", "", REFUSED),
+            ("NUL behind zero", "0\0", "", "", REFUSED),
+            ("NUL in a name", "ro\0ot", "root:x:0:0\n", "", REFUSED),
+            ("zero of another alphabet", "\u{660}", "", "", REFUSED),
+            ("zero of full width", "\u{ff10}", "", "", REFUSED),
+            ("an invisible character before zero", "\u{200b}0", "", "", REFUSED),
+            ("nothing", "", "", "", REFUSED),
+            ("a colon", ":", "", "", REFUSED),
+            ("a group alone", ":0", "", "", REFUSED),
+            ("no group behind the colon", "7:", "", "", REFUSED),
+            ("three parts", "0:0:0", "", "", REFUSED),
+            // As a name.
+            ("a name that is root", "toor", "root:x:0:0\ntoor:x:0:0\n", "", Some((0, 0, &[]))),
+            ("a name that is not there", "app", "root:x:0:0\n", "", REFUSED),
+            ("no file", "app", "", "", REFUSED),
+            ("a name like a hex zero", "0x0", "0x0:x:7:7\n", "", Some((7, 7, &[]))),
+            ("a name like a negative number", "-1", "-1:x:0:0\n", "", REFUSED),
+            ("a name like a number, of root", "1000", "1000:x:0:0\n", "", Some((1000, 0, &[]))),
+            ("a name like zero, of another", "0", "0:x:7:7\n", "", Some((0, 0, &[]))),
+            ("a name in other letters", "ROOT", "root:x:0:0\n", "", REFUSED),
+            ("part of a name", "roo", "root:x:0:0\n", "", REFUSED),
+            ("a name with a star", "r*", "root:x:0:0\n", "", REFUSED),
+            // The file of users.
+            ("duplicate name: the first counts", "app", "app:x:7:8\napp:x:0:0\n", "", Some((7, 8, &[]))),
+            ("duplicate number: the first counts", "7", "app:x:7:8\nother:x:7:0\n", "", Some((7, 8, &[]))),
+            ("duplicate, the first malformed", "app", "app:x:-1:0\napp:x:7:8\n", "", Some((7, 8, &[]))),
+            ("number over 2^32", "app", "app:x:4294967296:7\n", "", REFUSED),
+            ("number over 2^31", "app", "app:x:2147483648:7\n", "", REFUSED),
+            ("number negative", "app", "app:x:-1:7\n", "", REFUSED),
+            ("number in hex", "app", "app:x:0x0:7\n", "", REFUSED),
+            ("number empty", "app", "app:x::7\n", "", REFUSED),
+            ("number of letters", "app", "app:x:zero:7\n", "", REFUSED),
+            ("number with a blank", "app", "app:x: 0:7\n", "", REFUSED),
+            ("number with NUL", "app", "app:x:0\0:7\n", "", REFUSED),
+            ("group empty", "app", "app:x:7:\n", "", REFUSED),
+            ("group over 2^32", "app", "app:x:7:4294967296\n", "", REFUSED),
+            ("too few fields", "app", "app:x:7\n", "", REFUSED),
+            ("a name alone", "app", "app\n", "", REFUSED),
+            ("all fields empty", "app", "::::::\n", "", REFUSED),
+            ("a field more", "app", "app:x:7:8:g:/:/sh:0\n", "", Some((7, 8, &[]))),
+            ("CRLF", "app", "root:x:0:0\r\napp:x:7:8\r\n", "", Some((7, 8, &[]))),
+            ("CRLF behind the number", "app", "app:x:0\r\n", "", REFUSED),
+            ("CR alone between lines", "app", "root:x:0:0::/:/sh\rapp:x:0:0\r", "", REFUSED),
+            ("no line end", "app", "app:x:7:8", "", Some((7, 8, &[]))),
+            ("NUL instead of a line end", "app", "root:x:0:0\0app:x:0:0\n", "", REFUSED),
+            ("a byte order mark", "app", "\u{feff}app:x:0:0\n", "", REFUSED),
+            ("a comment", "app", "#app:x:0:0\n", "", REFUSED),
+            ("a line of NIS", "+app", "+app:x:0:0\n+:::\n", "", REFUSED),
+            ("lines of megabytes", "app", long, "", Some((7, 7, &[]))),
+            // Groups.
+            ("group by number", "app:0", app, "", Some((7, 0, &[]))),
+            ("group by name", "app:g", app, "g:x:5:\n", Some((7, 5, &[]))),
+            ("group that is not there", "app:g", app, "", REFUSED),
+            ("group over 2^32, asked for", "app:4294967296", app, "", REFUSED),
+            ("group negative, asked for", "app:-1", app, "", REFUSED),
+            ("group named like a number, of root", "app:50", app, "50:x:0:\n", Some((7, 50, &[]))),
+            ("group over 2^32, in the file", "app:g", app, "g:x:4294967296:\n", REFUSED),
+            ("group negative, in the file", "app:g", app, "g:x:-1:\n", REFUSED),
+            ("group empty, in the file", "app:g", app, "g:x::\n", REFUSED),
+            ("group twice: the first counts", "app:g", app, "g:x:5:\ng:x:0:\n", Some((7, 5, &[]))),
+            ("member", "app", app, "g:x:5:app\nh:x:3:a,app,b\n", Some((7, 8, &[3, 5]))),
+            ("member twice", "app", app, "g:x:5:app,app\nh:x:5:app\n", Some((7, 8, &[5]))),
+            ("member with CRLF", "app", app, "g:x:5:app\r\n", Some((7, 8, &[5]))),
+            ("member by number", "7", app, "g:x:5:app\n", Some((7, 8, &[5]))),
+            ("member of another name", "app", app, "g:x:0:app2,ap, app,*,\n", Some((7, 8, &[]))),
+            ("member of malformed groups", "app", app, "g:x:-1:app\nh:x:4294967296:app\ni:x::app\n", Some((7, 8, &[]))),
+            ("member of a line of NIS", "app", app, "+g:x:0:app\n", Some((7, 8, &[]))),
+            ("member, with a group asked for", "app:9", app, "g:x:0:app\n", Some((7, 9, &[]))),
+            ("member, as an empty name", "5", app, "g:x:0:,\n", Some((5, 0, &[]))),
+            ("member of a hundred thousand", "app", app, members, Some((7, 8, &[5]))),
+        ]
     }
 
     #[test]
-    fn resolves_names_numbers_and_groups() {
-        let cases: &[(&str, u32, u32, &[u32], &str)] = &[
-            ("root", 0, 0, &[10], "/root"),
-            ("0", 0, 0, &[10], "/root"),
-            ("app", 1000, 1001, &[29, 50], "/home/app"),
-            ("1000", 1000, 1001, &[29, 50], "/home/app"),
-            ("app:staff", 1000, 50, &[], "/home/app"),
-            ("app:0", 1000, 0, &[], "/home/app"),
-            ("4242", 4242, 0, &[], "/"),
-            ("4242:60", 4242, 60, &[], "/"),
-            ("4242:empty", 4242, 60, &[], "/"),
-            ("4242:4243", 4242, 4243, &[], "/"),
-            ("nohome", 7, 8, &[], "/"),
-            ("weird", 9, 9, &[], "/"),
-            ("0x0", 77, 77, &[], "/hex"),
-            ("2147483647", 2147483647, 0, &[], "/"),
-            ("007", 7, 8, &[], "/"),
-        ];
-        for (text, uid, gid, groups, home) in cases {
-            let want = (*uid, *gid, groups.to_vec(), (*home).to_owned());
-            assert_eq!(id_of(text).unwrap(), want, "{text}");
+    fn t_uid_users_and_groups() {
+        for (name, user, passwd, group, want) in cases() {
+            let spec = UserSpec::parse(user);
+            let got = spec.and_then(|spec| spec.resolve(passwd.as_bytes(), group.as_bytes()));
+            match (want, got) {
+                (None, Err(_)) => {}
+                (Some(want), Ok(got)) => {
+                    assert_eq!((got.uid, got.gid, &got.additional_gids[..]), want, "{name}");
+                }
+                (want, got) => panic!("{name}: {got:?} instead of {want:?}"),
+            }
+            let is_root = want.is_some_and(|(uid, ..)| uid == 0);
+            let asked = user.bytes().all(|b| b == b'0') && !user.is_empty() || user == "toor";
+            assert!(!is_root || asked, "{name}: nobody asked for root");
         }
     }
 
     #[test]
-    fn refuses_what_could_turn_into_root() {
-        for text in [
-            "",
-            ":",
-            ":0",
-            "app:",
-            "4294967296",
-            "4294967295",
-            "2147483648",
-            "-1",
-            "-0",
-            "+0",
-            "0x1",
-            "99999999999999999999999",
-            "0:-1",
-            "0:4294967296",
-            "0:0:0",
-            "ro\0ot",
-            "root\n",
-            " 0",
-            "0 ",
-            "٠",
-            "minus",
-            "big",
-            "0b0",
-            "1e0",
-            "nobody",
-            "app:nogroup",
-            "\u{200b}0x",
-            "root:bad",
+    fn homes_are_absolute() {
+        for (user, passwd, home) in [
+            ("app", "app:x:7:8::/home/app:/sh\n", "/home/app"),
+            ("app", "app:x:7:8:::\n", "/"),
+            ("app", "app:x:7:8\n", "/"),
+            ("app", "app:x:7:8::relative:\n", "/"),
+            ("app", "app:x:7:8::/home/app\r\n", "/home/app"),
+            ("9", "app:x:7:8::/home/app:\n", "/"),
         ] {
-            assert!(id_of(text).is_err(), "{text:?} was accepted: {:?}", id_of(text));
+            let identity = UserSpec::parse(user).unwrap().resolve(passwd.as_bytes(), b"").unwrap();
+            assert_eq!(identity.home, home, "{passwd:?}");
         }
+    }
+
+    /// The files of a root that are no files, are elsewhere, or are too large.
+    #[test]
+    fn t_uid_files_of_the_root() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("outside"), "app:x:0:0\n").unwrap();
+        let outside = dir.path().join("outside");
+        let root = dir.path().join("root");
+        let etc = root.join("etc");
+        let found = |user: &str| {
+            let root = std::fs::File::open(&root).unwrap();
+            resolve(std::os::fd::AsFd::as_fd(&root), user)
+        };
+        let fresh = || {
+            let _ = std::fs::remove_dir_all(&root);
+            std::fs::create_dir_all(&etc).unwrap();
+        };
+        for file in ["passwd", "group"] {
+            let at = etc.join(file);
+            // Nothing of a file of 4 GiB is read, hole or not.
+            fresh();
+            std::fs::File::create(&at).unwrap().set_len(4 << 30).unwrap();
+            assert_eq!(found("0").unwrap_err().kind, FailureKind::Limit, "{file} of 4 GiB");
+            std::fs::File::create(&at).unwrap().set_len(FILE_LIMIT as u64).unwrap();
+            assert_eq!(found("0").unwrap().uid, 0, "{file} at the limit");
+            fresh();
+            rustix::fs::mkfifoat(rustix::fs::CWD, &at, rustix::fs::Mode::RUSR).unwrap();
+            assert_eq!(found("0").unwrap_err().kind, FailureKind::Invalid, "{file} as a pipe");
+            fresh();
+            std::fs::create_dir(&at).unwrap();
+            assert!(found("0").is_err(), "{file} as a directory");
+            fresh();
+            symlink(file, &at).unwrap();
+            assert!(found("0").is_err(), "{file} as a loop");
+        }
+        for target in [outside.to_str().unwrap(), "../../outside", "/proc/self/root/etc/passwd"] {
+            fresh();
+            symlink(target, etc.join("passwd")).unwrap();
+            assert!(found("app").is_err(), "users from {target}");
+            assert_eq!(found("7").unwrap().name, None, "users from {target}");
+        }
+        fresh();
+        std::fs::write(etc.join("users"), "app:x:7:8\n").unwrap();
+        symlink("/etc/users", etc.join("passwd")).unwrap();
+        assert_eq!(found("app").unwrap().uid, 7, "a link within the root");
+        fresh();
+        std::fs::remove_dir(&etc).unwrap();
+        symlink("..", &etc).unwrap();
+        std::fs::write(dir.path().join("passwd"), "app:x:0:0\n").unwrap();
+        assert!(found("app").is_err(), "/etc as a link upwards");
     }
 
     #[test]

@@ -105,13 +105,17 @@ pub(super) fn finish_at(
     Ok(())
 }
 
-/// Makes a device node, FIFO or socket.
+/// Makes a device node, FIFO or socket. A device number above what the kernel keeps is `INVAL`:
+/// without its upper bits it would be another device, or the 0:0 of a whiteout.
 pub(super) fn make_special(
     dir: BorrowedFd<'_>,
     name: &[u8],
     kind: Kind,
     rdev: (u32, u32),
 ) -> Result<(), Errno> {
+    if rdev.0 > 0xfff || rdev.1 > 0xf_ffff {
+        return Err(Errno::INVAL);
+    }
     let device = rustix::fs::makedev(rdev.0, rdev.1);
     rustix::fs::mknodat(dir, name, kind.file_type(), Mode::from_raw_mode(0o600), device)
 }

@@ -349,7 +349,10 @@ fn putting_entries_as_an_archive_brings_them() {
                 put(layer, "short", NewEntry::File { size: 9, data: &mut &b"abc"[..] }, 0o644);
             assert!(matches!(short, Err(TreeError::Data { .. })));
             layer.remove("/short", &RemoveOptions::default()).unwrap();
-            assert!(put(layer, "w", NewEntry::CharDevice(0, 0), 0o644).is_err());
+            // 0:0, and what the kernel would make 0:0.
+            for (major, minor) in [(0, 0), (1 << 12, 0), (0, 1 << 20), (1 << 12, 1 << 20)] {
+                assert!(put(layer, "w", NewEntry::CharDevice(major, minor), 0o644).is_err());
+            }
             assert!(put(layer, "no", NewEntry::HardLink(&path("missing")), 0o644).is_err());
             assert!(put(layer, "no", NewEntry::HardLink(&path("dir")), 0o644).is_err());
             assert!(put(layer, "old/below", NewEntry::Fifo, 0o644).is_err());

@@ -5,4 +5,5 @@ mod copy;
 mod layer;
 mod lent;
 mod paths;
+mod races;
 mod support;

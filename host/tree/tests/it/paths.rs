@@ -3,10 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use wbuild_tree::{
     LayerWriter, LinkOptions, Links, MkdirOptions, Owner, RelPath, RemoveOptions, Root, Source,
     SourceKind, Work, WriteOptions, select,
@@ -16,12 +13,12 @@ use crate::support::*;
 
 const SECRET: &str = "canary: must not be seen or touched";
 
-struct Rig {
+pub struct Rig {
     dir: tempfile::TempDir,
 }
 
 impl Rig {
-    fn new() -> Rig {
+    pub fn new() -> Rig {
         // Thousands of small layers: in memory where that is to be had.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         for name in ["canary/sub", "source/d", "base/d", "upper"] {
@@ -35,7 +32,7 @@ impl Rig {
         Rig { dir }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
@@ -58,6 +55,9 @@ impl Rig {
             ("loop1".into(), "loop2".into()),
             ("loop2".into(), "loop1".into()),
             ("self".into(), "self/x".into()),
+            ("root".into(), "/".into()),
+            ("here".into(), ".".into()),
+            ("dangling".into(), "nothing".into()),
         ];
         for (name, target) in &traps {
             symlink(target, self.path(tree).join(name)).unwrap();
@@ -65,7 +65,7 @@ impl Rig {
         traps.into_iter().map(|(name, _)| name).collect()
     }
 
-    fn check(&self, what: &str) {
+    pub fn check(&self, what: &str) {
         let canary = |name: &str| fs::read_to_string(self.path(name)).unwrap_or_default();
         for name in ["canary/file", "canary/sub/file", "secret"] {
             assert_eq!(canary(name), SECRET, "{what}: {name}");
@@ -81,7 +81,7 @@ impl Rig {
         assert_eq!(names("."), ["base", "canary", "secret", "source", "upper"], "{what}");
     }
 
-    fn no_secret_in(&self, dir: &str, what: &str) {
+    pub fn no_secret_in(&self, dir: &str, what: &str) {
         let mut open = vec![self.path(dir)];
         while let Some(dir) = open.pop() {
             for entry in fs::read_dir(dir).unwrap() {
@@ -97,23 +97,23 @@ impl Rig {
         }
     }
 
-    fn root(&self, name: &str) -> Root {
+    pub fn root(&self, name: &str) -> Root {
         Root::open(&self.path(name), name).unwrap()
     }
 
-    fn clear_upper(&self) {
+    pub fn clear_upper(&self) {
         fs::remove_dir_all(self.path("upper")).unwrap();
         fs::create_dir(self.path("upper")).unwrap();
     }
 
-    fn writer(&self) -> LayerWriter {
+    pub fn writer(&self) -> LayerWriter {
         let base = Some(self.root("base"));
         LayerWriter::new(self.root("upper"), base, xattr_kind(), Work::default()).unwrap()
     }
 }
 
 #[test]
-fn no_source_path_leaves_the_source() {
+fn t_path_no_source_leaves_its_tree() {
     let rig = Rig::new();
     let mut paths: Vec<String> = Vec::new();
     for name in rig.set_traps("source") {
@@ -153,7 +153,7 @@ fn no_source_path_leaves_the_source() {
 }
 
 #[test]
-fn no_look_up_leaves_the_root() {
+fn t_path_no_look_up_leaves_the_root() {
     let rig = Rig::new();
     for name in rig.set_traps("source") {
         for end in ["", "/file", "/sub/file", "/../secret", "/../../secret"] {
@@ -173,7 +173,7 @@ fn no_look_up_leaves_the_root() {
 }
 
 #[test]
-fn no_destination_leaves_the_layer() {
+fn t_path_no_destination_leaves_the_layer() {
     let Owner::Fixed { uid, gid } = me() else { unreachable!() };
     let rig = Rig::new();
     let traps = rig.set_traps("base");
@@ -235,7 +235,7 @@ fn no_destination_leaves_the_layer() {
 
 /// Traps made by the layer itself: a copied link, then a write through it.
 #[test]
-fn a_link_copied_earlier_leads_nowhere_else() {
+fn t_path_a_copied_link_leads_nowhere_else() {
     let rig = Rig::new();
     rig.set_traps("source");
     let root = rig.root("source");
@@ -257,61 +257,171 @@ fn a_link_copied_earlier_leads_nowhere_else() {
     rig.no_secret_in("upper", "through copied links");
 }
 
-/// Exchanges two names again and again while `work` runs.
-fn while_swapping(a: &Path, b: &Path, work: impl FnOnce()) -> u64 {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let swapper = scope.spawn(|| {
-            let mut swaps = 0;
-            while !stop.load(Ordering::Relaxed) {
-                renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
-                swaps += 1;
-            }
-            swaps
-        });
-        work();
-        stop.store(true, Ordering::Relaxed);
-        swapper.join().unwrap()
-    })
+/// What is tried.
+enum Op {
+    /// Copies these to that, out of a context and out of an image.
+    Copy(&'static [&'static str], &'static str),
+    Write(&'static str),
+    Mkdir(&'static str),
+    Link(&'static str),
+    Remove(&'static str),
+}
+
+/// What must come of it.
+enum Want {
+    /// The layer holds these: directories end in a slash, links show their target, and what is
+    /// removed from the base ends in `!`. `@` is the directory beside which the canary is.
+    Makes(&'static str),
+    Refused,
+}
+
+/// `base` holds `d/` and `source` holds `f`, `d/g`; both hold the links of [`Rig::set_traps`].
+#[rustfmt::skip]
+fn cases() -> Vec<(&'static str, Op, Want)> {
+    use Op::{Copy, Link, Mkdir, Remove, Write};
+    use Want::{Makes, Refused};
+    vec![
+        // Sources.
+        ("source upwards", Copy(&["../canary/file"], "/o/"), Refused),
+        ("source upwards to what is there", Copy(&["../f"], "/o/"), Makes("o/ o/f")),
+        ("source upwards from the root", Copy(&["/../../f"], "/o/"), Makes("o/ o/f")),
+        ("source upwards within", Copy(&["d/../f"], "/o/"), Makes("o/ o/f")),
+        ("source upwards behind a link", Copy(&["d/up/../f"], "/o/"), Refused),
+        ("source through a link upwards", Copy(&["up/file"], "/o/"), Refused),
+        ("source through an absolute link", Copy(&["abs/file"], "/o/"), Refused),
+        ("source as an absolute link", Copy(&["abs-file"], "/o/"), Refused),
+        ("source as a link upwards", Copy(&["up-file"], "/o/"), Refused),
+        ("source through links to links", Copy(&["chain1/file"], "/o/"), Refused),
+        ("source through a link far upwards", Copy(&["far/file"], "/o/"), Refused),
+        ("source through a link to the parent", Copy(&["parent/canary/file"], "/o/"), Refused),
+        ("source through a link to the parent, within", Copy(&["parent/f"], "/o/"), Makes("o/ o/f")),
+        ("source through a link to the root", Copy(&["root/f"], "/o/"), Makes("o/ o/f")),
+        ("source through a link to here", Copy(&["here/here/d"], "/o/"), Makes("o/ o/g o/up->../../canary")),
+        ("source through /proc", Copy(&["proc/canary/file"], "/o/"), Refused),
+        ("source through a loop", Copy(&["loop1/f"], "/o/"), Refused),
+        ("source through itself", Copy(&["self/f"], "/o/"), Refused),
+        ("source as a loop", Copy(&["loop1"], "/o/"), Refused),
+        ("source that dangles", Copy(&["dangling"], "/o/"), Refused),
+        ("source below a file", Copy(&["f/x"], "/o/"), Refused),
+        ("pattern upwards", Copy(&["../*"], "/o/"), Refused),
+        ("pattern through links", Copy(&["up/*"], "/o/"), Makes("")),
+        ("pattern of links", Copy(&["u*"], "/o/"), Refused),
+        ("directory with links in it", Copy(&["d"], "/o/"), Makes("o/ o/g o/up->../../canary")),
+        // Destinations.
+        ("copy upwards", Copy(&["f"], "/../../x"), Makes("x")),
+        ("copy upwards within", Copy(&["f"], "/a/../../../x"), Makes("x")),
+        ("copy upwards to a directory", Copy(&["f"], "../../x/"), Makes("x/ x/f")),
+        ("copy to the parent", Copy(&["f"], ".."), Makes("f")),
+        ("copy through a link upwards", Copy(&["f"], "/up/file"), Makes("canary/ canary/file")),
+        ("copy through an absolute link", Copy(&["f"], "/abs/file"), Makes("@/canary/file")),
+        ("copy to an absolute link", Copy(&["f"], "/abs-file"), Makes("@/canary/file")),
+        ("copy to a link upwards", Copy(&["f"], "/up-file"), Makes("canary/ canary/file")),
+        ("copy through a link in a directory", Copy(&["f"], "/d/up/file"), Makes("canary/ canary/file")),
+        ("copy through links to links", Copy(&["f"], "/chain1/file"), Makes("canary/ canary/file")),
+        ("copy through a link far upwards", Copy(&["f"], "/far/file"), Makes("@/canary/file")),
+        ("copy through a link to the parent", Copy(&["f"], "/parent/canary/file"), Makes("canary/ canary/file")),
+        ("copy through a link to the root", Copy(&["f"], "/root/x"), Makes("x")),
+        ("copy through a link to here", Copy(&["f"], "/here/here/x"), Makes("x")),
+        ("copy through a dangling link", Copy(&["f"], "/dangling/x"), Makes("nothing/ nothing/x")),
+        ("copy through /proc", Copy(&["f"], "/proc/x"), Refused),
+        ("copy through a loop", Copy(&["f"], "/loop1/x"), Refused),
+        ("copy to a loop", Copy(&["f"], "/loop1"), Refused),
+        ("copy of a directory over a link", Copy(&["d"], "/up"), Makes("canary/ canary/g canary/up->../../canary")),
+        ("write through a link upwards", Write("/up/file"), Makes("canary/ canary/file")),
+        ("write to a link upwards", Write("/up-file"), Makes("canary/ canary/file")),
+        ("write to the root", Write("/.."), Refused),
+        ("write to a directory", Write("/d/."), Refused),
+        ("write through a loop", Write("/loop2/x"), Refused),
+        ("directory upwards", Mkdir("/../../x"), Makes("x/")),
+        ("directory through a link upwards", Mkdir("/up/x"), Makes("canary/ canary/x/")),
+        ("directory as a link upwards", Mkdir("/up"), Makes("canary/")),
+        ("directory as a link to the root", Mkdir("/root"), Makes("")),
+        ("directory through a loop", Mkdir("/self/x"), Refused),
+        ("link upwards", Link("/../x"), Makes("x->target")),
+        ("link in place of a link", Link("/up"), Makes("up->target")),
+        ("link through a link upwards", Link("/up/x"), Refused),
+        ("link to the root", Link("/"), Refused),
+        // Removal.
+        ("remove the root", Remove("/"), Refused),
+        ("remove upwards", Remove("/../.."), Refused),
+        ("remove upwards within", Remove("/d/../../.."), Refused),
+        ("remove what is upwards", Remove("/../canary"), Refused),
+        ("remove a link upwards", Remove("/up"), Makes("up!")),
+        ("remove an absolute link", Remove("/abs-file"), Makes("abs-file!")),
+        ("remove a link to the root", Remove("/root/"), Makes("root!")),
+        ("remove through a link upwards", Remove("/up/file"), Refused),
+        ("remove through a link to the root", Remove("/root/d"), Makes("d!")),
+        ("remove through a link to the parent", Remove("/parent/d/up"), Makes("d/ d/up!")),
+        ("remove a pattern through a link", Remove("/up/*"), Makes("")),
+        ("remove a pattern of the root", Remove("/parent/c*"), Makes("chain1! chain2!")),
+        ("remove a pattern upwards", Remove("/../can*"), Makes("")),
+        ("remove through a loop", Remove("/loop1/x"), Refused),
+    ]
+}
+
+/// What a layer holds, as [`Want::Makes`] has it.
+fn made(rig: &Rig) -> String {
+    let place = rig.path("").to_str().unwrap().trim_matches('/').to_owned();
+    let lines = list(&rig.path("upper")).into_iter();
+    let names = lines.map(|line| match line.split_once(' ') {
+        Some((name, "whiteout")) => format!("{name}!"),
+        Some((name, rest)) if rest.starts_with("dir ") => format!("{name}/"),
+        Some((name, rest)) if rest.starts_with("-> ") => format!("{name}->{}", &rest[3..]),
+        Some((name, _)) => name.to_owned(),
+        None => line.clone(),
+    });
+    // Of the directories above the canary the last one is enough.
+    let canary = std::path::Path::new(&place).join("canary");
+    let names: Vec<String> = names.filter(|name| !canary.starts_with(name)).collect();
+    names.join(" ").replace(&place, "@")
 }
 
 #[test]
-fn a_racing_exchange_of_directory_and_link_leaks_nothing() {
+fn t_path_cases() {
+    let Owner::Fixed { uid, gid } = me() else { unreachable!() };
     let rig = Rig::new();
-    fs::write(rig.path("source/d/file"), "payload").unwrap();
-    fs::create_dir(rig.path("source/d/sub")).unwrap();
-    fs::write(rig.path("source/d/sub/file"), "payload").unwrap();
-    symlink("../canary", rig.path("source/trap")).unwrap();
-    fs::write(rig.path("source/x"), "payload").unwrap();
-    symlink("../secret", rig.path("source/y")).unwrap();
+    rig.set_traps("source");
+    rig.set_traps("base");
     let root = rig.root("source");
     let filter = wbuild_tree::Filter::all();
-    let rounds = |paths: &[&str]| {
-        let begun = std::time::Instant::now();
-        let mut copied = 0;
-        while begun.elapsed().as_millis() < 700 {
-            for kind in [SourceKind::Context, SourceKind::Image] {
-                let source = Source { root: &root, filter: &filter, kind };
-                let work = Work::default();
-                rig.clear_upper();
-                if let Ok(mut selection) = select(&source, paths, &plain(), &work) {
-                    let hashed = selection.digest(&source, None, &work).is_ok();
-                    let mut writer = rig.writer();
-                    let done = writer.copy(&source, &selection, "/o/", &my_options());
-                    copied += u32::from(hashed && done.is_ok());
+    let timestamp = Some(at(1));
+    let mut wrong = Vec::new();
+    for (name, op, want) in cases() {
+        for kind in [SourceKind::Context, SourceKind::Image] {
+            let source = Source { root: &root, filter: &filter, kind };
+            rig.clear_upper();
+            let mut writer = rig.writer();
+            let done = match &op {
+                Op::Copy(from, to) => select(&source, from, &plain(), &Work::default())
+                    .and_then(|from| writer.copy(&source, &from, to, &my_options()))
+                    .map(drop),
+                Op::Write(to) => {
+                    let follow_links = true;
+                    let options = WriteOptions { mode: 0o644, uid, gid, timestamp, follow_links };
+                    writer.write_file(to, b"x", &options)
                 }
-                rig.no_secret_in("upper", "race");
+                Op::Mkdir(to) => {
+                    let options = MkdirOptions { mode: 0o755, uid, gid, parents: true, timestamp };
+                    writer.make_dir(to, &options)
+                }
+                Op::Link(to) => {
+                    writer.make_link(to, "target", &LinkOptions { uid, gid, timestamp })
+                }
+                Op::Remove(at) => {
+                    let wildcard = true;
+                    writer.remove(at, &RemoveOptions { wildcard, allow_missing: false, timestamp })
+                }
+            };
+            let done = done.and_then(|()| writer.finish());
+            rig.check(name);
+            rig.no_secret_in("upper", name);
+            match (&want, done) {
+                (Want::Refused, Err(_)) => {}
+                (Want::Makes(want), Ok(())) if made(&rig) == *want => {}
+                (_, Ok(())) => wrong.push(format!("{name} ({kind:?}): {}", made(&rig))),
+                (_, Err(error)) => wrong.push(format!("{name} ({kind:?}): {error}")),
             }
         }
-        copied
-    };
-    let swaps = while_swapping(&rig.path("source/d"), &rig.path("source/trap"), || {
-        rounds(&["d", "d/sub", "d/f*", "."]);
-    });
-    assert!(swaps > 100, "the race was run: {swaps}");
-    while_swapping(&rig.path("source/x"), &rig.path("source/y"), || {
-        rounds(&["x", "."]);
-    });
-    // Swapped an odd number of times or not, both names are still there.
-    rig.check("race");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -132,7 +132,8 @@ fn entries(top: &Path) -> Vec<PathBuf> {
     out
 }
 
-fn list(top: &Path) -> Vec<String> {
+/// See [`Tree::list`].
+pub fn list(top: &Path) -> Vec<String> {
     let mut out = Vec::new();
     for path in entries(top) {
         let meta = fs::symlink_metadata(&path).unwrap();
