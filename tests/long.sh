@@ -6,18 +6,21 @@
 #          sh tests/long.sh fuzz-keep TARGET...
 #          sh tests/long.sh wild
 #          sh tests/long.sh network
+#          sh tests/long.sh races
 #
 # mutants: changes the Dockerfile language and the ignore matcher, one operator or function at a time,
 #          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
 #          down. Installs cargo-mutants below target/ if it is not on PATH. Mutants that change nothing
 #          are listed in .cargo/mutants.toml, with the reason; what survives besides is a missing case.
-# fuzz:    makes up input for the parts of the Dockerfile language and expects what tests/fuzz checks to
-#          hold, MINUTES (10) for each TARGET. What fails stays in target/fuzz/TARGET-failed; copied to
-#          tests/fuzz/corpus/TARGET it is checked by every `cargo test`.
+# fuzz:    makes up input for the parts of the Dockerfile language, layers and the documents of images
+#          and expects what tests/fuzz checks to hold, MINUTES (10) for each TARGET. What fails stays
+#          in target/fuzz/TARGET-failed; copied to tests/fuzz/corpus/TARGET it is checked by every
+#          `cargo test`.
 # fuzz-keep: makes a small corpus of what `fuzz` has found, in target/fuzz/TARGET-kept.
 # wild:    parses, checks and lowers the Dockerfiles in packages on this machine and in those of
 #          tests/fuzz/wild.txt, which it fetches. What is refused is shown, to be judged by a reader.
 # network: cuts, resets, stalls and flips 500 of each kind between the registry client and a registry.
+# races:   paths that change while they are copied or written to, a minute for each kind.
 set -eu
 . "$(dirname -- "$0")/lib.sh"
 
@@ -159,6 +162,10 @@ wild() {
     "${CARGO_TARGET_DIR:-target}/debug/wbuild-wild" "$@"
 }
 
+races() {
+    WBUILD_LONG=1 cargo test -p wbuild-tree --test it -- t_path_race --nocapture
+}
+
 case ${1-} in
 mutants)
     shift
@@ -174,6 +181,7 @@ fuzz-keep)
     ;;
 wild) wild ;;
 network) WBUILD_LONG=1 nice cargo test -p wbuild-oci --test oci -- t_net ;;
+races) races ;;
 *)
     sed -n '/^#   usage/,/^#$/s/^# *//p' "$0" >&2
     exit 2

@@ -3,7 +3,6 @@
 
 mod applying;
 mod content;
-mod hostile_archives;
 mod hostile;
 mod hostile_registries;
 mod layouts;

@@ -425,3 +425,40 @@ fn t_path_cases() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Deeper than any path that can be written: refused or walked, and nothing is left open.
+#[test]
+fn t_bomb_directories_deeper_than_a_path() {
+    let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    let none = rustix::fs::Mode::empty();
+    let mut at = rustix::fs::open(temp.path(), flags, none).unwrap();
+    for _ in 0..3000 {
+        rustix::fs::mkdirat(&at, "dd", rustix::fs::Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, "dd", flags, none).unwrap();
+    }
+    let root = Root::open(temp.path(), "the build context").unwrap();
+    let filter = wbuild_tree::Filter::all();
+    let upper = Tree::new(&[]);
+    for kind in [SourceKind::Context, SourceKind::Image] {
+        let source = Source { root: &root, filter: &filter, kind };
+        let work = Work::default();
+        let done = select(&source, &["."], &plain(), &work).and_then(|mut selection| {
+            selection.digest(&source, None, &work)?;
+            let root = upper.root("the new layer");
+            let mut writer = LayerWriter::new(root, None, xattr_kind(), Work::default())?;
+            writer.copy(&source, &selection, "/", &my_options())?;
+            writer.finish()
+        });
+        let error = done.expect_err("no path is that long").to_string();
+        assert!(error.contains("limit of 4095"), "{error}");
+        assert!(error.len() < 10_000, "an error of {} bytes", error.len());
+    }
+    let whole = RelPath::root();
+    let ownership = wbuild_tree::Ownership::Kept;
+    assert!(wbuild_tree::tree_digest(&root, &whole, ownership, &Work::default()).is_err());
+    // The standard library keeps a directory open for each level.
+    for tree in [temp.path(), upper.dir.path()] {
+        assert!(std::process::Command::new("rm").arg("-rf").arg(tree).status().unwrap().success());
+    }
+}

@@ -26,6 +26,10 @@ enum Outcome {
 /// lower layers only (layer.md), the order of the two does not matter.
 const NO_DIRECTORY: &str = "it makes no directory for a mark";
 
+/// A layer is applied by itself, so that a directory it needs replaces what is below: so do Docker
+/// and containerd on overlays.
+const REPLACED: &str = "it follows links of lower layers";
+
 /// What lies below: directories with files, and a link to one of them.
 fn below() -> Vec<(Entry, &'static [u8])> {
     vec![
@@ -102,6 +106,10 @@ fn cases() -> Vec<(&'static str, Vec<(Entry, &'static [u8])>, Outcome)> {
         ("through a link of the layer", vec![symlink("s", "a"), empty("s/.wh.f")], Refused),
         ("through a link outwards", vec![symlink("s", "../canary"), empty("s/.wh.file")], Refused),
         ("opaque through a link", vec![symlink("s", "a"), opaque("s")], Refused),
+        ("through a link below", vec![empty("l/.wh.f")], Alone("a/ a/d/ a/d/e a/f l/ x", REPLACED)),
+        ("opaque through a link below", vec![opaque("l")], Alone("a/ a/d/ a/d/e a/f l/ x", REPLACED)),
+        ("file through a link below", vec![file("l/n")], Alone("a/ a/d/ a/d/e a/f l/ l/n* x", REPLACED)),
+        ("directory in place of a link below", vec![dir("l"), empty("l/.wh.f")], Shows("a/ a/d/ a/d/e a/f l/ x")),
         // Marks of another type.
         ("as a link", vec![symlink(".wh.x", "a")], Refused),
         ("as a directory", vec![dir(".wh.x")], Refused),
