@@ -321,8 +321,14 @@ impl LayerWriter {
                     });
                 }
             }
-            let found = at.find(name).map_err(|errno| fail(self, errno))?;
-            at = at.enter(name, found, self.kind).map_err(|errno| fail(self, errno))?;
+            let found = match at.find(name) {
+                Ok(found @ Found::Upper(_)) => Ok(found),
+                // Somebody else took it away again.
+                Ok(_) => Err(Errno::NOENT),
+                Err(errno) => Err(errno),
+            };
+            let entered = found.and_then(|found| at.enter(name, found, self.kind));
+            at = entered.map_err(|errno| fail(self, errno))?;
         }
         Ok((at, made))
     }

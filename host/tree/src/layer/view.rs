@@ -90,7 +90,10 @@ impl DirAt {
                 let base = if opaque { None } else { in_base()? };
                 Ok(DirAt { upper: Some(upper), base })
             }
-            (Found::Base(_), _) => Ok(DirAt { upper: None, base: in_base()? }),
+            // It was there when it was found; an image's tree that changes is nobody's intent.
+            (Found::Base(_), _) => {
+                Ok(DirAt { upper: None, base: Some(in_base()?.ok_or(Errno::NOENT)?) })
+            }
             _ => Err(Errno::NOENT),
         }
     }
