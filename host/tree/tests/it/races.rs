@@ -36,10 +36,14 @@ fn race(a: &Path, b: &Path, mut work: impl FnMut()) -> (u64, u64) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let swapper = scope.spawn(|| {
-            let mut swaps = 0;
+            let mut swaps: u64 = 0;
             while !stop.load(Ordering::Relaxed) {
                 renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
                 swaps += 1;
+                // Pauses of all lengths: without them the other thread hardly gets to the directory.
+                for _ in 0..swaps % 5_000 {
+                    std::hint::spin_loop();
+                }
             }
             swaps
         });
