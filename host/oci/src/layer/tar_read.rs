@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub struct TarLimits {
     /// Bytes of extended headers (pax, GNU long names) of one entry.
     pub extended: u64,
-    /// Bytes of a path.
+    /// Bytes of a path, and of a link's target: no more than the kernel takes in one call.
     pub path: usize,
     /// Pieces of a sparse file.
     pub sparse: usize,
@@ -24,7 +24,7 @@ pub struct TarLimits {
 
 impl Default for TarLimits {
     fn default() -> Self {
-        TarLimits { extended: 1 << 20, path: 4096, sparse: 100_000 }
+        TarLimits { extended: 1 << 20, path: 4095, sparse: 100_000 }
     }
 }
 

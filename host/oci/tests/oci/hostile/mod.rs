@@ -23,6 +23,9 @@ use crate::support::*;
 /// Bytes of a tar block.
 const BLOCK: usize = 512;
 
+/// Entries with their data, as [`tar`] takes them.
+type Entries = Vec<(Entry, &'static [u8])>;
+
 /// What must become of an archive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Want {

@@ -4,8 +4,6 @@ use wbuild_oci::layer::{Entry, EntryKind};
 
 use super::*;
 
-type Entries = Vec<(Entry, &'static [u8])>;
-
 fn node(path: &str, kind: EntryKind) -> (Entry, &'static [u8]) {
     (Entry::new(path, kind, 0o644), b"")
 }
@@ -136,7 +134,8 @@ fn cases(canary: &str, root: bool) -> Vec<(&'static str, Entries, Want)> {
         ("longest name", vec![file(&"x".repeat(255))], Taken),
         ("name too long", vec![file(&"x".repeat(256))], Refused),
         ("directory too long", vec![file(&format!("{}/x", "x".repeat(256)))], Refused),
-        ("target as long as may be", vec![symlink("a", &"t/".repeat(2047))], Taken),
+        ("target as long as may be", vec![symlink("a", &("t/".repeat(2047) + "t"))], Taken),
+        ("target of a byte more", vec![symlink("a", &"t/".repeat(2048))], Refused),
         ("target too long", vec![symlink("a", &"t/".repeat(2049))], Refused),
         ("path too long", vec![file(&format!("{}/x", "x".repeat(200).as_str().to_owned() + &format!("/{}", "x".repeat(200)).repeat(20)))], Refused),
     ];

@@ -31,7 +31,7 @@ const NO_DIRECTORY: &str = "it makes no directory for a mark";
 const REPLACED: &str = "it follows links of lower layers";
 
 /// What lies below: directories with files, and a link to one of them.
-fn below() -> Vec<(Entry, &'static [u8])> {
+fn below() -> Entries {
     vec![
         dir("a"),
         dir("a/d"),
@@ -47,7 +47,7 @@ fn opaque(dir: &str) -> (Entry, &'static [u8]) {
 }
 
 #[rustfmt::skip]
-fn cases() -> Vec<(&'static str, Vec<(Entry, &'static [u8])>, Outcome)> {
+fn cases() -> Vec<(&'static str, Entries, Outcome)> {
     use Outcome::{Alone, Refused, Shows};
     let device = |path: &str, major, minor| {
         (Entry::new(path, EntryKind::CharDevice { major, minor }, 0), &b""[..])
