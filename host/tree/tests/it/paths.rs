@@ -412,7 +412,7 @@ fn t_path_cases() {
                     writer.remove(at, &RemoveOptions { wildcard, allow_missing: false, timestamp })
                 }
             };
-            let done = done.and_then(|()| writer.finish());
+            let done = done.and_then(|()| writer.finish().map(drop));
             rig.check(name);
             rig.no_secret_in("upper", name);
             match (&want, done) {
