@@ -276,7 +276,8 @@ impl Reach {
             Error::new(ErrorKind::Unavailable, format!("cannot connect to {shown}:{port}"))
                 .because(error)
         };
-        let addresses: Vec<SocketAddr> = self.look_up(host, port, None).await?.map_err(unavailable)?;
+        let addresses: Vec<SocketAddr> =
+            self.look_up(host, port, None).await?.map_err(unavailable)?;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
             match TcpStream::connect(address).await {
