@@ -118,7 +118,12 @@ impl Stage {
             }
             StepKind::Copy { from, to } => {
                 let files = FileOp::new(self.root);
-                let context = graph::local(LocalSource::new("context"))?;
+                // One that is no directory of the caller's is there already.
+                let ready = request::context("context", None)?.and_then(|context| context.root());
+                let context = match ready {
+                    Some(root) => root,
+                    None => graph::local(LocalSource::new("context"))?,
+                };
                 files.copy(
                     context,
                     std::slice::from_ref(from),

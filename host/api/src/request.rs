@@ -91,6 +91,13 @@ pub enum DefinitionSource {
         /// Its bytes.
         data: Vec<u8>,
     },
+    /// A file of the main context, which is no directory of the client's.
+    InContext {
+        /// Paths inside the context; the first that is there.
+        names: Vec<String>,
+    },
+    /// What an http(s) URL yields.
+    Url(String),
 }
 
 /// What a named context is.
@@ -110,8 +117,11 @@ pub enum ContextSpec {
     },
     /// A git URL.
     Git(String),
-    /// An http(s) URL.
+    /// An http(s) URL. Of the main context: an archive, or a file that is the definition itself and
+    /// then stands for no files at all.
     Http(String),
+    /// A tar that the session hands over, plain or compressed; the main context only.
+    Archive,
     /// Nothing (a definition from standard input without a context).
     Empty,
 }

@@ -16,6 +16,11 @@ pub trait Session: Send + Sync {
     /// A directory the client lends, by the name of a local context.
     fn context(&self, name: &str) -> Option<Arc<dyn BuildContext>>;
 
+    /// The tar that is the main context, if the request says that one is. Asked for once.
+    fn archive(&self) -> Result<Archive, Failure> {
+        Err(Failure::not_found("the client hands over no archive"))
+    }
+
     /// Whether the client offers a secret.
     fn has_secret(&self, id: &str) -> bool;
 
@@ -114,10 +119,22 @@ pub enum RegistryAuth {
     Bearer(String),
 }
 
+/// A stream of bytes that may come slowly.
+#[derive(Debug)]
+pub struct Archive {
+    /// As people know it.
+    pub name: String,
+    /// Its beginning, where that was looked at already.
+    pub start: Vec<u8>,
+    /// The rest.
+    pub rest: OwnedFd,
+}
+
 /// A file tree the client lends, read in place. Only paths that something uses are read.
 pub trait BuildContext: Send + Sync {
-    /// Names the tree on this machine, so that digests of unchanged files can be kept.
-    fn identity(&self) -> String;
+    /// Names the tree on this machine, so that digests of unchanged files can be kept. None for one
+    /// that will not be seen again.
+    fn identity(&self) -> Option<String>;
 
     /// The tree as people know it, for messages: `.`, `./docs`.
     fn display(&self) -> String;

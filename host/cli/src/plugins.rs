@@ -1,12 +1,18 @@
 //! From names to loaded plugins.
 
-use wbuild::Plugins;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wbuild::extension::DefinitionFile;
+use wbuild::request::ContextSpec;
+use wbuild::{Choose, Chosen, Plugins, Reader};
 use wbuild_bundled::{Bundled, Kind};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::Fault;
 use wbuild_cli::plugin_name::{PluginName, unknown};
-use wbuild_cli::resolve::Build;
-use wbuild_graph::Failure;
+use wbuild_cli::resolve::{self, Build};
+use wbuild_cli::syntax;
+use wbuild_graph::{Attrs, Failure, SourceMap};
 use wbuild_plugin::{Plugin, PluginHost, PluginHostOptions, PluginSource};
 
 /// A host that keeps compiled code where the environment says.
@@ -19,18 +25,45 @@ pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
     let runners = build.runners.iter().map(|name| load(host, Kind::Runner, name)?.runner());
     let caches = build.caches.iter().map(|name| load(host, Kind::Cache, name)?.cache());
     Ok(Plugins {
-        frontend: load(host, Kind::Frontend, &build.frontend)?.frontend()?,
+        frontend: match &build.frontend {
+            Some(name) => Reader::Frontend(load(host, Kind::Frontend, name)?.frontend()?),
+            None => Reader::Chosen(Arc::new(ByDefinition {
+                host: host.clone(),
+                contexts: build.request.contexts.clone(),
+                options: build.request.options.clone(),
+            })),
+        },
         runners: runners.collect::<Result<_, Failure>>()?,
         caches: caches.collect::<Result<_, Failure>>()?,
     })
 }
 
+/// Chooses the frontend of a definition that is not here before the build.
+struct ByDefinition {
+    host: PluginHost,
+    contexts: BTreeMap<String, ContextSpec>,
+    options: Attrs,
+}
+
+impl Choose for ByDefinition {
+    fn choose(&self, found: &DefinitionFile) -> Result<Chosen, Box<(Failure, SourceMap)>> {
+        let definition = syntax::Definition { name: &found.name, data: &found.data };
+        let choice = resolve::choose(&definition, &self.contexts, &self.options)
+            .map_err(|fault| Box::new((*fault.failure, fault.sources)))?;
+        let name = PluginName::Bundled(choice.frontend.clone());
+        let frontend = load(&self.host, Kind::Frontend, &name).and_then(|plugin| plugin.frontend());
+        let frontend = frontend.map_err(|failure| Box::new((failure, SourceMap::default())))?;
+        let options = Attrs(choice.options().into_iter().collect());
+        Ok(Chosen { frontend, options, note: choice.note })
+    }
+}
+
 /// That all bundled names are known, before anything else is done.
 pub fn check_names(build: &Build) -> Result<(), Fault> {
-    let frontend = (Kind::Frontend, &build.frontend);
+    let frontend = build.frontend.iter().map(|name| (Kind::Frontend, name));
     let runners = build.runners.iter().map(|name| (Kind::Runner, name));
     let caches = build.caches.iter().map(|name| (Kind::Cache, name));
-    for (kind, name) in std::iter::once(frontend).chain(runners).chain(caches) {
+    for (kind, name) in frontend.chain(runners).chain(caches) {
         if let PluginName::Bundled(name) = name
             && wbuild_bundled::find(kind, name).is_none()
         {

@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
-use wbuild_api::session::{BuildContext, Proxies, RegistryAuth, RegistryHost, Session};
+use wbuild_api::session::{
+    Archive, BuildContext, Proxies, RegistryAuth, RegistryHost, Session,
+};
 use wbuild_graph::{Failure, FailureKind};
 
 use crate::registries::Registries;
@@ -36,6 +38,7 @@ pub struct LocalSession {
     secrets: BTreeMap<String, SecretPlace>,
     agents: BTreeMap<String, PathBuf>,
     known_hosts: Vec<PathBuf>,
+    archive: Mutex<Option<Vec<u8>>>,
     credentials: Arc<dyn Credentials>,
     registries: Registries,
     proxies: Proxies,
@@ -49,8 +52,18 @@ impl LocalSession {
             .into_iter()
             .map(|(name, directory)| (name, Arc::new(LocalContext { directory })))
             .collect();
-        let Lends { secrets, agents, known_hosts, registries, proxies, .. } = lends;
-        LocalSession { contexts, secrets, agents, known_hosts, credentials, registries, proxies }
+        let Lends { secrets, agents, known_hosts, archive, registries, proxies, .. } = lends;
+        let archive = Mutex::new(archive);
+        LocalSession {
+            contexts,
+            secrets,
+            agents,
+            known_hosts,
+            archive,
+            credentials,
+            registries,
+            proxies,
+        }
     }
 }
 
@@ -64,6 +77,16 @@ impl Session for LocalSession {
     fn context(&self, name: &str) -> Option<Arc<dyn BuildContext>> {
         let context = self.contexts.get(name)?;
         Some(Arc::<LocalContext>::clone(context))
+    }
+
+    fn archive(&self) -> Result<Archive, Failure> {
+        let start = self.archive.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let start = start.ok_or_else(|| Failure::not_found("standard input is no archive"))?;
+        let rest = std::io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Failure::internal("cannot duplicate standard input").cause(&error))?;
+        Ok(Archive { name: "-".to_owned(), start, rest })
     }
 
     fn has_secret(&self, id: &str) -> bool {
@@ -153,10 +176,10 @@ struct LocalContext {
 }
 
 impl BuildContext for LocalContext {
-    fn identity(&self) -> String {
+    fn identity(&self) -> Option<String> {
         // By the real path, so that the same tree reached by another way is the same tree.
         let path = std::fs::canonicalize(&self.directory.path);
-        path.as_deref().unwrap_or(&self.directory.path).to_string_lossy().into_owned()
+        Some(path.as_deref().unwrap_or(&self.directory.path).to_string_lossy().into_owned())
     }
 
     fn display(&self) -> String {

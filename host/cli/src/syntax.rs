@@ -150,6 +150,13 @@ pub struct Choice {
     pub note: Option<String>,
 }
 
+impl Choice {
+    /// What the frontend is told of the choice.
+    pub fn options(&self) -> Option<(String, String)> {
+        Some(("source".to_owned(), self.source.clone()?))
+    }
+}
+
 /// Where the choice is made.
 #[derive(Debug)]
 pub struct Definition<'a> {

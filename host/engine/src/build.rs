@@ -26,7 +26,7 @@ use crate::source::local::Locals;
 use crate::source::registry::Registries;
 use crate::steps::Steps;
 use crate::worker::{BuildWorker, Settings};
-use crate::{Engine, Plugins, export, memo};
+use crate::{Engine, Plugins, export, inputs, memo};
 
 impl Engine {
     /// Builds. Cancelling `cancel` ends every step, waits until nothing of them is left, and returns
@@ -172,7 +172,8 @@ impl Engine {
     ) -> Result<Vec<ImageReport>, Failure> {
         export::check(job.request())?;
         let began = Instant::now();
-        stats.frontend_memo_hit = memo::plan(job, &plugins.frontend).await?;
+        let frontend = inputs::settle(job, &plugins.frontend).await?;
+        stats.frontend_memo_hit = memo::plan(job, &frontend).await?;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if job.images().is_empty() && job.files().is_empty() {
             return Err(Failure::invalid("the frontend yielded nothing"));

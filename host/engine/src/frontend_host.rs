@@ -12,7 +12,7 @@ use wbuild_api::extension::{
     ImageRequest, ImageResult, InspectCap, LogCap, NamedContext, Outcome, ReadDir, RequestCap,
     ResultsCap, SourceInfo, SourceRequest,
 };
-use wbuild_api::request::{ContextSpec, DefinitionSource};
+use wbuild_api::request::ContextSpec;
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::{
     Attrs, Diagnostic, Digest, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity,
@@ -20,11 +20,10 @@ use wbuild_graph::{
 };
 
 use crate::job::Job;
+use crate::source::local::MAIN_CONTEXT;
 
 /// The most one read of a file returns, in bytes (`limits.read-bytes`).
 pub(crate) const READ_LIMIT: u32 = 1 << 20;
-/// The largest definition file.
-pub(crate) const DEFINITION_LIMIT: u64 = 16 << 20;
 /// The most lines a plugin may say in one build.
 const LOG_LINES: u32 = 10_000;
 /// The longest line.
@@ -140,23 +139,7 @@ struct Request(Arc<Job>);
 
 impl RequestCap for Request {
     fn definition(&self) -> Result<DefinitionFile, Failure> {
-        match &self.0.request().definition {
-            DefinitionSource::Inline { name, data } => Ok(DefinitionFile {
-                name: name.clone(),
-                data: data.clone(),
-                attrs: Attrs::default(),
-            }),
-            DefinitionSource::File { directory, name } => {
-                let root = wbuild_tree::root::Root::open(directory, &directory.to_string_lossy())
-                    .map_err(Failure::from)?;
-                let path = wbuild_tree::path::RelPath::clean(name).map_err(Failure::from)?;
-                let data = root.read_file(&path, DEFINITION_LIMIT).map_err(Failure::from)?;
-                let mut attrs = Attrs::default();
-                attrs.push("path", name.clone());
-                attrs.push("context", crate::job::DEFINITION_CONTEXT);
-                Ok(DefinitionFile { name: name.clone(), data, attrs })
-            }
-        }
+        self.0.definition_file()
     }
 
     fn opt(&self, name: String) -> Option<String> {
@@ -197,23 +180,25 @@ impl RequestCap for Request {
             return Ok(None);
         };
         let mut attrs = Attrs::default();
+        let root = match key == MAIN_CONTEXT {
+            true => self.0.main_root()?,
+            false => None,
+        };
         let (kind, identifier) = match spec {
-            ContextSpec::Local(_) | ContextSpec::Empty => ("local", key.clone()),
+            _ if root.is_some() => ("input", key.clone()),
+            ContextSpec::Local(_) | ContextSpec::Empty | ContextSpec::Archive => {
+                ("local", key.clone())
+            }
             ContextSpec::Image(reference) => ("image", reference.clone()),
             ContextSpec::OciLayout { reference, .. } => {
                 attrs.push("store", format!("oci-layout:{key}"));
                 ("oci-layout", crate::source::layout::context_reference(key, reference.as_deref()))
             }
             ContextSpec::Git(url) => ("git", url.clone()),
+            ContextSpec::Http(_) if key == MAIN_CONTEXT => ("local", key.clone()),
             ContextSpec::Http(url) => ("http", url.clone()),
         };
-        Ok(Some(NamedContext {
-            kind: kind.to_owned(),
-            identifier,
-            root: None,
-            config: None,
-            attrs,
-        }))
+        Ok(Some(NamedContext { kind: kind.to_owned(), identifier, root, config: None, attrs }))
     }
 
     fn context_names(&self) -> Vec<String> {

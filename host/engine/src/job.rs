@@ -2,13 +2,13 @@
 //! frontend has yielded so far.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::task::JoinSet;
 use wbuild_api::extension::{
-    FilesResult, ImageInfo, ImageRequest, ImageResult, SourceInfo, SourceRequest,
+    DefinitionFile, FilesResult, ImageInfo, ImageRequest, ImageResult, SourceInfo, SourceRequest,
 };
-use wbuild_api::request::{BuildRequest, DefaultNetwork};
+use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource};
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
@@ -16,14 +16,20 @@ use wbuild_graph::{
     SourceMap, Span,
 };
 use wbuild_solver::Solver;
+use wbuild_tree::path::RelPath;
+use wbuild_tree::root::Root;
 
+use crate::inputs::{self, Inputs, Main};
 use crate::inspect::Inspected;
 use crate::solved::Solved;
 use crate::steps::Steps;
 use crate::worker::BuildWorker;
 
 /// Name of the local context that holds the definition file.
-pub(crate) const DEFINITION_CONTEXT: &str = "dockerfile";
+const DEFINITION_CONTEXT: &str = "dockerfile";
+
+/// The largest definition file.
+pub(crate) const DEFINITION_LIMIT: u64 = 16 << 20;
 
 /// Keys and values of the plugin contract that this host knows beyond the first release's.
 const FEATURES: &[&str] = &["exec.cache-dir.seed-path", "exec.capture", "file-op.copy.unpack"];
@@ -48,6 +54,9 @@ pub(crate) fn supports(feature: &str) -> bool {
 pub(crate) struct Job {
     request: BuildRequest,
     options: Attrs,
+    inputs: OnceLock<Inputs>,
+    /// The node that the main context has in the graph as it is now.
+    main: Mutex<Option<Edge>>,
     session: Arc<dyn Session>,
     platforms: Vec<Platform>,
     build_platform: Platform,
@@ -104,6 +113,8 @@ impl Job {
         Arc::new(Job {
             definition: Mutex::new(Definition::new(session.id(), GraphLimits::default())),
             options,
+            inputs: OnceLock::new(),
+            main: Mutex::default(),
             request,
             session,
             platforms,
@@ -124,8 +135,55 @@ impl Job {
         &self.request
     }
 
-    pub(crate) fn options(&self) -> &Attrs {
-        &self.options
+    /// Those of the request, and those that the choice of the frontend added.
+    pub(crate) fn options(&self) -> Attrs {
+        let mut options = self.options.clone();
+        options.0.extend(self.inputs.get().into_iter().flat_map(|inputs| inputs.options.0.clone()));
+        options
+    }
+
+    /// Takes what was settled before the frontend runs.
+    pub(crate) fn settle_inputs(&self, inputs: Inputs) {
+        // One build has one way to its frontend.
+        let _ = self.inputs.set(inputs);
+    }
+
+    /// The file to build.
+    pub(crate) fn definition_file(&self) -> Result<DefinitionFile, Failure> {
+        if let Some(settled) = self.inputs.get().and_then(|inputs| inputs.definition.as_ref()) {
+            return Ok(settled.clone());
+        }
+        match &self.request.definition {
+            DefinitionSource::Inline { name, data } => Ok(DefinitionFile {
+                name: name.clone(),
+                data: data.clone(),
+                attrs: Attrs::default(),
+            }),
+            DefinitionSource::File { directory, name } => {
+                let root = Root::open(directory, &directory.to_string_lossy())?;
+                let data = root.read_file(&RelPath::clean(name)?, DEFINITION_LIMIT)?;
+                let mut attrs = Attrs::default();
+                attrs.push("path", name.clone());
+                attrs.push("context", DEFINITION_CONTEXT);
+                Ok(DefinitionFile { name: name.clone(), data, attrs })
+            }
+            DefinitionSource::InContext { .. } | DefinitionSource::Url(_) => {
+                Err(Failure::internal("the definition was not fetched"))
+            }
+        }
+    }
+
+    /// The node of a main context that is no directory, in the graph as it is now.
+    pub(crate) fn main_root(&self) -> Result<Option<Edge>, Failure> {
+        let Some(Main::Tree(chain)) = self.inputs.get().and_then(|inputs| inputs.main.as_ref())
+        else {
+            return Ok(None);
+        };
+        let mut main = lock(&self.main);
+        if main.is_none() {
+            *main = Some(inputs::insert(&mut self.definition(), chain)?);
+        }
+        Ok(*main)
     }
 
     pub(crate) fn session(&self) -> &Arc<dyn Session> {
@@ -230,10 +288,24 @@ impl Job {
         self.solver.solve(vertex).await
     }
 
+    /// Solves one output of a graph that is not the build's.
+    pub(crate) async fn solve_in(
+        &self,
+        definition: &mut Definition,
+        edge: Edge,
+    ) -> Result<(Arc<Solved>, u32), Failure> {
+        self.name_below(definition, edge, &mut HashSet::new());
+        let (vertex, index) = self.solver.load(definition, edge);
+        Ok((self.solver.solve(vertex).await?, index))
+    }
+
     /// Tells the steps what the nodes below an edge are called.
     fn name_steps(&self, definition: &mut Definition, edge: Edge) {
         // What was named before is fixed, with all below it: a frontend may ask for many edges.
-        let mut named = lock(&self.named);
+        self.name_below(definition, edge, &mut lock(&self.named));
+    }
+
+    fn name_below(&self, definition: &mut Definition, edge: Edge, named: &mut HashSet<NodeId>) {
         let mut stack = vec![edge.node];
         while let Some(id) = stack.pop() {
             if named.insert(id) {
@@ -331,6 +403,7 @@ impl Job {
     pub(crate) fn forget_plan(&self) {
         *self.definition() = Definition::new(self.session.id(), GraphLimits::default());
         *self.sources() = SourceMap::default();
+        *lock(&self.main) = None;
         lock(&self.mapped).clear();
         lock(&self.images).clear();
         lock(&self.files).clear();

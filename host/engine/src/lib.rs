@@ -19,6 +19,7 @@ mod cache;
 mod cancel;
 mod export;
 mod frontend_host;
+mod inputs;
 mod inspect;
 mod job;
 mod memo;
@@ -37,12 +38,13 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 use wbuild_api::event::{Event, EventSink};
-use wbuild_api::extension::{CachePlugin, Frontend, Runner};
+use wbuild_api::extension::{CachePlugin, Runner};
 use wbuild_exec::spec::UserNamespace;
 use wbuild_exec::{Launcher, LauncherOptions, RuntimeInfo, RuntimeKind};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_store::{DocumentKind, LockWait, OpenOptions, Store};
 
+pub use inputs::{Choose, Chosen, Reader};
 pub use wbuild_api::{describe, event, extension, request, session};
 pub use wbuild_store as store;
 
@@ -75,7 +77,7 @@ pub struct EngineOptions {
 #[derive(Clone)]
 pub struct Plugins {
     /// Reads the definition.
-    pub frontend: Arc<dyn Frontend>,
+    pub frontend: Reader,
     /// Asked in order; the lowest offer wins.
     pub runners: Vec<Arc<dyn Runner>>,
     /// Asked after the store's own records.

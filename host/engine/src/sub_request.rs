@@ -23,7 +23,7 @@ use wbuild_graph::{Edge, Failure, FailureKind, Op};
 use crate::build::Served;
 use crate::frontend_host::frontend_host;
 use crate::job::Job;
-use crate::{Engine, Plugins};
+use crate::{Engine, Plugins, inputs};
 
 impl Engine {
     /// Asks the frontend about a definition. Of the request all that concerns what is built and not
@@ -57,7 +57,7 @@ impl Engine {
         stats: &mut BuildStats,
     ) -> Result<Description, Failure> {
         let began = Instant::now();
-        let frontend = &plugins.frontend;
+        let frontend = inputs::settle(job, &plugins.frontend).await?;
         let all = frontend_host(job, &frontend.identity().name);
         let host = FrontendHost {
             inspect: Arc::new(ContextsOnly { job: Arc::clone(job), all: all.inspect }),

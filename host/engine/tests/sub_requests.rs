@@ -13,7 +13,7 @@ use wbuild::event::{BuildError, Event, EventSink};
 use wbuild::extension::{Frontend, FrontendHost, ImageResult, PluginIdentity, ReadDir, Target};
 use wbuild::request::{BuildRequest, DefaultNetwork, DefinitionSource};
 use wbuild::session::{BuildContext, RegistryAuth, Session};
-use wbuild::{Engine, EngineOptions, Plugins};
+use wbuild::{Engine, EngineOptions, Plugins, Reader};
 use wbuild_graph::op::{EntryOpts, FileAction, FileActionKind, FileOp, LocalSource, SourceOp};
 use wbuild_graph::{
     Attrs, Diagnostic, Digest, Edge, Failure, FailureKind, Op, Platform, Severity, SourceFile,
@@ -34,8 +34,8 @@ struct Client(PathBuf);
 struct Directory(PathBuf);
 
 impl BuildContext for Directory {
-    fn identity(&self) -> String {
-        self.0.display().to_string()
+    fn identity(&self) -> Option<String> {
+        Some(self.0.display().to_string())
     }
 
     fn display(&self) -> String {
@@ -208,7 +208,8 @@ async fn ask(query: Query, log: &Arc<Log>) -> Result<DescribeReport, Box<BuildEr
         allow: Default::default(),
         max_parallelism: None,
     };
-    let plugins = Plugins { frontend: Arc::new(Curious), runners: Vec::new(), caches: Vec::new() };
+    let frontend = Reader::Frontend(Arc::new(Curious));
+    let plugins = Plugins { frontend, runners: Vec::new(), caches: Vec::new() };
     let session = Arc::new(Client(context));
     engine.describe(request, query, session, plugins, events, CancellationToken::new()).await
 }

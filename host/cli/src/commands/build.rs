@@ -1,6 +1,7 @@
 //! `wbuild build`.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 
 use wbuild_api::event::{BuildError, BuildReport, StepId};
 use wbuild_api::request::OutputSpec;
@@ -24,7 +25,12 @@ use crate::plugins;
 
 /// Runs the command.
 pub fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Fault> {
-    let build = resolve::build(args, environment, &mut std::io::stdin().lock())?;
+    // Not through the buffer of the standard library: an archive is read on by the engine.
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    let mut stdin = stdin.map(std::fs::File::from).map_err(|error| {
+        Fault::from(Failure::internal("cannot duplicate standard input").cause(&error))
+    })?;
+    let build = resolve::build(args, environment, &mut stdin)?;
     plugins::check_names(&build)?;
     if let Some(call) = build.call.clone() {
         let host = plugins::host(environment);

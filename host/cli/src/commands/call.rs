@@ -29,7 +29,7 @@ pub fn run(
 ) -> Result<Exit, Fault> {
     // No step runs, so where there are no namespaces to be had they are not needed either.
     super::see_all_owners(environment);
-    let frontend = plugins.frontend.identity().name;
+    let frontend = plugins.frontend.to_string();
     let style = Style::new(environment.colour());
     let display = Display::start(renderer(build.display, style), Box::new(std::io::stderr()));
     let (shown, stats) = (build.display, build.notes.stats);

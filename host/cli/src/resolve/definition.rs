@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use wbuild_api::request::{ContextSpec, DefinitionSource};
+use wbuild_oci::layer::{LOOK, looks_like_archive};
 
 use super::{Directory, context};
 use crate::args::BuildArgs;
@@ -28,6 +29,8 @@ pub struct Inputs {
     pub context: ContextSpec,
     /// PATH as written.
     pub context_shown: String,
+    /// What was read of an archive on standard input to know that it is one.
+    pub archive: Option<Vec<u8>>,
 }
 
 /// Names that a definition has in a context directory, the first wins; by the frontend that the
@@ -51,75 +54,149 @@ pub fn find(
             .hint("give a directory, e.g. `wbuild .`; `wbuild --help` shows more")
     })?;
     let file = args.file.as_deref();
+    let names = default_names(frontend);
     if path == "-" {
-        return without_context(file, stdin);
+        return from_stdin(file, &names, environment, stdin);
     }
     let shown = path.to_string_lossy().into_owned();
-    let remote = path.to_str().and_then(context::remote);
-    let (spec, directory) = match remote {
-        Some(spec) => (spec, None),
-        None => {
-            let directory = main_directory(path, &shown, environment)?;
-            (ContextSpec::Local(directory.clone()), Some(directory))
-        }
-    };
-    let (definition, definition_directory) = match (file, &directory) {
-        (Some(file), _) if file == Path::new("-") => {
-            let definition = read_inline(stdin, || {
-                Fault::input("standard input holds an archive, not a definition")
-                    .hint("--file names the definition; the context is a directory")
-            })?;
-            (definition, None)
-        }
-        (Some(file), _) => {
-            let (definition, directory) =
-                named_file(file, directory.as_deref(), &shown, environment)?;
-            (definition, Some(directory))
-        }
-        (None, Some(directory)) => {
-            let names = default_names(frontend);
-            (
-                in_directory(directory, &shown, &names)?,
-                Some(Directory { path: directory.clone(), shown: shown.clone() }),
-            )
-        }
-        (None, None) => {
-            return Err(Fault::not_yet(format!("the definition cannot be read from {shown} yet"))
-                .hint("fetch it first, or name a local definition with --file"));
-        }
-    };
-    Ok(Inputs { definition, definition_directory, context: spec, context_shown: shown })
-}
-
-/// `wbuild -`: a definition on standard input and nothing else.
-fn without_context(file: Option<&Path>, stdin: &mut dyn Read) -> Result<Inputs, Fault> {
-    if file.is_some() {
-        return Err(Fault::not_yet("a context cannot be read from standard input yet")
-            .hint("unpack it and give the directory"));
+    if let Some(spec) = path.to_str().and_then(context::remote) {
+        let (definition, directory) = match file {
+            Some(file) if file == Path::new("-") => (inline(stdin)?, None),
+            file => in_context(file, &names, environment)?,
+        };
+        return Ok(Inputs {
+            definition,
+            definition_directory: directory,
+            context: spec,
+            context_shown: shown,
+            archive: None,
+        });
     }
+    let directory = main_directory(path, &shown, environment)?;
+    let (definition, definition_directory) = match file {
+        Some(file) if file == Path::new("-") => (inline(stdin)?, None),
+        Some(file) => match remote_file(file)? {
+            Some(url) => (url, None),
+            None => {
+                let (definition, found) =
+                    named_file(file, Some((&directory, &shown)), environment)?;
+                (definition, Some(found))
+            }
+        },
+        None => (
+            in_directory(&directory, &shown, &names)?,
+            Some(Directory { path: directory.clone(), shown: shown.clone() }),
+        ),
+    };
     Ok(Inputs {
-        definition: read_inline(stdin, || {
-            Fault::not_yet("a context cannot be read from standard input yet")
-                .hint("unpack the archive and give the directory")
-        })?,
-        definition_directory: None,
-        context: ContextSpec::Empty,
-        context_shown: "-".to_owned(),
+        definition,
+        definition_directory,
+        context: ContextSpec::Local(directory),
+        context_shown: shown,
+        archive: None,
     })
 }
 
-/// Reads the definition; `archive` says what an archive in its place means.
-fn read_inline(
-    stdin: &mut dyn Read,
-    archive: impl FnOnce() -> Fault,
-) -> Result<DefinitionSource, Fault> {
-    let mut data = Vec::new();
-    stdin.take(MAX_DEFINITION + 1).read_to_end(&mut data).map_err(|error| {
-        Fault::input("cannot read the definition from standard input").cause(&error)
-    })?;
-    if is_archive(&data) {
-        return Err(archive());
+/// The definition for a context that is not here: a file inside it, an absolute path of this machine,
+/// or a URL.
+fn in_context(
+    file: Option<&Path>,
+    names: &[&str],
+    environment: &Environment,
+) -> Result<(DefinitionSource, Option<Directory>), Fault> {
+    let Some(file) = file else {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        return Ok((DefinitionSource::InContext { names }, None));
+    };
+    if let Some(url) = remote_file(file)? {
+        return Ok((url, None));
     }
+    if file.is_absolute() {
+        let (definition, directory) = named_file(file, None, environment)?;
+        return Ok((definition, Some(directory)));
+    }
+    let name = file.to_str().ok_or_else(|| {
+        let shown = file.display();
+        Fault::input(format!("the name of the definition {shown} is not valid UTF-8"))
+    })?;
+    Ok((DefinitionSource::InContext { names: vec![name.to_owned()] }, None))
+}
+
+/// `--file https://…`.
+fn remote_file(file: &Path) -> Result<Option<DefinitionSource>, Fault> {
+    match file.to_str().and_then(context::remote) {
+        None => Ok(None),
+        Some(ContextSpec::Http(url)) => Ok(Some(DefinitionSource::Url(url))),
+        Some(_) => Err(Fault::usage(format!(
+            "the definition cannot be the repository {}",
+            file.display()
+        ))
+        .hint("make the repository the context and name the file in it: wbuild --file FILE URL")),
+    }
+}
+
+/// `wbuild -`: an archive that is the context, or a definition and nothing else.
+fn from_stdin(
+    file: Option<&Path>,
+    names: &[&str],
+    environment: &Environment,
+    stdin: &mut dyn Read,
+) -> Result<Inputs, Fault> {
+    if file == Some(Path::new("-")) {
+        return Err(Fault::usage("standard input cannot be both the context and the definition")
+            .hint("leave out --file: what standard input holds is seen from its beginning"));
+    }
+    let start = read_up_to(stdin, LOOK as u64)?;
+    let shown = "-".to_owned();
+    if looks_like_archive(&start) {
+        let (definition, definition_directory) = in_context(file, names, environment)?;
+        return Ok(Inputs {
+            definition,
+            definition_directory,
+            context: ContextSpec::Archive,
+            context_shown: shown,
+            archive: Some(start),
+        });
+    }
+    if let Some(file) = file {
+        let file = file.display();
+        return Err(Fault::usage(format!(
+            "standard input holds no archive, and the definition is to be {file}"
+        ))
+        .hint("for a context: tar -c . | wbuild -")
+        .hint("for a definition on standard input: leave out --file"));
+    }
+    Ok(Inputs {
+        definition: definition(start, stdin)?,
+        definition_directory: None,
+        context: ContextSpec::Empty,
+        context_shown: shown,
+        archive: None,
+    })
+}
+
+/// The definition on standard input, beside a context.
+fn inline(stdin: &mut dyn Read) -> Result<DefinitionSource, Fault> {
+    let start = read_up_to(stdin, LOOK as u64)?;
+    if looks_like_archive(&start) {
+        return Err(Fault::input("standard input holds an archive, not a definition")
+            .hint("--file names the definition; an archive can be the context: wbuild -"));
+    }
+    definition(start, stdin)
+}
+
+fn read_up_to(stdin: &mut dyn Read, most: u64) -> Result<Vec<u8>, Fault> {
+    let mut data = Vec::new();
+    stdin
+        .take(most)
+        .read_to_end(&mut data)
+        .map_err(|error| Fault::input("cannot read standard input").cause(&error))?;
+    Ok(data)
+}
+
+/// The definition that standard input holds, of which `data` is the beginning.
+fn definition(mut data: Vec<u8>, stdin: &mut dyn Read) -> Result<DefinitionSource, Fault> {
+    data.extend(read_up_to(stdin, MAX_DEFINITION + 1 - data.len() as u64)?);
     if data.len() as u64 > MAX_DEFINITION {
         return Err(Fault::input(format!(
             "the definition on standard input is longer than {} MiB",
@@ -130,12 +207,6 @@ fn read_inline(
         return Err(Fault::input("the definition on standard input is empty"));
     }
     Ok(DefinitionSource::Inline { name: "-".to_owned(), data })
-}
-
-/// gzip (RFC 1952), bzip2, xz, zstd, or tar with the magic of POSIX (at 257).
-fn is_archive(data: &[u8]) -> bool {
-    let compressed: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-    compressed.iter().any(|magic| data.starts_with(magic)) || data.get(257..262) == Some(b"ustar")
 }
 
 fn main_directory(path: &OsStr, shown: &str, environment: &Environment) -> Result<PathBuf, Fault> {
@@ -218,22 +289,17 @@ fn candidates(directory: &Path) -> Vec<String> {
 /// `--file FILE`, relative to the working directory as everywhere on a command line.
 fn named_file(
     file: &Path,
-    context: Option<&Path>,
-    context_shown: &str,
+    context: Option<(&Path, &str)>,
     environment: &Environment,
 ) -> Result<(DefinitionSource, Directory), Fault> {
     let shown = file.display().to_string();
-    if file.to_str().is_some_and(|text| context::remote(text).is_some()) {
-        return Err(Fault::not_yet(format!("the definition cannot be read from {shown} yet"))
-            .hint("fetch it first"));
-    }
     let path = environment.absolute(file);
     let found = std::fs::metadata(&path).map_err(|error| {
         let fault = Fault::input(format!("cannot find the definition {shown}")).cause(&error);
         // The classic builder looked into the context, and many scripts rely on it.
-        match context.map(|context| context.join(file)) {
-            Some(inside) if file.is_relative() && inside.is_file() => {
-                fault.hint(format!("did you mean --file {}?", join(context_shown, &shown)))
+        match context {
+            Some((directory, name)) if file.is_relative() && directory.join(file).is_file() => {
+                fault.hint(format!("did you mean --file {}?", join(name, &shown)))
             }
             _ => fault,
         }

@@ -31,8 +31,8 @@ pub struct Build {
     pub request: BuildRequest,
     /// What the session lends.
     pub lends: Lends,
-    /// What reads the definition.
-    pub frontend: PluginName,
+    /// What reads the definition; none where the definition says it, which is not here yet.
+    pub frontend: Option<PluginName>,
     /// What plans launches; in order.
     pub runners: Vec<PluginName>,
     /// What finds further results; in order.
@@ -89,6 +89,8 @@ pub struct Lends {
     pub registries: Registries,
     /// Through whom registries and web servers are asked.
     pub proxies: Proxies,
+    /// What was read of the archive on standard input, where that is the main context.
+    pub archive: Option<Vec<u8>>,
 }
 
 /// A directory the client lends.
@@ -167,6 +169,7 @@ pub fn build(
         registries: registries::read(args.registry_config.as_deref(), environment)?,
         proxies: environment.proxies()?,
         known_hosts: environment.known_hosts(),
+        archive: inputs.archive,
         ..Lends::default()
     };
     let mut contexts = BTreeMap::from([("context".to_owned(), inputs.context)]);
@@ -202,7 +205,7 @@ pub fn build(
     let display = display(args, environment)?;
     let mut options = options(args, environment, epoch)?;
     let (frontend, remarks) = match named {
-        Some(named) => (named, Vec::new()),
+        Some(named) => (Some(named), Vec::new()),
         None => of_definition(&inputs.definition, &contexts, &mut options)?,
     };
     let request = BuildRequest {
@@ -276,12 +279,13 @@ fn call(args: &BuildArgs) -> Result<Option<Call>, Fault> {
     Ok(query.map(|query| Call { query, format, ignore_status }))
 }
 
-/// The frontend that a definition asks for, and what there is to say of it.
+/// The frontend that a definition asks for, and what there is to say of it. None for a definition that
+/// is not here yet: [`choose`] is asked once it is.
 fn of_definition(
     source: &DefinitionSource,
     contexts: &BTreeMap<String, ContextSpec>,
     options: &mut Attrs,
-) -> Result<(PluginName, Vec<String>), Fault> {
+) -> Result<(Option<PluginName>, Vec<String>), Fault> {
     let (name, data) = match source {
         DefinitionSource::Inline { name, data } => (name, Cow::Borrowed(&data[..])),
         // One that cannot be read is for the engine to say.
@@ -291,14 +295,23 @@ fn of_definition(
                 .and_then(|file| file.take(definition::MAX_DEFINITION).read_to_end(&mut data));
             (name, Cow::Owned(data))
         }
+        DefinitionSource::InContext { .. } | DefinitionSource::Url(_) => {
+            return Ok((None, Vec::new()));
+        }
     };
+    let choice = choose(&syntax::Definition { name, data: &data }, contexts, options)?;
+    options.0.extend(choice.options());
+    Ok((Some(PluginName::Bundled(choice.frontend)), choice.note.into_iter().collect()))
+}
+
+/// What reads a definition.
+pub fn choose(
+    definition: &syntax::Definition<'_>,
+    contexts: &BTreeMap<String, ContextSpec>,
+    options: &Attrs,
+) -> Result<syntax::Choice, Fault> {
     let argument = options.get(&format!("build-arg:{}", syntax::ARGUMENT));
-    let definition = syntax::Definition { name, data: &data };
-    let choice = syntax::choose(&definition, argument, contexts, &plugin_name::frontends())?;
-    if let Some(source) = choice.source {
-        options.push("source", source);
-    }
-    Ok((PluginName::Bundled(choice.frontend), choice.note.into_iter().collect()))
+    syntax::choose(definition, argument, contexts, &plugin_name::frontends())
 }
 
 /// The OCI runtime asked for; a path becomes absolute.

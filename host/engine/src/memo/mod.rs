@@ -69,6 +69,8 @@ fn id(job: &Job, identity: &PluginIdentity) -> String {
     let place = match &request.definition {
         DefinitionSource::File { directory, name } => directory.join(name).display().to_string(),
         DefinitionSource::Inline { name, .. } => name.clone(),
+        DefinitionSource::InContext { names } => names.join(" "),
+        DefinitionSource::Url(url) => url.clone(),
     };
     let wishes = (
         (env!("CARGO_PKG_VERSION"), identity.digest, &identity.wit_version),

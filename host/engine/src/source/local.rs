@@ -23,11 +23,12 @@ use crate::blocking;
 use crate::solved::{Output, Solved};
 
 /// Name of the context that the command line's PATH gives.
-const MAIN_CONTEXT: &str = "context";
+pub(crate) const MAIN_CONTEXT: &str = "context";
 
 /// Kept digests of one directory, loaded when first needed.
 pub(crate) struct KeptDigests {
-    id: String,
+    /// None: they serve this build alone.
+    id: Option<String>,
     store: Store,
     index: OnceLock<Mutex<DigestIndex>>,
 }
@@ -37,18 +38,18 @@ impl KeptDigests {
     pub(crate) fn index(&self) -> &Mutex<DigestIndex> {
         self.index.get_or_init(|| {
             // What cannot be read is as good as nothing: files are hashed again.
-            let data = self.store.load_context(&self.id).ok().flatten();
+            let data = self.id.as_ref().and_then(|id| self.store.load_context(id).ok().flatten());
             Mutex::new(data.map_or_else(DigestIndex::new, DigestIndex::decode))
         })
     }
 
     fn keep(&self) -> Result<(), Failure> {
-        let Some(index) = self.index.get() else {
+        let (Some(index), Some(id)) = (self.index.get(), &self.id) else {
             return Ok(());
         };
         let index = index.lock().unwrap_or_else(PoisonError::into_inner);
         if index.is_changed() {
-            self.store.save_context(&self.id, &index.encode())?;
+            self.store.save_context(id, &index.encode())?;
         }
         Ok(())
     }
@@ -106,17 +107,33 @@ pub(crate) fn point(mut failure: Failure, mark: Option<Span>, hidden_by: Option<
 pub(crate) struct Locals {
     store: Store,
     session: Arc<dyn Session>,
-    kept: Mutex<HashMap<String, Arc<KeptDigests>>>,
+    /// The main context, where the client hands it over instead of lending a directory.
+    main: OnceLock<Arc<dyn BuildContext>>,
+    kept: Mutex<HashMap<Option<String>, Arc<KeptDigests>>>,
 }
 
 impl Locals {
     pub(crate) fn new(store: Store, session: Arc<dyn Session>) -> Locals {
-        Locals { store, session, kept: Mutex::default() }
+        Locals { store, session, main: OnceLock::new(), kept: Mutex::default() }
+    }
+
+    /// Makes a directory the main context, before anything is read of it.
+    pub(crate) fn lend(&self, context: Arc<dyn BuildContext>) {
+        // There is one main context, and it is settled once.
+        let _ = self.main.set(context);
+    }
+
+    /// The directory of a name.
+    pub(crate) fn lent(&self, name: &str) -> Option<Arc<dyn BuildContext>> {
+        match self.main.get() {
+            Some(main) if name == MAIN_CONTEXT => Some(Arc::clone(main)),
+            _ => self.session.context(name),
+        }
     }
 
     /// A handle on a directory; reads nothing but links that are to be followed.
     pub(crate) fn open(&self, source: &LocalSource) -> Result<Arc<Solved>, Failure> {
-        let context = self.session.context(&source.name).ok_or_else(|| {
+        let context = self.lent(&source.name).ok_or_else(|| {
             if source.name == MAIN_CONTEXT {
                 return Failure::not_found("this build has no context to read files from")
                     .hint("give a directory beside the definition, e.g. wbuild -f - .");

@@ -16,7 +16,7 @@ use wbuild::request::{
     BuildRequest, DefaultNetwork, DefinitionSource, OutputDest, OutputKind, OutputSpec,
 };
 use wbuild::session::{BuildContext, RegistryAuth, Session};
-use wbuild::{Engine, EngineOptions, Plugins};
+use wbuild::{Engine, EngineOptions, Plugins, Reader};
 use wbuild_graph::op::{
     CopyOpts, EntryOpts, FileAction, FileActionKind, FileOp, LocalSource, SourceOp,
 };
@@ -69,8 +69,8 @@ pub struct Directory {
 }
 
 impl BuildContext for Directory {
-    fn identity(&self) -> String {
-        self.path.display().to_string()
+    fn identity(&self) -> Option<String> {
+        Some(self.path.display().to_string())
     }
 
     fn display(&self) -> String {
@@ -249,7 +249,7 @@ impl Place {
         };
         let engine = Engine::open(options, Arc::clone(&log)).await.expect("opened");
         let plugins = Plugins {
-            frontend: Arc::new(Native { name, function: frontend }),
+            frontend: Reader::Frontend(Arc::new(Native { name, function: frontend })),
             runners: Vec::new(),
             caches: self.caches.clone(),
         };

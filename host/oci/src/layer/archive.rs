@@ -4,9 +4,12 @@ use std::io::{BufReader, ErrorKind as IoKind, Read, Seek, SeekFrom};
 
 use super::format::{Format, too_much_memory};
 use crate::error::{Error, Result};
+use crate::media::Compression;
 
 /// A tar's block size (POSIX pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
+/// How many bytes tell an archive from other files.
+pub const LOOK: usize = BLOCK;
 
 /// Whether `file` is a tar, plain or compressed in a form that can be unpacked: decided by its
 /// content, not its name. Leaves the file at its start.
@@ -22,6 +25,12 @@ pub fn is_archive<R: Read + Seek>(file: &mut R) -> Result<bool> {
     }
     // What does not decompress is no archive.
     Ok(block.is_ok_and(|block| is_header(&block)))
+}
+
+/// Whether a stream of which only the beginning is there is an archive, as far as that tells: a
+/// compressed one is believed to hold a tar. Wants the first [`LOOK`] bytes.
+pub fn looks_like_archive(start: &[u8]) -> bool {
+    Format::detect(start) != Format::Layer(Compression::None) || is_header(start)
 }
 
 /// The first block, or less at the end of the file.
@@ -108,6 +117,10 @@ mod tests {
             let mut file = Cursor::new(data);
             assert_eq!(is_archive(&mut file).unwrap(), archive, "{name}");
             assert_eq!(file.position(), 0, "{name}");
+            let start = &file.get_ref()[..file.get_ref().len().min(LOOK)];
+            let believed = archive || name.starts_with("text.") || name.starts_with("cut");
+            let believed = believed || name == "no bzip2";
+            assert_eq!(looks_like_archive(start), believed, "{name}");
         }
         // A dictionary of 1 GiB: neither read nor taken for something else.
         let mut options = lzma_rust2::XzOptions::with_preset(0);

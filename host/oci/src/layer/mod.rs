@@ -30,7 +30,7 @@ pub use apply::{
     Applied, ApplyOptions, Ownership, ParentLookup, ParentMeta, UnpackOptions, apply, no_parents,
     unpack,
 };
-pub use archive::is_archive;
+pub use archive::{LOOK, is_archive, looks_like_archive};
 pub use compress::{CompressOptions, Compressor};
 pub use decompress::Limits;
 pub use entry::{Entry, EntryKind};

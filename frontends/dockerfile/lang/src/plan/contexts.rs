@@ -202,13 +202,11 @@ impl Session<'_> {
                 attrs.extend(context.attrs.iter().cloned());
                 self.host.git(&git.url, &git.reference, &attrs)?
             }
-            // The main context is what an archive holds, any other is the file as it is.
+            // A file as it is, also if it is an archive.
             ("http", _) => {
-                let file = if name == MAIN { MAIN.to_owned() } else { remote::file_name(id) };
-                let mut attrs = vec![("filename".to_owned(), file.clone())];
+                let mut attrs = vec![("filename".to_owned(), remote::file_name(id))];
                 attrs.extend(context.attrs.iter().cloned());
-                let fetched = self.host.http(id, None, &attrs)?;
-                if name == MAIN { self.unpacked(fetched, &file, title)? } else { fetched }
+                self.host.http(id, None, &attrs)?
             }
             (kind, _) => {
                 let (name, kind) = (shown(name), shown(kind));
@@ -218,21 +216,6 @@ impl Session<'_> {
         };
         self.host.annotate(root, title, &[], &Attrs::new());
         Ok((root, None))
-    }
-
-    /// What an archive at the top of a tree holds.
-    fn unpacked(&mut self, at: Output, file: &str, title: &str) -> Result<Output, Failure> {
-        self.host.annotate(at, &format!("{title}: fetch"), &[], &hidden());
-        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let copy = CopyAction {
-            source: at,
-            path: format!("/{file}"),
-            target: "/".to_owned(),
-            opts: vec![option("create-dest", "true"), option("unpack", "auto")],
-        };
-        let nowhere = Span { source: self.source, start: 0, end: 0 };
-        let actions = vec![(nowhere, FileAction::Copy(copy))];
-        self.host.file(&FileOp { base: None, names_from: None, actions })
     }
 
     /// A file at the top of a local directory.
