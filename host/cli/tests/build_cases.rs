@@ -1,13 +1,13 @@
 //! Command lines and what they resolve to. A case is a folder:
 //!
-//! - `args`: one argument a line
+//! - `args`: one argument a line; `$DIR` is the directory that all run in
 //! - `env`: `NAME=VALUE` lines; may be missing
 //! - `stdin`: what standard input holds; may be missing
 //! - `expected.txt` or `error.txt`
 //!
 //! `expected.txt` holds what differs from `wbuild .`, one value a line; the case `bare` holds that.
 //!
-//! All run in one directory that holds the files of [`fixture`]; it shows as `$DIR`.
+//! The directory holds the files of [`fixture`].
 
 mod common;
 
@@ -98,8 +98,9 @@ fn describe(build: &resolve::Build) -> Vec<String> {
                 &build.lends.proxies.http,
                 &build.lends.proxies.except,
             ],
+            "archive": build.lends.archive.as_ref().map(Vec::len),
         },
-        "frontend": build.frontend.shown(),
+        "frontend": build.frontend.as_ref().map(PluginName::shown),
         "runners": shown(&build.runners),
         "caches": shown(&build.caches),
         "state_dir": build.state_dir,
@@ -127,6 +128,7 @@ fn command_lines() {
         let mut vars: Vec<(&str, &str)> = vec![("HOME", "/home/user")];
         vars.extend(env.lines().filter_map(|line| line.split_once('=')));
         let environment = Environment::of_parts(root.path(), &vars);
+        let args = args.replace("$DIR", root.path().to_str().expect("UTF-8"));
         let argv = std::iter::once("wbuild").chain(args.lines()).map(Into::into);
         let cli = parse(argv).unwrap_or_else(|error| panic!("{args}: {error}"));
         let build = match &cli.command {

@@ -109,7 +109,7 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
             inputs.definition = Some(in_context(job, names, &inputs).await?);
         }
         DefinitionSource::Url(url) => {
-            let file = fetched(job, url).await?;
+            let file = fetched(job, url, "[internal] load build definition").await?;
             inputs.definition = Some(definition_of(url, file).await?);
         }
         _ => {}
@@ -142,14 +142,14 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
 
 /// The main context behind a URL: what an archive holds, or nothing but a definition.
 async fn download(job: &Arc<Job>, url: &str, inputs: &mut Inputs) -> Result<(), Failure> {
-    let mut file = fetched(job, url).await?;
+    let mut file = fetched(job, url, TITLE).await?;
     let (archive, file) = blocking(move || -> Result<_, Failure> {
         let archive = is_archive(&mut file)?;
         Ok((archive, file))
     })
     .await?;
     if archive {
-        inputs.main = Some(Main::Tree(vec![download_op(url), unpack_op()]));
+        inputs.main = Some(Main::Tree(vec![download_op(url, TITLE), unpack_op()]));
         return Ok(());
     }
     match &job.request().definition {
@@ -164,19 +164,19 @@ async fn download(job: &Arc<Job>, url: &str, inputs: &mut Inputs) -> Result<(), 
 }
 
 /// The file behind a URL.
-async fn fetched(job: &Arc<Job>, url: &str) -> Result<std::fs::File, Failure> {
-    let (root, _) = solved(job, &[download_op(url)]).await?;
+async fn fetched(job: &Arc<Job>, url: &str, title: &str) -> Result<std::fs::File, Failure> {
+    let (root, _) = solved(job, &[download_op(url, title)]).await?;
     blocking(move || -> Result<_, Failure> {
         Ok(root.open_file(&RelPath::clean(FILE)?, Links::Refuse)?)
     })
     .await
 }
 
-fn download_op(url: &str) -> (Op, NodeMeta) {
+fn download_op(url: &str, title: &str) -> (Op, NodeMeta) {
     let mut attrs = Attrs::default();
     attrs.push("filename", FILE);
     let op = Op::Source(SourceOp::Http { url: url.to_owned(), checksum: None, attrs });
-    let name = format!("{TITLE}: fetch");
+    let name = format!("{title}: fetch");
     (op, NodeMeta { name, hidden: true, ..NodeMeta::default() })
 }
 
@@ -323,7 +323,7 @@ impl BuildContext for Unpacked {
 /// Unpacks the archive that the session hands over.
 async fn take_in(job: &Arc<Job>) -> Result<Unpacked, Failure> {
     let Archive { name, start, rest } = job.session().archive()?;
-    let step = job.steps().internal(TITLE);
+    let step = job.steps().internal("[internal] unpack build context");
     let store = job.worker().store.clone();
     let (_cancel, work) = CancelOnDrop::new();
     let result = blocking(move || -> Result<_, Failure> {
