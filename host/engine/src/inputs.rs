@@ -16,6 +16,7 @@ use wbuild_api::event::Event;
 use wbuild_api::extension::{DefinitionFile, Frontend};
 use wbuild_api::request::{ContextSpec, DefinitionSource};
 use wbuild_api::session::{Archive, BuildContext};
+use wbuild_git_url::{GitSource, git_source};
 use wbuild_graph::op::{CopyOpts, FileAction, FileActionKind, FileOp, SourceOp, Unpack};
 use wbuild_graph::{
     Attrs, Definition, Edge, Failure, FailureKind, GraphLimits, NodeMeta, Op, Severity, SourceMap,
@@ -35,6 +36,8 @@ use crate::source::local::MAIN_CONTEXT;
 
 /// The name of the one file of a download whose own name means nothing.
 const FILE: &str = "context";
+/// The option that keeps `.git` in a context that is a repository.
+const KEEP_GIT_DIR: &str = "build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 /// What people see while the main context is fetched.
 const TITLE: &str = "[internal] load build context";
 
@@ -102,6 +105,10 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
     match request.contexts.get(MAIN_CONTEXT) {
         Some(ContextSpec::Archive) => job.worker().locals.lend(Arc::new(take_in(job).await?)),
         Some(ContextSpec::Http(url)) => download(job, url, &mut inputs).await?,
+        Some(ContextSpec::Git(url)) => {
+            inputs.main =
+                Some(Main::Tree(vec![repository_op(url, job.options().get(KEEP_GIT_DIR))]));
+        }
         _ => {}
     }
     match &request.definition {
@@ -178,6 +185,16 @@ fn download_op(url: &str, title: &str) -> (Op, NodeMeta) {
     let op = Op::Source(SourceOp::Http { url: url.to_owned(), checksum: None, attrs });
     let name = format!("{title}: fetch");
     (op, NodeMeta { name, hidden: true, ..NodeMeta::default() })
+}
+
+fn repository_op(url: &str, keep_git_dir: Option<&str>) -> (Op, NodeMeta) {
+    let git = git_source(url)
+        .unwrap_or_else(|| GitSource { url: url.to_owned(), ..GitSource::default() });
+    // What else the option may say stands for no, as it does to `docker build`.
+    let keep = matches!(keep_git_dir, Some("1" | "t" | "T" | "true" | "True" | "TRUE"));
+    let attrs = Attrs(git.attrs(keep));
+    let op = Op::Source(SourceOp::Git { url: git.url, reference: git.reference, attrs });
+    (op, NodeMeta { name: TITLE.to_owned(), ..NodeMeta::default() })
 }
 
 /// What the archive at the top of the input holds.

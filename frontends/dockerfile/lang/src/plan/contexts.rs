@@ -7,13 +7,14 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use wbuild_git_url::{GitSource, git_source};
 use wbuild_ignore::Matcher;
 
 use super::Session;
 use super::host::{
     Attrs, CopyAction, FileAction, FileOp, Host, ImageRequest, LocalSource, NamedContext, Output,
 };
-use super::remote::{self, GitSource};
+use super::remote;
 use super::stages::Place;
 use crate::platform::Platform;
 use crate::text::shown;
@@ -196,7 +197,7 @@ impl Session<'_> {
             ("local", _) => return self.local(id, title, ignored),
             ("input", Some(root)) => return Ok((root, None)),
             ("git", _) => {
-                let git = remote::git_source(id)
+                let git = git_source(id)
                     .unwrap_or_else(|| GitSource { url: id.clone(), ..GitSource::default() });
                 let mut attrs = git.attrs(self.request.keep_git_dir);
                 attrs.extend(context.attrs.iter().cloned());

@@ -1,5 +1,7 @@
 //! `COPY` and `ADD`.
 
+use wbuild_git_url::{GitSource, git_source};
+
 use crate::ast::{Instruction, Transfer};
 use crate::expand::Options;
 use crate::lint::steps;
@@ -10,7 +12,7 @@ use super::contexts::hidden;
 use super::expand_text;
 use super::host::{Attrs, CopyAction, FileAction, FileOp, Output};
 use super::lower::Lowering;
-use super::remote::{self, GitSource};
+use super::remote;
 
 fn attr(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
@@ -182,7 +184,7 @@ impl Lowering<'_, '_> {
         add: bool,
         name: &str,
     ) -> Result<(Output, String, Attrs), Failure> {
-        let git = remote::git_source(path);
+        let git = git_source(path);
         if git.is_some() || remote::is_http(path) {
             if !add {
                 let message = format!("COPY cannot fetch {}", shown(path));
@@ -259,7 +261,7 @@ impl Lowering<'_, '_> {
             return Ok(());
         };
         let (message, help) = match &words.sources[..] {
-            [one] if !add || remote::git_source(one).is_some() || remote::is_http(one) => {
+            [one] if !add || git_source(one).is_some() || remote::is_http(one) => {
                 return Ok(());
             }
             [] | [_] => (
