@@ -174,6 +174,8 @@ pub enum OutputDest {
     Directory(PathBuf),
     /// Standard output.
     Stdout,
+    /// A running Docker, as `DOCKER_HOST` names it: `unix://PATH`, `tcp://HOST:PORT`.
+    Daemon(String),
     /// Nowhere.
     Nowhere,
 }

@@ -56,6 +56,12 @@ pub mod vars {
     pub const HTTP_PROXY: &str = "HTTP_PROXY";
     /// Who is asked without them; as `no_proxy`, too.
     pub const NO_PROXY: &str = "NO_PROXY";
+    /// Where Docker listens, for outputs that are loaded into it.
+    pub const DOCKER_HOST: &str = "DOCKER_HOST";
+    /// The docker context that says so, where `DOCKER_HOST` does not.
+    pub const DOCKER_CONTEXT: &str = "DOCKER_CONTEXT";
+    /// Set: Docker is talked to with TLS.
+    pub const DOCKER_TLS_VERIFY: &str = "DOCKER_TLS_VERIFY";
     /// The agent's socket behind `--ssh default`.
     pub const SSH_AUTH_SOCK: &str = "SSH_AUTH_SOCK";
     /// Stands in for the machine's boot id, so that tests can simulate a power cut.
@@ -82,6 +88,7 @@ Environment:
                      how registries are asked, as --registry-config
   HTTPS_PROXY, HTTP_PROXY, NO_PROXY
                      proxies for registries and URLs; steps do not see them
+  DOCKER_HOST        the Docker that --load loads into, else that of DOCKER_CONTEXT or config.json
   SSH_AUTH_SOCK      the agent behind --ssh default
   NO_COLOR           no colours if set and not empty";
 

@@ -171,6 +171,7 @@ impl Engine {
         stats: &mut BuildStats,
     ) -> Result<Vec<ImageReport>, Failure> {
         export::check(job.request())?;
+        export::reach(job.request()).await?;
         let began = Instant::now();
         let frontend = inputs::settle(job, &plugins.frontend).await?;
         stats.frontend_memo_hit = memo::plan(job, &frontend).await?;

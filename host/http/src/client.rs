@@ -1,5 +1,6 @@
 //! Clients, and what all requests have in common.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub struct Options {
     pub reach: Reach,
     /// Looks names up in place of the system.
     pub lookup: Option<Lookup>,
+    /// A socket that all requests go through, whatever host their URLs name.
+    pub unix_socket: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -68,6 +71,7 @@ impl Default for Options {
             proxies: Proxies::default(),
             reach: Reach::Everything,
             lookup: None,
+            unix_socket: None,
         }
     }
 }
@@ -141,6 +145,9 @@ impl Clients {
                 proxies: options.proxies.hosts(),
                 lookup: options.lookup.clone(),
             }));
+        }
+        if let Some(path) = &options.unix_socket {
+            builder = builder.unix_socket(path.clone());
         }
         for rule in options.proxies.rules()? {
             builder = builder.proxy(rule);

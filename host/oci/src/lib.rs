@@ -9,6 +9,7 @@
 //!   thread.
 //! - [`layout`] reads and writes OCI image layouts and `docker load` archives. Blocking.
 //! - [`registry::Client`] pulls from registries. Async (tokio); drop the future to cancel.
+//! - [`daemon::Daemon`] gives images to a running Docker. Async too.
 //!
 //! Invariants of the crate: what comes from a registry, layout or archive is checked against its
 //! digest, its size and our limits before anyone sees it; everything written is a function of the
@@ -16,6 +17,7 @@
 //! credentials and configuration files in).
 
 pub mod config;
+pub mod daemon;
 pub mod error;
 pub mod image;
 pub mod layer;

@@ -20,11 +20,13 @@ use super::values::{
 /// has changed.
 #[derive(Args, Debug, Default)]
 pub struct BuildArgs {
-    /// The context: a directory; - takes the definition from standard input, without a context
+    /// The context: a directory, a URL of a git repository, a tar or a definition; - is standard
+    /// input, which holds a tar, or a definition without a context
     #[arg(value_name = "PATH")]
     pub path: Option<OsString>,
 
-    /// The definition [default: PATH/Dockerfile]; - is standard input
+    /// The definition [default: PATH/Dockerfile]; - is standard input. Where PATH is no directory, a
+    /// file inside it, unless this is an absolute path or a URL
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
@@ -33,9 +35,13 @@ pub struct BuildArgs {
     pub tags: Vec<String>,
 
     /// Where the result goes (repeats): type=oci|docker|local|tar|cacheonly,dest=PATH; DIR alone
-    /// is type=local, - alone a tar to standard output
+    /// is type=local, - alone a tar to standard output, type=docker alone goes into Docker
     #[arg(short, long = "output", value_name = "DEST")]
     pub outputs: Vec<OutputArg>,
+
+    /// Load the image into Docker: short for --output type=docker
+    #[arg(long)]
+    pub load: bool,
 
     /// A value for an ARG; NAME alone is taken from the environment (repeats)
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
@@ -53,7 +59,8 @@ pub struct BuildArgs {
     #[arg(long = "platform", value_name = "PLATFORM", value_delimiter = ',')]
     pub platforms: Vec<Platform>,
 
-    /// A further context (repeats): NAME=DIR, docker-image://REF or oci-layout://DIR[:TAG]
+    /// A further context (repeats): NAME=DIR, docker-image://REF, oci-layout://DIR[:TAG] or a URL;
+    /// NAME::PLATFORM is for one platform
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     pub contexts: Vec<ContextArg>,
 
@@ -172,9 +179,6 @@ pub struct BuildArgs {
 /// [`crate::resolve`] refuses those that would be ignored otherwise.
 #[derive(Args, Debug, Default)]
 pub struct LaterArgs {
-    /// `--output type=docker` into a running Docker.
-    #[arg(long, hide = true)]
-    pub load: bool,
     /// `--output type=registry`.
     #[arg(long, hide = true)]
     pub push: bool,
@@ -219,12 +223,7 @@ pub struct LaterArgs {
 impl LaterArgs {
     /// The first option that is set, and what to do instead.
     pub fn refused(&self) -> Option<(&'static str, &'static str)> {
-        let instead: [(&str, bool, &str); 9] = [
-            (
-                "--load",
-                self.load,
-                "write a tar and load it: --output type=docker,dest=- | docker load",
-            ),
+        let instead: [(&str, bool, &str); 8] = [
             (
                 "--push",
                 self.push,

@@ -3,6 +3,7 @@
 
 pub mod context;
 pub mod definition;
+mod docker;
 pub mod output;
 
 use std::borrow::Cow;
@@ -199,8 +200,10 @@ pub fn build(
     }
 
     // A question has an answer and nothing to export.
-    let outputs = if call.is_some() { &[][..] } else { &args.outputs };
-    let outputs = output::resolve(outputs, environment)?;
+    let outputs = match call {
+        Some(_) => Vec::new(),
+        None => output::resolve(&output::wanted(args), environment)?,
+    };
     let epoch = source_date_epoch(args, environment)?;
     let display = display(args, environment)?;
     let mut options = options(args, environment, epoch)?;

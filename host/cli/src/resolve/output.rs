@@ -3,10 +3,24 @@
 use std::path::Path;
 
 use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
+use wbuild_graph::Attrs;
 
+use super::docker;
+use crate::args::BuildArgs;
 use crate::args::values::OutputArg;
 use crate::environment::Environment;
 use crate::exit::Fault;
+
+/// What `--output` asks for, and `--load`, which is `--output type=docker`.
+pub fn wanted(args: &BuildArgs) -> Vec<OutputArg> {
+    let loads = |output: &OutputArg| output.kind == OutputKind::Docker && output.dest.is_none();
+    let mut outputs = args.outputs.clone();
+    if args.load && !outputs.iter().any(loads) {
+        let (kind, dest, attrs) = (OutputKind::Docker, None, Attrs::default());
+        outputs.push(OutputArg { kind, dest, attrs });
+    }
+    outputs
+}
 
 /// Resolves `--output`.
 pub fn resolve(args: &[OutputArg], environment: &Environment) -> Result<Vec<OutputSpec>, Fault> {
@@ -59,8 +73,7 @@ fn destination(arg: &OutputArg, environment: &Environment) -> Result<OutputDest,
             Err(fault)
         }
         (None, false) if arg.kind == OutputKind::Docker => {
-            Err(Fault::not_yet("wbuild cannot load images into Docker by itself yet")
-                .hint("pipe them: --output type=docker,dest=- | docker load"))
+            docker::endpoint(environment).map(OutputDest::Daemon)
         }
         (None | Some("-"), false) if environment.stdout_terminal => {
             Err(Fault::usage("an archive is not written to a terminal")
@@ -123,6 +136,7 @@ mod tests {
             ("type=oci,dest=f", OutputDest::File(at("f"))),
             ("type=oci,tar=false,dest=d", OutputDest::Directory(at("d"))),
             ("type=docker,dest=-", OutputDest::Stdout),
+            ("type=docker", OutputDest::Daemon("unix:///var/run/docker.sock".to_owned())),
             ("type=docker,dest=d/x", OutputDest::File(at("d/x"))),
             ("type=cacheonly", OutputDest::Nowhere),
         ] {
@@ -137,7 +151,6 @@ mod tests {
             "type=oci,dest=d/",
             "type=oci,dest=no/x",
             "type=oci,tar=maybe,dest=x",
-            "type=docker",
             "type=docker,tar=false,dest=d",
             "type=cacheonly,dest=x",
         ] {

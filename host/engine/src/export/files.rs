@@ -64,6 +64,9 @@ pub(super) fn check_writable(dest: &OutputDest) -> Result<(), Failure> {
             path.display()
         ))),
         OutputDest::Nowhere => Err(Failure::invalid("the output needs dest=FILE")),
+        OutputDest::Daemon(endpoint) => Err(Failure::invalid(format!(
+            "the output is a file, which the Docker at {endpoint} does not take"
+        ))),
     }
 }
 

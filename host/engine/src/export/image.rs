@@ -101,10 +101,14 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
     names(request, spec)?;
     match (spec.kind, &spec.dest) {
         (OutputKind::Oci, OutputDest::Directory(_)) => Ok(()),
+        (OutputKind::Oci, OutputDest::Daemon(_)) => {
+            Err(Failure::unsupported("a Docker takes outputs of type docker only"))
+        }
         (OutputKind::Docker, _) if request.platforms.len() > 1 => {
             Err(Failure::unsupported("a docker archive holds an image for one platform")
                 .hint("choose one platform, or an output of type oci"))
         }
+        (_, OutputDest::Daemon(endpoint)) => super::daemon::check(endpoint),
         (_, dest) => super::files::check_writable(dest),
     }
 }
@@ -118,11 +122,11 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
     }
     let want = want(&spec.attrs)?;
     let names = names(job.request(), spec)?;
-    let kind = match spec.kind {
-        OutputKind::Docker => "docker archive",
-        _ => "OCI image layout",
-    };
-    let step = job.steps().internal(&format!("export {kind}"));
+    let step = job.steps().internal(&match (spec.kind, &spec.dest) {
+        (_, OutputDest::Daemon(endpoint)) => format!("load into {endpoint}"),
+        (OutputKind::Docker, _) => "export docker archive".to_owned(),
+        _ => "export OCI image layout".to_owned(),
+    });
     let result = async {
         let mut parts = Vec::new();
         for image in &images {
@@ -492,6 +496,13 @@ impl BlobSource for StoreBlobs {
 }
 
 async fn write(spec: &OutputSpec, store: Store, export: Export) -> Result<(), Failure> {
+    if let OutputDest::Daemon(endpoint) = &spec.dest {
+        return super::daemon::load(endpoint, move |out| {
+            write_docker_tar(&export, &StoreBlobs(store), out)?;
+            Ok(())
+        })
+        .await;
+    }
     let (kind, dest) = (spec.kind, spec.dest.clone());
     let (_cancel, work) = CancelOnDrop::new();
     blocking(move || -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! Deterministic: the same results give the same bytes, whatever the number of threads, except for
 //! dates, which SOURCE_DATE_EPOCH fixes.
 
+mod daemon;
 mod files;
 mod image;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use wbuild_api::event::ImageReport;
-use wbuild_api::request::{BuildRequest, OutputKind};
+use wbuild_api::request::{BuildRequest, OutputDest, OutputKind};
 use wbuild_graph::{Edge, Failure};
 
 use crate::job::Job;
@@ -23,6 +24,16 @@ pub(crate) fn check(request: &BuildRequest) -> Result<(), Failure> {
             OutputKind::Oci | OutputKind::Docker => image::check(request, output)?,
             OutputKind::Local | OutputKind::Tar => files::check(output)?,
             OutputKind::CacheOnly => {}
+        }
+    }
+    Ok(())
+}
+
+/// Refuses outputs that go to a Docker which does not answer, before anything is built for it.
+pub(crate) async fn reach(request: &BuildRequest) -> Result<(), Failure> {
+    for output in &request.outputs {
+        if let OutputDest::Daemon(endpoint) = &output.dest {
+            daemon::reach(endpoint).await?;
         }
     }
     Ok(())
