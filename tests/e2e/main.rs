@@ -6,6 +6,7 @@
 //! `skipped: <test>: <reason>`; see [`wbuild_tests::skip`].
 
 mod caching;
+mod contexts;
 mod document;
 mod downloads;
 mod git;
@@ -30,6 +31,7 @@ type Test = (&'static str, fn() -> Result<()>);
 /// Scenarios, by module.
 const AREAS: &[(&str, &[Test])] = &[
     ("caching", caching::TESTS),
+    ("contexts", contexts::TESTS),
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
     ("git", git::TESTS),

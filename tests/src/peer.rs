@@ -138,8 +138,7 @@ impl Docker {
             .arg(folder.path().join("exec"))
             .arg("--pidfile")
             .arg(folder.path().join("pid"))
-            .arg("--host")
-            .arg(format!("unix://{}", folder.path().join("s").display()))
+            .args(["--host", &address(folder.path())])
             .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -158,6 +157,11 @@ impl Docker {
         Ok(docker)
     }
 
+    /// Where it listens, as `DOCKER_HOST` has it.
+    pub fn address(&self) -> String {
+        address(self.folder.path())
+    }
+
     /// Runs a command of the client.
     pub fn client(&self, args: &[&str]) -> Result<Run> {
         Run::of(self.command().args(args))
@@ -166,7 +170,7 @@ impl Docker {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.client);
         command
-            .args(["--host", &format!("unix://{}", self.folder.path().join("s").display())])
+            .args(["--host", &self.address()])
             .env("DOCKER_BUILDKIT", "1")
             .env("DOCKER_CONFIG", self.folder.path());
         command
@@ -199,6 +203,10 @@ impl Docker {
         self.client(&["save", "--output", text(&archive)?, "result"])?.success()?;
         Image::of_docker_tar(&archive)
     }
+}
+
+fn address(folder: &Path) -> String {
+    format!("unix://{}", folder.join("s").display())
 }
 
 impl Drop for Docker {

@@ -11,9 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
-use wbuild_api::session::{
-    Archive, BuildContext, Proxies, RegistryAuth, RegistryHost, Session,
-};
+use wbuild_api::session::{Archive, BuildContext, Proxies, RegistryAuth, RegistryHost, Session};
 use wbuild_graph::{Failure, FailureKind};
 
 use crate::registries::Registries;

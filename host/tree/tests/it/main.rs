@@ -2,6 +2,7 @@
 
 mod context;
 mod copy;
+mod hostile_contexts;
 mod layer;
 mod lent;
 mod paths;
