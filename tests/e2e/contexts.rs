@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use wbuild_tests::httpd::Httpd;
+use wbuild_tests::image::Image;
 use wbuild_tests::peer::Docker;
 use wbuild_tests::run::{DEADLINE, Run, Running};
 use wbuild_tests::sandbox::Sandbox;
@@ -107,6 +108,7 @@ fn an_archive_behind_a_url() -> Result<()> {
     let wrong = run(&sandbox, &[ALLOW, "-f=sub/wrong", &url])?.expect(1)?;
     wrong.says("sub/wrong:3:")?;
     wrong.says(">>> COPY none /")?;
+    wrong.says("\"/none\" does not exist in the build context")?;
     let none = run(&sandbox, &[ALLOW, "-f=none", &url])?.expect(1)?;
     none.says(&format!("cannot find none in {url}"))?;
 
@@ -229,6 +231,22 @@ fn an_archive_on_standard_input() -> Result<()> {
     // The directory it was made of has the same files too.
     let directory = run(&sandbox, &["context"])?.success()?;
     ensure!(directory.end_of("RUN cat")? == "CACHED", "{}", directory.stderr);
+
+    // A large file stays in the archive's directory until the image is written, which lives no
+    // longer than the build.
+    sandbox.write("large", &"large\n".repeat(1 << 20))?;
+    sandbox.write("Dockerfile", "FROM base\nCOPY large /large\n")?;
+    let with_large = pack(&sandbox, &[])?;
+    let image = |name: &str| -> Result<Image> {
+        let output = format!("-o=type=oci,tar=false,dest={name}");
+        piped(&sandbox, &[&output, "-"], &with_large)?.success()?;
+        Image::of_layout(&sandbox.path(name))
+    };
+    let (first, second) = (image("image")?, image("image-again")?);
+    ensure!(first.digest == second.digest, "the same archive makes another image");
+    piped(&sandbox, &["-o=out4", "-"], &with_large)?.success()?;
+    let large = std::fs::metadata(sandbox.path("out4/large"))?;
+    ensure!(large.len() == 6 << 20, "the file has {} bytes", large.len());
 
     // A file inside, with an ignore file of its own.
     piped(&sandbox, &["-f=sub/other", "-o=out2", "-"], &archive)?.success()?;

@@ -1,6 +1,6 @@
 //! One build from request to report.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
@@ -159,6 +159,7 @@ impl Engine {
             exec_slots: Semaphore::new(request.max_parallelism.unwrap_or(cores.max(4) * 2).max(1)),
             io_slots: Semaphore::new(cores.max(2)),
             keyed: Mutex::default(),
+            main_context: OnceLock::new(),
             unsaved: Mutex::default(),
             store,
         }

@@ -181,7 +181,11 @@ impl Job {
         };
         let mut main = lock(&self.main);
         if main.is_none() {
-            *main = Some(inputs::insert(&mut self.definition(), chain)?);
+            let mut definition = self.definition();
+            let edge = inputs::insert(&mut definition, chain)?;
+            // The same whenever the frontend, or a trace of it, asks anew.
+            let _ = self.worker.main_context.set(definition.digest(edge.node));
+            *main = Some(edge);
         }
         Ok(*main)
     }

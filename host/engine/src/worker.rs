@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::future::{try_join, try_join_all};
@@ -49,6 +49,8 @@ pub(crate) struct BuildWorker {
     /// What was read of local directories for keys, by vertex and input: both keys of a vertex are
     /// made of one reading, and what the op then reads must be the same.
     pub(crate) keyed: Mutex<HashMap<(VertexDigest, usize), ContentDigest>>,
+    /// The vertex that the main context is, where it is no directory of the client's.
+    pub(crate) main_context: OnceLock<VertexDigest>,
     /// Results whose records wait until their layers lack nothing; see [`BuildWorker::settle`].
     pub(crate) unsaved: Mutex<Vec<Arc<Solved>>>,
 }
@@ -331,7 +333,7 @@ impl Worker for BuildWorker {
         if let Some(known) = self.keyed(vertex, input) {
             return Ok(known);
         }
-        let digest = ops::content::digest(self, vertex.op(), input, output).await?;
+        let digest = ops::content::digest(self, vertex, input, output).await?;
         if matches!(output, Output::Local(_)) {
             lock(&self.keyed).insert((vertex.digest, input), digest);
         }

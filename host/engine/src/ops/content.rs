@@ -114,10 +114,29 @@ pub(crate) struct Opened {
 impl Opened {
     /// Opens an output's files.
     pub(crate) async fn new(worker: &BuildWorker, output: &Output) -> Result<Opened, Failure> {
+        Opened::called(worker, output, "the stage or image").await
+    }
+
+    /// Opens the files of a vertex's input.
+    pub(crate) async fn input(
+        worker: &BuildWorker,
+        vertex: &SolveVertex,
+        input: usize,
+        output: &Output,
+    ) -> Result<Opened, Failure> {
+        let from = vertex.inputs.get(input).map(|(digest, _)| digest);
+        match from.is_some() && from == worker.main_context.get() {
+            true => Opened::called(worker, output, "the build context").await,
+            false => Opened::new(worker, output).await,
+        }
+    }
+
+    /// `place` is what messages call files that are layers.
+    async fn called(worker: &BuildWorker, output: &Output, place: &str) -> Result<Opened, Failure> {
         let (fd, lease) = worker.files_of(output).await?;
         Ok(match output {
             Output::Tree(_) => Opened {
-                root: Root::from_fd(fd, "the stage or image"),
+                root: Root::from_fd(fd, place),
                 filter: Filter::all(),
                 kind: SourceKind::Image,
                 local: None,
@@ -162,16 +181,16 @@ impl Opened {
     }
 }
 
-/// The digest of what `op` reads of its input number `input`.
+/// The digest of what the op of `vertex` reads of its input number `input`.
 pub(crate) async fn digest(
     worker: &BuildWorker,
-    op: &Op,
+    vertex: &SolveVertex,
     input: usize,
     output: &Output,
 ) -> Result<ContentDigest, Failure> {
-    let reads = reads(op, input, matches!(output, Output::Local(_)));
+    let reads = reads(vertex.op(), input, matches!(output, Output::Local(_)));
     // Opening may fetch and unpack, which wants a slot of its own.
-    let opened = Opened::new(worker, output).await?;
+    let opened = Opened::input(worker, vertex, input, output).await?;
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     let (_cancel, work) = CancelOnDrop::new();
     blocking(move || -> Result<ContentDigest, Failure> {

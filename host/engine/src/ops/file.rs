@@ -70,7 +70,8 @@ pub(crate) async fn run(
         if let FileActionKind::Copy { source, .. } = &action.kind {
             let slot = &mut opened[*source as usize];
             if slot.is_none() {
-                *slot = Some(Arc::new(Opened::new(worker, input(*source)?).await?));
+                let files = Opened::input(worker, vertex, *source as usize, input(*source)?);
+                *slot = Some(Arc::new(files.await?));
             }
         }
     }
