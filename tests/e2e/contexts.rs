@@ -137,6 +137,8 @@ fn a_definition_behind_a_url_has_no_context() -> Result<()> {
     ensure!(content(&sandbox, "f")? == "from a url\n", "another file");
     let bad = run(&sandbox, &[ALLOW, &server.url("bad")])?.expect(1)?;
     bad.says("this build has no context to read files from")?;
+    bad.says(&format!("{}:3:", server.url("bad")))?;
+    bad.says(">>> COPY x /")?;
     let wrong = run(&sandbox, &[ALLOW, &server.url("wrong")])?.expect(1)?;
     wrong.says(&format!("{}:2:1", server.url("wrong")))?;
     wrong.says(">>> RUNN true")?;

@@ -14,6 +14,7 @@ use wbuild_api::extension::{
 };
 use wbuild_api::request::ContextSpec;
 use wbuild_graph::encode::Encoder;
+use wbuild_graph::op::SourceOp;
 use wbuild_graph::{
     Attrs, Diagnostic, Digest, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity,
     SourceFile, Span,
@@ -55,6 +56,10 @@ struct Graph(Arc<Job>);
 impl GraphCap for Graph {
     fn insert(&self, mut op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
         self.0.check_granted(&op)?;
+        if let Op::Source(SourceOp::Local(source)) = &op {
+            // Here and not when it is read, so that the failure belongs to the line that asks for it.
+            self.0.worker().locals.lent(&source.name)?;
+        }
         self.0.settle(&mut op);
         let mut definition = self.0.definition();
         let outputs = op.outputs();

@@ -279,9 +279,7 @@ async fn in_context(
             (root, Some(kept), shown, false)
         }
         _ => {
-            let context = job.worker().locals.lent(MAIN_CONTEXT).ok_or_else(|| {
-                Failure::not_found("this build has no context to read the definition from")
-            })?;
+            let context = job.worker().locals.lent(MAIN_CONTEXT)?;
             let shown = context.display();
             (Root::from_fd(context.open()?, &shown), None, shown, true)
         }

@@ -124,23 +124,24 @@ impl Locals {
     }
 
     /// The directory of a name.
-    pub(crate) fn lent(&self, name: &str) -> Option<Arc<dyn BuildContext>> {
-        match self.main.get() {
+    pub(crate) fn lent(&self, name: &str) -> Result<Arc<dyn BuildContext>, Failure> {
+        let found = match self.main.get() {
             Some(main) if name == MAIN_CONTEXT => Some(Arc::clone(main)),
             _ => self.session.context(name),
-        }
+        };
+        found.ok_or_else(|| {
+            if name == MAIN_CONTEXT {
+                return Failure::not_found("this build has no context to read files from")
+                    .hint("give a directory beside the definition, e.g. wbuild -f - .");
+            }
+            Failure::not_found(format!("there is no build context named {name:?}"))
+                .hint(format!("give one with --build-context {name}=DIRECTORY"))
+        })
     }
 
     /// A handle on a directory; reads nothing but links that are to be followed.
     pub(crate) fn open(&self, source: &LocalSource) -> Result<Arc<Solved>, Failure> {
-        let context = self.lent(&source.name).ok_or_else(|| {
-            if source.name == MAIN_CONTEXT {
-                return Failure::not_found("this build has no context to read files from")
-                    .hint("give a directory beside the definition, e.g. wbuild -f - .");
-            }
-            Failure::not_found(format!("there is no build context named {:?}", source.name))
-                .hint(format!("give one with --build-context {}=DIRECTORY", source.name))
-        })?;
+        let context = self.lent(&source.name)?;
         let patterns: Vec<&str> = source.exclude.iter().map(|p| p.pattern.as_str()).collect();
         only_known(&source.attrs, "graph.local", &[])?;
         let mut include = source.include.clone();
