@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use wbuild_api::request::ContextSpec;
+use wbuild_git_url::git_source;
 use wbuild_graph::Digest;
 
 use crate::environment::Environment;
@@ -28,21 +29,13 @@ pub fn resolve(text: &str, environment: &Environment) -> Result<ContextSpec, Fau
     directory(text, environment).map(ContextSpec::Local)
 }
 
-/// A git or http URL, told apart as `docker build` does: `.git` (perhaps with `#ref`) at the end
-/// of an http URL, the schemes of git, and `git@host:path`.
+/// A git or http URL.
 pub fn remote(text: &str) -> Option<ContextSpec> {
-    let git = || Some(ContextSpec::Git(text.to_owned()));
-    if text.starts_with("git://") || text.starts_with("ssh://") || text.starts_with("git@") {
-        return git();
+    if git_source(text).is_some() {
+        return Some(ContextSpec::Git(text.to_owned()));
     }
-    if text.starts_with("http://") || text.starts_with("https://") {
-        let path = text.split(['#', '?']).next().unwrap_or(text);
-        if path.ends_with(".git") {
-            return git();
-        }
-        return Some(ContextSpec::Http(text.to_owned()));
-    }
-    None
+    let http = text.starts_with("http://") || text.starts_with("https://");
+    http.then(|| ContextSpec::Http(text.to_owned()))
 }
 
 /// A directory that exists, as an absolute path.
@@ -105,6 +98,7 @@ mod tests {
             ("docker-image://alpine:3", ContextSpec::Image("alpine:3".into())),
             ("git://h/x", git("git://h/x")),
             ("git@h:x/y", git("git@h:x/y")),
+            ("me@h:x", git("me@h:x")),
             ("https://h/x.git", git("https://h/x.git")),
             ("https://h/x.git#main:sub", git("https://h/x.git#main:sub")),
             ("https://h/x.tar", http("https://h/x.tar")),
