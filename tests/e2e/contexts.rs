@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use wbuild_tests::git::{HttpServer, Repo};
 use wbuild_tests::httpd::Httpd;
 use wbuild_tests::image::Image;
 use wbuild_tests::peer::Docker;
@@ -16,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("an_archive_behind_a_url", an_archive_behind_a_url),
     ("a_definition_behind_a_url_has_no_context", a_definition_behind_a_url_has_no_context),
     ("a_url_as_the_file", a_url_as_the_file),
+    ("a_repository", a_repository),
     ("questions_about_what_is_fetched", questions_about_what_is_fetched),
     ("the_definition_of_a_url_chooses_its_frontend", the_definition_of_a_url_chooses_its_frontend),
     ("an_archive_on_standard_input", an_archive_on_standard_input),
@@ -166,6 +168,47 @@ fn a_url_as_the_file() -> Result<()> {
     piped(&sandbox, &[ALLOW, &file("d"), "-o=out2", "-"], &archive)?.success()?;
     ensure!(std::fs::read_to_string(sandbox.path("out2/copied"))? == "inside", "another file");
     run(&sandbox, &[ALLOW, &file("none"), "context"])?.expect(1)?.says("404")?;
+    Ok(())
+}
+
+fn a_repository() -> Result<()> {
+    wbuild_tests::skip::need_program("git")?;
+    let sandbox = Sandbox::new("context-git")?;
+    std::fs::create_dir(sandbox.path("served"))?;
+    let server = HttpServer::start(&sandbox.path("served"))?;
+    let repo = Repo::new(sandbox.path("served/a.git"))?;
+    repo.write("Dockerfile", "FROM base\nCOPY . /x\nRUN cat /x/in\n")?;
+    repo.write("sub/Dockerfile", "FROM scratch\nCOPY in /sub\n")?;
+    repo.write("sub/in", "deeper")?;
+    repo.write("wrong", "FROM scratch\nCOPY none /\n")?;
+    repo.write(".dockerignore", "in\n")?;
+    repo.write("in", "inside")?;
+    repo.commit("first")?;
+    let url = server.url("a.git");
+    run(&sandbox, &[ALLOW, "-o=out", &url])?.success()?;
+    ensure!(content(&sandbox, "x/in")? == "inside", "another file");
+    ensure!(!sandbox.path("out/x/.git").exists(), "git's own directory was not asked for");
+    let again = run(&sandbox, &[ALLOW, "--stats", "-o=out", &url])?.success()?;
+    ensure!(again.end_of("RUN cat")? == "CACHED", "{}", again.stderr);
+    again.says("not run, nothing it read has changed")?;
+
+    run(&sandbox, &[ALLOW, "-o=out", &format!("{url}#main:sub")])?.success()?;
+    ensure!(content(&sandbox, "sub")? == "deeper", "another directory");
+    run(&sandbox, &[ALLOW, "-o=out2", "-f=sub/Dockerfile", &url])?.success()?;
+    ensure!(std::fs::read_to_string(sandbox.path("out2/sub"))? == "inside", "another context");
+    let wrong = run(&sandbox, &[ALLOW, "-f=wrong", &url])?.expect(1)?;
+    wrong.says("wrong:2:")?;
+    wrong.says("\"/none\" does not exist in the build context")?;
+    let keep = "--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1";
+    run(&sandbox, &[ALLOW, keep, "-o=out3", &url])?.success()?;
+    ensure!(sandbox.path("out3/x/.git").is_dir(), "git's own directory is missing");
+
+    repo.write("Dockerfile", "FROM base\nCOPY in /changed\nRUN cat /changed\n")?;
+    repo.commit("second")?;
+    let changed = run(&sandbox, &[ALLOW, "-o=out4", &url])?.success()?;
+    ensure!(changed.end_of("RUN cat /changed")? == "DONE", "{}", changed.stderr);
+    let targets = run(&sandbox, &[ALLOW, "--call=targets", &url])?.success()?;
+    ensure!(targets.text()?.contains("(default)"), "{}", targets.text()?);
     Ok(())
 }
 
