@@ -10,6 +10,7 @@ use wbuild_api::extension::{
 };
 use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource};
 use wbuild_api::session::Session;
+use wbuild_git_url::git_source;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
     Attrs, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, NodeId, Op, Platform,
@@ -261,9 +262,9 @@ impl Job {
         request: &SourceRequest,
     ) -> Result<SourceInfo, Failure> {
         let url = &request.identifier;
-        if let Some((url, reference)) = git_url(url) {
+        if let Some(git) = git_source(url) {
             let (repositories, attrs) = (&self.worker.repositories, &request.attrs);
-            let (commit, tag) = repositories.resolve(url, reference, attrs).await?;
+            let (commit, tag) = repositories.resolve(&git.url, &git.reference, attrs).await?;
             let mut attrs = Attrs::default();
             if let Some(tag) = tag {
                 attrs.push("tag", tag.to_string());
@@ -422,16 +423,4 @@ impl Job {
     pub(crate) fn files(&self) -> Vec<FilesResult> {
         lock(&self.files).clone()
     }
-}
-/// The URL and the reference of an identifier that names a git repository: `URL` or `URL#REFERENCE`, of
-/// a scheme that is git's, or of HTTP with `.git` at its end.
-fn git_url(identifier: &str) -> Option<(&str, &str)> {
-    let (url, reference) = identifier.split_once('#').unwrap_or((identifier, ""));
-    let is_git = match url.split_once("://") {
-        Some(("http" | "https", _)) => url.ends_with(".git"),
-        Some(("git" | "ssh", _)) => true,
-        Some(_) => false,
-        None => url.contains('@'),
-    };
-    is_git.then_some((url, reference))
 }
