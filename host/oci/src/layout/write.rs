@@ -45,6 +45,8 @@ impl ExportImage {
 pub struct Export {
     names: Vec<Reference>,
     images: Vec<ExportImage>,
+    /// Of the images, in their order.
+    manifests: Vec<Descriptor>,
     /// What the export is known by: the manifest, or the index of several.
     root: Descriptor,
     /// Everything but layers.
@@ -89,13 +91,13 @@ impl Export {
             [] => return Err(Error::invalid("there is no image to export")),
             [one] => one.clone(),
             _ => {
-                let bytes = Index::new(family, manifests).to_bytes();
+                let bytes = Index::new(family, manifests.clone()).to_bytes();
                 let root = Descriptor::of(family.index(), &bytes);
                 documents.insert(root.digest, bytes);
                 root
             }
         };
-        Ok(Export { names, images, root, documents, layers, mtime: epoch.unwrap_or(0) })
+        Ok(Export { names, images, manifests, root, documents, layers, mtime: epoch.unwrap_or(0) })
     }
 
     /// The manifest, or the index of several images.
@@ -111,6 +113,11 @@ impl Export {
     /// The images, in the order given.
     pub fn images(&self) -> &[ExportImage] {
         &self.images
+    }
+
+    /// The images' manifests, in the same order.
+    pub fn manifests(&self) -> &[Descriptor] {
+        &self.manifests
     }
 
     /// Layers of all images, each once, by digest.

@@ -9,7 +9,7 @@
 //!   unless the registry does too.
 //! - A token service on another host gets the credential only if it belongs to the registry's domain
 //!   or the caller trusts it; else it is asked anonymously.
-//! - Tokens ask for the right to pull this one repository.
+//! - Tokens ask for what is to be done with this one repository (and for a mount, to pull the other).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -44,6 +44,28 @@ pub(super) struct Scope {
     /// As in references.
     pub(super) registry: String,
     pub(super) repository: String,
+    pub(super) access: Access,
+}
+
+/// What a request wants to do with its repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Access {
+    Pull,
+    Push,
+    /// Push, taking a blob of this other repository.
+    Mount(String),
+}
+
+impl Scope {
+    /// The scopes of a token (distribution, scope.md).
+    fn wanted(&self) -> Vec<String> {
+        let own = |actions: &str| format!("repository:{}:{actions}", self.repository);
+        match &self.access {
+            Access::Pull => vec![own("pull")],
+            Access::Push => vec![own("pull,push")],
+            Access::Mount(from) => vec![own("pull,push"), format!("repository:{from}:pull")],
+        }
+    }
 }
 
 struct Cached {
@@ -148,8 +170,12 @@ impl Auth {
             credential = None;
         }
         let service = challenge.get("service").unwrap_or_default();
-        let wanted = format!("repository:{}:pull", scope.repository);
-        let mut form = vec![("scope", wanted)];
+        let wanted = scope.wanted();
+        let mut form: Vec<_> = match &credential {
+            // Of several, the one form has a list and the other a parameter each.
+            Some(Credential::Identity(_)) => vec![("scope", wanted.join(" "))],
+            _ => wanted.into_iter().map(|scope| ("scope", scope)).collect(),
+        };
         if !service.is_empty() {
             form.insert(0, ("service", service.to_owned()));
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::Url;
@@ -16,8 +17,10 @@ use super::ClientOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::reference::{DEFAULT_REGISTRY, Reference, split_port};
 
-/// Blobs that are fetched from one host at once, unless its configuration says otherwise.
+/// Blobs that are fetched from one host, or sent to it, at once, unless its configuration says otherwise.
 const CONCURRENCY: usize = 4;
+/// Longer than any request takes.
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// Tries of a request to a mirror: there is somebody else to ask.
 const MIRROR_ATTEMPTS: u32 = 2;
 
@@ -34,7 +37,7 @@ pub struct Host {
     pub trust: Trust,
     /// Hosts of token services outside of its domain that may have its credentials.
     pub realms: Vec<String>,
-    /// Blobs fetched at once; `None`: a few.
+    /// Blobs fetched, and blobs sent, at once; `None`: a few.
     pub concurrency: Option<usize>,
 }
 
@@ -99,8 +102,20 @@ pub(super) struct Site {
     pub(super) realms: Vec<String>,
     /// One for each blob that is fetched at once.
     pub(super) slots: Semaphore,
+    /// Blobs that are sent to it at once.
+    pub(super) concurrency: usize,
+    /// Bytes of a blob that are sent to it in one request.
+    pub(super) upload_chunk: u64,
+    /// Longest time in which nothing moves.
+    pub(super) stall_timeout: Duration,
+    receiving: Connections,
+    sending: Connections,
+}
+
+/// Clients for a host and for where it leads to.
+struct Connections {
     own: Clients,
-    /// For where it leads to, if that makes a difference.
+    /// If that makes a difference.
     others: Option<Clients>,
 }
 
@@ -115,32 +130,51 @@ impl Site {
         let authority = if name == DEFAULT_REGISTRY { "registry-1.docker.io" } else { name };
         let origin = Url::parse(&format!("{scheme}://{authority}/"))
             .map_err(|e| Error::invalid(format!("{name} is no host")).because(e))?;
-        let clients = |trust: Trust| {
+        let clients = |trust: Trust, stall_timeout: Duration| {
             Clients::new(Options {
                 user_agent: options.user_agent.clone(),
                 connect_timeout: options.connect_timeout,
-                stall_timeout: options.stall_timeout,
+                stall_timeout,
                 proxies: options.proxies.clone(),
                 trust,
                 ..Options::default()
             })
         };
         let anonymous = Trust { identities: Vec::new(), ..host.trust.clone() };
+        let connections = |stall_timeout: Duration| Connections {
+            own: clients(host.trust.clone(), stall_timeout),
+            others: (!host.trust.identities.is_empty())
+                .then(|| clients(anonymous.clone(), stall_timeout)),
+        };
+        let concurrency = host.concurrency.unwrap_or(CONCURRENCY).max(1);
         Ok(Site {
             name: name.to_owned(),
             origin,
             realms: host.realms.clone(),
-            slots: Semaphore::new(host.concurrency.unwrap_or(CONCURRENCY).max(1)),
-            own: clients(host.trust.clone()),
-            others: (!host.trust.identities.is_empty()).then(|| clients(anonymous)),
+            slots: Semaphore::new(concurrency),
+            concurrency,
+            upload_chunk: options.upload_chunk.max(1),
+            stall_timeout: options.stall_timeout,
+            receiving: connections(options.stall_timeout),
+            sending: connections(A_DAY),
         })
     }
 
     /// The client for a URL that a request to this host leads to.
     pub(super) async fn client(&self, url: &Url) -> Result<&reqwest::Client> {
-        let clients = match &self.others {
+        self.one_of(&self.receiving, url).await
+    }
+
+    /// The same for a request that sends much: its answer may be long in coming, so whoever sends it
+    /// looks after its time.
+    pub(super) async fn sender(&self, url: &Url) -> Result<&reqwest::Client> {
+        self.one_of(&self.sending, url).await
+    }
+
+    async fn one_of<'a>(&self, all: &'a Connections, url: &Url) -> Result<&'a reqwest::Client> {
+        let clients = match &all.others {
             Some(others) if !same_origin(url, &self.origin) => others,
-            _ => &self.own,
+            _ => &all.own,
         };
         Ok(clients.client(url).await?)
     }

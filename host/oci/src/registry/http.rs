@@ -13,7 +13,7 @@ use super::hosts::Site;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most redirects that are followed for one request.
-const MAX_REDIRECTS: usize = 6;
+pub(super) const MAX_REDIRECTS: usize = 6;
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BODY: usize = 8 << 10;
 
@@ -76,20 +76,10 @@ impl Http {
     async fn authenticated(&self, auth: &Auth, request: &Request<'_>) -> Result<Response> {
         let known = auth.known(request.scope).await;
         let response = self.redirected(request, known.as_ref()).await?;
-        let at_home = same_origin(response.url(), &request.url);
-        if response.status() != StatusCode::UNAUTHORIZED || !at_home {
-            return Ok(response);
-        }
-        let mut challenges = Vec::new();
-        for value in response.headers().get_all(WWW_AUTHENTICATE) {
-            challenges.extend(parse_challenges(value.to_str().unwrap_or_default())?);
-        }
-        if challenges.is_empty() {
-            return Ok(response);
-        }
+        let (scope, site) = (request.scope, request.site);
+        let answered = self.answer(auth, scope, site, known.as_ref(), &response).await?;
+        let Some(header) = answered else { return Ok(response) };
         let registry = &request.scope.registry;
-        let header =
-            auth.answer(request.scope, request.site, &challenges, known.as_ref(), self).await?;
         let response = self.redirected(request, Some(&header)).await?;
         if response.status() == StatusCode::UNAUTHORIZED
             && same_origin(response.url(), &request.url)
@@ -103,6 +93,30 @@ impl Http {
             });
         }
         Ok(response)
+    }
+
+    /// The answer to the challenge in `response`, if there is one that comes from the site itself.
+    /// `known` is what the request carried.
+    pub(super) async fn answer(
+        &self,
+        auth: &Auth,
+        scope: &Scope,
+        site: &Site,
+        known: Option<&HeaderValue>,
+        response: &Response,
+    ) -> Result<Option<HeaderValue>> {
+        let at_home = same_origin(response.url(), &site.origin);
+        if response.status() != StatusCode::UNAUTHORIZED || !at_home {
+            return Ok(None);
+        }
+        let mut challenges = Vec::new();
+        for value in response.headers().get_all(WWW_AUTHENTICATE) {
+            challenges.extend(parse_challenges(value.to_str().unwrap_or_default())?);
+        }
+        if challenges.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(auth.answer(scope, site, &challenges, known, self).await?))
     }
 
     /// Follows redirects. The credential stays behind at the first step to another origin.
@@ -247,7 +261,7 @@ async fn status_error(request: &Request<'_>, response: Response) -> Error {
 }
 
 /// What a registry says of its error (distribution, "Error Codes"), made harmless for a terminal.
-async fn error_detail(response: Response) -> Option<String> {
+pub(super) async fn error_detail(response: Response) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<Detail>,

@@ -1,4 +1,4 @@
-//! Pulls from registries (OCI distribution specification 1.1).
+//! Pulls from registries and pushes to them (OCI distribution specification 1.1).
 //!
 //! Everything that is returned was checked against its digest and size. Registries on this machine
 //! (127.0.0.0/8, `::1`, `localhost`) are asked over plain HTTP, all others over HTTPS, unless [`Hosts`]
@@ -24,6 +24,9 @@ mod challenge;
 mod credentials;
 mod hosts;
 mod http;
+mod push;
+mod send;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +43,7 @@ pub use challenge::{Challenge, parse_challenges};
 pub use credentials::{
     Anonymous, Credential, CredentialHelper, Credentials, DockerConfig, DockerCredentials,
 };
+pub use push::{PushSource, Pushed};
 pub use hosts::{Host, Hosts, Identity, Mirror, Trust};
 
 use crate::config::ImageConfig;
@@ -48,7 +52,7 @@ use crate::image::{ImageMeta, MAX_NESTED_INDEXES, check_config_descriptor};
 use crate::media::{ACCEPT_MANIFESTS, Descriptor, Document, MAX_MANIFEST};
 use crate::reference::Reference;
 
-use auth::{Auth, Scope};
+use auth::{Access, Auth, Scope};
 use hosts::{Endpoint, Sites};
 use http::{Http, Request};
 
@@ -66,6 +70,8 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// Longest time in which nothing arrives.
     pub stall_timeout: Duration,
+    /// Bytes of a blob that are sent in one request.
+    pub upload_chunk: u64,
     /// Through whom to ask.
     pub proxies: Proxies,
 }
@@ -77,6 +83,7 @@ impl Default for ClientOptions {
             retries: Retries::default(),
             connect_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(60),
+            upload_chunk: 16 << 20,
             proxies: Proxies::default(),
         }
     }
@@ -330,7 +337,8 @@ impl Client {
     ) -> Result<reqwest::Response> {
         let repository = endpoint.repository(reference);
         let url = endpoint.url(&repository, wanted.kind, wanted.target, what)?;
-        let scope = Scope { registry: endpoint.site.name.clone(), repository };
+        let scope =
+            Scope { registry: endpoint.site.name.clone(), repository, access: Access::Pull };
         let accept = (wanted.kind == "manifests").then(|| {
             HeaderValue::from_str(&ACCEPT_MANIFESTS.join(", ")).expect("media types are ASCII")
         });
