@@ -7,7 +7,9 @@ mod hostile;
 mod hostile_registries;
 mod layouts;
 mod mirrors;
+mod pushing;
 mod registries;
+mod registry_server;
 mod server;
 mod support;
 mod t_413;
@@ -15,6 +17,5 @@ mod t_auth;
 mod t_dig;
 mod t_net;
 mod tls;
-#[path = "../../../../tests/src/wire.rs"]
 mod wire;
 mod writing;
