@@ -1,5 +1,6 @@
 //! What happens during a build: the only channel from the engine to people.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -141,6 +142,23 @@ pub struct ImageReport {
     pub digest: Option<Digest>,
     /// Digest of the config; none for an image of several platforms.
     pub config: Option<Digest>,
+    /// What names it in full, if it was exported as an image.
+    pub descriptor: Option<ImageDescriptor>,
+}
+
+/// A descriptor of an image (OCI image specification, descriptor.md).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageDescriptor {
+    /// Of the manifest or index.
+    pub media_type: String,
+    /// Of the manifest or index.
+    pub digest: Digest,
+    /// Bytes of the manifest or index.
+    pub size: u64,
+    /// Annotations of the descriptor itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Numbers of one build.

@@ -133,8 +133,8 @@ pub struct OutputSpec {
     pub kind: OutputKind,
     /// Where to.
     pub dest: OutputDest,
-    /// Further `key=value` pairs: `name`, `compression`, `compression-level`, `tar`,
-    /// `rewrite-timestamp`, `platform-split`, ….
+    /// Further `key=value` pairs: `name`, `push`, `compression`, `compression-level`, `tar`,
+    /// `rewrite-timestamp`, `annotation…`, `platform-split`, ….
     pub attrs: Attrs,
 }
 
@@ -142,6 +142,8 @@ pub struct OutputSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputKind {
+    /// An image in the state directory, and with `push` in a registry.
+    Image,
     /// OCI image layout, as tar or directory.
     Oci,
     /// A tar for `docker load`.
@@ -158,7 +160,7 @@ impl OutputKind {
     /// Whether layers are written, rather than files.
     pub const fn is_image(self) -> bool {
         match self {
-            OutputKind::Oci | OutputKind::Docker => true,
+            OutputKind::Image | OutputKind::Oci | OutputKind::Docker => true,
             OutputKind::Local | OutputKind::Tar | OutputKind::CacheOnly => false,
         }
     }

@@ -27,6 +27,9 @@ pub fn metadata(report: &BuildReport) -> Value {
         if let Some(config) = image.config {
             out.insert("containerimage.config.digest".to_owned(), json!(config));
         }
+        if let Some(descriptor) = &image.descriptor {
+            out.insert("containerimage.descriptor".to_owned(), json!(descriptor));
+        }
         if !image.names.is_empty() {
             out.insert("image.name".to_owned(), json!(image.names.join(",")));
         }
@@ -53,13 +56,23 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wbuild_api::event::ImageReport;
+    use wbuild_api::event::{ImageDescriptor, ImageReport};
 
     #[test]
     fn ids_are_those_of_buildx() {
         let (manifest, config) = (Digest::of(b"manifest"), Digest::of(b"config"));
         let report = |digest, config| BuildReport {
-            images: vec![ImageReport { names: vec!["a:1".into(), "b:2".into()], digest, config }],
+            images: vec![ImageReport {
+                names: vec!["a:1".into(), "b:2".into()],
+                digest,
+                config,
+                descriptor: digest.map(|digest| ImageDescriptor {
+                    media_type: "type".to_owned(),
+                    digest,
+                    size: 7,
+                    annotations: [("a".to_owned(), "b".to_owned())].into(),
+                }),
+            }],
             ..BuildReport::default()
         };
         let single = report(Some(manifest), Some(config));
@@ -72,6 +85,10 @@ mod tests {
         assert_eq!(value["containerimage.digest"], json!(manifest));
         assert_eq!(value["containerimage.config.digest"], json!(config));
         assert_eq!(value["image.name"], "a:1,b:2");
+        let descriptor = json!({
+            "mediaType": "type", "digest": manifest, "size": 7, "annotations": {"a": "b"},
+        });
+        assert_eq!(value["containerimage.descriptor"], descriptor);
         assert_eq!(value["wbuild.images"][0]["names"][1], "b:2");
         assert_eq!(metadata(&report(None, Some(config))).get("containerimage.digest"), None);
     }

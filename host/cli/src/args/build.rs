@@ -9,7 +9,7 @@ use wbuild_graph::Platform;
 use super::StateArgs;
 use super::call::CallArg;
 use super::values::{
-    AllowArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg, SecretArg,
+    AllowArg, AnnotationArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg, SecretArg,
     SshArg, only_false,
 };
 
@@ -34,14 +34,24 @@ pub struct BuildArgs {
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     pub tags: Vec<String>,
 
-    /// Where the result goes (repeats): type=oci|docker|local|tar|cacheonly,dest=PATH; DIR alone
-    /// is type=local, - alone a tar to standard output, type=docker alone goes into Docker
+    /// Where the result goes (repeats): type=registry, type=oci|docker|local|tar,dest=PATH,
+    /// type=image|cacheonly; DIR alone is type=local, - alone a tar to standard output, type=docker
+    /// alone goes into Docker
     #[arg(short, long = "output", value_name = "DEST")]
     pub outputs: Vec<OutputArg>,
 
     /// Load the image into Docker: short for --output type=docker
     #[arg(long)]
     pub load: bool,
+
+    /// Push the image to where its names say: as --output type=registry
+    #[arg(long)]
+    pub push: bool,
+
+    /// An annotation of the image (repeats): [LEVEL[PLATFORM],...:]KEY=VALUE, with the levels
+    /// manifest, index, manifest-descriptor and index-descriptor [default: manifest]
+    #[arg(long = "annotation", value_name = "ANNOTATION")]
+    pub annotations: Vec<AnnotationArg>,
 
     /// A value for an ARG; NAME alone is taken from the environment (repeats)
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
@@ -179,18 +189,12 @@ pub struct BuildArgs {
 /// [`crate::resolve`] refuses those that would be ignored otherwise.
 #[derive(Args, Debug, Default)]
 pub struct LaterArgs {
-    /// `--output type=registry`.
-    #[arg(long, hide = true)]
-    pub push: bool,
     /// Caches elsewhere.
     #[arg(long, hide = true, value_name = "CACHE")]
     pub cache_from: Vec<String>,
     /// Caches elsewhere.
     #[arg(long, hide = true, value_name = "CACHE")]
     pub cache_to: Vec<String>,
-    /// Annotations of manifests.
-    #[arg(long, hide = true, value_name = "NAME=VALUE")]
-    pub annotation: Vec<String>,
     /// Attestations.
     #[arg(long, hide = true, value_name = "ATTESTATION")]
     pub attest: Vec<String>,
@@ -223,16 +227,9 @@ pub struct LaterArgs {
 impl LaterArgs {
     /// The first option that is set, and what to do instead.
     pub fn refused(&self) -> Option<(&'static str, &'static str)> {
-        let instead: [(&str, bool, &str); 8] = [
-            (
-                "--push",
-                self.push,
-                "write --output type=oci,dest=FILE and push that, e.g. with skopeo copy \
-                 oci-archive:FILE docker://NAME",
-            ),
+        let instead: [(&str, bool, &str); 6] = [
             ("--cache-from", !self.cache_from.is_empty(), "give a plugin to --cache-backend"),
             ("--cache-to", !self.cache_to.is_empty(), "give a plugin to --cache-backend"),
-            ("--annotation", !self.annotation.is_empty(), "use --label"),
             ("--attest", !self.attest.is_empty(), "leave it out"),
             ("--shm-size", self.shm_size.is_some(), "mount a tmpfs: RUN --mount=type=tmpfs"),
             (

@@ -40,11 +40,16 @@ pub fn fields(text: &str) -> Result<Vec<String>, String> {
     Ok(out)
 }
 
-/// The fields of one value, split at the first `=`; keys in lower case, as docker has them.
+/// The fields of one value, split at the first `=`; keys in lower case, as docker has them, but for
+/// those of annotations, which are other people's names.
 pub fn pairs(text: &str) -> Result<Vec<(String, Option<String>)>, String> {
+    let key = |key: &str| match key.trim() {
+        key if key.starts_with("annotation") => key.to_owned(),
+        key => key.to_ascii_lowercase(),
+    };
     let split = |field: String| match field.split_once('=') {
-        Some((key, value)) => (key.trim().to_ascii_lowercase(), Some(value.to_owned())),
-        None => (field.trim().to_ascii_lowercase(), None),
+        Some((name, value)) => (key(name), Some(value.to_owned())),
+        None => (key(&field), None),
     };
     Ok(fields(text)?.into_iter().map(split).collect())
 }

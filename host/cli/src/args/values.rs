@@ -44,7 +44,8 @@ pub struct OutputArg {
 }
 
 /// Names of the kinds of output that there are.
-const OUTPUT_KINDS: [&str; 5] = ["oci", "docker", "local", "tar", "cacheonly"];
+const OUTPUT_KINDS: [&str; 7] =
+    ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
 
 impl FromStr for OutputArg {
     type Err = String;
@@ -70,34 +71,71 @@ impl FromStr for OutputArg {
             };
         }
         let (mut kind, mut dest, mut attrs) = (None, None, Attrs::default());
+        let mut push = false;
         for (key, value) in csv::pairs(text)? {
             let value =
                 value.ok_or_else(|| format!("{key:?} has no value; expected {key}=VALUE"))?;
             match key.as_str() {
-                "type" => kind = Some(output_kind(&value)?),
+                "type" => {
+                    kind = Some(output_kind(&value)?);
+                    push = value == "registry";
+                }
                 "dest" => dest = Some(value),
                 _ => attrs.push(key, value),
             }
         }
         let kind =
             kind.ok_or_else(|| format!("a type is missing: type={}", OneOf(&OUTPUT_KINDS)))?;
+        if push && attrs.get("push").is_none() {
+            attrs.push("push", "true");
+        }
         Ok(OutputArg { kind, dest: dest.filter(|dest| !dest.is_empty()), attrs })
     }
 }
 
 fn output_kind(name: &str) -> Result<OutputKind, String> {
     match name {
+        "image" | "registry" => Ok(OutputKind::Image),
         "oci" => Ok(OutputKind::Oci),
         "docker" => Ok(OutputKind::Docker),
         "local" => Ok(OutputKind::Local),
         "tar" => Ok(OutputKind::Tar),
         "cacheonly" => Ok(OutputKind::CacheOnly),
-        "image" | "registry" => Err(format!(
-            "wbuild cannot push yet; write type=oci,dest=FILE and push that, \
-             e.g. with skopeo copy oci-archive:FILE docker://NAME (known: {})",
-            OneOf(&OUTPUT_KINDS)
-        )),
         other => Err(format!("unknown type {other:?}; expected {}", OneOf(&OUTPUT_KINDS))),
+    }
+}
+
+/// `--annotation`: the attributes of outputs that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnotationArg {
+    /// E.g. `annotation-index.org.example` and its value.
+    pub attrs: Vec<(String, String)>,
+}
+
+impl FromStr for AnnotationArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) =
+            text.split_once('=').ok_or("expected [LEVEL[PLATFORM],...:]KEY=VALUE")?;
+        let (levels, key) = match name.split_once(':') {
+            Some((levels, key)) => (levels.split(',').collect(), key),
+            None => (vec![""], name),
+        };
+        if key.trim().is_empty() {
+            return Err("the annotation has no key; expected KEY=VALUE".to_owned());
+        }
+        let attr = |level: &str| {
+            let (name, platform) = level.split_at(level.find('[').unwrap_or(level.len()));
+            let known = ["manifest", "index", "manifest-descriptor", "index-descriptor"];
+            let name = match name {
+                "" => String::new(),
+                name if known.contains(&name) => format!("-{name}"),
+                name => return Err(format!("unknown level {name:?}; expected {}", OneOf(&known))),
+            };
+            Ok((format!("annotation{name}{platform}.{key}"), value.to_owned()))
+        };
+        Ok(AnnotationArg { attrs: levels.into_iter().map(attr).collect::<Result<_, _>>()? })
     }
 }
 
@@ -367,6 +405,17 @@ mod tests {
                 "type=oci,dest=x.tar,compression=zstd,name=a",
                 output(OutputKind::Oci, Some("x.tar"), &[("compression", "zstd"), ("name", "a")]),
             ),
+            ("type=image", output(OutputKind::Image, None, &[])),
+            ("type=registry", output(OutputKind::Image, None, &[("push", "true")])),
+            ("push=false,type=registry", output(OutputKind::Image, None, &[("push", "false")])),
+            (
+                "type=image,Name=a,annotation-Index[linux/amd64].Key=V",
+                output(
+                    OutputKind::Image,
+                    None,
+                    &[("name", "a"), ("annotation-Index[linux/amd64].Key", "V")],
+                ),
+            ),
             ("dest=x,TYPE=docker", output(OutputKind::Docker, Some("x"), &[])),
             ("\"dir,with,commas\"", output(OutputKind::Local, Some("dir,with,commas"), &[])),
             ("", None),
@@ -396,6 +445,32 @@ mod tests {
             ("type=vault,id=a", None),
             ("id=a,mode=0400", None),
             ("id", None),
+        ]);
+    }
+
+    #[test]
+    fn annotations() {
+        let all = |attrs: &[(&str, &str)]| {
+            let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            Some(AnnotationArg { attrs: attrs.iter().map(pair).collect() })
+        };
+        check(&[
+            ("a=b", all(&[("annotation.a", "b")])),
+            ("A.b=c=d", all(&[("annotation.A.b", "c=d")])),
+            ("a=x:y", all(&[("annotation.a", "x:y")])),
+            ("index:a=b", all(&[("annotation-index.a", "b")])),
+            (
+                "manifest,index-descriptor:a=",
+                all(&[("annotation-manifest.a", ""), ("annotation-index-descriptor.a", "")]),
+            ),
+            (
+                "manifest[linux/arm64]:a=b",
+                all(&[("annotation-manifest[linux/arm64].a", "b")]),
+            ),
+            ("a", None),
+            ("=b", None),
+            ("index:=b", None),
+            ("layer:a=b", None),
         ]);
     }
 

@@ -202,7 +202,7 @@ pub fn build(
     // A question has an answer and nothing to export.
     let outputs = match call {
         Some(_) => Vec::new(),
-        None => output::resolve(&output::wanted(args), environment)?,
+        None => output::resolve(&output::wanted(args), args.push, &args.annotations, environment)?,
     };
     let epoch = source_date_epoch(args, environment)?;
     let display = display(args, environment)?;

@@ -7,7 +7,7 @@ use wbuild_graph::Attrs;
 
 use super::docker;
 use crate::args::BuildArgs;
-use crate::args::values::OutputArg;
+use crate::args::values::{AnnotationArg, OutputArg};
 use crate::environment::Environment;
 use crate::exit::Fault;
 
@@ -22,8 +22,14 @@ pub fn wanted(args: &BuildArgs) -> Vec<OutputArg> {
     outputs
 }
 
-/// Resolves `--output`.
-pub fn resolve(args: &[OutputArg], environment: &Environment) -> Result<Vec<OutputSpec>, Fault> {
+/// Resolves `--output` and what belongs to it: `--push` is `push=true` of the outputs that are images,
+/// or one of its own, and `--annotation` goes to every output that is an image.
+pub fn resolve(
+    args: &[OutputArg],
+    push: bool,
+    annotations: &[AnnotationArg],
+    environment: &Environment,
+) -> Result<Vec<OutputSpec>, Fault> {
     let mut outputs: Vec<OutputSpec> = Vec::new();
     for arg in args {
         let dest = destination(arg, environment)?;
@@ -33,6 +39,22 @@ pub fn resolve(args: &[OutputArg], environment: &Environment) -> Result<Vec<Outp
             return Err(Fault::usage(format!("two outputs go to the same place: {shown}")));
         }
         outputs.push(OutputSpec { kind: arg.kind, dest, attrs: arg.attrs.clone() });
+    }
+    if push {
+        let image = |output: &OutputSpec| output.kind == OutputKind::Image;
+        if !outputs.iter().any(image) {
+            let (kind, dest) = (OutputKind::Image, OutputDest::Nowhere);
+            outputs.push(OutputSpec { kind, dest, attrs: Attrs::default() });
+        }
+        // The last value of a key counts.
+        outputs.iter_mut().filter(|output| image(output)).for_each(|output| {
+            output.attrs.push("push", "true");
+        });
+    }
+    for output in &mut outputs {
+        if output.kind.is_image() {
+            output.attrs.0.extend(annotations.iter().flat_map(|arg| arg.attrs.clone()));
+        }
     }
     Ok(outputs)
 }
@@ -48,6 +70,13 @@ fn destination(arg: &OutputArg, environment: &Environment) -> Result<OutputDest,
             return match &arg.dest {
                 None => Ok(OutputDest::Nowhere),
                 Some(_) => Err(Fault::usage("an output of type=cacheonly has no dest")),
+            };
+        }
+        OutputKind::Image => {
+            return match &arg.dest {
+                None => Ok(OutputDest::Nowhere),
+                Some(_) => Err(Fault::usage("an output of type=image or registry has no dest")
+                    .hint("for a file choose type=oci or type=docker")),
             };
         }
         OutputKind::Local => true,
@@ -139,8 +168,9 @@ mod tests {
             ("type=docker", OutputDest::Daemon("unix:///var/run/docker.sock".to_owned())),
             ("type=docker,dest=d/x", OutputDest::File(at("d/x"))),
             ("type=cacheonly", OutputDest::Nowhere),
+            ("type=registry,name=a", OutputDest::Nowhere),
         ] {
-            let got = resolve(&[text.parse().expect(text)], &env).expect(text);
+            let got = resolve(&[text.parse().expect(text)], false, &[], &env).expect(text);
             assert_eq!(got[0].dest, want, "{text}");
         }
         for bad in [
@@ -153,12 +183,27 @@ mod tests {
             "type=oci,tar=maybe,dest=x",
             "type=docker,tar=false,dest=d",
             "type=cacheonly,dest=x",
+            "type=image,dest=x",
         ] {
-            assert!(resolve(&[bad.parse().expect(bad)], &env).is_err(), "{bad}");
+            assert!(resolve(&[bad.parse().expect(bad)], false, &[], &env).is_err(), "{bad}");
         }
         let twice = ["-".parse().expect("tar"), "type=oci,dest=-".parse().expect("oci")];
-        assert!(resolve(&twice, &env).is_err());
+        assert!(resolve(&twice, false, &[], &env).is_err());
+        let two = ["type=oci,dest=-".parse().expect("oci"), "d".parse().expect("local")];
+        let annotation = "index:a=b".parse().expect("annotation");
+        let got = resolve(&two, true, &[annotation], &env).expect("three outputs");
+        let index = Some("b");
+        let seen: Vec<_> = got
+            .iter()
+            .map(|o| (o.kind, o.attrs.get("push"), o.attrs.get("annotation-index.a")))
+            .collect();
+        let expected = [
+            (OutputKind::Oci, None, index),
+            (OutputKind::Local, None, None),
+            (OutputKind::Image, Some("true"), index),
+        ];
+        assert_eq!(seen, expected);
         env.stdout_terminal = true;
-        assert!(resolve(&["-".parse().expect("tar")], &env).is_err());
+        assert!(resolve(&["-".parse().expect("tar")], false, &[], &env).is_err());
     }
 }

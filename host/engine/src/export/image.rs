@@ -1,104 +1,32 @@
 //! Images as OCI layout or docker archive.
 
-use std::cell::RefCell;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use wbuild_api::event::ImageReport;
-use wbuild_api::extension::ImageResult;
+use wbuild_api::event::{ImageDescriptor, ImageReport};
 use wbuild_api::request::{BuildRequest, OutputDest, OutputKind, OutputSpec};
-use wbuild_graph::{Attrs, BlobDigest, DiffId, Failure, FailureKind};
-use wbuild_oci::Timestamp;
-use wbuild_oci::config::{Finish, ImageConfig};
-use wbuild_oci::layer::{
-    CompressOptions, LayerBlob, LayerBuilder, WriteOptions, recompress, write_upper,
-};
-use wbuild_oci::layout::{
-    BlobSource, Export, ExportImage, write_docker_tar, write_oci_dir, write_oci_tar,
-};
-use wbuild_oci::media::{Compression, Descriptor, MediaFamily};
+use wbuild_graph::{BlobDigest, Failure};
+use wbuild_oci::layout::{BlobSource, Export, write_docker_tar, write_oci_dir, write_oci_tar};
+use wbuild_oci::media::MediaFamily;
 use wbuild_oci::reference::Reference;
-use wbuild_store::{BlobRef, Store};
-use wbuild_tree::{LentReader, RelPath, TreeError};
+use wbuild_store::Store;
 
+use super::annotations::Annotations;
+use super::attrs::{self, Want};
+use super::layers::{assemble, config, image_tree, named, solved_root, unpack_others};
 use crate::blocking;
-use crate::cancel::{CancelOnDrop, Stoppable};
+use crate::cancel::CancelOnDrop;
 use crate::job::Job;
-use crate::ops::overlay_kind;
-use crate::solved::{Layer, LayerFacts, Lent, Origin, Output, Solved, Tree};
-use crate::worker::output;
 
-/// The largest layer that is written, in bytes.
-const LAYER_LIMIT: u64 = 1 << 40;
-
-const KNOWN: &[&str] = &[
-    "name",
-    "compression",
-    "compression-level",
-    "force-compression",
-    "oci-mediatypes",
-    "tar",
-    "rewrite-timestamp",
-];
-
-/// How layers are to be written.
-#[derive(Clone, Copy)]
-struct Want {
-    options: CompressOptions,
-    /// Compress again what exists in another form.
-    force: bool,
-    /// Clamp times of files to SOURCE_DATE_EPOCH if there is one.
-    clamp: bool,
-    family: MediaFamily,
-}
-
-impl Want {
-    /// What times of files are clamped to.
-    fn epoch(&self, job: &Job) -> Option<u64> {
-        job.worker().settings.source_date_epoch.filter(|_| self.clamp)
-    }
-}
-
-fn want(attrs: &Attrs) -> Result<Want, Failure> {
-    wbuild_graph::decode::only_known(attrs, "the output", KNOWN)?;
-    let compression = match attrs.get("compression") {
-        None | Some("gzip") => Compression::Gzip,
-        Some("zstd") => Compression::Zstd,
-        Some("uncompressed") => Compression::None,
-        Some(other) => {
-            return Err(Failure::unsupported(format!("unknown compression {other:?}"))
-                .hint("expected gzip, zstd or uncompressed"));
-        }
-    };
-    let level = match attrs.get("compression-level") {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|_| {
-            Failure::invalid(format!("compression-level is a number, not {text:?}"))
-        })?),
-    };
-    let mut options = CompressOptions::new(compression);
-    options.level = level;
-    let force = flag(attrs, "force-compression", false)?;
-    let clamp = flag(attrs, "rewrite-timestamp", true)?;
-    let family = match flag(attrs, "oci-mediatypes", true)? {
-        true => MediaFamily::Oci,
-        false => MediaFamily::Docker,
-    };
-    Ok(Want { options, force, clamp, family })
-}
-
-fn flag(attrs: &Attrs, key: &str, default: bool) -> Result<bool, Failure> {
-    match attrs.get(key) {
-        None => Ok(default),
-        Some(_) => wbuild_graph::decode::flag(attrs, key),
-    }
-}
+/// Keys of these outputs besides those of all images.
+const OWN: &[&str] = &["tar"];
 
 /// Refuses an output that cannot be written.
 pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Failure> {
-    want(&spec.attrs)?;
-    names(request, spec)?;
+    let annotations = Annotations::of(request, &spec.attrs)?;
+    attrs::want(&spec.attrs, OWN, &annotations)?;
+    attrs::names(request, spec)?;
     match (spec.kind, &spec.dest) {
         (OutputKind::Oci, OutputDest::Directory(_)) => Ok(()),
         (OutputKind::Oci, OutputDest::Daemon(_)) => {
@@ -115,34 +43,18 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
 
 /// Writes all images of the build to one output.
 pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
-    let images = job.images();
-    if images.is_empty() {
-        return Err(Failure::invalid("the build yields no image to export")
-            .hint("choose an output of type local or tar for its files"));
-    }
-    let want = want(&spec.attrs)?;
-    let names = names(job.request(), spec)?;
+    let annotations = Annotations::of(job.request(), &spec.attrs)?;
+    let want = attrs::want(&spec.attrs, OWN, &annotations)?;
+    let names = attrs::names(job.request(), spec)?.into_iter().map(|(_, name)| name).collect();
     let step = job.steps().internal(&match (spec.kind, &spec.dest) {
         (_, OutputDest::Daemon(endpoint)) => format!("load into {endpoint}"),
         (OutputKind::Docker, _) => "export docker archive".to_owned(),
         _ => "export OCI image layout".to_owned(),
     });
     let result = async {
-        let mut parts = Vec::new();
-        for image in &images {
-            parts.push(assemble(job, image, want).await?);
-        }
-        let config = match &parts[..] {
-            [image] => Some(image.manifest.config.digest),
-            _ => None,
-        };
-        let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
-        let export = Export::new(want.family, parts, names, epoch)?;
-        let report = ImageReport {
-            names: export.names().iter().map(ToString::to_string).collect(),
-            digest: Some(export.root().digest),
-            config,
-        };
+        let export = together(job, want, names, annotations).await?;
+        let names = export.names().iter().map(ToString::to_string).collect();
+        let report = report(&export, names);
         write(spec, job.worker().store.clone(), export).await?;
         Ok(report)
     }
@@ -154,16 +66,42 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
     result
 }
 
-fn names(request: &BuildRequest, spec: &OutputSpec) -> Result<Vec<Reference>, Failure> {
-    let given = spec.attrs.all("name").flat_map(|names| names.split(','));
-    let mut names = Vec::new();
-    for name in request.tags.iter().map(String::as_str).chain(given) {
-        let reference: Reference = name.parse()?;
-        if !names.contains(&reference) {
-            names.push(reference);
-        }
+/// All images of the build as one export.
+pub(super) async fn together(
+    job: &Arc<Job>,
+    want: Want,
+    names: Vec<Reference>,
+    annotations: Annotations,
+) -> Result<Export, Failure> {
+    let images = job.images();
+    if images.is_empty() {
+        return Err(Failure::invalid("the build yields no image to export")
+            .hint("choose an output of type local or tar for its files"));
     }
-    Ok(names)
+    let mut parts = Vec::new();
+    for image in &images {
+        let mut part = assemble(job, image, want).await?;
+        annotations.add_to(&mut part);
+        parts.push(part);
+    }
+    let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
+    Ok(Export::annotated(want.family, parts, names, epoch, annotations.index())?)
+}
+
+/// What there is to say of an export.
+pub(super) fn report(export: &Export, names: Vec<String>) -> ImageReport {
+    let root = export.root();
+    let config = match export.images() {
+        [image] => Some(image.manifest.config.digest),
+        _ => None,
+    };
+    let descriptor = ImageDescriptor {
+        media_type: root.media_type.clone(),
+        digest: root.digest,
+        size: root.size,
+        annotations: root.annotations.clone().unwrap_or_default(),
+    };
+    ImageReport { names, digest: Some(root.digest), config, descriptor: Some(descriptor) }
 }
 
 /// What the image of a build that writes none would be known by. Layers are hashed, and
@@ -183,297 +121,7 @@ pub(super) async fn identify(job: &Arc<Job>) -> Result<Option<ImageReport>, Fail
     let config = config(job, image, &layers)?.descriptor(MediaFamily::Oci).digest;
     let names = job.request().tags.iter().map(|name| Ok(name.parse::<Reference>()?.to_string()));
     let names = names.collect::<Result<Vec<String>, Failure>>()?;
-    Ok(Some(ImageReport { names, digest: None, config: Some(config) }))
-}
-
-/// The diff id of a layer and when it was made.
-async fn named(job: &Arc<Job>, layer: &Arc<Layer>) -> Result<(DiffId, Option<u64>), Failure> {
-    let worker = job.worker();
-    let epoch = worker.settings.source_date_epoch;
-    let _busy = layer.busy.lock().await;
-    let facts = layer.facts();
-    let settled = matches!(layer.origin, Origin::Image(_)) || facts.epoch == epoch;
-    if let (Some(diff_id), true) = (facts.diff_id, settled) {
-        return Ok((diff_id, facts.created));
-    }
-    let (written, _) =
-        write_made(job, layer, epoch, &CompressOptions::new(Compression::None), |_| {
-            Ok(std::io::sink())
-        })
-        .await?;
-    layer.learn(|facts| {
-        facts.blob = None;
-        facts.diff_id = Some(written.diff_id);
-        facts.size = written.uncompressed;
-        facts.epoch = epoch;
-    });
-    Ok((written.diff_id, facts.created))
-}
-
-/// What the root of an image was solved to; none for an image without layers.
-async fn solved_root(
-    job: &Arc<Job>,
-    image: &ImageResult,
-) -> Result<Option<(Arc<Solved>, u32)>, Failure> {
-    match image.root {
-        None => Ok(None),
-        Some(edge) => Ok(Some((job.solve(edge).await?, edge.index))),
-    }
-}
-
-fn image_tree(solved: &Solved, index: u32) -> Result<&Tree, Failure> {
-    match output(solved, index)? {
-        Output::Tree(tree) => Ok(tree),
-        Output::Local(_) => Err(Failure::invalid("an image cannot be a local directory as it is")
-            .hint("copy the directory into an empty tree first")),
-    }
-}
-
-/// Puts manifest, config and layers of one image into the store.
-async fn assemble(job: &Arc<Job>, image: &ImageResult, want: Want) -> Result<ExportImage, Failure> {
-    let written: Vec<Written> = match solved_root(job, image).await? {
-        None => Vec::new(),
-        Some((solved, index)) => blobs(job, &solved, image_tree(&solved, index)?, want).await?,
-    };
-    let layers: Vec<_> = written.iter().map(|layer| (layer.diff_id, layer.created)).collect();
-    let config = config(job, image, &layers)?;
-    let descriptors = written.into_iter().map(|layer| layer.descriptor).collect();
-    Ok(ExportImage::new(want.family, config, descriptors))
-}
-
-/// The config of an image whose layers have these diff ids and dates.
-fn config(
-    job: &Job,
-    image: &ImageResult,
-    layers: &[(DiffId, Option<u64>)],
-) -> Result<ImageConfig, Failure> {
-    let newest = layers.iter().filter_map(|(_, created)| *created).max();
-    let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| *diff_id).collect();
-    let platform = image.platform.as_ref().unwrap_or(&job.target_platforms()[0]);
-    // An image that is exported twice from the cache is the same image: its date is that of its
-    // newest layer, not of the export.
-    // Without a layer of its own it has the date of its base.
-    let seconds = |time| Timestamp::from_seconds(i64::try_from(time).unwrap_or(i64::MAX));
-    let created = match job.request().source_date_epoch.or(newest).map(seconds) {
-        Some(time) => time,
-        None => base_date(&image.config).unwrap_or(seconds(job.worker().settings.now)),
-    };
-    let with = Finish { diff_ids: &diff_ids, platform, created: Some(created) };
-    Ok(ImageConfig::finish(image.config.as_bytes(), &with)?)
-}
-
-/// The date a frontend has left in the config: that of the base image.
-fn base_date(config: &str) -> Option<Timestamp> {
-    let config: serde_json::Value = serde_json::from_str(config).ok()?;
-    config.get("created")?.as_str()?.parse().ok()
-}
-
-/// A layer as a blob of the store.
-struct Written {
-    descriptor: Descriptor,
-    diff_id: DiffId,
-    created: Option<u64>,
-}
-
-impl Written {
-    fn of(facts: &LayerFacts, blob: &BlobRef) -> Result<Written, Failure> {
-        let diff_id = facts.diff_id.ok_or_else(|| Failure::internal("a blob without a diff id"))?;
-        let descriptor = Descriptor::new(blob.media_type.clone(), blob.digest.0, blob.size);
-        Ok(Written { descriptor, diff_id, created: facts.created })
-    }
-}
-
-/// Unpacks the layers of ours that are kept as blobs with other times than the image is to have.
-async fn unpack_others(job: &Arc<Job>, tree: &Tree, epoch: Option<u64>) -> Result<(), Failure> {
-    let other = |layer: &Arc<Layer>| {
-        let facts = layer.facts();
-        layer.origin == Origin::Made && facts.snapshot.is_none() && facts.epoch != epoch
-    };
-    if tree.layers.iter().any(other) {
-        job.worker().snapshots(tree).await?;
-    }
-    Ok(())
-}
-
-/// Makes sure every layer is a blob in the store, and keeps what was learnt.
-async fn blobs(
-    job: &Arc<Job>,
-    solved: &Arc<Solved>,
-    tree: &Tree,
-    want: Want,
-) -> Result<Vec<Written>, Failure> {
-    unpack_others(job, tree, want.epoch(job)).await?;
-    let written = try_join_all(tree.layers.iter().map(|layer| blob(job, layer, want))).await?;
-    job.worker().keep_learnt(solved)?;
-    Ok(written)
-}
-
-async fn blob(job: &Arc<Job>, layer: &Arc<Layer>, want: Want) -> Result<Written, Failure> {
-    match layer.origin {
-        Origin::Image(_) => image_blob(job, layer, want).await,
-        Origin::Made => made_blob(job, layer, want).await,
-    }
-}
-
-/// Layers of a base are what they are: only their compression may be another, if that is forced.
-async fn image_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written, Failure> {
-    let worker = job.worker();
-    let blob = worker.images().fetch_layer(layer).await?;
-    let facts = layer.facts();
-    let mut written = Written::of(&facts, &blob)?;
-    let fits = Compression::of_media_type(&blob.media_type) == Some(want.options.compression);
-    if fits || !want.force {
-        return Ok(written);
-    }
-    // The layer itself stays what its image says it is: that is where it can be had again.
-    let made = recompressed(job, layer, &blob, written.diff_id, want).await?;
-    written.descriptor = made.descriptor(MediaFamily::Oci);
-    Ok(written)
-}
-
-/// The same layer in another form, as a further blob.
-async fn recompressed(
-    job: &Arc<Job>,
-    layer: &Layer,
-    blob: &BlobRef,
-    diff_id: DiffId,
-    want: Want,
-) -> Result<LayerBlob, Failure> {
-    let worker = job.worker();
-    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
-    let (store, blob) = (worker.store.clone(), blob.clone());
-    let (_cancel, work) = CancelOnDrop::new();
-    let (made, lease) = blocking(move || -> Result<_, Failure> {
-        let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
-        let input = store.open_blob(&blob.digest)?.ok_or_else(gone)?;
-        let input = Stoppable { inner: &input.file, cancel: work.cancel };
-        let ingest = store.ingest(LAYER_LIMIT)?.hashed_by_caller();
-        let (ingest, made) = recompress(input, &blob.media_type, diff_id, ingest, &want.options)?;
-        let held = ingest.commit(Some(&made.digest), Some(made.size))?;
-        Ok((made, held.into_parts().1))
-    })
-    .await?;
-    layer.hold(lease);
-    Ok(made)
-}
-
-async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written, Failure> {
-    let worker = job.worker();
-    let epoch = want.epoch(job);
-    // Two images of one build may share the layer.
-    let _busy = layer.busy.lock().await;
-    let facts = layer.facts();
-    if let Some(blob) = &facts.blob {
-        let fits = Compression::of_media_type(&blob.media_type) == Some(want.options.compression);
-        if fits && facts.epoch == epoch && worker.store.has_blob(&blob.digest)? {
-            return Written::of(&facts, blob);
-        }
-    }
-    let written = match (facts.snapshot, &facts.blob, facts.diff_id) {
-        (None, Some(blob), Some(diff_id)) => recompressed(job, layer, blob, diff_id, want).await?,
-        _ => {
-            let (written, ingest) = write_made(job, layer, epoch, &want.options, |store| {
-                Ok(store.ingest(LAYER_LIMIT)?.hashed_by_caller())
-            })
-            .await?;
-            let (digest, size) = (written.digest, written.size);
-            let held = blocking(move || ingest.commit(Some(&digest), Some(size))).await?;
-            layer.hold(held.into_parts().1);
-            written
-        }
-    };
-    let blob = BlobRef {
-        media_type: written.compression.oci_layer().to_owned(),
-        digest: written.digest,
-        size: written.size,
-    };
-    layer.learn(|facts| {
-        facts.blob = Some(blob.clone());
-        facts.diff_id = Some(written.diff_id);
-        facts.size = written.uncompressed;
-        facts.epoch = epoch;
-    });
-    Written::of(&layer.facts(), &blob)
-}
-
-/// Writes a layer that an op of ours made as a tar.
-async fn write_made<W: std::io::Write + Send + 'static>(
-    job: &Arc<Job>,
-    layer: &Layer,
-    epoch: Option<u64>,
-    options: &CompressOptions,
-    out: impl FnOnce(&Store) -> wbuild_store::Result<W> + Send + 'static,
-) -> Result<(LayerBlob, W), Failure> {
-    let worker = job.worker();
-    let gone = || Failure::new(FailureKind::Gone, "the files of a layer are gone");
-    let (snapshot, lent) = (layer.facts().snapshot.ok_or_else(gone)?, layer.lent());
-    let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
-    let (store, options) = (worker.store.clone(), *options);
-    let (_cancel, work) = CancelOnDrop::new();
-    blocking(move || -> Result<_, Failure> {
-        let view = store.view(&[snapshot])?;
-        let out = Stoppable { inner: out(&store)?, cancel: work.cancel };
-        let mut builder = LayerBuilder::new(out, &options)?;
-        let mut options = WriteOptions::new(overlay_kind(store.kind()));
-        options.epoch = epoch.map(|epoch| i64::try_from(epoch).unwrap_or(i64::MAX));
-        match &lent {
-            None => write_upper(&mut builder, view.as_fd(), &options)?,
-            Some(lent) => write_lent(&mut builder, view.as_fd(), options, lent)?,
-        }
-        let (out, layer) = builder.finish()?;
-        Ok((layer, out.inner))
-    })
-    .await
-}
-
-/// Writes a layer whose large files are read from where they were copied from.
-fn write_lent<W: std::io::Write>(
-    builder: &mut LayerBuilder<W>,
-    upper: BorrowedFd<'_>,
-    options: WriteOptions<'_>,
-    lent: &Lent,
-) -> Result<(), Failure> {
-    // A file that has changed is the context's failure, not the layer's.
-    let failed: RefCell<Option<TreeError>> = RefCell::new(None);
-    let contents = |path: &[u8]| {
-        let opened =
-            RelPath::clean(path).and_then(|path| lent.files.open(&path, &lent.context.root));
-        match opened {
-            Ok(None) => Ok(None),
-            Ok(Some(inner)) => {
-                Ok(Some(Box::new(Noting { inner, failed: &failed }) as Box<dyn std::io::Read>))
-            }
-            Err(error) => {
-                failed.replace(Some(error));
-                let message = "cannot read a file of a layer";
-                Err(wbuild_oci::Error::new(wbuild_oci::ErrorKind::Changed, message))
-            }
-        }
-    };
-    let written =
-        write_upper(builder, upper, &WriteOptions { contents: Some(&contents), ..options });
-    match failed.take() {
-        Some(error) => Err(lent.context.failure(error, None)),
-        None => Ok(written?),
-    }
-}
-
-/// Keeps the failure of a lent file.
-struct Noting<'a> {
-    inner: LentReader,
-    failed: &'a RefCell<Option<TreeError>>,
-}
-
-impl std::io::Read for Noting<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.inner.read(buffer).map_err(|error| match error.downcast::<TreeError>() {
-            Ok(error) => {
-                self.failed.replace(Some(error));
-                std::io::ErrorKind::InvalidData.into()
-            }
-            Err(error) => error,
-        })
-    }
+    Ok(Some(ImageReport { names, digest: None, config: Some(config), descriptor: None }))
 }
 
 struct StoreBlobs(Store);

@@ -3,9 +3,13 @@
 //! Deterministic: the same results give the same bytes, whatever the number of threads, except for
 //! dates, which SOURCE_DATE_EPOCH fixes.
 
+mod annotations;
+mod attrs;
 mod daemon;
 mod files;
 mod image;
+mod layers;
+mod registry;
 
 use std::sync::Arc;
 
@@ -21,6 +25,7 @@ use crate::solved::Solved;
 pub(crate) fn check(request: &BuildRequest) -> Result<(), Failure> {
     for output in &request.outputs {
         match output.kind {
+            OutputKind::Image => registry::check(request, output)?,
             OutputKind::Oci | OutputKind::Docker => image::check(request, output)?,
             OutputKind::Local | OutputKind::Tar => files::check(output)?,
             OutputKind::CacheOnly => {}
@@ -52,6 +57,7 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
     let mut reports = Vec::new();
     for output in &job.request().outputs {
         match output.kind {
+            OutputKind::Image => reports.push(registry::export(job, output).await?),
             OutputKind::Oci | OutputKind::Docker => {
                 reports.push(image::export(job, output).await?);
             }

@@ -1,5 +1,6 @@
 //! Images from registries.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use wbuild_store::Store;
 use crate::source::image::Provider;
 use crate::source::receive::receive;
 
-/// The registries a build may pull from, by one client.
+/// The registries a build pulls from and pushes to, by one client.
 pub(crate) struct Registries {
     session: Arc<dyn Session>,
     client: OnceLock<Client>,
@@ -28,12 +29,22 @@ impl Registries {
 
     /// Made by the first image: a build without one loads no certificates.
     fn client(&self) -> &Client {
-        self.client.get_or_init(|| {
-            let asked = Arc::new(SessionCredentials(Arc::clone(&self.session)));
-            let proxies = proxies(&*self.session);
-            let options = ClientOptions { proxies, ..ClientOptions::default() };
-            Client::with_hosts(options, Arc::clone(&asked) as _, asked)
-        })
+        self.client.get_or_init(|| self.with(BTreeSet::new()))
+    }
+
+    /// For pushing; to the registries of `insecure` also where nothing says who they are.
+    pub(crate) fn client_for_push(&self, insecure: BTreeSet<String>) -> Client {
+        match insecure.is_empty() {
+            true => self.client().clone(),
+            false => self.with(insecure),
+        }
+    }
+
+    fn with(&self, insecure: BTreeSet<String>) -> Client {
+        let session = Arc::clone(&self.session);
+        let options = ClientOptions { proxies: proxies(&*session), ..ClientOptions::default() };
+        let credentials = Arc::new(SessionCredentials(Arc::clone(&session)));
+        Client::with_hosts(options, credentials, Arc::new(SessionHosts { session, insecure }))
     }
 }
 
@@ -65,10 +76,17 @@ impl Credentials for SessionCredentials {
     }
 }
 
+/// How the session wants registries to be asked.
+struct SessionHosts {
+    session: Arc<dyn Session>,
+    /// Those that one output allows to be anybody.
+    insecure: BTreeSet<String>,
+}
+
 #[async_trait]
-impl Hosts for SessionCredentials {
+impl Hosts for SessionHosts {
     async fn host(&self, name: &str) -> wbuild_oci::Result<Host> {
-        let host = self.0.registry_host(name).await.map_err(|failure| {
+        let host = self.session.registry_host(name).await.map_err(|failure| {
             wbuild_oci::Error::new(
                 wbuild_oci::ErrorKind::Invalid,
                 format!("cannot tell how {name} is to be asked"),
@@ -81,7 +99,7 @@ impl Hosts for SessionCredentials {
             .keypairs
             .into_iter()
             .map(|pair| Identity { certificate: pair.certificate, key: pair.key });
-        Ok(Host {
+        let mut host = Host {
             mirrors: mirrors?,
             http: host.http,
             trust: Trust {
@@ -91,7 +109,17 @@ impl Hosts for SessionCredentials {
             },
             realms: host.realms,
             concurrency: host.concurrency,
-        })
+        };
+        if self.insecure.contains(name) {
+            let trust = &mut host.trust;
+            // TLS with anybody, if something is said of TLS; else none.
+            let tls = host.http == Some(false)
+                || trust.insecure
+                || !trust.extra_roots.is_empty()
+                || !trust.identities.is_empty();
+            (trust.insecure, host.http) = (tls, Some(!tls));
+        }
+        Ok(host)
     }
 }
 

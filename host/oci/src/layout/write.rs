@@ -30,13 +30,25 @@ pub struct ExportImage {
     pub config: ImageConfig,
     /// Its manifest; must name that config.
     pub manifest: Manifest,
+    /// Annotations of the descriptor that names the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Annotations of an export of several images.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexAnnotations {
+    /// In the index.
+    pub index: BTreeMap<String, String>,
+    /// Of the descriptor that names the index.
+    pub descriptor: BTreeMap<String, String>,
 }
 
 impl ExportImage {
     /// An image of `family` over `layers`, bottom first.
     pub fn new(family: MediaFamily, config: ImageConfig, layers: Vec<Descriptor>) -> Self {
         let manifest = Manifest::new(family, config.descriptor(family), layers);
-        ExportImage { platform: config.platform().clone(), config, manifest }
+        let annotations = BTreeMap::new();
+        ExportImage { platform: config.platform().clone(), config, manifest, annotations }
     }
 }
 
@@ -65,6 +77,17 @@ impl Export {
         names: Vec<Reference>,
         epoch: Option<i64>,
     ) -> Result<Self> {
+        Self::annotated(family, images, names, epoch, IndexAnnotations::default())
+    }
+
+    /// [`Export::new`] with annotations of the index, which only several images have.
+    pub fn annotated(
+        family: MediaFamily,
+        images: Vec<ExportImage>,
+        names: Vec<Reference>,
+        epoch: Option<i64>,
+        annotations: IndexAnnotations,
+    ) -> Result<Self> {
         let mut documents = BTreeMap::new();
         let mut layers = BTreeMap::new();
         let mut manifests = Vec::new();
@@ -83,7 +106,8 @@ impl Export {
             }
             let bytes = image.manifest.to_bytes();
             let media_type = image.manifest.media_type.as_deref().unwrap_or(family.manifest());
-            let descriptor = Descriptor::of(media_type, &bytes).with_platform(&image.platform);
+            let mut descriptor = Descriptor::of(media_type, &bytes).with_platform(&image.platform);
+            descriptor.annotations = some(image.annotations.clone());
             documents.insert(descriptor.digest, bytes);
             manifests.push(descriptor);
         }
@@ -91,8 +115,11 @@ impl Export {
             [] => return Err(Error::invalid("there is no image to export")),
             [one] => one.clone(),
             _ => {
-                let bytes = Index::new(family, manifests.clone()).to_bytes();
-                let root = Descriptor::of(family.index(), &bytes);
+                let mut index = Index::new(family, manifests.clone());
+                index.annotations = some(annotations.index);
+                let bytes = index.to_bytes();
+                let mut root = Descriptor::of(family.index(), &bytes);
+                root.annotations = some(annotations.descriptor);
                 documents.insert(root.digest, bytes);
                 root
             }
@@ -156,6 +183,10 @@ impl Export {
         // Where a layer shares its digest with a document, both are the same bytes.
         documents.chain(layers).collect::<BTreeMap<_, _>>().into_iter()
     }
+}
+
+fn some(annotations: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!annotations.is_empty()).then_some(annotations)
 }
 
 enum Blob<'a> {

@@ -43,8 +43,8 @@ pub use challenge::{Challenge, parse_challenges};
 pub use credentials::{
     Anonymous, Credential, CredentialHelper, Credentials, DockerConfig, DockerCredentials,
 };
-pub use push::{PushSource, Pushed};
 pub use hosts::{Host, Hosts, Identity, Mirror, Trust};
+pub use push::{PushSource, Pushed};
 
 use crate::config::ImageConfig;
 use crate::error::{Error, ErrorKind, Result};

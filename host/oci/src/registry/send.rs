@@ -25,10 +25,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wbuild_http::{is_temporary, retry_after, same_origin};
 
+use super::Inner;
 use super::auth::{Scope, check_target, refused_credentials};
 use super::hosts::Site;
 use super::http::{MAX_REDIRECTS, error_detail, transport_error};
-use super::Inner;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes read from a file at once.

@@ -17,5 +17,6 @@ mod t_auth;
 mod t_dig;
 mod t_net;
 mod tls;
+#[path = "../../../../tests/src/wire.rs"]
 mod wire;
 mod writing;

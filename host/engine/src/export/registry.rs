@@ -1,0 +1,287 @@
+//! Images in registries, or in wbuild's own store alone.
+//!
+//! Layers of a base are fetched only if they have to be sent: a registry that has them is told to use
+//! them. Documents of an image are kept in the store in any case.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use wbuild_api::event::ImageReport;
+use wbuild_api::request::{BuildRequest, OutputDest, OutputSpec};
+use wbuild_graph::{BlobDigest, Digest, Failure, FailureKind};
+use wbuild_oci::layout::Export;
+use wbuild_oci::media::Descriptor;
+use wbuild_oci::reference::Reference;
+use wbuild_oci::registry::PushSource;
+
+use super::annotations::Annotations;
+use super::attrs::{self, Want, flag};
+use super::image::{report, together};
+use super::layers::{image_tree, solved_root};
+use crate::blocking;
+use crate::job::Job;
+use crate::solved::{Layer, Origin};
+use crate::steps::InternalStep;
+use crate::worker::BuildWorker;
+
+/// Keys of this output besides those of all images.
+const OWN: &[&str] = &[
+    "push",
+    "push-by-digest",
+    "name-canonical",
+    "registry.insecure",
+    "store",
+    "unpack",
+    "dangling-name-prefix",
+];
+
+/// What an output of this kind is to do.
+struct Wish {
+    want: Want,
+    annotations: Annotations,
+    /// What it is called, as written and read.
+    names: Vec<(String, Reference)>,
+    push: bool,
+    by_digest: bool,
+    insecure: bool,
+    keep: bool,
+    /// What an image without a name is called, before its digest.
+    dangling: Option<Reference>,
+}
+
+impl Wish {
+    fn of(request: &BuildRequest, spec: &OutputSpec) -> Result<Wish, Failure> {
+        let attrs = &spec.attrs;
+        let annotations = Annotations::of(request, attrs)?;
+        let want = Want { lazy: true, ..attrs::want(attrs, OWN, &annotations)? };
+        if flag(attrs, "unpack", false)? {
+            return Err(Failure::unsupported("unpack=true: there is no daemon to unpack it for")
+                .hint("leave it out; a later build unpacks what it reads"));
+        }
+        // The name with its digest is one a registry answers to anyway.
+        flag(attrs, "name-canonical", false)?;
+        let dangling = attrs.get("dangling-name-prefix").filter(|prefix| !prefix.is_empty());
+        let wish = Wish {
+            want,
+            annotations,
+            names: attrs::names(request, spec)?,
+            push: flag(attrs, "push", false)?,
+            by_digest: flag(attrs, "push-by-digest", false)?,
+            insecure: flag(attrs, "registry.insecure", false)?,
+            keep: flag(attrs, "store", true)?,
+            dangling: dangling.map(str::parse).transpose()?,
+        };
+        wish.check()?;
+        Ok(wish)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if !self.push && !self.by_digest {
+            return Ok(());
+        }
+        if !self.push {
+            return Err(Failure::invalid("push-by-digest=true without push=true pushes nothing")
+                .hint("add push=true"));
+        }
+        if self.names.is_empty() && self.dangling.is_none() {
+            let message = "the image has no name, so there is nowhere to push it";
+            return Err(Failure::invalid(message)
+                .hint("name it: -t REGISTRY/NAME:TAG, or name=REGISTRY/NAME:TAG in the output"));
+        }
+        for (written, name) in &self.names {
+            if name.digest().is_some() {
+                let message = format!("{written} has a digest, which a push cannot choose");
+                return Err(Failure::invalid(message).hint("leave out what follows the @"));
+            }
+            if self.by_digest && has_tag(written) {
+                let message = format!("{written} has a tag, but push-by-digest pushes none");
+                let bare = name.name();
+                return Err(Failure::invalid(message).hint(format!("call it {bare}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is written with a tag; a colon before a slash belongs to a port.
+fn has_tag(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|last| last.contains(':'))
+}
+
+/// Refuses an output that cannot be written.
+pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Failure> {
+    if spec.dest != OutputDest::Nowhere {
+        return Err(Failure::invalid("an output of type image has no dest")
+            .hint("for a file choose type=oci or type=docker"));
+    }
+    Wish::of(request, spec).map(|_| ())
+}
+
+/// Puts all images of the build into the store, and where the output says into registries.
+pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
+    let wish = Wish::of(job.request(), spec)?;
+    let step = job.steps().internal("export image");
+    let keep = wish.keep;
+    let names: Vec<Reference> = wish.names.iter().map(|(_, name)| name.clone()).collect();
+    let result = async {
+        let export = together(job, wish.want, names.clone(), wish.annotations).await?;
+        if keep {
+            let (store, documents) = (job.worker().store.clone(), export.documents().clone());
+            blocking(move || -> Result<(), Failure> {
+                for bytes in documents.values() {
+                    store.put_blob(bytes)?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(export)
+    }
+    .await;
+    let export = match result {
+        Ok(export) => export,
+        Err(failure) => {
+            step.failed(&failure);
+            return Err(failure);
+        }
+    };
+    step.done();
+    let digest = export.root().digest;
+    let (targets, by_digest) = match (&names[..], wish.dangling) {
+        ([], Some(prefix)) => (vec![prefix], true),
+        _ => (names, wish.by_digest),
+    };
+    let shown = targets.iter().map(|name| match (by_digest, wish.names.is_empty()) {
+        (_, true) => format!("{}@{digest}", name.name()),
+        (true, false) => name.name(),
+        (false, false) => name.to_string(),
+    });
+    let report = report(&export, shown.collect());
+    if wish.push {
+        push(job, &export, &targets, by_digest, wish.insecure).await?;
+    }
+    Ok(report)
+}
+
+async fn push(
+    job: &Arc<Job>,
+    export: &Export,
+    targets: &[Reference],
+    by_digest: bool,
+    insecure: bool,
+) -> Result<(), Failure> {
+    let worker = Arc::clone(job.worker());
+    let shown: Vec<String> = targets
+        .iter()
+        .map(|name| if by_digest { name.name() } else { name.familiar() })
+        .collect();
+    let step = Arc::new(job.steps().internal(&format!("push {}", shown.join(", "))));
+    let layers = base_layers(job).await?;
+    let source = Source { layers, worker: Arc::clone(&worker), step: Arc::clone(&step) };
+    let source: Arc<dyn PushSource> = Arc::new(source);
+    let plain = match insecure {
+        true => targets.iter().map(|name| name.registry().to_owned()).collect(),
+        false => BTreeSet::new(),
+    };
+    let client = worker.images().registries.client_for_push(plain);
+    let result = client.push(export, targets, by_digest, &source).await.map_err(Failure::from);
+    drop((source, client));
+    let step = Arc::into_inner(step).ok_or_else(|| Failure::internal("a push did not end"))?;
+    match result {
+        Ok(_) => {
+            step.done();
+            Ok(())
+        }
+        Err(failure) => {
+            step.failed(&failure);
+            Err(failure)
+        }
+    }
+}
+
+/// The layers of images that the build's images have, by digest of their blobs.
+async fn base_layers(job: &Arc<Job>) -> Result<HashMap<Digest, Vec<Arc<Layer>>>, Failure> {
+    let mut layers: HashMap<Digest, Vec<Arc<Layer>>> = HashMap::new();
+    for image in job.images() {
+        let Some((solved, index)) = solved_root(job, &image).await? else { continue };
+        for layer in &image_tree(&solved, index)?.layers {
+            if let (Origin::Image(_), Some(blob)) = (&layer.origin, layer.facts().blob) {
+                layers.entry(blob.digest.0).or_default().push(Arc::clone(layer));
+            }
+        }
+    }
+    Ok(layers)
+}
+
+/// What a push takes from the store, and from where a base is.
+struct Source {
+    layers: HashMap<Digest, Vec<Arc<Layer>>>,
+    worker: Arc<BuildWorker>,
+    step: Arc<InternalStep>,
+}
+
+impl Source {
+    async fn file(&self, layer: &Descriptor) -> Result<File, Failure> {
+        let digest = BlobDigest(layer.digest);
+        let store = &self.worker.store;
+        if let Some(blob) = store.open_blob(&digest)? {
+            return Ok(blob.file);
+        }
+        let missing = || {
+            let message = format!("the blob {digest} is not in the store");
+            Failure::new(FailureKind::Gone, message)
+        };
+        let base = self.layers.get(&layer.digest).and_then(|layers| layers.first());
+        self.worker.images().fetch_layer(base.ok_or_else(missing)?).await?;
+        Ok(store.open_blob(&digest)?.ok_or_else(missing)?.file)
+    }
+}
+
+#[async_trait]
+impl PushSource for Source {
+    fn elsewhere(&self, layer: &Descriptor, registry: &str) -> Vec<String> {
+        let mut out: Vec<String> = Vec::new();
+        for layer in self.layers.get(&layer.digest).into_iter().flatten() {
+            let Origin::Image(origin) = &layer.origin else { continue };
+            if origin.store.is_none()
+                && let Ok(reference) = origin.reference.parse::<Reference>()
+                && reference.registry() == registry
+                && !out.iter().any(|known| known == reference.repository())
+            {
+                out.push(reference.repository().to_owned());
+            }
+        }
+        out
+    }
+
+    async fn open(&self, layer: &Descriptor) -> wbuild_oci::Result<File> {
+        self.file(layer).await.map_err(|failure| {
+            let message = format!("cannot open the layer {} to push it", layer.digest.short());
+            wbuild_oci::Error::new(wbuild_oci::ErrorKind::Io, message).because(failure)
+        })
+    }
+
+    fn sent(&self, blob: &Descriptor, bytes: u64) {
+        self.step.progress(&blob.digest.to_string(), bytes, Some(blob.size));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_tag;
+
+    #[test]
+    fn tags() {
+        for (name, tagged) in [
+            ("a", false),
+            ("a:1", true),
+            ("localhost:5000/a", false),
+            ("localhost:5000/a:1", true),
+            ("a/b/c", false),
+        ] {
+            assert_eq!(has_tag(name), tagged, "{name}");
+        }
+    }
+}
