@@ -14,6 +14,7 @@ mod interruption;
 mod keys;
 mod outputs;
 mod plugins;
+mod pushing;
 mod registries;
 mod state;
 
@@ -39,6 +40,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("keys", keys::TESTS),
     ("outputs", outputs::TESTS),
     ("plugins", plugins::TESTS),
+    ("pushing", pushing::TESTS),
     ("registries", registries::TESTS),
     ("state", state::TESTS),
 ];

@@ -394,7 +394,7 @@ fn opens_in_buildah() -> Result<()> {
     for archive in ["oci-archive:layout.tar", "docker-archive:docker.tar"] {
         let (kind, file) = archive.split_once(':').expect("it has a kind");
         let source = format!("{kind}:{}", sandbox.path(file).display());
-        let run = buildah.run_archive(&source, &["sh", "-c", "cat one; echo $GREETING"])?;
+        let run = buildah.run_image(&source, &["sh", "-c", "cat one; echo $GREETING"])?;
         let run = run.success()?;
         ensure!(run.text()? == "first\nhello\n", "{archive}: {:?}", run.text()?);
     }

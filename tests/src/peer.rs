@@ -89,9 +89,19 @@ impl Buildah {
         Image::of_layout(&layout)
     }
 
-    /// Takes in an archive, `oci-archive:PATH` or `docker-archive:PATH`, and runs a command in it.
-    pub fn run_archive(&self, archive: &str, command_line: &[&str]) -> Result<Run> {
-        let pulled = Run::of(self.command().args(["pull", "--quiet", archive]))?.success()?;
+    /// Gives an image of its storage to a registry without encryption.
+    pub fn push(&self, image: &str, name: &str) -> Result<()> {
+        let mut command = self.command();
+        command.args(["push", "--quiet", "--tls-verify=false", image]);
+        Run::of(command.arg(format!("docker://{name}")))?.success()?;
+        Ok(())
+    }
+
+    /// Takes in an image and runs a command in it: `docker://NAME`, or of an archive,
+    /// `oci-archive:PATH` or `docker-archive:PATH`.
+    pub fn run_image(&self, archive: &str, command_line: &[&str]) -> Result<Run> {
+        let pull = ["pull", "--quiet", "--tls-verify=false", archive];
+        let pulled = Run::of(self.command().args(pull))?.success()?;
         let id = pulled.text()?.trim().to_owned();
         let made = Run::of(self.command().args(["from", &id]))?.success()?;
         let container = made.text()?.trim().to_owned();

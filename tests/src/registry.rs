@@ -34,6 +34,17 @@ pub struct Registry {
     settings: Settings,
 }
 
+/// A request that a registry has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// E.g. `PUT`.
+    pub method: String,
+    /// With its query.
+    pub path: String,
+    /// E.g. 201.
+    pub status: u16,
+}
+
 impl Registry {
     /// Starts one that keeps its data in `folder`; with a password, if asked for.
     pub fn start(folder: &Path, password: bool) -> Result<Registry> {
@@ -96,9 +107,60 @@ impl Registry {
         Ok(())
     }
 
+    /// What it was asked since it was last started, in the order of its answers.
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        let log = std::fs::read(self.folder.join("log"))?;
+        let log = String::from_utf8_lossy(&log);
+        // `… "PUT /v2/… HTTP/1.1" 201 …`
+        let request = |line: &str| {
+            let (_, rest) = line.split_once('"')?;
+            let (asked, rest) = rest.split_once('"')?;
+            let (method, path) = asked.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
+            let status = rest.split_whitespace().next()?.parse().ok()?;
+            Some(Request { method: method.to_owned(), path: path.to_owned(), status })
+        };
+        Ok(log.lines().filter_map(request).collect())
+    }
+
     /// `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Takes an image out of it into a new OCI layout, by skopeo, which checks every blob; all
+    /// platforms of an index.
+    pub fn pull(&self, name: &str, layout: &Path) -> Result<()> {
+        let mut command = self.skopeo(&[
+            "copy",
+            "--quiet",
+            "--all",
+            "--preserve-digests",
+            "--src-tls-verify=false",
+        ])?;
+        if self.settings.password {
+            command.arg(format!("--src-creds={USER}:{PASSWORD}"));
+        }
+        command.arg(format!("docker://{}/{name}", self.host()));
+        command.arg(format!("oci:{}:pulled", layout.display()));
+        Run::of(&mut command)?.success()?;
+        Ok(())
+    }
+
+    /// The manifest or index of a name, by skopeo.
+    pub fn manifest(&self, name: &str) -> Result<serde_json::Value> {
+        let mut command = self.skopeo(&["inspect", "--raw", "--tls-verify=false"])?;
+        command.arg(format!("docker://{}/{name}", self.host()));
+        Run::of(&mut command)?.success()?.json()
+    }
+
+    fn skopeo(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(skip::need_program("skopeo")?);
+        command.arg("--insecure-policy").args(args);
+        // Else it looks where only some users may.
+        let nothing = self.folder.join("no-credentials.json");
+        std::fs::write(&nothing, "{}")?;
+        command.env("REGISTRY_AUTH_FILE", nothing);
+        Ok(command)
     }
 
     /// Puts an image of an OCI layout into it, by skopeo; `source` is `DIR:TAG`.
@@ -108,13 +170,8 @@ impl Registry {
 
     /// [`Self::push`], its manifest in a format of skopeo's: `oci`, or `v2s2` for docker's own.
     pub fn push_as(&self, format: &str, source: &str, name: &str) -> Result<()> {
-        let mut command = Command::new(skip::need_program("skopeo")?);
-        command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        let mut command = self.skopeo(&["copy", "--quiet", "--dest-tls-verify=false"])?;
         command.args(["--format", format]);
-        // Else it looks where only some users may.
-        let nothing = self.folder.join("no-credentials.json");
-        std::fs::write(&nothing, "{}")?;
-        command.env("REGISTRY_AUTH_FILE", nothing);
         if self.settings.password {
             command.arg(format!("--dest-creds={USER}:{PASSWORD}"));
         }
@@ -141,7 +198,7 @@ fn serve(folder: &Path, settings: Settings, port: u16) -> Result<Child> {
         &config,
         format!(
             "version: 0.1\n\
-             log: {{level: warn, accesslog: {{disabled: true}}}}\n\
+             log: {{level: error, accesslog: {{disabled: false}}}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
              http: {{addr: \"127.0.0.1:{port}\", secret: tests{tls}}}\n\
              {auth}",

@@ -9,8 +9,8 @@ use wbuild_graph::Platform;
 use super::StateArgs;
 use super::call::CallArg;
 use super::values::{
-    AllowArg, AnnotationArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg, SecretArg,
-    SshArg, only_false,
+    AllowArg, AnnotationArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg,
+    SecretArg, SshArg, only_false,
 };
 
 /// Build from a definition and a context directory

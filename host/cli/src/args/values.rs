@@ -44,8 +44,7 @@ pub struct OutputArg {
 }
 
 /// Names of the kinds of output that there are.
-const OUTPUT_KINDS: [&str; 7] =
-    ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
+const OUTPUT_KINDS: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
 
 impl FromStr for OutputArg {
     type Err = String;
@@ -463,10 +462,7 @@ mod tests {
                 "manifest,index-descriptor:a=",
                 all(&[("annotation-manifest.a", ""), ("annotation-index-descriptor.a", "")]),
             ),
-            (
-                "manifest[linux/arm64]:a=b",
-                all(&[("annotation-manifest[linux/arm64].a", "b")]),
-            ),
+            ("manifest[linux/arm64]:a=b", all(&[("annotation-manifest[linux/arm64].a", "b")])),
             ("a", None),
             ("=b", None),
             ("index:=b", None),

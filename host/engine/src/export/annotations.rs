@@ -119,9 +119,8 @@ fn parse(name: &str, value: &str) -> Result<Annotation, Failure> {
         None => (None, rest),
         Some(rest) => {
             let (platform, rest) = rest.split_once(']').ok_or_else(|| bad("a ] is missing"))?;
-            let platform: Platform = platform
-                .parse()
-                .map_err(|error| bad("the platform is malformed").cause(&error))?;
+            let platform: Platform =
+                platform.parse().map_err(|error| bad("the platform is malformed").cause(&error))?;
             (Some(platform), rest)
         }
     };

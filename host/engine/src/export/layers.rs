@@ -32,7 +32,10 @@ use crate::worker::output;
 const LAYER_LIMIT: u64 = 1 << 40;
 
 /// The diff id of a layer and when it was made.
-pub(super) async fn named(job: &Arc<Job>, layer: &Arc<Layer>) -> Result<(DiffId, Option<u64>), Failure> {
+pub(super) async fn named(
+    job: &Arc<Job>,
+    layer: &Arc<Layer>,
+) -> Result<(DiffId, Option<u64>), Failure> {
     let worker = job.worker();
     let epoch = worker.settings.source_date_epoch;
     let _busy = layer.busy.lock().await;

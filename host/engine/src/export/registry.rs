@@ -173,10 +173,8 @@ async fn push(
     insecure: bool,
 ) -> Result<(), Failure> {
     let worker = Arc::clone(job.worker());
-    let shown: Vec<String> = targets
-        .iter()
-        .map(|name| if by_digest { name.name() } else { name.familiar() })
-        .collect();
+    let shown: Vec<String> =
+        targets.iter().map(|name| if by_digest { name.name() } else { name.familiar() }).collect();
     let step = Arc::new(job.steps().internal(&format!("push {}", shown.join(", "))));
     let layers = base_layers(job).await?;
     let source = Source { layers, worker: Arc::clone(&worker), step: Arc::clone(&step) };

@@ -20,7 +20,9 @@ use sha2::{Digest as _, Sha256};
 use wbuild_graph::Digest;
 
 pub use read::Layout;
-pub use write::{Export, ExportImage, IndexAnnotations, write_docker_tar, write_oci_dir, write_oci_tar};
+pub use write::{
+    Export, ExportImage, IndexAnnotations, write_docker_tar, write_oci_dir, write_oci_tar,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 

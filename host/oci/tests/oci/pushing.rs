@@ -189,11 +189,7 @@ async fn other_repositories_and_registries() {
     one.state().blobs.insert(("library/base".to_owned(), base), content);
     layers.elsewhere = vec!["library/gone".to_owned(), "library/base".to_owned()];
     let layers = Arc::new(layers);
-    let names = [
-        one.reference("a/b:1"),
-        one.reference("c/d:2"),
-        other.reference("e/f:3"),
-    ];
+    let names = [one.reference("a/b:1"), one.reference("c/d:2"), other.reference("e/f:3")];
     let pushed = push(&client(), &export, &names, &layers).await.expect("pushed");
     // Of layer, layer and config: mounted once, then all three; the other registry gets all.
     assert_eq!(pushed, Pushed { sent: 2 + 3, mounted: 1 + 3, present: 0 });
