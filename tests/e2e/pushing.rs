@@ -107,7 +107,7 @@ fn nothing_is_sent_twice() -> Result<()> {
 
 fn layers_of_a_base_are_mounted() -> Result<()> {
     // Nothing here reads the base's files.
-    let (sandbox, mut registry) = start("push-mount", "FROM IMAGE\nCOPY data /data\n")?;
+    let (sandbox, mut registry) = start("push-mount", "FROM IMAGE\nCOPY --link data /data\n")?;
     registry.restart()?;
     sandbox.build(&[&format!("-t={}/team/app:1", registry.host()), "--push"])?.success()?;
     let requests = registry.requests()?;
@@ -126,7 +126,7 @@ fn layers_of_a_base_are_mounted() -> Result<()> {
 }
 
 fn a_base_of_another_registry() -> Result<()> {
-    let (sandbox, registry) = start("push-elsewhere", "FROM IMAGE\nCOPY data /data\n")?;
+    let (sandbox, registry) = start("push-elsewhere", "FROM IMAGE\nCOPY --link data /data\n")?;
     let other = Registry::start(&sandbox.path("other"), false)?;
     let run = sandbox.build(&[&format!("-t={}/team/app:1", other.host()), "--push"])?.success()?;
     // It was not here and has to be sent.
@@ -280,7 +280,7 @@ fn an_index_and_annotations() -> Result<()> {
 }
 
 fn an_image_that_stays_here() -> Result<()> {
-    let (sandbox, mut registry) = start("push-not", "FROM IMAGE\nCOPY data /data\n")?;
+    let (sandbox, mut registry) = start("push-not", "FROM IMAGE\nCOPY --link data /data\n")?;
     registry.restart()?;
     let tag = format!("-t={}/team/app:1", registry.host());
     let run = sandbox.build(&[&tag, "-o=type=image"])?.success()?;
@@ -303,7 +303,7 @@ fn what_cannot_be_pushed() -> Result<()> {
     run.says(&nobody.to_string())?;
     ensure!(started.elapsed() < Duration::from_secs(30), "it took {:?}", started.elapsed());
     for (arguments, says) in [
-        (&["--push"][..], "-t REGISTRY/NAME:TAG"),
+        (&["-o=type=registry"][..], "-t REGISTRY/NAME:TAG"),
         (&["-o=type=image,unpack=true"], "unpack"),
         (&["-o=type=image,name=a@sha256:00,push=true"], "sha256:00"),
         (&["-o=type=registry,name=127.0.0.1:1/a,flavour=x"], "flavour"),

@@ -420,7 +420,6 @@ mod tests {
             ("", None),
             ("dest=x", None),
             ("type=oci,dest", None),
-            ("type=image,name=x", None),
             ("type=flying", None),
             ("type=oci,\"dest", None),
         ]);

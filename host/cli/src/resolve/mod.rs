@@ -204,6 +204,10 @@ pub fn build(
         Some(_) => Vec::new(),
         None => output::resolve(&output::wanted(args), args.push, &args.annotations, environment)?,
     };
+    if args.push && args.tags.is_empty() && !output::has_name(&outputs) {
+        return Err(Fault::usage("--push needs a name for the image: where it goes")
+            .hint("name it: -t REGISTRY/NAME:TAG"));
+    }
     let epoch = source_date_epoch(args, environment)?;
     let display = display(args, environment)?;
     let mut options = options(args, environment, epoch)?;
