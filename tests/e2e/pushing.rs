@@ -11,7 +11,7 @@ use wbuild_tests::base;
 use wbuild_tests::case::same_trees;
 use wbuild_tests::image::Image;
 use wbuild_tests::peer::{Buildah, Docker};
-use wbuild_tests::registry::{PASSWORD, Registry, Request, USER};
+use wbuild_tests::registry::{PASSWORD, Registry, Request, Settings, USER};
 use wbuild_tests::run::{DEADLINE, Run};
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::skip;
@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("several_names", several_names),
     ("a_registry_that_restarts", a_registry_that_restarts),
     ("with_a_password", with_a_password),
+    ("with_tls_and_a_password", with_tls_and_a_password),
     ("by_digest", by_digest),
     ("an_index_and_annotations", an_index_and_annotations),
     ("an_image_that_stays_here", an_image_that_stays_here),
@@ -189,28 +190,53 @@ fn a_registry_that_restarts() -> Result<()> {
 }
 
 fn with_a_password() -> Result<()> {
-    let sandbox = Sandbox::with("push-password", &[("Dockerfile", "FROM scratch\nCOPY x /x\n")])?;
-    sandbox.write("x", "x")?;
-    let registry = Registry::start(&sandbox.path("registry"), true)?;
-    let tag = format!("-t={}/team/app:1", registry.host());
+    password("push-password", false)
+}
+
+fn with_tls_and_a_password() -> Result<()> {
+    password("push-tls", true)
+}
+
+fn password(name: &str, tls: bool) -> Result<()> {
+    let sandbox = Sandbox::with(name, &[("Dockerfile", "FROM scratch\nCOPY x /x\n"), ("x", "x")])?;
+    let registry = Registry::with(&sandbox.path("registry"), Settings { password: true, tls })?;
+    let host = registry.host();
+    let mut trust = String::new();
+    if tls {
+        let authority = registry.authority();
+        trust = format!("[registry.\"{host}\"]\nca = [\"{}\"]\n", authority.display());
+    }
+    std::fs::write(sandbox.path("registries.toml"), trust)?;
+    let name = format!("-t={host}/team/app:1");
     let push = |password: Option<&str>| -> Result<Run> {
         let folder = sandbox.path("docker");
         std::fs::create_dir_all(&folder)?;
         if let Some(password) = password {
             let auth = STANDARD.encode(format!("{USER}:{password}"));
-            let host = registry.host();
             let config = format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{auth}\"}}}}}}");
             std::fs::write(folder.join("config.json"), config)?;
         }
-        let mut command = sandbox.build_command(&[&tag, "--push"])?;
+        let arguments = [&name, "--push", "--registry-config=registries.toml"];
+        let mut command = sandbox.build_command(&arguments)?;
         Run::of(command.env("DOCKER_CONFIG", &folder))
     };
-    push(None)?.expect(1)?.says(&format!("docker login {}", registry.host()))?;
+    push(None)?.expect(1)?.says(&format!("docker login {host}"))?;
     let run = push(Some("wrong horse"))?.expect(1)?;
     run.never_says("wrong horse")?;
-    run.says(&registry.host())?;
+    run.says(&host)?;
     push(Some(PASSWORD))?.success()?.never_says(PASSWORD)?;
     pulled(&sandbox, &registry, "team/app:1")?.tree.get("/x")?;
+    if tls {
+        // Nobody vouches for it; only the output may say that this does not matter.
+        let strict = format!("[registry.\"{host}\"]\nhttp = false\n");
+        std::fs::write(sandbox.path("registries.toml"), strict)?;
+        push(None)?.expect(1)?.says("certificate")?;
+        let mut command = sandbox.build_command(&[
+            "--registry-config=registries.toml",
+            &format!("-o=type=registry,name={host}/team/app:2,registry.insecure=true"),
+        ])?;
+        Run::of(command.env("DOCKER_CONFIG", sandbox.path("docker")))?.success()?;
+    }
     Ok(())
 }
 
