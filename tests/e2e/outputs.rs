@@ -18,6 +18,7 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("all_kinds_hold_the_same", all_kinds_hold_the_same),
     ("nothing_is_written_unless_asked_for", nothing_is_written_unless_asked_for),
+    ("a_directory_that_holds_nothing_else", a_directory_that_holds_nothing_else),
     ("standard_output", standard_output),
     ("compressions", compressions),
     ("large_files_are_kept_once", large_files_are_kept_once),
@@ -113,6 +114,50 @@ fn sorted_names(sandbox: &Sandbox) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+fn a_directory_that_holds_nothing_else() -> Result<()> {
+    let file = "FROM scratch\nARG TARGETARCH\nCOPY x /d/x-$TARGETARCH\n";
+    let sandbox = Sandbox::with("mode-delete", &[("Dockerfile", file), ("x", "x")])?;
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    let old = |path: &str| -> Result<()> {
+        let path = sandbox.path(path);
+        std::fs::create_dir_all(path.parent().expect("below the sandbox"))?;
+        Ok(std::fs::write(path, "old")?)
+    };
+    for path in ["out/old", "out/linux_amd64/d/old", "out/old.d/deep/old", "out/d/old"] {
+        old(path)?;
+    }
+    sandbox.build(&[platforms, "-o=type=local,dest=out"])?.success()?;
+    ensure!(sandbox.path("out/linux_amd64/d/old").exists(), "copying removes nothing");
+    sandbox.build(&[platforms, "-o=type=local,dest=out,mode=delete"])?.success()?;
+    let all = |path: &str| -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(sandbox.path(path))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    };
+    ensure!(all("out")? == ["linux_amd64", "linux_arm64"], "{:?}", all("out"));
+    ensure!(all("out/linux_amd64/d")? == ["x-amd64"], "{:?}", all("out/linux_amd64/d"));
+    let merged = "-o=type=local,dest=out,mode=delete,platform-split=false";
+    sandbox.build(&[platforms, merged])?.success()?;
+    ensure!(all("out")? == ["d"] && all("out/d")? == ["x-amd64", "x-arm64"], "{:?}", all("out"));
+    // Elsewhere it has to be allowed.
+    old("elsewhere/old")?;
+    let elsewhere = sandbox.path("elsewhere");
+    let output = format!("-o=type=local,mode=delete,dest={}", elsewhere.display());
+    let mut command = sandbox.wbuild(["build", "--progress=plain", &output, "."])?;
+    Run::of(command.current_dir(sandbox.path("context")))?
+        .expect(2)?
+        .says("buildx.local.delete")?;
+    ensure!(elsewhere.join("old").exists(), "it was removed");
+    let allow = "--allow=buildx.local.delete";
+    let mut command = sandbox.wbuild(["build", "--progress=plain", allow, &output, "."])?;
+    Run::of(command.current_dir(sandbox.path("context")))?.success()?;
+    ensure!(!elsewhere.join("old").exists(), "it is still there");
+    Ok(())
 }
 
 fn standard_output() -> Result<()> {

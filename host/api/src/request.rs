@@ -48,16 +48,21 @@ pub enum Entitlement {
     /// Downloads from this machine, its links and private networks.
     #[serde(rename = "network.private")]
     NetworkPrivate,
+    /// Removing files from directories that the client does not work in (`mode=delete`). The client
+    /// itself sees to it.
+    #[serde(rename = "buildx.local.delete")]
+    LocalDelete,
 }
 
 impl Entitlement {
     /// All that can be granted.
-    pub const ALL: [Entitlement; 1] = [Entitlement::NetworkPrivate];
+    pub const ALL: [Entitlement; 2] = [Entitlement::NetworkPrivate, Entitlement::LocalDelete];
 
     /// The name that users write.
     pub const fn as_str(self) -> &'static str {
         match self {
             Entitlement::NetworkPrivate => "network.private",
+            Entitlement::LocalDelete => "buildx.local.delete",
         }
     }
 }

@@ -87,7 +87,7 @@ pub struct BuildArgs {
     pub add_hosts: Vec<HostArg>,
 
     /// What the build may do beyond what every build may (repeats): network.private, downloads from
-    /// this machine and private networks
+    /// this machine and private networks; buildx.local.delete, mode=delete of outputs anywhere
     #[arg(long, value_name = "ENTITLEMENT")]
     pub allow: Vec<AllowArg>,
 

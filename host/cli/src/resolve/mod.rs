@@ -12,7 +12,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use wbuild_api::describe::Query;
-use wbuild_api::request::{BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource};
+use wbuild_api::request::{
+    BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource, Entitlement,
+};
 use wbuild_api::session::Proxies;
 use wbuild_graph::Attrs;
 
@@ -204,6 +206,9 @@ pub fn build(
         Some(_) => Vec::new(),
         None => output::resolve(&output::wanted(args), args.push, &args.annotations, environment)?,
     };
+    if !args.allow.iter().any(|allow| allow.0 == Entitlement::LocalDelete) {
+        output::check_deleting(&outputs, environment)?;
+    }
     if args.push && args.tags.is_empty() && !output::has_name(&outputs) {
         return Err(Fault::usage("--push needs a name for the image: where it goes")
             .hint("name it: -t REGISTRY/NAME:TAG"));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
+use wbuild_api::request::{Entitlement, OutputDest, OutputKind, OutputSpec};
 use wbuild_graph::Attrs;
 
 use super::docker;
@@ -57,6 +57,29 @@ pub fn resolve(
         }
     }
     Ok(outputs)
+}
+
+/// Refuses an output that removes what is in its directory, unless the directory lies below the one
+/// that the client works in: elsewhere a slip of the hand would cost too much.
+pub fn check_deleting(outputs: &[OutputSpec], environment: &Environment) -> Result<(), Fault> {
+    let deletes = |output: &&OutputSpec| output.attrs.get("mode") == Some("delete");
+    for output in outputs.iter().filter(deletes) {
+        let OutputDest::Directory(directory) = &output.dest else { continue };
+        // Where it leads, not what it is called; one that is not there holds nothing.
+        let (Ok(real), Ok(here)) = (directory.canonicalize(), environment.cwd.canonicalize())
+        else {
+            continue;
+        };
+        if real == here || !real.starts_with(&here) {
+            let shown = directory.display();
+            let allowed = Entitlement::LocalDelete.as_str();
+            return Err(Fault::usage(format!(
+                "mode=delete would remove files from {shown}, which is not below this directory"
+            ))
+            .hint(format!("if that is wanted: --allow {allowed}")));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an image of these outputs has a name of its own.
@@ -195,6 +218,14 @@ mod tests {
             "type=image,dest=x",
         ] {
             assert!(resolve(&[bad.parse().expect(bad)], false, &[], &env).is_err(), "{bad}");
+        }
+        std::os::unix::fs::symlink("..", dir.path().join("d/up")).expect("link");
+        for (dest, fine) in
+            [("d", true), ("new", true), ("d/up", false), (".", false), ("..", false), ("/", false)]
+        {
+            let arg = format!("type=local,mode=delete,dest={dest}").parse().expect(dest);
+            let outputs = resolve(&[arg], false, &[], &env).expect(dest);
+            assert_eq!(check_deleting(&outputs, &env).is_ok(), fine, "{dest}");
         }
         let twice = ["-".parse().expect("tar"), "type=oci,dest=-".parse().expect("oci")];
         assert!(resolve(&twice, false, &[], &env).is_err());

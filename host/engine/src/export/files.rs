@@ -19,6 +19,7 @@ use wbuild_tree::select::{SelectOptions, Source, SourceKind, select};
 use wbuild_tree::walk::Filter;
 use wbuild_tree::xattr::XattrKind;
 
+use super::mirror::{self, Kept};
 use crate::blocking;
 use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::job::Job;
@@ -34,12 +35,26 @@ struct Part {
     _lease: Lease,
 }
 
-const KNOWN: &[&str] = &["platform-split", "tar"];
+const KNOWN: &[&str] = &["mode", "platform-split", "tar"];
+
+/// Whether a directory is to hold nothing else in the end.
+fn deletes(spec: &OutputSpec) -> Result<bool, Failure> {
+    match (spec.attrs.get("mode"), spec.kind) {
+        (None, _) | (Some("copy"), OutputKind::Local) => Ok(false),
+        (Some("delete"), OutputKind::Local) => Ok(true),
+        (Some(other), OutputKind::Local) => {
+            Err(Failure::invalid(format!("unknown mode {other:?} of an output"))
+                .hint("expected copy or delete"))
+        }
+        (Some(_), _) => Err(Failure::invalid("only an output of type local has a mode")),
+    }
+}
 
 /// Refuses an output that cannot be written.
 pub(super) fn check(spec: &OutputSpec) -> Result<(), Failure> {
     wbuild_graph::decode::only_known(&spec.attrs, "the output", KNOWN)?;
     wbuild_graph::decode::flag(&spec.attrs, "platform-split")?;
+    deletes(spec)?;
     match (spec.kind, &spec.dest) {
         (OutputKind::Local, OutputDest::Directory(_) | OutputDest::File(_)) => Ok(()),
         (OutputKind::Local, _) => {
@@ -92,7 +107,7 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
         _ => "export files",
     };
     let step = job.steps().internal(name);
-    let (kind, dest) = (spec.kind, spec.dest.clone());
+    let (kind, dest, deletes) = (spec.kind, spec.dest.clone(), deletes(spec)?);
     let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
     let store = job.worker().store.clone();
     let (_cancel, work) = CancelOnDrop::new();
@@ -100,7 +115,8 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
         (OutputKind::Local, OutputDest::Directory(directory) | OutputDest::File(directory)) => {
             // Also for an image without files.
             make_dir(directory)?;
-            parts.iter().try_for_each(|part| copy(part, directory, &work))
+            parts.iter().try_for_each(|part| copy(part, directory, &work))?;
+            if deletes { delete_others(&parts, directory, &work.cancel) } else { Ok(()) }
         }
         (OutputKind::Local, _) => {
             Err(Failure::invalid("an output of type local needs dest=DIRECTORY"))
@@ -210,6 +226,31 @@ fn copy(part: &Part, directory: &Path, work: &wbuild_tree::par::Work) -> Result<
             rustix::fs::fchmod(dest.as_fd(), rustix::fs::Mode::from_raw_mode(before.st_mode))
         })
         .map_err(|error| Failure::internal("cannot restore the output directory").cause(&error))
+}
+
+/// Removes what none of the parts has from where they were copied to.
+fn delete_others(parts: &[Part], directory: &Path, cancel: &Cancel) -> Result<(), Failure> {
+    let mut kept = Kept { like: Vec::new(), folders: Vec::new() };
+    for part in parts {
+        let files = part
+            .files
+            .try_clone()
+            .map_err(|error| Failure::internal("cannot duplicate a descriptor").cause(&error))?;
+        let root = Root::from_fd(files, "the result");
+        let path = RelPath::clean(&part.path)?;
+        if !root.stat(&path, Links::Inside)?.is_some_and(|stat| stat.is_dir()) {
+            return Err(Failure::unsupported("mode=delete needs a result that is a directory"));
+        }
+        let like = root.open_dir(&path, Links::Inside)?;
+        match &part.folder {
+            None => kept.like.push(like),
+            Some(folder) => {
+                kept.folders.push((folder.clone(), Kept { like: vec![like], folders: Vec::new() }));
+            }
+        }
+    }
+    let dest = Root::open(directory, &directory.to_string_lossy())?;
+    mirror::prune(dest.as_fd(), &kept, directory, cancel)
 }
 
 /// Opens a destination, writes to it, and makes it appear only when it is whole. A device or a pipe

@@ -9,6 +9,7 @@ mod daemon;
 mod files;
 mod image;
 mod layers;
+mod mirror;
 mod registry;
 
 use std::sync::Arc;

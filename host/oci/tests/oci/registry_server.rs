@@ -240,7 +240,7 @@ fn act(state: &mut State, head: &Head, body: Vec<u8>) -> Answer {
                 Some((kind, bytes)) => Answer::new(200)
                     .header("Content-Type", kind)
                     .header("Content-Length", bytes.len().to_string())
-                    .header("Docker-Content-Digest", Digest::of(&bytes).to_string()),
+                    .header("Docker-Content-Digest", Digest::of(bytes).to_string()),
                 None => Answer::new(404),
             },
             "PUT" => {
