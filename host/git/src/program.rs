@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use wbuild_graph::{Failure, FailureKind};
-use wbuild_http::{GateLimits, Reach, Retries};
+use wbuild_http::{GateLimits, Proxies, Reach, Retries};
 
 /// Most of what a program says to people that is kept, from its end, in bytes.
 const MESSAGES: usize = 16 << 10;
@@ -63,6 +63,7 @@ pub struct Git {
     search: OsString,
     pub(crate) reach: Reach,
     pub(crate) limits: Limits,
+    pub(crate) proxies: Proxies,
     /// Its version was looked at.
     usable: Arc<OnceCell<()>>,
 }
@@ -162,7 +163,21 @@ impl Git {
     /// ssh.
     pub fn new(program: PathBuf, search: &[PathBuf], reach: Reach) -> Git {
         let search = std::env::join_paths(search).unwrap_or_default();
-        Git { program, search, reach, limits: Limits::default(), usable: Arc::default() }
+        Git {
+            program,
+            search,
+            reach,
+            limits: Limits::default(),
+            proxies: Proxies::default(),
+            usable: Arc::default(),
+        }
+    }
+
+    /// With proxies for HTTP.
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: Proxies) -> Git {
+        self.proxies = proxies;
+        self
     }
 
     /// With other limits.

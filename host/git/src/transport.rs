@@ -81,7 +81,10 @@ impl Git {
         let mut settings = Vec::new();
         let mut set = |key: &str, value: String| settings.push((key.to_owned(), value));
         if remote.scheme().is_http() {
-            let gate = Gate::anywhere(reach, limits).await.map_err(|error| failed(&error))?;
+            let gate =
+                Gate::anywhere(reach, limits, self.proxies.clone(), remote.scheme().as_str())
+                    .await
+                    .map_err(|error| failed(&error))?;
             set("http.proxy", format!("socks5h://127.0.0.1:{}", gate.port()));
             // Redirects would take a header with them, and later requests in any case.
             let follow = if access.authorization.is_some() { "false" } else { "initial" };

@@ -287,3 +287,47 @@ async fn repositories_with_longer_ids() {
     get(&kept, &remote, first.as_str(), "", &out).await.expect("files");
     assert_eq!(read(out.join("file")), "content");
 }
+
+/// A proxy that leads everybody to one port.
+fn proxy(server: String) -> u16 {
+    use std::io::{BufRead as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut far = std::net::TcpStream::connect(&server).expect("the server");
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                let mut reader = std::io::BufReader::new(&stream);
+                while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                    line.clear();
+                }
+                let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+                let mut back = far.try_clone().expect("a copy");
+                let mut near = stream.try_clone().expect("a copy");
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut back, &mut near);
+                    let _ = near.shutdown(std::net::Shutdown::Both);
+                });
+                let _ = std::io::copy(&mut (&stream), &mut far);
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn through_a_proxy() {
+    let place = Place::new();
+    let (_, _, second) = usual(&place);
+    let server = place.http();
+    let proxy = Some(format!("127.0.0.1:{}", proxy(server.host())));
+    let proxies = wbuild_http::Proxies { http: proxy, ..Default::default() };
+    let git = support::program(wbuild_http::Reach::Public).with_proxies(proxies);
+    let kept = Repository::open(&git, &place.path("kept")).await.expect("opened");
+    // A name that only the proxy knows.
+    let remote = remote("http://git.invalid:8080/a.git");
+    let out = place.out("proxy");
+    assert_eq!(get(&kept, &remote, "main", "", &out).await.expect("files"), id(&second));
+    assert!(server.take_requests().iter().all(|asked| asked.header("host") == "git.invalid:8080"));
+}

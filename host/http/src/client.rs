@@ -113,17 +113,12 @@ impl Clients {
     async fn check(&self, url: &Url) -> Result<()> {
         let options = &self.options;
         options.reach.check(url)?;
-        if options.reach == Reach::Everything || !options.proxies.concern(url) {
-            return Ok(());
+        match options.proxies.concern(url) {
+            true => {
+                handed_over(options.reach, &options.proxies, options.lookup.as_ref(), url).await
+            }
+            false => Ok(()),
         }
-        // The proxy looks the name up and decides. A name that leads inside from here is not given to
-        // it all the same, and neither is its own: our look-ups make an exception for that one.
-        let host = url.host_str().unwrap_or_default();
-        let own = options.proxies.hosts().iter().any(|proxy| proxy.eq_ignore_ascii_case(host));
-        if own || options.reach.leads_inside(host, options.lookup.as_ref()).await {
-            return Err(forbidden(host).into());
-        }
-        Ok(())
     }
 
     fn build(&self, tls: rustls::ClientConfig) -> Result<reqwest::Client> {
@@ -156,6 +151,27 @@ impl Clients {
             Error::new(ErrorKind::Unavailable, format!("cannot set up the HTTP client: {e}"))
         })
     }
+}
+
+/// Checks a URL that is to be asked through a proxy.
+///
+/// The proxy looks the name up and decides. A name that leads inside from here is not given to it all
+/// the same, and neither is its own: our look-ups make an exception for that one.
+pub(crate) async fn handed_over(
+    reach: Reach,
+    proxies: &Proxies,
+    lookup: Option<&Lookup>,
+    url: &Url,
+) -> Result<()> {
+    if reach == Reach::Everything {
+        return Ok(());
+    }
+    let host = url.host_str().unwrap_or_default();
+    let own = proxies.hosts().iter().any(|proxy| proxy.eq_ignore_ascii_case(host));
+    if own || reach.leads_inside(host, lookup).await {
+        return Err(forbidden(host).into());
+    }
+    Ok(())
 }
 
 /// Whether two URLs have scheme, host and port in common: a credential for one is one for the other.

@@ -5,7 +5,8 @@
 //! connected to. What it lets in is counted and limited. It ends, with all its connections, when it
 //! is dropped.
 //!
-//! - [`Gate::anywhere`] speaks SOCKS 5 (RFC 1928) without authentication, for connections only.
+//! - [`Gate::anywhere`] speaks SOCKS 5 (RFC 1928) without authentication, for connections only. It asks
+//!   a proxy in between where one is named for HTTP.
 //! - [`Gate::to`] leads to one place, for programs that know no proxy.
 
 use std::io;
@@ -14,15 +15,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use reqwest::Url;
+use reqwest::header::HeaderValue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::client::handed_over;
 use crate::error::{Error, ErrorKind, Result};
+use crate::proxy::Proxies;
 use crate::reach::Reach;
 
 /// Connections at a time; further ones wait.
 const CONNECTIONS: usize = 32;
+/// Longest head of a proxy's answer, in bytes.
+const MAX_ANSWER: usize = 16 << 10;
 /// Bytes that are passed on at once.
 const BUFFER: usize = 64 << 10;
 
@@ -61,6 +68,7 @@ struct State {
     limits: GateLimits,
     /// Where connections lead; none = where they ask to.
     target: Option<(String, u16)>,
+    proxies: (Proxies, &'static str),
     received: AtomicU64,
     failure: Mutex<Option<Error>>,
 }
@@ -72,12 +80,18 @@ impl Drop for Gate {
 }
 
 impl Gate {
-    /// A SOCKS 5 proxy.
+    /// A SOCKS 5 proxy for a program that speaks HTTP. `scheme` is spoken at ports that say nothing of
+    /// it: that decides which of `proxies` is in between.
     ///
     /// # Errors
     /// There is no port to listen on.
-    pub async fn anywhere(reach: Reach, limits: GateLimits) -> io::Result<Gate> {
-        Gate::open(reach, limits, None).await
+    pub async fn anywhere(
+        reach: Reach,
+        limits: GateLimits,
+        proxies: Proxies,
+        scheme: &'static str,
+    ) -> io::Result<Gate> {
+        Gate::open(reach, limits, None, (proxies, scheme)).await
     }
 
     /// A port that stands for a port of `host`.
@@ -85,18 +99,20 @@ impl Gate {
     /// # Errors
     /// There is no port to listen on.
     pub async fn to(reach: Reach, limits: GateLimits, host: &str, port: u16) -> io::Result<Gate> {
-        Gate::open(reach, limits, Some((host.to_owned(), port))).await
+        Gate::open(reach, limits, Some((host.to_owned(), port)), (Proxies::default(), "")).await
     }
 
     async fn open(
         reach: Reach,
         limits: GateLimits,
         target: Option<(String, u16)>,
+        proxies: (Proxies, &'static str),
     ) -> io::Result<Gate> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let received = AtomicU64::new(0);
-        let state = Arc::new(State { reach, limits, target, received, failure: Mutex::default() });
+        let failure = Mutex::default();
+        let state = Arc::new(State { reach, limits, target, proxies, received, failure });
         let task = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
         Ok(Gate { port, state, task })
     }
@@ -176,13 +192,39 @@ impl State {
     }
 
     async fn connect(&self, host: &str, port: u16) -> Result<TcpStream> {
-        let connect = self.reach.connect(host, port);
+        let connect = async {
+            match self.between(host, port).await? {
+                Some((proxy, auth)) => through(&proxy, auth.as_ref(), host, port).await,
+                None => self.reach.connect(host, port).await,
+            }
+        };
         match tokio::time::timeout(self.limits.connect, connect).await {
             Ok(result) => result,
             Err(_) => {
                 Err(Error::new(ErrorKind::Unavailable, format!("{host}:{port} does not answer")))
             }
         }
+    }
+
+    /// The proxy between us and a server.
+    async fn between(&self, host: &str, port: u16) -> Result<Option<(Url, Option<HeaderValue>)>> {
+        let (proxies, scheme) = &self.proxies;
+        let scheme = match port {
+            80 => "http",
+            443 => "https",
+            _ => scheme,
+        };
+        let bracketed = match host.contains(':') && !host.starts_with('[') {
+            true => format!("[{host}]"),
+            false => host.to_owned(),
+        };
+        let Ok(url) = Url::parse(&format!("{scheme}://{bracketed}:{port}/")) else {
+            return Ok(None);
+        };
+        let Some(proxy) = proxies.between(&url)? else { return Ok(None) };
+        self.reach.check(&url)?;
+        handed_over(self.reach, proxies, None, &url).await?;
+        Ok(Some(proxy))
     }
 
     /// Passes on one direction until its end. A broken connection is an end like any other: the
@@ -219,6 +261,63 @@ impl State {
         }
         let _ = to.shutdown().await;
         Ok(())
+    }
+}
+
+/// Connects through a proxy (RFC 9110, section 9.3.6).
+async fn through(
+    proxy: &Url,
+    auth: Option<&HeaderValue>,
+    host: &str,
+    port: u16,
+) -> Result<TcpStream> {
+    let failed = |why: &str| {
+        let name = proxy.host_str().unwrap_or_default();
+        Error::new(ErrorKind::Unavailable, format!("the proxy {name} {why}"))
+    };
+    if proxy.scheme() != "http" {
+        return Err(failed("is one over TLS, which git's connections cannot go through")
+            .hint("name one over http, or except the host with NO_PROXY"));
+    }
+    let place = (proxy.host_str().unwrap_or_default(), proxy.port_or_known_default().unwrap_or(80));
+    let mut stream = match Reach::Everything.connect(place.0, place.1).await {
+        Ok(stream) => stream,
+        Err(error) => return Err(failed("cannot be reached").because(error)),
+    };
+    let authority = match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n").into_bytes();
+    if let Some(auth) = auth {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(auth.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    let talk = async {
+        stream.write_all(&request).await?;
+        // One by one: what follows the answer is the server's.
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") && answer.len() < MAX_ANSWER {
+            answer.push(stream.read_u8().await?);
+        }
+        io::Result::Ok(answer)
+    };
+    let answer = talk.await.map_err(|error| failed("hangs up").because(error))?;
+    let first = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let first = String::from_utf8_lossy(first);
+    match first.split(' ').nth(1) {
+        Some(code) if first.starts_with("HTTP/1.") && code.starts_with('2') => Ok(stream),
+        Some("407") => {
+            let mut error = failed("wants a name and a password");
+            error.kind = ErrorKind::Denied;
+            Err(error.hint("write them into the proxy's URL: http://NAME:PASSWORD@HOST:PORT"))
+        }
+        _ => {
+            let shown: String = first.chars().take(100).flat_map(char::escape_debug).collect();
+            Err(failed(&format!("does not connect to {host}:{port}: {shown}")))
+        }
     }
 }
 

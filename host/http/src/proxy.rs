@@ -1,5 +1,7 @@
 //! Proxies, as the variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name them.
 
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::header::HeaderValue;
 use reqwest::{NoProxy, Proxy, Url};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +41,18 @@ impl Proxies {
     /// Whether a proxy may stand between us and a URL.
     pub(crate) fn concern(&self, url: &Url) -> bool {
         self.of_scheme(url.scheme()).is_some()
+    }
+
+    /// The proxy that a URL is asked through, and what it gets as `Proxy-Authorization`.
+    pub(crate) fn between(&self, url: &Url) -> Result<Option<(Url, Option<HeaderValue>)>> {
+        let Some(proxy) = self.of_scheme(url.scheme()) else { return Ok(None) };
+        let proxy = parse(url.scheme(), proxy)?;
+        let given = self.except.as_deref().unwrap_or_default();
+        let matcher =
+            Matcher::builder().all(proxy.as_str()).no(format!("{ALWAYS_DIRECT},{given}")).build();
+        let Ok(target) = url.as_str().parse() else { return Ok(None) };
+        let found = matcher.intercept(&target);
+        Ok(found.map(|found| (proxy, found.basic_auth().cloned())))
     }
 
     /// For the client to be built.
@@ -108,6 +122,31 @@ mod tests {
             let shown = format!("{proxies:?} {rules:?}");
             assert!(rules.is_ok() || !shown.contains("secret"), "{shown}");
         }
+    }
+
+    #[test]
+    fn the_proxy_between_us_and_a_server() {
+        let between = |proxy: &str, except: &str, url: &str| {
+            let found = proxies(proxy, except).between(&Url::parse(url).expect("a URL"));
+            let (proxy, auth) = found.expect("a proxy")?;
+            let auth = auth.map(|auth| auth.to_str().expect("text").to_owned());
+            Some((proxy.host_str().expect("a host").to_owned(), auth))
+        };
+        let basic = Some("Basic dTpw".to_owned());
+        let found = between("http://u:p@proxy.corp:3128", "", "https://example.org:8443/");
+        assert_eq!(found, Some(("proxy.corp".to_owned(), basic)));
+        for (except, url) in [
+            ("", "http://example.org/"),
+            ("", "https://127.0.0.1:8443/"),
+            ("", "https://[::1]/"),
+            ("", "https://localhost/"),
+            ("example.org", "https://git.example.org/"),
+            ("10.0.0.0/8", "https://10.1.2.3/"),
+            ("*", "https://example.org/"),
+        ] {
+            assert_eq!(between("proxy.corp", except, url), None, "{except} {url}");
+        }
+        assert!(between("proxy.corp", "example.com", "https://example.org/").is_some());
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::blocking;
 use crate::cancel::CancelOnDrop;
 use crate::ops::file::write_layer;
 use crate::solved::{Solved, Tree};
+use crate::source::registry::proxies;
 use crate::steps::{InternalStep, Steps};
 use asked::{Asked, Question};
 
@@ -306,7 +307,11 @@ impl Repositories {
 
     /// The kept repository of a URL, for one user at a time.
     async fn open(&self, remote: &Remote) -> Result<(Repository, CacheDir), Failure> {
-        let program = || async { program(&self.search, self.reach) };
+        let program = || async {
+            Ok::<_, Failure>(
+                program(&self.search, self.reach)?.with_proxies(proxies(&*self.session)),
+            )
+        };
         let git = self.git.get_or_try_init(program).await?;
         let mut pause = Duration::from_millis(1);
         let held = loop {
