@@ -446,6 +446,7 @@ fn unpack(
     let mut options = ApplyOptions::new(overlay_kind(store.kind()));
     options.media_type = Some(&blob.media_type);
     options.diff_id = Some(diff_id);
+    options.base_known = true;
     let mut parents = |path: &[u8]| {
         let lookup = || -> Result<Option<ParentMeta>, wbuild_tree::error::TreeError> {
             // A link in the way is replaced by the layer's own directory, as in a plain unpack.

@@ -11,7 +11,7 @@
 //! - Owners are set before modes (a change of owner clears setuid), modes and times of directories
 //!   last of all (writing into a directory changes its time, and may not be allowed by its mode).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -88,10 +88,13 @@ pub struct ApplyOptions<'a> {
     pub media_type: Option<&'a str>,
     /// What the uncompressed tar must hash to.
     pub diff_id: Option<DiffId>,
+    /// The lookup of parents knows every directory below: where it finds none, there is nothing that
+    /// a whiteout could hide, and none is kept.
+    pub base_known: bool,
 }
 
 impl ApplyOptions<'_> {
-    /// Owners of the archive, default limits, nothing known of the content.
+    /// Owners of the archive, default limits, nothing known of the content or of what is below.
     pub fn new(overlay: OverlayKind) -> Self {
         let ownership = Ownership::Keep;
         ApplyOptions {
@@ -100,6 +103,7 @@ impl ApplyOptions<'_> {
             limits: Limits::default(),
             media_type: None,
             diff_id: None,
+            base_known: false,
         }
     }
 }
@@ -166,6 +170,8 @@ pub fn apply<R: Read + Send>(
         parents,
         limits: options.limits,
         directories: Directories::default(),
+        marked: BTreeSet::new(),
+        base_known: options.base_known,
         parent: None,
         unpacked: 0,
         warnings: Vec::new(),
@@ -193,6 +199,8 @@ pub fn unpack<R: Read + Send>(
         parents: &mut none,
         limits: options.limits,
         directories: Directories::default(),
+        marked: BTreeSet::new(),
+        base_known: false,
         parent: None,
         unpacked: 0,
         warnings: Vec::new(),
@@ -252,13 +260,19 @@ impl Directories {
             *known = pending;
             return Ok(());
         }
+        self.account(at, limit)?;
+        self.pending.insert(at.to_vec(), pending);
+        Ok(())
+    }
+
+    /// Counts the memory of what is remembered of a directory.
+    fn account(&mut self, at: &[u8], limit: usize) -> Result<()> {
         self.bytes += at.len() + Self::EACH;
         if self.bytes > limit {
             return Err(Error::limit(format!(
                 "the directories of the archive take more than {limit} bytes of memory"
             )));
         }
-        self.pending.insert(at.to_vec(), pending);
         Ok(())
     }
 
@@ -286,6 +300,9 @@ struct Applier<'a, 'p> {
     parents: &'a mut ParentLookup<'p>,
     limits: Limits,
     directories: Directories,
+    /// Directories in which whiteouts were made; see [`Applier::drop_idle_whiteouts`].
+    marked: BTreeSet<Vec<u8>>,
+    base_known: bool,
     /// The directory of the last entry; the next one is mostly there too.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     unpacked: u64,
@@ -786,10 +803,58 @@ impl Applier<'_, '_> {
             Err(Errno::NOENT) => {
                 let mode = Mode::empty();
                 rustix::fs::mknodat(dir, path(name), FileType::CharacterDevice, mode, 0)
-                    .map_err(|e| failed("make the whiteout of", at, e))
+                    .map_err(|e| failed("make the whiteout of", at, e))?;
+                self.mark(parent)
             }
             Err(error) => Err(failed("read", at, error)),
         }
+    }
+
+    /// Notes a directory with a whiteout.
+    fn mark(&mut self, parent: &[u8]) -> Result<()> {
+        if !self.marked.contains(parent) {
+            self.directories.account(parent, self.limits.directories)?;
+            self.marked.insert(parent.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Removes whiteouts that have nothing to hide: those in a directory that is opaque, or lies in one,
+    /// or has no counterpart below. Overlayfs reads such a directory as it is, and a whiteout in it is a
+    /// name that is listed and cannot be opened.
+    fn drop_idle_whiteouts(&mut self) -> Result<()> {
+        for at in std::mem::take(&mut self.marked) {
+            // Another entry may have taken its place.
+            let Ok(dir) = open_dir(self.root, &at, Links::Refuse) else { continue };
+            let alone = self.base_known && !at.is_empty() && (self.parents)(&at)?.is_none();
+            if !(alone || self.is_in_opaque(&at)?) {
+                continue;
+            }
+            for name in super::fs::names(dir.as_fd()).map_err(|e| failed("list", &at, e))? {
+                if self.is_whiteout_at(&dir, &name) {
+                    rustix::fs::unlinkat(&dir, path(&name), AtFlags::empty())
+                        .map_err(|e| failed("remove a whiteout from", &at, e))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a directory of the layer, or one that it lies in, is opaque.
+    fn is_in_opaque(&self, at: &[u8]) -> Result<bool> {
+        let overlay = self.layer.expect("only layers have opaque directories");
+        let ends = at.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(end, _)| end);
+        for end in ends.chain([at.len()]) {
+            let dir = open_dir(self.root, &at[..end], Links::Refuse)
+                .map_err(|e| failed("open", &at[..end], e))?;
+            let mut value = [0; 2];
+            match rustix::fs::fgetxattr(&dir, overlay.opaque_xattr(), &mut value) {
+                Ok(1) if value[0] == b'y' => return Ok(true),
+                Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => {}
+                Err(error) => return Err(failed("read the attributes of", &at[..end], error)),
+            }
+        }
+        Ok(false)
     }
 
     fn set_opaque(&self, dir: BorrowedFd<'_>, at: &[u8]) -> Result<()> {
@@ -806,6 +871,7 @@ impl Applier<'_, '_> {
     }
 
     fn finish_directories(&mut self) -> Result<()> {
+        self.drop_idle_whiteouts()?;
         // Deepest first: a parent may lose the right to be searched.
         for (at, pending) in self.directories.pending.iter().rev() {
             let fd = open_dir(self.root, at, self.links).map_err(|e| failed("open", at, e))?;

@@ -56,7 +56,7 @@ fn make_upper(root: &Path, backwards: bool) {
         rustix::fs::mkfifoat(CWD, at("dir/fifo"), Mode::from_raw_mode(0o640)).expect("fresh")
     }));
     steps.push(Box::new(|| whiteout(&at("dir/deleted"))));
-    steps.push(Box::new(|| whiteout(&at("opaque/deleted"))));
+    steps.push(Box::new(|| whiteout(&at("zdir/deleted"))));
     steps.push(Box::new(|| drop(UnixListener::bind(at("dir/socket")).expect("fresh"))));
     steps.push(Box::new(|| fs::write(at("!first"), b"").expect("fresh")));
     steps.push(Box::new(|| {
@@ -238,8 +238,8 @@ fn order_and_names_are_those_of_the_specification() {
         "dir/sub/na\\xffme \\xc3\\xa4",
         "opaque",
         "opaque/.wh..wh..opq",
-        "opaque/.wh.deleted",
         "zdir",
+        "zdir/.wh.deleted",
         "zdir/again -> dir/a-linked",
         "zdir/sparse",
     ];
