@@ -198,10 +198,16 @@ fn merged(nest: &Nest, lower: &Path, upper: &Path) -> Option<String> {
     let (work, to) = (nest.fresh("work"), nest.fresh("other"));
     // Copied out of the mount, which is gone with its namespace.
     let script = "mount -t overlay overlay -o \
-                  userxattr,lowerdir=\"$1\",upperdir=\"$2\",workdir=\"$3\" \"$3\" && cp -a \"$3/.\" \"$4\"";
+                  userxattr,lowerdir=\"$1\",upperdir=\"$2\",workdir=\"$3\" \"$3\" || exit 77; \
+                  cp -a \"$3/.\" \"$4\"";
     let paths = [lower, upper, &work, &to].map(|path| path.to_str().expect("utf-8"));
     let out = run("unshare", &[&["-m", "sh", "-c", script, "sh"][..], &paths].concat())?;
-    let shown = out.status.success().then(|| shown(&to));
+    let shown = match out.status.code() {
+        Some(0) => Some(shown(&to)),
+        Some(77) => None,
+        // What is mounted and cannot be read is a result, and a wrong one.
+        _ => Some(String::from_utf8_lossy(&out.stderr).into_owned()),
+    };
     let _ = fs::remove_dir_all(&work);
     shown
 }
