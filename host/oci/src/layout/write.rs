@@ -306,9 +306,8 @@ pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'
         match blob {
             Blob::Document(bytes) => put(dir, &path, &mut &bytes[..])?,
             Blob::Layer(layer) => {
-                let mut data =
-                    VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
-                put(dir, &path, &mut data)?;
+                let data = VerifyingReader::new(source.open(digest)?, *digest, Some(layer.size));
+                std::thread::scope(|scope| put(dir, &path, &mut ahead(scope, data)))?;
             }
         }
     }
