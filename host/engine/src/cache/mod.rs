@@ -4,17 +4,21 @@
 //! that the entry carries and believed only if it has the key that was asked for. So there is one
 //! owner of what a result is, and a backend that lies or fails causes a miss.
 
+mod blobs;
+mod kv;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 use wbuild_api::extension::{
-    BlobInfo, BlobsCap, CacheBackend, CacheHost, CachePlugin, KvCap, KvPair, LayerDescriptor,
-    LogCap, RecordEntry,
+    CacheBackend, CacheHost, CachePlugin, LayerDescriptor, LogCap, RecordEntry,
 };
-use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure, FailureKind, ResultId, Severity};
-use wbuild_store::{KvStore, Record, Store};
+use wbuild_graph::{Attrs, CacheKey, Failure, ResultId, Severity};
+use wbuild_store::{Record, Store};
 
+use self::blobs::StoreBlobs;
+use self::kv::KvBuckets;
 use crate::blocking;
 use crate::solved::Solved;
 
@@ -26,8 +30,6 @@ const RECORD: &str = "record";
 const FILLED: &str = "filled";
 /// Records announced at once.
 const REFILL_BATCH: usize = 500;
-/// The most one read of a blob returns, and the largest small blob.
-const SMALL: u32 = 1 << 20;
 
 struct Line {
     plugin: Arc<dyn CachePlugin>,
@@ -213,88 +215,4 @@ fn entry(record: &Record) -> Option<RecordEntry> {
         created: record.created,
         attrs,
     })
-}
-
-/// Buckets of one plugin, apart from those of others by their names.
-struct KvBuckets {
-    kv: Arc<dyn KvStore>,
-    plugin: String,
-}
-
-impl KvBuckets {
-    fn bucket(&self, name: &str) -> Result<Arc<dyn wbuild_store::Kv>, Failure> {
-        Ok(self.kv.open_bucket(&format!("{}/{name}", self.plugin))?)
-    }
-}
-
-impl KvCap for KvBuckets {
-    fn open(&self, bucket: String) -> Result<String, Failure> {
-        Ok(self.bucket(&bucket)?.generation()?)
-    }
-
-    fn get_many(
-        &self,
-        bucket: String,
-        keys: Vec<Vec<u8>>,
-    ) -> Result<Vec<Option<Vec<u8>>>, Failure> {
-        Ok(self.bucket(&bucket)?.get_many(&keys)?)
-    }
-
-    fn scan(
-        &self,
-        bucket: String,
-        prefix: Vec<u8>,
-        after: Option<Vec<u8>>,
-        limit: u32,
-    ) -> Result<Vec<KvPair>, Failure> {
-        Ok(self.bucket(&bucket)?.scan(&prefix, after.as_deref(), limit as usize)?)
-    }
-
-    fn apply(
-        &self,
-        bucket: String,
-        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), Failure> {
-        Ok(self.bucket(&bucket)?.apply(&changes)?)
-    }
-
-    fn clear(&self, bucket: String) -> Result<(), Failure> {
-        Ok(self.bucket(&bucket)?.clear()?)
-    }
-}
-
-/// The content store as a plugin sees it.
-struct StoreBlobs {
-    store: Store,
-}
-
-impl BlobsCap for StoreBlobs {
-    fn open(&self, digest: Digest) -> Option<BlobInfo> {
-        let digest = BlobDigest(digest);
-        let blob = self.store.open_blob(&digest).ok()??;
-        let media_type = "application/octet-stream".to_owned();
-        Some(BlobInfo { digest, size: blob.size, media_type })
-    }
-
-    fn read(&self, digest: Digest, offset: u64, length: u32) -> Result<Vec<u8>, Failure> {
-        use std::os::unix::fs::FileExt as _;
-        let gone = || Failure::new(FailureKind::Gone, format!("the blob {digest} is not here"));
-        let blob = self.store.open_blob(&BlobDigest(digest))?.ok_or_else(gone)?;
-        let rest = blob.size.saturating_sub(offset);
-        let length = u64::from(length.min(SMALL)).min(rest);
-        let mut data = vec![0; usize::try_from(length).expect("at most 1 MiB")];
-        blob.file
-            .read_exact_at(&mut data, offset)
-            .map_err(|e| Failure::internal(format!("cannot read the blob {digest}")).cause(&e))?;
-        Ok(data)
-    }
-
-    fn write_small(&self, media_type: String, data: Vec<u8>) -> Result<BlobInfo, Failure> {
-        if data.len() > SMALL as usize {
-            let message = format!("a small blob has at most {SMALL} bytes, not {}", data.len());
-            return Err(Failure::new(FailureKind::Limit, message));
-        }
-        let digest = self.store.put_blob(&data)?;
-        Ok(BlobInfo { digest, size: data.len() as u64, media_type })
-    }
 }
