@@ -1,7 +1,7 @@
 //! Streams that another thread makes, a few pieces ahead of who reads them.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::Scope;
 
 /// Bytes handed from thread to thread at once.
@@ -9,17 +9,76 @@ pub(crate) const PIECE: usize = 256 << 10;
 /// Pieces that may wait.
 const AHEAD: usize = 8;
 
+/// Some bytes of the stream.
+pub(crate) struct Piece {
+    /// Always as long as a piece may be, so that it is cleared once and not for each use.
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl Piece {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+
+    /// Takes what `input` gives, up to a whole piece; less only where `input` ends or fails.
+    fn fill(&mut self, input: &mut impl Read) -> io::Result<()> {
+        self.filled = 0;
+        while self.filled < self.buffer.len() {
+            match input.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => break,
+                Ok(count) => self.filled += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The reading end. At its end once the other one is gone.
 pub(crate) struct Pipe {
-    pieces: Receiver<io::Result<Vec<u8>>>,
-    piece: Vec<u8>,
+    pieces: Receiver<io::Result<Piece>>,
+    used: Sender<Vec<u8>>,
+    piece: Option<Piece>,
     at: usize,
 }
 
-/// Both ends of a stream of pieces. Sending fails once nobody reads any more.
-pub(crate) fn pipe() -> (SyncSender<io::Result<Vec<u8>>>, Pipe) {
+/// The writing end.
+pub(crate) struct Feed {
+    pieces: SyncSender<io::Result<Piece>>,
+    /// Buffers that were read: used again, since new ones would cost a page fault for each page.
+    used: Receiver<Vec<u8>>,
+    /// What comes after the last piece taken.
+    failure: Option<io::Error>,
+}
+
+impl Feed {
+    /// A piece of what `input` gives next; empty at its end. An error comes after the bytes before it.
+    pub(crate) fn take(&mut self, input: &mut impl Read) -> io::Result<Piece> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let buffer = self.used.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
+        let mut piece = Piece { buffer, filled: 0 };
+        match piece.fill(input) {
+            Err(failure) if piece.filled > 0 => self.failure = Some(failure),
+            other => other?,
+        }
+        Ok(piece)
+    }
+
+    /// Hands on a piece, or the error that ends the stream. False once nobody reads any more.
+    pub(crate) fn send(&self, piece: io::Result<Piece>) -> bool {
+        self.pieces.send(piece).is_ok()
+    }
+}
+
+/// Both ends of a stream of pieces.
+pub(crate) fn pipe() -> (Feed, Pipe) {
     let (sender, pieces) = sync_channel(AHEAD);
-    (sender, Pipe { pieces, piece: Vec::new(), at: 0 })
+    let (back, used) = channel();
+    (Feed { pieces: sender, used, failure: None }, Pipe { pieces, used: back, piece: None, at: 0 })
 }
 
 /// Has `input` read by a thread of `scope`, so that what reading costs (a digest, a decompression)
@@ -28,20 +87,12 @@ pub(crate) fn ahead<'scope, R: Read + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     mut input: R,
 ) -> Pipe {
-    let (sender, pipe) = pipe();
+    let (mut feed, pipe) = pipe();
     scope.spawn(move || {
         loop {
-            let mut piece = Vec::with_capacity(PIECE);
-            let read = (&mut input).take(PIECE as u64).read_to_end(&mut piece);
-            let end = piece.is_empty() || read.is_err();
-            if !piece.is_empty() && sender.send(Ok(piece)).is_err() {
-                return;
-            }
-            if let Err(error) = read {
-                // Nobody listens if the reader has given up, and then nobody misses it.
-                let _ = sender.send(Err(error));
-            }
-            if end {
+            let piece = feed.take(&mut input);
+            let end = piece.as_ref().map_or(true, |piece| piece.filled == 0);
+            if !feed.send(piece) || end {
                 return;
             }
         }
@@ -51,18 +102,24 @@ pub(crate) fn ahead<'scope, R: Read + Send + 'scope>(
 
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
+        loop {
+            let rest = self.piece.as_ref().map_or(&[][..], |piece| &piece.bytes()[self.at..]);
+            if !rest.is_empty() {
+                let taken = rest.len().min(buffer.len());
+                buffer[..taken].copy_from_slice(&rest[..taken]);
+                self.at += taken;
+                return Ok(taken);
+            }
+            if let Some(piece) = self.piece.take() {
+                // The other side is gone once it has made everything.
+                let _ = self.used.send(piece.buffer);
+            }
+            self.at = 0;
             match self.pieces.recv() {
-                Ok(Ok(piece)) => (self.piece, self.at) = (piece, 0),
-                Ok(Err(error)) => return Err(error),
+                Ok(piece) => self.piece = Some(piece?),
                 Err(_) => return Ok(0),
             }
         }
-        let rest = &self.piece[self.at..];
-        let taken = rest.len().min(buffer.len());
-        buffer[..taken].copy_from_slice(&rest[..taken]);
-        self.at += taken;
-        Ok(taken)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use sha2::{Digest as _, Sha256};
@@ -12,7 +11,7 @@ use wbuild_graph::{DiffId, Digest};
 use super::format::{Expected, Format, MAGIC, too_much_memory};
 use super::tar_read::TarLimits;
 use crate::error::{Error, Result};
-use crate::pipe::{PIECE, Pipe, pipe};
+use crate::pipe::{Feed, PIECE, Pipe, pipe};
 
 /// What an archive from outside may demand. Exceeding one is an error of kind
 /// [`Limit`](crate::ErrorKind::Limit).
@@ -74,12 +73,12 @@ pub(crate) fn start<'scope, R: Read + Send + 'scope>(
     expected: Expected,
     limits: Limits,
 ) -> (Pipe, ScopedJoinHandle<'scope, Option<Decompressed>>) {
-    let (sender, pipe) = pipe();
-    let handle = scope.spawn(move || match produce(input, expected, &limits, &sender) {
+    let (mut feed, pipe) = pipe();
+    let handle = scope.spawn(move || match produce(input, expected, &limits, &mut feed) {
         Ok(done) => done,
         Err(error) => {
             // Nobody listens when the consumer failed first; its error is the one that counts.
-            let _ = sender.send(Err(error.into_io()));
+            feed.send(Err(error.into_io()));
             None
         }
     });
@@ -90,7 +89,7 @@ fn produce<R: Read>(
     input: R,
     expected: Expected,
     limits: &Limits,
-    sender: &SyncSender<io::Result<Vec<u8>>>,
+    feed: &mut Feed,
 ) -> Result<Option<Decompressed>> {
     let failed = |e| Error::io("cannot read the archive", e);
     let count = Arc::new(AtomicU64::new(0));
@@ -104,8 +103,7 @@ fn produce<R: Read>(
     let mut hash = Sha256::new();
     let mut size = 0u64;
     loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        (&mut output).take(PIECE as u64).read_to_end(&mut piece).map_err(|e| {
+        let piece = feed.take(&mut output).map_err(|e| {
             // The decompressors complain in these kinds; an `Error` inside comes from the input.
             use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
             if let Some(error) = too_much_memory(&e) {
@@ -119,12 +117,13 @@ fn produce<R: Read>(
                 _ => failed(e),
             }
         })?;
-        if piece.is_empty() {
+        let bytes = piece.bytes();
+        if bytes.is_empty() {
             let diff_id = DiffId(Digest::from_bytes(hash.finalize().into()));
             return Ok(Some(Decompressed { diff_id, size }));
         }
-        hash.update(&piece);
-        size += piece.len() as u64;
+        hash.update(bytes);
+        size += bytes.len() as u64;
         let taken_in = count.load(Ordering::Relaxed);
         if size > limits.ratio_floor && size / limits.ratio > taken_in {
             let ratio = limits.ratio;
@@ -138,7 +137,7 @@ fn produce<R: Read>(
                 limits.unpacked
             )));
         }
-        if sender.send(Ok(piece)).is_err() {
+        if !feed.send(Ok(piece)) {
             return Ok(None);
         }
     }
