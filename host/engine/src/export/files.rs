@@ -19,6 +19,7 @@ use wbuild_tree::select::{SelectOptions, Source, SourceKind, select};
 use wbuild_tree::walk::Filter;
 use wbuild_tree::xattr::XattrKind;
 
+use super::allocate::Allocating;
 use super::mirror::{self, Kept};
 use crate::blocking;
 use crate::cancel::{CancelOnDrop, Stoppable};
@@ -298,7 +299,7 @@ pub(super) fn to_writer(
     let _ = std::fs::remove_file(&partial);
     let file = File::create_new(&partial).map_err(|error| failed(&error))?;
     let remove = RemoveOnDrop(Some(partial));
-    buffered(Box::new(file), &failed)?;
+    buffered(Box::new(Allocating::new(file)), &failed)?;
     if cancel.is_cancelled() {
         return Err(Failure::cancelled());
     }

@@ -3,6 +3,7 @@
 //! Deterministic: the same results give the same bytes, whatever the number of threads, except for
 //! dates, which SOURCE_DATE_EPOCH fixes.
 
+mod allocate;
 mod annotations;
 mod attrs;
 mod daemon;
