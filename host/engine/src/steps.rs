@@ -28,6 +28,8 @@ struct State {
     next: u32,
     /// The first step that failed.
     failed: Option<StepId>,
+    /// The first fetch that failed: to blame if no step that needed it does.
+    fetch_failed: Option<StepId>,
 }
 
 /// The steps of one build.
@@ -65,7 +67,8 @@ impl Steps {
     }
 
     pub(crate) fn failed(&self) -> Option<StepId> {
-        self.lock().failed
+        let state = self.lock();
+        state.failed.or(state.fetch_failed)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -217,6 +220,12 @@ impl InternalStep {
         self.end(StepEnd::Failed(failure.clone()));
     }
 
+    /// What was fetched for a step did not come. The step itself says where it was asked for.
+    pub(crate) fn fetch_failed(mut self, failure: &Failure) {
+        self.steps.lock().fetch_failed.get_or_insert(self.step);
+        self.end(StepEnd::Failed(failure.clone()));
+    }
+
     fn end(&mut self, how: StepEnd) {
         self.ended = true;
         let at_ms = self.steps.now();
@@ -269,5 +278,17 @@ mod tests {
         assert_eq!(steps.counts(), (0, 0));
         let expected = ["1 defined", "1 found", "2 defined", "2 started", "2 ended"];
         assert_eq!(*log.0.lock().expect("log"), expected);
+    }
+
+    #[test]
+    fn a_fetch_is_to_blame_only_if_no_step_is() {
+        let steps = Arc::new(Steps::new(Arc::new(Log::default()) as Arc<dyn EventSink>));
+        let digest = VertexDigest(Digest::of(b"step"));
+        steps.name(digest, &NodeMeta { name: "ADD x".to_owned(), ..NodeMeta::default() });
+        let failure = Failure::internal("x");
+        steps.internal("fetch x").fetch_failed(&failure);
+        assert_eq!(steps.failed(), Some(StepId(1)));
+        steps.ended(digest, StepEnd::Failed(failure));
+        assert_eq!(steps.failed(), Some(StepId(2)));
     }
 }

@@ -299,7 +299,7 @@ impl Downloads {
         let result = result.map_err(|error| explain(asked, error));
         match (&result, step) {
             (Ok(_), Some(step)) => step.done(),
-            (Err(failure), Some(step)) => step.failed(failure),
+            (Err(failure), Some(step)) => step.fetch_failed(failure),
             (_, None) => {}
         }
         let Downloaded::New(validators) = result? else { return Ok(None) };

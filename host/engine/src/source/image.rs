@@ -386,7 +386,7 @@ impl Images {
             }
             Err(failure) => {
                 let failure = failure.context(format!("cannot fetch a layer of {reference}"));
-                step.failed(&failure);
+                step.fetch_failed(&failure);
                 Err(failure)
             }
         }
