@@ -103,4 +103,44 @@ mod tests {
         ];
         assert_eq!(found, golden);
     }
+
+    /// Each part of a key counts, and no two kinds of key meet. (Each field of an op: see the tests
+    /// of the graph.)
+    #[test]
+    fn every_part_counts() {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        let key = |text: &str| DefinitionInput::Key(CacheKey(digest(text)), 0);
+        let other_output = |text: &str| DefinitionInput::Key(CacheKey(digest(text)), 1);
+        let read = |text: &str| DefinitionInput::Content(ContentDigest(digest(text)));
+        let id = |text: &str| ResultInput::Result(ResultId(digest(text)));
+        let content = |text: &str| ResultInput::Content(ContentDigest(digest(text)));
+        let diff = Op::Diff { lower: None, upper: Some(0) };
+        let source = Op::Source(wbuild_graph::op::SourceOp::Local(Default::default()));
+        let keys = [
+            source_key(&source, &digest("a")),
+            source_key(&source, &digest("b")),
+            definition_key(&Op::Merge, &[]),
+            definition_key(&Op::Merge, &[key("a")]),
+            definition_key(&Op::Merge, &[key("b")]),
+            definition_key(&Op::Merge, &[other_output("a")]),
+            definition_key(&Op::Merge, &[read("a")]),
+            definition_key(&Op::Merge, &[read("b")]),
+            definition_key(&Op::Merge, &[key("a"), key("b")]),
+            definition_key(&Op::Merge, &[key("b"), key("a")]),
+            definition_key(&Op::Merge, &[key("a"), key("a")]),
+            definition_key(&diff, &[key("a")]),
+            definition_key(&diff, &[read("a")]),
+            result_key(&Op::Merge, &[]),
+            result_key(&Op::Merge, &[id("a")]),
+            result_key(&Op::Merge, &[id("b")]),
+            result_key(&Op::Merge, &[content("a")]),
+            result_key(&Op::Merge, &[content("b")]),
+            result_key(&Op::Merge, &[id("a"), id("b")]),
+            result_key(&Op::Merge, &[id("b"), id("a")]),
+            result_key(&diff, &[id("a")]),
+            result_key(&diff, &[content("a")]),
+        ];
+        let distinct: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
 }

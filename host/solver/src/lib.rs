@@ -15,7 +15,7 @@
 //!    again but made the same files ends the miss here;
 //! 4. on a second miss the op runs, and its result is saved under both keys.
 //!
-//! So there are at most two look-ups a vertex. A vertex marked *ignore-cache* is not looked up, and
+//! So there are at most two look-ups a vertex, as long as nothing is gone. A vertex marked *ignore-cache* is not looked up, and
 //! the definition keys of what depends on it are not trusted either, since its result may differ
 //! from the one stored; result keys are.
 //!
@@ -26,7 +26,10 @@
 //! - What the target does not reach is not touched.
 //! - No future is nested deeper than a constant: each cell runs as a task of its own, so a chain of
 //!   10^5 vertices neither overflows the stack when polled nor when dropped.
-//! - A result that turns out to be gone is forgotten and its vertex solved once more.
+//! - A result that was found and turns out to be gone is forgotten and its vertex made anew, once,
+//!   without another look-up, however many notice.
+//! - What started ends: [`VertexEvent::Started`] is followed by one of the other events before the
+//!   vertex starts again.
 
 mod cell;
 mod keys;
@@ -34,4 +37,4 @@ mod solve;
 
 pub use cell::{Abort, Spawn};
 pub use keys::{KeyInfo, Pin};
-pub use solve::{Observer, SolveVertex, Solver, VertexEvent, Worker};
+pub use solve::{GONE_INPUT, Observer, SolveVertex, Solver, VertexEvent, Worker};

@@ -1,6 +1,8 @@
 //! Solving: from a definition's edge to a result.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -36,6 +38,9 @@ impl SolveVertex {
     }
 }
 
+/// Attribute of a failure of kind `Gone`: the number of the input whose data is gone.
+pub const GONE_INPUT: &str = "gone-input";
+
 /// What the solver needs from the world. One worker serves all builds of a process.
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
@@ -68,6 +73,9 @@ pub trait Worker: Send + Sync + 'static {
     async fn alias(&self, outputs: &Self::Outputs, key: CacheKey) -> Result<(), Failure>;
 
     /// Does the work. Dropping the future must end it without a trace.
+    ///
+    /// Fails with `Gone` when an input that was found turns out to have lost its data; the attribute
+    /// [`GONE_INPUT`] says which one. Without it, all inputs that were found are made anew.
     async fn run(
         &self,
         vertex: &SolveVertex,
@@ -103,14 +111,28 @@ pub enum VertexEvent {
 
 /// Is told what happens.
 pub trait Observer: Send + Sync + 'static {
-    /// Called from any thread; in order for each vertex.
+    /// Called from any thread, by one at a time. Of each vertex: it is found, or its op starts and
+    /// ends, or it fails before its op starts; and any of that again if it turns out to be needed
+    /// after all. Must neither block nor call the solver.
     fn vertex(&self, vertex: &SolveVertex, event: VertexEvent);
+}
+
+/// A vertex's result, and whether it was found: then its data may be gone. What was made here is
+/// held.
+#[derive(Clone)]
+struct Solved<T> {
+    outputs: T,
+    found: bool,
 }
 
 struct Cell<W: Worker> {
     vertex: SolveVertex,
     key: Arc<Lazy<KeyInfo>>,
-    result: Arc<Lazy<W::Outputs>>,
+    result: Arc<Lazy<Solved<W::Outputs>>>,
+    /// Forgets the result that was found, once, whoever notices first that it is gone.
+    loss: Arc<Lazy<()>>,
+    /// It was found and is gone: not to be looked up again.
+    anew: AtomicBool,
 }
 
 struct Shared<W: Worker> {
@@ -118,8 +140,15 @@ struct Shared<W: Worker> {
     spawn: Arc<dyn Spawn>,
     observer: Arc<dyn Observer>,
     cells: Mutex<HashMap<VertexDigest, Arc<Cell<W>>>>,
-    /// Vertices that were reported as found, with all below them.
-    found: Mutex<HashSet<VertexDigest>>,
+    /// What the observer heard last of each vertex, and the order of what it hears.
+    told: Mutex<HashMap<VertexDigest, Told>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Found,
+    Started,
+    Ended,
 }
 
 /// Shares work between all who ask.
@@ -137,8 +166,8 @@ impl<W: Worker> Solver<W> {
     /// A solver without any vertex.
     pub fn new(worker: Arc<W>, spawn: Arc<dyn Spawn>, observer: Arc<dyn Observer>) -> Self {
         let cells = Mutex::new(HashMap::new());
-        let found = Mutex::new(HashSet::new());
-        Solver { shared: Arc::new(Shared { worker, spawn, observer, cells, found }) }
+        let told = Mutex::new(HashMap::new());
+        Solver { shared: Arc::new(Shared { worker, spawn, observer, cells, told }) }
     }
 
     fn cells(&self) -> MutexGuard<'_, HashMap<VertexDigest, Arc<Cell<W>>>> {
@@ -166,6 +195,8 @@ impl<W: Worker> Solver<W> {
                 vertex: SolveVertex { digest, vertex, inputs, ignore_cache },
                 key: Lazy::new(),
                 result: Lazy::new(),
+                loss: Lazy::new(),
+                anew: AtomicBool::new(false),
             };
             cells.insert(digest, Arc::new(cell));
         }
@@ -183,7 +214,8 @@ impl<W: Worker> Solver<W> {
     /// The first failure of anything it needs. Dropping the future gives up all work that nobody
     /// else waits for.
     pub async fn solve(&self, vertex: VertexDigest) -> Result<W::Outputs, Failure> {
-        self.result(vertex).await.map_err(|failure| Failure::clone(&failure))
+        let solved = self.result(vertex).await.map_err(|failure| Failure::clone(&failure))?;
+        Ok(solved.outputs)
     }
 
     /// The definition key of a loaded vertex.
@@ -195,7 +227,10 @@ impl<W: Worker> Solver<W> {
         self.key_of(vertex).await.map_err(|failure| Failure::clone(&failure))
     }
 
-    fn result(&self, digest: VertexDigest) -> BoxFuture<'static, Result<W::Outputs, Arc<Failure>>> {
+    fn result(
+        &self,
+        digest: VertexDigest,
+    ) -> BoxFuture<'static, Result<Solved<W::Outputs>, Arc<Failure>>> {
         let this = self.clone();
         async move {
             let cell = this.cell(digest);
@@ -220,10 +255,8 @@ impl<W: Worker> Solver<W> {
     async fn compute_key(&self, cell: &Cell<W>) -> Result<KeyInfo, Arc<Failure>> {
         let vertex = &cell.vertex;
         if matches!(vertex.op(), Op::Source(_)) {
-            let pin = self.shared.worker.pin(vertex).await.map_err(|failure| {
-                self.tell(vertex, VertexEvent::Failed(failure.clone()));
-                failure.shared()
-            })?;
+            let pin = self.shared.worker.pin(vertex).await;
+            let pin = pin.map_err(|failure| self.failed(vertex, failure))?;
             let key = match pin {
                 Pin::Digest(pin) => Some(source_key(vertex.op(), &pin)),
                 Pin::ByContent => None,
@@ -248,79 +281,84 @@ impl<W: Worker> Solver<W> {
         })
     }
 
-    /// What `vertex` reads of an input, by content.
+    /// What `vertex` reads of a source that is keyed by content.
     async fn content(
         &self,
         vertex: &SolveVertex,
         input: usize,
     ) -> Result<ContentDigest, Arc<Failure>> {
         let (digest, index) = vertex.inputs[input];
-        for attempt in 0.. {
-            let outputs = self.result(digest).await?;
-            match self.shared.worker.content_digest(vertex, input, (&outputs, index)).await {
-                Ok(content) => return Ok(content),
-                Err(failure) if failure.kind == FailureKind::Gone && attempt == 0 => {
-                    self.lose(digest, &outputs).await?;
-                }
-                Err(failure) => {
-                    self.tell(vertex, VertexEvent::Failed(failure.clone()));
-                    return Err(failure.shared());
-                }
+        let outputs = self.result(digest).await?.outputs;
+        let content = self.shared.worker.content_digest(vertex, input, (&outputs, index)).await;
+        content.map_err(|failure| self.failed(vertex, failure))
+    }
+
+    /// Forgets a result that was found and is gone, so that the next solve makes it anew. Once,
+    /// whoever notices.
+    async fn lose(&self, digest: VertexDigest, outputs: &W::Outputs) -> Result<(), Arc<Failure>> {
+        let cell = self.cell(digest);
+        let loss = Arc::clone(&cell.loss);
+        let (worker, outputs) = (Arc::clone(&self.shared.worker), outputs.clone());
+        let forget = async move {
+            worker.forget(&outputs).await.map_err(Failure::shared)?;
+            cell.anew.store(true, Ordering::Release);
+            cell.result.reset();
+            Ok(())
+        };
+        loss.get(&*self.shared.spawn, || forget.boxed()).await
+    }
+
+    /// Loses those inputs of a vertex that were found and may be gone. Says whether there are any:
+    /// what was made here cannot be made better.
+    async fn lose_inputs(
+        &self,
+        vertex: &SolveVertex,
+        input: Option<usize>,
+        inputs: &[Solved<W::Outputs>],
+    ) -> Result<bool, Arc<Failure>> {
+        let mut any = false;
+        for (number, solved) in inputs.iter().enumerate() {
+            if solved.found && input.is_none_or(|input| input == number) {
+                self.lose(vertex.inputs[number].0, &solved.outputs).await?;
+                any = true;
             }
         }
-        unreachable!("the second attempt returns")
+        Ok(any)
     }
 
-    /// Forgets a result that is gone; the next solve makes it anew.
-    async fn lose(&self, digest: VertexDigest, outputs: &W::Outputs) -> Result<(), Arc<Failure>> {
-        self.shared.worker.forget(outputs).await.map_err(Failure::shared)?;
-        self.cell(digest).result.reset();
-        Ok(())
-    }
-
-    async fn compute_result(&self, cell: &Cell<W>) -> Result<W::Outputs, Arc<Failure>> {
+    async fn compute_result(&self, cell: &Cell<W>) -> Result<Solved<W::Outputs>, Arc<Failure>> {
         let vertex = &cell.vertex;
         let worker = &self.shared.worker;
         let info = self.key_of(vertex.digest).await?;
         let Some(key) = info.key else {
             // A directory of the client's: a handle, nothing to look up or to keep.
-            return worker.run(vertex, Vec::new()).await.map_err(|failure| {
-                self.tell(vertex, VertexEvent::Failed(failure.clone()));
-                failure.shared()
-            });
+            let outputs = worker.run(vertex, Vec::new()).await;
+            let outputs = outputs.map_err(|failure| self.failed(vertex, failure))?;
+            return Ok(Solved { outputs, found: false });
         };
-        let inputs_stable = info.stable || self.inputs_stable(vertex).await?;
-        if !vertex.ignore_cache
-            && inputs_stable
-            && let Some(outputs) = worker.lookup(vertex, key).await.map_err(Failure::shared)?
-        {
-            self.tell_cached(cell);
-            return Ok(outputs);
-        }
-        for attempt in 0.. {
-            let inputs =
-                try_join_all(vertex.inputs.iter().map(|(digest, _)| self.result(*digest))).await?;
-            match self.solve_with(vertex, key, &inputs).await {
-                Err(Lost { input: Some(input), failure })
-                    if failure.kind == FailureKind::Gone && attempt == 0 =>
-                {
-                    let (digest, _) = vertex.inputs[input];
-                    self.lose(digest, &inputs[input]).await?;
-                }
-                Err(lost) => {
-                    self.tell(vertex, VertexEvent::Failed(lost.failure.clone()));
-                    return Err(lost.failure.shared());
-                }
-                Ok(outputs) => return Ok(outputs),
+        let anew = cell.anew.load(Ordering::Acquire);
+        if info.stable && !anew {
+            let outputs = worker.lookup(vertex, key).await;
+            if let Some(outputs) = outputs.map_err(|failure| self.failed(vertex, failure))? {
+                self.tell_cached(cell);
+                return Ok(Solved { outputs, found: true });
             }
         }
-        unreachable!("the second attempt returns")
-    }
-
-    async fn inputs_stable(&self, vertex: &SolveVertex) -> Result<bool, Arc<Failure>> {
-        let keys =
-            try_join_all(vertex.inputs.iter().map(|(digest, _)| self.key_of(*digest))).await?;
-        Ok(keys.iter().all(|info| info.stable))
+        // Each turn but the last loses an input that was found; none is lost twice.
+        loop {
+            let solved =
+                try_join_all(vertex.inputs.iter().map(|(digest, _)| self.result(*digest))).await?;
+            let inputs: Vec<_> = solved.iter().map(|input| input.outputs.clone()).collect();
+            let Lost { input, failure } = match self.solve_with(vertex, key, anew, &inputs).await {
+                Ok(solved) => return Ok(solved),
+                Err(lost) => lost,
+            };
+            if failure.kind != FailureKind::Gone
+                || !self.lose_inputs(vertex, input, &solved).await?
+            {
+                return Err(self.failed(vertex, failure));
+            }
+        }
     }
 
     /// Second look-up, then the work itself.
@@ -328,8 +366,9 @@ impl<W: Worker> Solver<W> {
         &self,
         vertex: &SolveVertex,
         key: CacheKey,
+        anew: bool,
         inputs: &[W::Outputs],
-    ) -> Result<W::Outputs, Lost> {
+    ) -> Result<Solved<W::Outputs>, Lost> {
         let worker = &self.shared.worker;
         let mut keys = vec![key];
         if !inputs.is_empty() {
@@ -353,55 +392,78 @@ impl<W: Worker> Solver<W> {
             let result_key = result_key(vertex.op(), &try_join_all(parts).await?);
             keys.push(result_key);
             if !vertex.ignore_cache
+                && !anew
                 && let Some(outputs) = worker.lookup(vertex, result_key).await?
             {
                 worker.alias(&outputs, key).await?;
                 self.tell(vertex, VertexEvent::Cached);
-                return Ok(outputs);
+                return Ok(Solved { outputs, found: true });
             }
         }
         let edges: Vec<_> =
             inputs.iter().cloned().zip(vertex.inputs.iter().map(|(_, index)| *index)).collect();
-        let running = Running { solver: self, vertex, ended: false };
+        let mut running = Running { solver: self, vertex, ended: false };
         self.tell(vertex, VertexEvent::Started);
         let outputs = match worker.run(vertex, edges).await {
             Ok(outputs) => outputs,
             Err(failure) => {
-                running.end();
-                let input = failure.attrs.get("gone-input").and_then(|text| text.parse().ok());
+                let input = failure.attrs.get(GONE_INPUT).and_then(|text| text.parse().ok());
                 let input = input.filter(|input| *input < inputs.len());
+                // Whether it ends as failed is for the caller to say: it may run once more.
+                running.ended = failure.kind != FailureKind::Gone;
                 return Err(Lost { input, failure });
             }
         };
-        running.end();
-        worker.save(vertex, keys, &outputs).await?;
+        if let Err(failure) = worker.save(vertex, keys, &outputs).await {
+            running.ended = failure.kind != FailureKind::Gone;
+            return Err(failure.into());
+        }
+        running.ended = true;
         self.tell(vertex, VertexEvent::Done);
-        Ok(outputs)
+        Ok(Solved { outputs, found: false })
+    }
+
+    /// Reports a failure.
+    fn failed(&self, vertex: &SolveVertex, failure: Failure) -> Arc<Failure> {
+        self.tell(vertex, VertexEvent::Failed(failure.clone()));
+        failure.shared()
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<VertexDigest, Told>> {
+        self.shared.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, vertex: &SolveVertex, event: VertexEvent) {
-        self.shared.observer.vertex(vertex, event);
+        let now = match event {
+            VertexEvent::Cached => Told::Found,
+            VertexEvent::Started => Told::Started,
+            VertexEvent::Done | VertexEvent::Failed(_) | VertexEvent::Cancelled => Told::Ended,
+        };
+        let mut told = self.told();
+        if told.insert(vertex.digest, now) != Some(Told::Found) || now != Told::Found {
+            self.shared.observer.vertex(vertex, event);
+        }
     }
 
-    /// A hit makes all that is below it unneeded: it counts as found, too. The observer ignores what
-    /// it has heard of already.
+    /// A hit makes all that is below it unneeded: it counts as found, too, unless it has been heard
+    /// of. (Then what is below that has been as well.)
     fn tell_cached(&self, cell: &Cell<W>) {
-        let mut order = Vec::new();
-        let mut stack = vec![cell.vertex.digest];
-        {
-            // Each vertex once, however many hits lie above it.
-            let mut seen = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
-            while let Some(digest) = stack.pop() {
-                if seen.insert(digest) {
-                    let cell = self.cell(digest);
-                    stack.extend(cell.vertex.inputs.iter().map(|(digest, _)| *digest));
-                    order.push(cell);
-                }
+        let mut told = self.told();
+        let mut below = Vec::new();
+        let mut stack: Vec<_> = cell.vertex.inputs.iter().map(|(digest, _)| *digest).collect();
+        while let Some(digest) = stack.pop() {
+            if let Entry::Vacant(entry) = told.entry(digest) {
+                entry.insert(Told::Found);
+                let cell = self.cell(digest);
+                stack.extend(cell.vertex.inputs.iter().map(|(digest, _)| *digest));
+                below.push(cell);
             }
         }
-        for cell in order.iter().rev() {
-            self.tell(&cell.vertex, VertexEvent::Cached);
+        for cell in below.iter().rev() {
+            self.shared.observer.vertex(&cell.vertex, VertexEvent::Cached);
         }
+        drop(told);
+        self.tell(&cell.vertex, VertexEvent::Cached);
     }
 }
 
@@ -422,12 +484,6 @@ struct Running<'a, W: Worker> {
     solver: &'a Solver<W>,
     vertex: &'a SolveVertex,
     ended: bool,
-}
-
-impl<W: Worker> Running<'_, W> {
-    fn end(mut self) {
-        self.ended = true;
-    }
 }
 
 impl<W: Worker> Drop for Running<'_, W> {
