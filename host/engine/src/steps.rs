@@ -16,10 +16,16 @@ use wbuild_solver::{Observer, SolveVertex, VertexEvent};
 struct Step {
     meta: NodeMeta,
     id: Option<StepId>,
-    started: bool,
-    ended: bool,
-    /// It ended as found. It may still have to run later: not everything below a hit is kept.
-    found: bool,
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Ended {
+    /// It may still have to run later: not everything below a hit is kept.
+    Found,
+    /// Somebody else may ask for it later.
+    GivenUp,
+    ForGood,
 }
 
 #[derive(Default)]
@@ -109,12 +115,14 @@ impl Steps {
         Some(id)
     }
 
-    /// Begins a step anew that has ended as found and turns out to be needed after all.
+    /// Begins a step anew that was found or given up and turns out to be needed after all.
     fn revive(&self, state: &mut State, digest: VertexDigest) {
         let step = state.steps.entry(digest).or_default();
-        if std::mem::take(&mut step.found) {
-            (step.id, step.started, step.ended) = (None, false, false);
+        if step.ended == Some(Ended::Found) {
             self.cached.fetch_sub(1, Ordering::Relaxed);
+        }
+        if matches!(step.ended, Some(Ended::Found | Ended::GivenUp)) {
+            (step.id, step.ended) = (None, None);
         }
     }
 
@@ -123,7 +131,6 @@ impl Steps {
         let mut state = self.lock();
         self.revive(&mut state, digest);
         if let Some(step) = self.announce(&mut state, digest, false) {
-            state.steps.entry(digest).or_default().started = true;
             self.sink.event(Event::StepStarted { step, at_ms });
         }
     }
@@ -132,22 +139,25 @@ impl Steps {
         let at_ms = self.now();
         let mut state = self.lock();
         let force = matches!(how, StepEnd::Failed(_));
-        if force {
+        let given_up = state.steps.get(&digest).is_some_and(|s| s.ended == Some(Ended::GivenUp));
+        if force || given_up && !matches!(how, StepEnd::Cancelled) {
             self.revive(&mut state, digest);
         }
         let Some(step) = self.announce(&mut state, digest, force) else {
             return;
         };
         let entry = state.steps.entry(digest).or_default();
-        if std::mem::replace(&mut entry.ended, true) {
+        if entry.ended.is_some() {
             return;
         }
+        entry.ended = Some(match how {
+            StepEnd::Cached => Ended::Found,
+            StepEnd::Cancelled => Ended::GivenUp,
+            StepEnd::Done | StepEnd::Failed(_) => Ended::ForGood,
+        });
         match how {
             StepEnd::Done => self.run.fetch_add(1, Ordering::Relaxed),
-            StepEnd::Cached => {
-                entry.found = true;
-                self.cached.fetch_add(1, Ordering::Relaxed)
-            }
+            StepEnd::Cached => self.cached.fetch_add(1, Ordering::Relaxed),
             StepEnd::Failed(_) => {
                 state.failed.get_or_insert(step);
                 0
@@ -290,5 +300,27 @@ mod tests {
         assert_eq!(steps.failed(), Some(StepId(1)));
         steps.ended(digest, StepEnd::Failed(failure));
         assert_eq!(steps.failed(), Some(StepId(2)));
+    }
+
+    #[test]
+    fn a_step_that_was_given_up_and_is_asked_for_again_is_a_step_of_its_own() {
+        let log = Arc::new(Log::default());
+        let steps = Steps::new(Arc::clone(&log) as Arc<dyn EventSink>);
+        let digest = VertexDigest(Digest::of(b"step"));
+        steps.name(digest, &NodeMeta { name: "RUN x".to_owned(), ..NodeMeta::default() });
+        steps.started(digest);
+        steps.ended(digest, StepEnd::Cancelled);
+        steps.started(digest);
+        steps.ended(digest, StepEnd::Cancelled);
+        steps.ended(digest, StepEnd::Cancelled);
+        steps.ended(digest, StepEnd::Cached);
+        assert_eq!(steps.counts(), (0, 1));
+        steps.started(digest);
+        steps.ended(digest, StepEnd::Done);
+        assert_eq!(steps.counts(), (1, 0));
+        let found = log.0.lock().expect("log").join(", ");
+        let expected = "1 defined, 1 started, 1 ended, 2 defined, 2 started, 2 ended, \
+                        3 defined, 3 found, 4 defined, 4 started, 4 ended";
+        assert_eq!(found, expected);
     }
 }
