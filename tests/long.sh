@@ -7,6 +7,7 @@
 #          sh tests/long.sh wild
 #          sh tests/long.sh network
 #          sh tests/long.sh races
+#          sh tests/long.sh simulation [SEEDS [FIRST]]
 #
 # mutants: changes the Dockerfile language and the ignore matcher, one operator or function at a time,
 #          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
@@ -21,6 +22,7 @@
 #          tests/fuzz/wild.txt, which it fetches. What is refused is shown, to be judged by a reader.
 # network: cuts, resets, stalls and flips 500 of each kind between the registry client and a registry.
 # races:   paths that change while they are copied or written to, a minute for each kind.
+# simulation: a million SEEDS of the solver's simulation, from the FIRST on.
 set -eu
 . "$(dirname -- "$0")/lib.sh"
 
@@ -182,6 +184,10 @@ fuzz-keep)
 wild) wild ;;
 network) WBUILD_LONG=1 nice cargo test -p wbuild-oci --test oci -- t_net ;;
 races) races ;;
+simulation)
+    SEEDS=${2-1000000} SEED=${3-0} nice cargo test -p wbuild-solver --test solver \
+        simulation::simulation -- --nocapture
+    ;;
 *)
     sed -n '/^#   usage/,/^#$/s/^# *//p' "$0" >&2
     exit 2

@@ -52,8 +52,12 @@ fn exists(name: &str) -> Result<Option<bool>> {
         return Ok(Some(inside("tests")? || inside("src")?));
     }
     let Some((kind, rest)) = name.split_once('/') else { return Ok(None) };
-    let cases = if kind == "cli" { host.join("cli/tests/cases") } else { language.join(kind) };
-    Ok(cases.is_dir().then(|| cases.join(rest).is_dir()))
+    let (cases, name) = match kind {
+        "cli" => (host.join("cli/tests/cases"), rest.to_owned()),
+        "solver" => (host.join("solver/tests/solver/cases"), format!("{rest}.txt")),
+        _ => (language.join(kind), rest.to_owned()),
+    };
+    Ok(cases.is_dir().then(|| cases.join(name).exists()))
 }
 
 /// Whether a Rust file below a folder holds one of these texts.
