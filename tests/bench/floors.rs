@@ -3,7 +3,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -74,6 +74,33 @@ pub fn archive(from: &Path, to: &Path, compression: &str) -> Result<Duration> {
         other => bail!("no floor for {other}"),
     }
     program(command.arg("."))
+}
+
+/// So many small files, each written beside its place and renamed, and one sync of them all.
+pub fn records(folder: &Path, count: usize) -> Result<Duration> {
+    remove(folder)?;
+    std::fs::create_dir_all(folder)?;
+    let started = Instant::now();
+    for number in 0..count {
+        let part = folder.join(format!("{number}.part"));
+        std::fs::write(&part, [7; 1_000])?;
+        std::fs::rename(&part, folder.join(number.to_string()))?;
+    }
+    rustix::fs::syncfs(std::fs::File::open(folder)?)?;
+    let took = started.elapsed();
+    remove(folder)?;
+    Ok(took)
+}
+
+/// The digest of a file.
+pub fn hash(file: &Path) -> Result<Duration> {
+    program(Command::new("sha256sum").arg(file).stdout(Stdio::null()))
+}
+
+/// A file through a gzip that uses all processors.
+pub fn compress(file: &Path) -> Result<Duration> {
+    let gzip = if find_program("pigz").is_some() { "pigz" } else { "gzip" };
+    program(Command::new(gzip).args(["-6", "-c"]).arg(file).stdout(Stdio::null()))
 }
 
 /// So many bytes through a TCP connection to this machine, read and thrown away.

@@ -12,6 +12,7 @@
 //! nothing that was acknowledged is lost; `--power-cuts` measures on a disk of its own (root and
 //! loop devices needed) and then cuts its power so many times.
 
+mod caches;
 mod floors;
 mod memory;
 mod registries;
@@ -182,6 +183,8 @@ impl Bench {
         self.when("context", Self::context)?;
         self.when("copyfrom10k", Self::copyfrom10k)?;
         self.when("parse2000", Self::parse2000)?;
+        self.when("graph500", Self::graph500)?;
+        self.when("caches", Self::caches)?;
         self.when("export500", Self::export500)?;
         self.when("push500", Self::push500)?;
         self.when("pull500", Self::pull500)?;
@@ -199,8 +202,13 @@ impl Bench {
         self.contexts.join(workload)
     }
 
-    /// wbuild on a workload.
+    /// wbuild on a workload: how long it took.
     fn build(&self, workload: &str, args: &[&str]) -> Result<Duration> {
+        Ok(self.run(workload, args)?.took)
+    }
+
+    /// wbuild on a workload.
+    fn run(&self, workload: &str, args: &[&str]) -> Result<Run> {
         let base = format!("base=oci-layout://{}", wbuild_tests::base::layout()?.display());
         let context = self.path(workload).display().to_string();
         let all: Vec<&str> = ["build", "--progress=plain", "--build-context", &base]
@@ -208,7 +216,7 @@ impl Bench {
             .chain(args.iter().copied())
             .chain([context.as_str()])
             .collect();
-        Ok(Run::of(&mut self.sandbox.wbuild(all)?)?.success()?.took)
+        Run::of(&mut self.sandbox.wbuild(all)?)?.success()
     }
 
     fn forget(&self) -> Result<()> {
@@ -410,6 +418,22 @@ impl Bench {
         let times = Times::of(runs, |_| Ok(()), |run| self.build("parse2000", &[&argument(run)]))?;
         self.show("parse2000, other argument", &times, floor);
         Ok(())
+    }
+
+    /// 500 vertices that are next to no work: what a vertex costs.
+    fn graph500(&self) -> Result<()> {
+        let work = self.sandbox.path("records");
+        let records = self.median_of(|| floors::records(&work, 500))?;
+        self.compare(
+            "graph500, cold",
+            self.options.runs,
+            Some(("500 renames, syncfs", records)),
+            |_| self.forget().and_then(|()| self.forget_peer()),
+            |_| self.build("graph500", &[]),
+            |_| self.peer("graph500", &[]),
+        )?;
+        let walk = self.median_of(|| floors::stat_walk(&self.path("graph500")))?;
+        self.unchanged("graph500, unchanged", "graph500", ("stat walk", walk))
     }
 
     fn export500(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 pub type Workload = (&'static str, fn(&Path, f64) -> Result<()>);
 
 /// All of them. The number is the scale: 1.0 is the size that figures are quoted for.
-pub const ALL: [Workload; 9] = [
+pub const ALL: [Workload; 11] = [
     ("tiny", tiny),
     ("noop", noop),
     ("run1", run1),
@@ -19,6 +19,8 @@ pub const ALL: [Workload; 9] = [
     ("export500", export500),
     ("copyfrom10k", copyfrom10k),
     ("parse2000", parse2000),
+    ("graph500", graph500),
+    ("caches", caches),
 ];
 
 /// Two steps and one file.
@@ -116,6 +118,49 @@ fn parse2000(to: &Path, _: f64) -> Result<()> {
         let _ = writeln!(text, "ENV E{i}={before}{} P{i}=\"/opt/${{V0}}/{i}\"", i % 10);
         let _ = writeln!(text, "LABEL l{i}=\"value {i} $V0\" m{i}=x");
     }
+    definition(to, &text)
+}
+
+/// A wide graph of 500 vertices: ten stages of 49 copies of small files each, and the copies that
+/// bring the stages together.
+fn graph500(to: &Path, _: f64) -> Result<()> {
+    let mut text = String::new();
+    for file in 0..49 {
+        write(to, &format!("f{file}"), format!("file {file}\n").as_bytes())?;
+    }
+    for stage in 0..10 {
+        let _ = writeln!(text, "FROM scratch AS s{stage}");
+        for file in 0..49 {
+            let _ = writeln!(text, "COPY f{file} /s{stage}/f{file}");
+        }
+    }
+    text.push_str("FROM scratch\n");
+    for stage in 0..10 {
+        let _ = writeln!(text, "COPY --from=s{stage} / /");
+    }
+    definition(to, &text)
+}
+
+/// Two stages of twelve steps, most of which make 5 MB, for caches elsewhere.
+fn caches(to: &Path, scale: f64) -> Result<()> {
+    let mut source = Source::new(13);
+    source.tree(&to.join("src"), times(500, scale), times(10 << 20, scale))?;
+    let mut text = String::from("FROM base AS build\nCOPY seed0 seed1 seed2 seed3 /seed/\n");
+    for seed in 0..4 {
+        let size = usize::try_from(times(5 << 20, scale))?;
+        write(to, &format!("seed{seed}"), &source.bytes(size, 60))?;
+    }
+    for step in 0..8 {
+        let _ = writeln!(
+            text,
+            "RUN mkdir -p /o{step} && (echo {step}; cat /seed/seed{}) > /o{step}/data",
+            step % 4
+        );
+    }
+    text.push_str(
+        "COPY src /src\nFROM base\nCOPY --from=build /o7 /o7\nCOPY --from=build /src /src\n\
+         RUN ls -R /o7 /src > /ls\n",
+    );
     definition(to, &text)
 }
 

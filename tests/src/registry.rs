@@ -122,6 +122,20 @@ impl Registry {
         Ok(log.lines().filter_map(request).collect())
     }
 
+    /// The files in which it keeps its blobs, manifests among them.
+    pub fn blobs(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.folder.join("data/docker/registry/v2/blobs")];
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder);
+            for entry in entries.with_context(|| format!("cannot list {}", folder.display()))? {
+                let path = entry?.path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        Ok(files)
+    }
+
     /// `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
