@@ -4,7 +4,7 @@
 //! cost no thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::{Result, TreeError};
 
@@ -46,7 +46,10 @@ impl Default for Work {
     /// As many threads as there are processors, at least 2 (one waits for the disk while the other
     /// computes), at most 8.
     fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        // Asked once: the answer is in several files of the kernel, and many trees are tiny.
+        static PROCESSORS: OnceLock<usize> = OnceLock::new();
+        let processors =
+            *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(2, usize::from));
         Work { threads: processors.clamp(2, 8), cancel: Cancel::new() }
     }
 }
