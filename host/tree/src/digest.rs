@@ -399,6 +399,16 @@ mod tests {
             node.stat.ctime = Timestamp::from_secs(78);
             node.stat.inode = 1;
             node.stat.nlink = 3;
+            node.stat.allocated = 4096;
+            node.stat.device = (9, 9);
+            node.implied = true;
+            // A new field does not compile here before one of the lists in this test has it.
+            let Node { path: _, stat, implied: _, mark: _, xattrs: _, link: _, sha256: _ } = &*node;
+            #[rustfmt::skip]
+            let Stat {
+                kind: _, mode: _, uid: _, gid: _, nlink: _, size: _, allocated: _, inode: _,
+                device: _, rdev: _, mtime: _, ctime: _,
+            } = stat;
         }
         nodes[5].stat.uid = 9;
         assert_eq!(hex(fold(None, &nodes, Ownership::Kept)), base);

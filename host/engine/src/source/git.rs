@@ -91,11 +91,18 @@ impl Repositories {
     ) -> Result<Digest, Failure> {
         let asked = Asked::new(url, reference, attrs)?;
         let found = self.find(&asked).await?;
+        // Every field is named: a new one has to be thought of. How a commit is asked for does not
+        // count, once it is known.
+        #[rustfmt::skip]
+        let Asked {
+            remote: _, revision: _, checksum: _, subdir, keep_git_dir: _, submodules, commit_time,
+            token_secret: _, header_secret: _, ssh: _, known_hosts: _,
+        } = &asked;
         let mut e = Encoder::new("wbuild.git-pin.v1");
         e.str(found.commit.as_str());
-        e.str(&asked.subdir);
-        e.bool(asked.submodules);
-        e.bool(asked.commit_time);
+        e.str(subdir);
+        e.bool(*submodules);
+        e.bool(*commit_time);
         // What `.git` says beside the commit.
         e.option(asked.has_git_dir().then_some(&found), |e, found| {
             e.str(&asked.remote.url());

@@ -168,12 +168,18 @@ impl Downloads {
             Some(checksum) => checksum,
             None => self.find(&asked).await?.version.digest,
         };
+        // Every field is named: a new one has to be thought of. How a file is asked for does not
+        // count, once it is known.
+        #[rustfmt::skip]
+        let Asked {
+            url: _, checksum: _, headers: _, auth_header_secret: _, filename, mode, uid, gid,
+        } = &asked;
         Ok(Encoder::new("wbuild.http-pin.v1")
             .digest(&digest)
-            .str(&asked.filename)
-            .int(i64::from(asked.mode))
-            .int(i64::from(asked.uid))
-            .int(i64::from(asked.gid))
+            .str(filename)
+            .int(i64::from(*mode))
+            .int(i64::from(*uid))
+            .int(i64::from(*gid))
             .finish())
     }
 
