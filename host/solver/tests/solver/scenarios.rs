@@ -8,6 +8,7 @@
 //! gone NAME…             their records stay, the data goes
 //! ignore NAME…           not to be looked up from now on; none: all are
 //! unattributed           failures no longer say which input is gone
+//! unforgetting           what is gone is found again, as in a cache elsewhere
 //! solve CALLER…          a build; below it what happened
 //! ```
 //!
@@ -27,7 +28,7 @@ use wbuild_graph::{Edge, Failure, VertexDigest};
 use wbuild_solver::{Abort as _, VertexEvent};
 
 use crate::sim::{Handle, Sim, SimSpawn};
-use crate::toy::{Behaviour, Build, Call, Shelf, lock};
+use crate::toy::{Behaviour, Build, Call, Shelf, Store, lock};
 
 #[test]
 fn cases() {
@@ -91,6 +92,7 @@ struct Stage {
     behaviour: BTreeMap<String, Behaviour>,
     ignored: Vec<String>,
     unattributed: bool,
+    unforgetting: bool,
 }
 
 /// Somebody who asks for a vertex.
@@ -127,6 +129,7 @@ impl Stage {
                 .for_each(|made| made.gone.store(true, Ordering::Relaxed)),
             "ignore" => self.ignored = owned().collect(),
             "unattributed" => self.unattributed = true,
+            "unforgetting" => self.unforgetting = true,
             other => panic!("no command {other:?}"),
         }
     }
@@ -139,7 +142,8 @@ impl Stage {
             _ => std::future::ready(()).boxed(),
         });
         let spawn = Arc::new(SimSpawn(Arc::clone(&sim)));
-        let mut build = Build::new(&self.shelf, spawn, !self.unattributed, pause);
+        let store = Store { attributes: !self.unattributed, forgets: !self.unforgetting };
+        let mut build = Build::new(&self.shelf, spawn, store, pause);
         lock(&build.toy.behaviour).clone_from(&self.behaviour);
         let mut edges: BTreeMap<&str, Edge> = BTreeMap::new();
         for (label, kind, argument, inputs) in &self.graph {

@@ -21,7 +21,7 @@ use wbuild_graph::{Edge, Failure, FailureKind, VertexDigest};
 use wbuild_solver::Abort as _;
 
 use crate::sim::{Handle, Random, Sim, SimSpawn};
-use crate::toy::{Behaviour, Build, Call, Shelf, lock, meaning};
+use crate::toy::{Behaviour, Build, Call, Shelf, Store, lock, meaning};
 
 /// Vertices of most graphs, and of some.
 const SMALL: usize = 24;
@@ -192,7 +192,8 @@ fn one_build(
         false => std::future::ready(()).boxed(),
     });
     let spawn = Arc::new(SimSpawn(Arc::clone(&sim)));
-    let mut build = Build::new(shelf, spawn, random.chance(50), pause);
+    let store = Store { attributes: random.chance(50), forgets: random.chance(50) };
+    let mut build = Build::new(shelf, spawn, store, pause);
     let edges = lay(graph, &mut build, |_| !calm && random.chance(5));
     let expected = expected(graph, &build, &edges, shelf);
     let failing: BTreeSet<usize> = match calm {
@@ -411,7 +412,8 @@ fn two_thousand_steps_are_one_wave() {
     });
     let shelf = Arc::new(Shelf::default());
     lock(&shelf.outside).insert("base".to_owned(), "B".to_owned());
-    let mut build = Build::new(&shelf, Arc::new(SimSpawn(Arc::clone(&sim))), true, pause);
+    let store = Store { attributes: true, forgets: true };
+    let mut build = Build::new(&shelf, Arc::new(SimSpawn(Arc::clone(&sim))), store, pause);
     let base = build.vertex("base", "image", "base", &[]);
     let steps: Vec<_> =
         (0..2_000).map(|n| build.vertex(&format!("s{n}"), "step", "", &[base])).collect();

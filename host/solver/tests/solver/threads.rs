@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use wbuild_graph::FailureKind;
 use wbuild_solver::{Abort, Spawn, VertexEvent};
 
-use crate::toy::{Behaviour, Build, Shelf, lock};
+use crate::toy::{Behaviour, Build, Shelf, Store, lock};
 
 struct TokioSpawn;
 
@@ -32,7 +32,8 @@ fn build(outside: &[(&str, &str)]) -> Build {
     let pairs = outside.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned()));
     lock(&shelf.outside).extend(pairs);
     let pause = Box::new(|_: &_| tokio::task::yield_now().boxed());
-    Build::new(&shelf, Arc::new(TokioSpawn), true, pause)
+    let store = Store { attributes: true, forgets: true };
+    Build::new(&shelf, Arc::new(TokioSpawn), store, pause)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -87,6 +87,15 @@ pub enum Behaviour {
     Panic,
 }
 
+/// What the store is like.
+#[derive(Clone, Copy, Debug)]
+pub struct Store {
+    /// Failures say which input is gone.
+    pub attributes: bool,
+    /// What is told to be gone is not found again. A cache elsewhere may well offer it again.
+    pub forgets: bool,
+}
+
 /// Waits a while, the way a call takes time.
 pub type Pause = Box<dyn Fn(&Call) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -94,8 +103,7 @@ pub struct Toy {
     pub shelf: Arc<Shelf>,
     pub calls: Mutex<Vec<Call>>,
     pub behaviour: Mutex<BTreeMap<String, Behaviour>>,
-    /// Whether failures say which input is gone.
-    pub attribute: bool,
+    pub store: Store,
     pub pause: Pause,
     /// Vertices whose op runs now.
     running: Mutex<HashSet<VertexDigest>>,
@@ -263,7 +271,7 @@ impl Worker for Toy {
         }
         for (number, (made, _)) in inputs.iter().enumerate() {
             if made.gone.load(Ordering::Relaxed) {
-                return Err(match self.attribute {
+                return Err(match self.store.attributes {
                     true => gone().attr(GONE_INPUT, number.to_string()),
                     false => gone(),
                 });
@@ -288,7 +296,9 @@ impl Worker for Toy {
 
     async fn forget(&self, made: &Arc<Made>) -> Result<(), Failure> {
         self.call(None, Call::Forget { by: made.by.clone() }).await;
-        lock(&self.shelf.records).retain(|_, other| !Arc::ptr_eq(other, made));
+        if self.store.forgets {
+            lock(&self.shelf.records).retain(|_, other| !Arc::ptr_eq(other, made));
+        }
         Ok(())
     }
 }
@@ -342,12 +352,12 @@ pub struct Build {
 }
 
 impl Build {
-    pub fn new(shelf: &Arc<Shelf>, spawn: Arc<dyn Spawn>, attribute: bool, pause: Pause) -> Self {
+    pub fn new(shelf: &Arc<Shelf>, spawn: Arc<dyn Spawn>, store: Store, pause: Pause) -> Self {
         let toy = Arc::new(Toy {
             shelf: Arc::clone(shelf),
             calls: Mutex::default(),
             behaviour: Mutex::default(),
-            attribute,
+            store,
             pause,
             running: Mutex::default(),
             touched: Mutex::default(),
