@@ -24,6 +24,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -444,14 +445,18 @@ fn set_dir(
     Ok(waits.then_some(meta.mode))
 }
 
-/// The mask of this process. Setting it to find out would change it for all threads.
+/// The mask of this process. Setting it to find out would change it for all threads, so it is read,
+/// once: nothing in this process changes it.
 fn umask() -> u32 {
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
-            u32::from_str_radix(line.trim(), 8).ok()
-        })
-        // Unknown: assume the worst, which costs a call for each file.
-        .unwrap_or(0o777)
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        std::fs::read_to_string("/proc/self/status")
+            .ok()
+            .and_then(|status| {
+                let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+                u32::from_str_radix(line.trim(), 8).ok()
+            })
+            // Unknown: assume the worst, which costs a call for each file.
+            .unwrap_or(0o777)
+    })
 }
