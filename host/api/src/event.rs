@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use wbuild_graph::{Diagnostic, Digest, Failure, Severity, SourceMap, Span};
 
+use crate::explain::Explanation;
+
 /// One thing that happened. Times are milliseconds since the build began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
@@ -55,6 +57,14 @@ pub enum Event {
         step: StepId,
         /// What.
         diagnostic: Diagnostic,
+    },
+    /// Why a step runs, or where its result came from. Sent only if the request asks for it, before
+    /// the step ends.
+    StepExplained {
+        /// Which.
+        step: StepId,
+        /// Why.
+        why: Explanation,
     },
     /// A step ended.
     StepEnded {

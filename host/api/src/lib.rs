@@ -7,6 +7,7 @@
 
 pub mod describe;
 pub mod event;
+pub mod explain;
 pub mod extension;
 pub mod request;
 pub mod session;

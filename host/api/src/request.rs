@@ -40,6 +40,10 @@ pub struct BuildRequest {
     pub allow: BTreeSet<Entitlement>,
     /// Steps run at once; none = by the number of processors.
     pub max_parallelism: Option<usize>,
+    /// Say of each step why it runs or where its result came from.
+    pub explain: bool,
+    /// Secrets whose values count for the keys of the steps that get them, by a keyed hash.
+    pub keyed_secrets: BTreeSet<String>,
 }
 
 /// A right that a build has only if its caller says so.

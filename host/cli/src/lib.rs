@@ -18,6 +18,7 @@ pub mod answer;
 pub mod args;
 pub mod environment;
 pub mod exit;
+pub mod explain;
 pub mod metadata;
 pub mod plugin_name;
 pub mod progress;

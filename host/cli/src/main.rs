@@ -57,6 +57,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
         None => commands::build::run(&cli.build, environment),
         Some(Command::Build(build)) => commands::build::run(&build, environment),
         Some(Command::Du(args)) => commands::du::run(&args, environment),
+        Some(Command::Explain(args)) => commands::explain::run(&args, environment),
         Some(Command::Prune(args)) => commands::prune::run(&args, environment),
         Some(Command::Doctor(args)) => commands::doctor::run(&args, environment),
         Some(Command::Plugin(PluginCommand::Inspect(args))) => {

@@ -15,6 +15,7 @@ fn help_of_every_command() {
         &["--help"],
         &["build", "-h"],
         &["build", "--help"],
+        &["explain", "--help"],
         &["du", "--help"],
         &["prune", "--help"],
         &["doctor", "--help"],

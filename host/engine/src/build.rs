@@ -15,6 +15,7 @@ use wbuild_http::Reach;
 use wbuild_solver::{Abort, Solver, Spawn};
 
 use crate::cache::CacheLine;
+use crate::explain::{self, Explain};
 use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
 use crate::runners::Runners;
@@ -146,6 +147,11 @@ impl Engine {
             ),
             locals: Locals::new(store.clone(), Arc::clone(session)),
             caches: CacheLine::new(store.clone(), caches),
+            explain: Explain::new(
+                store.clone(),
+                explain::place(&request.definition),
+                request.explain,
+            ),
             runners: Runners::new(runners, self.launcher.search.clone()),
             launcher: Arc::clone(&self.launcher),
             steps: Arc::clone(steps),
@@ -174,6 +180,7 @@ impl Engine {
         export::check(job.request())?;
         export::reach(job.request()).await?;
         let began = Instant::now();
+        job.settle_secrets().await?;
         let frontend = inputs::settle(job, &plugins.frontend).await?;
         stats.frontend_memo_hit = memo::plan(job, &frontend).await?;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -191,6 +198,8 @@ impl Engine {
         worker.settle().await?;
         worker.caches.flush().await;
         worker.locals.keep().await?;
+        let sources = job.sources().clone();
+        worker.explain.keep(job.steps(), &sources).await;
         let store = self.store.clone();
         crate::blocking(move || store.seal()).await.map(|_| ())
     }

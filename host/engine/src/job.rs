@@ -22,6 +22,7 @@ use wbuild_tree::root::Root;
 
 use crate::inputs::{self, Inputs, Main};
 use crate::inspect::Inspected;
+use crate::keyed_secrets::KeyedSecrets;
 use crate::solved::Solved;
 use crate::steps::Steps;
 use crate::worker::BuildWorker;
@@ -72,6 +73,7 @@ pub(crate) struct Job {
     worker: Arc<BuildWorker>,
     solver: Solver<BuildWorker>,
     background: Mutex<Background>,
+    keyed_secrets: OnceLock<KeyedSecrets>,
 }
 
 /// Work begun in the background; ends with the build.
@@ -129,11 +131,25 @@ impl Job {
             worker,
             solver,
             background: Mutex::default(),
+            keyed_secrets: OnceLock::new(),
         })
     }
 
     pub(crate) fn request(&self) -> &BuildRequest {
         &self.request
+    }
+
+    /// Reads the secrets whose values count for keys, before the first step is added.
+    pub(crate) async fn settle_secrets(&self) -> Result<(), Failure> {
+        let secrets = KeyedSecrets::read(&self.worker, &self.request.keyed_secrets).await?;
+        // One build has one set of them.
+        let _ = self.keyed_secrets.set(secrets);
+        Ok(())
+    }
+
+    /// The hashes of these secrets.
+    pub(crate) fn keyed_secrets(&self) -> Option<&KeyedSecrets> {
+        self.keyed_secrets.get()
     }
 
     /// Those of the request, and those that the choice of the frontend added.
@@ -228,6 +244,9 @@ impl Job {
         let more = self.request.add_hosts.iter().filter(|host| !exec.add_hosts.contains(host));
         let more: Vec<_> = more.cloned().collect();
         exec.add_hosts.extend(more);
+        if let Some(secrets) = self.keyed_secrets.get() {
+            secrets.settle(exec);
+        }
     }
 
     /// Refuses what needs an entitlement nobody gave. The one place of this check.

@@ -17,11 +17,13 @@
 mod build;
 mod cache;
 mod cancel;
+pub mod explain;
 mod export;
 mod frontend_host;
 mod inputs;
 mod inspect;
 mod job;
+mod keyed_secrets;
 mod memo;
 mod ops;
 mod runners;

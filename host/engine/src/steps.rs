@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use wbuild_api::event::{Event, EventSink, StepEnd, StepId};
+use wbuild_api::explain::{Explanation, StepOutcome};
 use wbuild_graph::{Diagnostic, Failure, NodeMeta, VertexDigest};
 use wbuild_solver::{Observer, SolveVertex, VertexEvent};
 
@@ -16,16 +17,9 @@ use wbuild_solver::{Observer, SolveVertex, VertexEvent};
 struct Step {
     meta: NodeMeta,
     id: Option<StepId>,
-    ended: Option<Ended>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Ended {
-    /// It may still have to run later: not everything below a hit is kept.
-    Found,
-    /// Somebody else may ask for it later.
-    GivenUp,
-    ForGood,
+    /// What was found may still have to run later: not everything below a hit is kept. What was given
+    /// up somebody else may ask for.
+    ended: Option<StepOutcome>,
 }
 
 #[derive(Default)]
@@ -36,6 +30,15 @@ struct State {
     failed: Option<StepId>,
     /// The first fetch that failed: to blame if no step that needed it does.
     fetch_failed: Option<StepId>,
+}
+
+/// A step that has ended.
+pub(crate) struct EndedStep {
+    pub(crate) digest: VertexDigest,
+    /// As displays have it.
+    pub(crate) number: u32,
+    pub(crate) meta: NodeMeta,
+    pub(crate) end: StepOutcome,
 }
 
 /// The steps of one build.
@@ -118,10 +121,10 @@ impl Steps {
     /// Begins a step anew that was found or given up and turns out to be needed after all.
     fn revive(&self, state: &mut State, digest: VertexDigest) {
         let step = state.steps.entry(digest).or_default();
-        if step.ended == Some(Ended::Found) {
+        if step.ended == Some(StepOutcome::Cached) {
             self.cached.fetch_sub(1, Ordering::Relaxed);
         }
-        if matches!(step.ended, Some(Ended::Found | Ended::GivenUp)) {
+        if matches!(step.ended, Some(StepOutcome::Cached | StepOutcome::Cancelled)) {
             (step.id, step.ended) = (None, None);
         }
     }
@@ -139,7 +142,8 @@ impl Steps {
         let at_ms = self.now();
         let mut state = self.lock();
         let force = matches!(how, StepEnd::Failed(_));
-        let given_up = state.steps.get(&digest).is_some_and(|s| s.ended == Some(Ended::GivenUp));
+        let given_up =
+            state.steps.get(&digest).is_some_and(|s| s.ended == Some(StepOutcome::Cancelled));
         if force || given_up && !matches!(how, StepEnd::Cancelled) {
             self.revive(&mut state, digest);
         }
@@ -151,9 +155,10 @@ impl Steps {
             return;
         }
         entry.ended = Some(match how {
-            StepEnd::Cached => Ended::Found,
-            StepEnd::Cancelled => Ended::GivenUp,
-            StepEnd::Done | StepEnd::Failed(_) => Ended::ForGood,
+            StepEnd::Done => StepOutcome::Done,
+            StepEnd::Cached => StepOutcome::Cached,
+            StepEnd::Failed(_) => StepOutcome::Failed,
+            StepEnd::Cancelled => StepOutcome::Cancelled,
         });
         match how {
             StepEnd::Done => self.run.fetch_add(1, Ordering::Relaxed),
@@ -165,6 +170,26 @@ impl Steps {
             StepEnd::Cancelled => 0,
         };
         self.sink.event(Event::StepEnded { step, how, at_ms });
+    }
+
+    /// Why a step runs, or where its result came from.
+    pub(crate) fn explained(&self, digest: VertexDigest, why: Explanation) {
+        let mut state = self.lock();
+        if let Some(step) = self.announce(&mut state, digest, false) {
+            self.sink.event(Event::StepExplained { step, why });
+        }
+    }
+
+    /// The steps that have been shown and have ended, in the order of their numbers.
+    pub(crate) fn all_ended(&self) -> Vec<EndedStep> {
+        let state = self.lock();
+        let ended = state.steps.iter().filter_map(|(digest, step)| {
+            let (id, end) = (step.id?, step.ended?);
+            Some(EndedStep { digest: *digest, number: id.0, meta: step.meta.clone(), end })
+        });
+        let mut ended: Vec<EndedStep> = ended.collect();
+        ended.sort_by_key(|step| step.number);
+        ended
     }
 
     /// Output of a step.

@@ -12,12 +12,13 @@ use wbuild_api::session::Session;
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::op::SourceOp;
 use wbuild_graph::{CacheKey, ContentDigest, Failure, Op, ResultId, VertexDigest};
-use wbuild_solver::{Pin, SolveVertex, Worker};
+use wbuild_solver::{FoundBy, Miss, Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, SnapshotId, Store, View};
 use wbuild_tree::root::Root;
 
 use crate::cache::CacheLine;
 use crate::cancel::CancelOnDrop;
+use crate::explain::{self, Explain};
 use crate::inspect::Inspected;
 use crate::ops;
 use crate::runners::Runners;
@@ -39,6 +40,7 @@ pub(crate) struct BuildWorker {
     pub(crate) downloads: Downloads,
     pub(crate) repositories: Repositories,
     pub(crate) caches: CacheLine,
+    pub(crate) explain: Explain,
     pub(crate) runners: Runners,
     pub(crate) launcher: Arc<LazyLauncher>,
     pub(crate) settings: Settings,
@@ -333,7 +335,8 @@ impl Worker for BuildWorker {
         if let Some(known) = self.keyed(vertex, input) {
             return Ok(known);
         }
-        let digest = ops::content::digest(self, vertex, input, output).await?;
+        let (digest, selections, kind) = ops::content::digest(self, vertex, input, output).await?;
+        self.explain.read(vertex.digest, input, selections, kind);
         if matches!(output, Output::Local(_)) {
             lock(&self.keyed).insert((vertex.digest, input), digest);
         }
@@ -368,7 +371,11 @@ impl Worker for BuildWorker {
             let (record, lease) = held.into_parts();
             return Ok(Some(Solved::from_record(record, lease)));
         }
-        self.caches.find(key).await
+        let found = self.caches.find(key).await?;
+        if found.is_some() {
+            self.explain.backend(vertex.digest);
+        }
+        Ok(found)
     }
 
     async fn alias(&self, outputs: &Arc<Solved>, key: CacheKey) -> Result<(), Failure> {
@@ -462,6 +469,23 @@ impl Worker for BuildWorker {
             }
         }
         Ok(())
+    }
+
+    fn found(&self, vertex: &SolveVertex, by: FoundBy, outputs: &Arc<Solved>) {
+        self.explain.found(vertex, by, outputs, &self.steps);
+    }
+
+    async fn missed(&self, vertex: &SolveVertex, miss: Miss<'_, Arc<Solved>>) {
+        let extra = match vertex.op() {
+            Op::Source(SourceOp::Image { reference, platform, attrs }) => {
+                let resolved = self.images.resolve(reference, platform, attrs).await;
+                resolved.ok().map(|image| explain::image_field(reference, &image.manifest))
+            }
+            Op::Source(_) => miss.keys.first().map(explain::pin_field),
+            _ => None,
+        };
+        let now = self.settings.now;
+        self.explain.missed(vertex, miss, extra, now, &self.steps).await;
     }
 }
 

@@ -207,6 +207,8 @@ async fn ask(query: Query, log: &Arc<Log>) -> Result<DescribeReport, Box<BuildEr
         add_hosts: Vec::new(),
         allow: Default::default(),
         max_parallelism: None,
+        explain: false,
+        keyed_secrets: Default::default(),
     };
     let frontend = Reader::Frontend(Arc::new(Curious));
     let plugins = Plugins { frontend, runners: Vec::new(), caches: Vec::new() };

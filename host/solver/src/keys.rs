@@ -57,8 +57,10 @@ pub(crate) fn definition_key(op: &Op, inputs: &[DefinitionInput]) -> CacheKey {
 
 /// What one input contributes to a result key.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum ResultInput {
+pub enum ResultInput {
+    /// The whole result.
     Result(ResultId),
+    /// What is read of it.
     Content(ContentDigest),
 }
 

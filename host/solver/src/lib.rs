@@ -36,5 +36,5 @@ mod keys;
 mod solve;
 
 pub use cell::{Abort, Spawn};
-pub use keys::{KeyInfo, Pin};
-pub use solve::{GONE_INPUT, Observer, SolveVertex, Solver, VertexEvent, Worker};
+pub use keys::{KeyInfo, Pin, ResultInput};
+pub use solve::{FoundBy, GONE_INPUT, Miss, Observer, SolveVertex, Solver, VertexEvent, Worker};

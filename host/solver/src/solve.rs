@@ -92,6 +92,32 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Drops the stored result, whose data turned out to be gone.
     async fn forget(&self, outputs: &Self::Outputs) -> Result<(), Failure>;
+
+    /// Is told that a vertex was looked up and found; before the observer is.
+    fn found(&self, _vertex: &SolveVertex, _by: FoundBy, _outputs: &Self::Outputs) {}
+
+    /// Is told that a vertex is about to run; after the observer is.
+    async fn missed(&self, _vertex: &SolveVertex, _miss: Miss<'_, Self::Outputs>) {}
+}
+
+/// The key that led to a stored result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// The definition key: nothing below was needed.
+    Definition(CacheKey),
+    /// The result key: what is below was solved, and is what it was.
+    Result(CacheKey),
+}
+
+/// What a vertex was looked for by, in vain, and what that was made of.
+#[derive(Debug)]
+pub struct Miss<'a, O> {
+    /// Definition key, and result key if there are inputs.
+    pub keys: &'a [CacheKey],
+    /// Results of the inputs.
+    pub inputs: &'a [O],
+    /// What each input contributed to the result key.
+    pub parts: &'a [ResultInput],
 }
 
 /// What happens to a vertex.
@@ -340,6 +366,7 @@ impl<W: Worker> Solver<W> {
         if info.stable && !anew {
             let outputs = worker.lookup(vertex, key).await;
             if let Some(outputs) = outputs.map_err(|failure| self.failed(vertex, failure))? {
+                worker.found(vertex, FoundBy::Definition(key), &outputs);
                 self.tell_cached(cell);
                 return Ok(Solved { outputs, found: true });
             }
@@ -371,6 +398,7 @@ impl<W: Worker> Solver<W> {
     ) -> Result<Solved<W::Outputs>, Lost> {
         let worker = &self.shared.worker;
         let mut keys = vec![key];
+        let mut contributed = Vec::new();
         if !inputs.is_empty() {
             let by_content = vertex.op().content_inputs(inputs.len());
             let parts = inputs.iter().enumerate().map(|(number, outputs)| {
@@ -389,13 +417,15 @@ impl<W: Worker> Solver<W> {
                     .map_err(|failure| Lost { input: Some(number), failure })
                 }
             });
-            let result_key = result_key(vertex.op(), &try_join_all(parts).await?);
+            contributed = try_join_all(parts).await?;
+            let result_key = result_key(vertex.op(), &contributed);
             keys.push(result_key);
             if !vertex.ignore_cache
                 && !anew
                 && let Some(outputs) = worker.lookup(vertex, result_key).await?
             {
                 worker.alias(&outputs, key).await?;
+                worker.found(vertex, FoundBy::Result(result_key), &outputs);
                 self.tell(vertex, VertexEvent::Cached);
                 return Ok(Solved { outputs, found: true });
             }
@@ -404,6 +434,7 @@ impl<W: Worker> Solver<W> {
             inputs.iter().cloned().zip(vertex.inputs.iter().map(|(_, index)| *index)).collect();
         let mut running = Running { solver: self, vertex, ended: false };
         self.tell(vertex, VertexEvent::Started);
+        worker.missed(vertex, Miss { keys: &keys, inputs, parts: &contributed }).await;
         let outputs = match worker.run(vertex, edges).await {
             Ok(outputs) => outputs,
             Err(failure) => {

@@ -5,10 +5,12 @@
 //! contexts/<kind>-<sha256 of the id>      "WBDOC\0\x01\0" sha256-of-rest  id-length:u32 id data
 //! ```
 
+use std::time::SystemTime;
+
 use wbuild_graph::Digest;
 
 use crate::error::{Error, Result};
-use crate::files::{touch, write_atomically};
+use crate::files::{mark, modified, touch, write_atomically};
 use crate::store::{Inner, Store};
 use crate::sync::read;
 
@@ -28,19 +30,27 @@ pub enum DocumentKind {
     Machine,
     /// What a name outside meant when it was last asked for, e.g. the manifest of an image's tag.
     Pin,
+    /// What the steps of a definition were last made of.
+    Explain,
 }
 
 impl DocumentKind {
-    const ALL: [DocumentKind; 4] =
-        [DocumentKind::Context, DocumentKind::Memo, DocumentKind::Machine, DocumentKind::Pin];
+    const ALL: [DocumentKind; 5] = [
+        DocumentKind::Context,
+        DocumentKind::Memo,
+        DocumentKind::Machine,
+        DocumentKind::Pin,
+        DocumentKind::Explain,
+    ];
 
-    /// `context`, `memo`, `machine` or `pin`.
+    /// `context`, `memo`, `machine`, `pin` or `explain`.
     pub const fn as_str(self) -> &'static str {
         match self {
             DocumentKind::Context => "context",
             DocumentKind::Memo => "memo",
             DocumentKind::Machine => "machine",
             DocumentKind::Pin => "pin",
+            DocumentKind::Explain => "explain",
         }
     }
 
@@ -113,6 +123,46 @@ impl Store {
         write_atomically(&inner.tmp, &inner.documents, &file_name(kind, id), &encode(id, data))
     }
 
+    /// When a document was last stored, read or marked; `None` if there is none.
+    pub fn document_used(&self, kind: DocumentKind, id: &str) -> Result<Option<SystemTime>> {
+        let stat = self.inner.documents.stat(&file_name(kind, id))?;
+        Ok(stat.as_ref().map(modified))
+    }
+
+    /// Marks a document as used at `time`. Answers whether there is one.
+    pub fn mark_document(&self, kind: DocumentKind, id: &str, time: SystemTime) -> Result<bool> {
+        let inner = &*self.inner;
+        inner.check_writable()?;
+        let _gc = read(&inner.gc);
+        let Some(file) = inner.documents.try_open(&file_name(kind, id))? else {
+            return Ok(false);
+        };
+        mark(&file, time);
+        Ok(true)
+    }
+
+    /// The id of the document of a kind that was used last.
+    pub fn newest_document(&self, kind: DocumentKind) -> Result<Option<String>> {
+        let inner = &*self.inner;
+        let _gc = read(&inner.gc);
+        let mut found = Vec::new();
+        for (name, _) in inner.documents.list()? {
+            if DocumentKind::of_file(&name) == Some(kind)
+                && let Some(stat) = inner.documents.stat(&name)?
+            {
+                found.push((modified(&stat), name));
+            }
+        }
+        found.sort();
+        for (_, name) in found.into_iter().rev() {
+            // A damaged one has no id.
+            if let Some(id) = inner.document_id(&name)? {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
     /// The kept digests of a local context; see [`Store::load_document`].
     pub fn load_context(&self, id: &str) -> Result<Option<Vec<u8>>> {
         self.load_document(DocumentKind::Context, id)
@@ -138,6 +188,26 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::testing::open;
+
+    #[test]
+    fn the_document_that_was_used_last_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let kind = DocumentKind::Explain;
+        let at = |secs| SystemTime::UNIX_EPOCH + std::time::Duration::new(secs, 5);
+        assert_eq!(store.newest_document(kind).unwrap(), None);
+        assert!(!store.mark_document(kind, "a", at(1)).unwrap());
+        for (id, secs) in [("a", 3), ("b", 9), ("c", 6)] {
+            store.save_document(kind, id, b"x").unwrap();
+            assert!(store.mark_document(kind, id, at(secs)).unwrap());
+        }
+        store.save_document(DocumentKind::Memo, "later", b"x").unwrap();
+        assert_eq!(store.newest_document(kind).unwrap().as_deref(), Some("b"));
+        assert_eq!(store.document_used(kind, "b").unwrap(), Some(at(9)));
+        std::fs::write(dir.path().join("contexts").join(file_name(kind, "b")), b"damaged").unwrap();
+        assert!(store.mark_document(kind, "b", at(10)).unwrap());
+        assert_eq!(store.newest_document(kind).unwrap().as_deref(), Some("c"));
+    }
 
     #[test]
     fn documents_come_back_or_not_at_all() {

@@ -239,11 +239,19 @@ impl Folder {
 /// Sets the modification time to now: the store's mark of last use. Best effort; a file that just
 /// vanished or belongs to a read-only file system is no reason to fail a hit.
 pub(crate) fn touch(file: impl AsFd) {
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-    };
-    let _ = rustix::fs::futimens(file, &times);
+    set_modified(file, Timespec { tv_sec: 0, tv_nsec: UTIME_NOW });
+}
+
+/// Sets the time of last use to a certain one; see [`touch`].
+pub(crate) fn mark(file: impl AsFd, time: SystemTime) {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    set_modified(file, Timespec { tv_sec: seconds, tv_nsec: i64::from(since.subsec_nanos()) });
+}
+
+fn set_modified(file: impl AsFd, time: Timespec) {
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let _ = rustix::fs::futimens(file, &Timestamps { last_access, last_modification: time });
 }
 
 /// Modification time of a stat, clamped to the epoch.

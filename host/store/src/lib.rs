@@ -81,6 +81,7 @@ mod document;
 mod error;
 mod files;
 mod fsck;
+mod keyed_hash;
 pub mod kv;
 mod lease;
 mod listing;

@@ -74,7 +74,8 @@ pub struct BuildArgs {
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     pub contexts: Vec<ContextArg>,
 
-    /// A secret for RUN --mount=type=secret (repeats): id=NAME,src=FILE or id=NAME,env=VAR
+    /// A secret for RUN --mount=type=secret (repeats): id=NAME,src=FILE or id=NAME,env=VAR; with
+    /// ,key=hash another value runs the steps that get it again
     #[arg(long = "secret", value_name = "SECRET")]
     pub secrets: Vec<SecretArg>,
 
@@ -162,6 +163,10 @@ pub struct BuildArgs {
     /// Show warnings with the lines they are about
     #[arg(short = 'D', long)]
     pub debug: bool,
+
+    /// Say of each step why it runs, or where its result was found; `wbuild explain` says it later
+    #[arg(long)]
+    pub explain: bool,
 
     /// Show numbers about the build at its end
     #[arg(long)]

@@ -54,6 +54,8 @@ pub enum Command {
     /// Build from a definition and a context directory
     #[command(override_usage = "wbuild build [OPTIONS] PATH")]
     Build(Box<BuildArgs>),
+    /// Say why the steps of the last build ran, or where their results were found
+    Explain(ExplainArgs),
     /// Show what the state directory holds
     Du(DuArgs),
     /// Remove cached results
@@ -73,6 +75,29 @@ pub struct StateArgs {
     /// Where results are kept [default: $XDG_STATE_HOME/wbuild; for root /var/lib/wbuild]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+}
+
+/// Say why the steps of the last build ran, or where their results were found
+///
+/// A step that ran is compared with the nearest earlier run of it: the command, variables and
+/// mounts that changed, the files it reads, what it stands on.
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// One step: its number, a line of the definition (Dockerfile:7), or a part of its name
+    #[arg(value_name = "STEP")]
+    pub step: Option<String>,
+    /// The last build of this context [default: the last build]
+    #[arg(long, value_name = "PATH")]
+    pub context: Option<OsString>,
+    /// The last build of this definition [default: that of the context]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub state: StateArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Show what the state directory holds

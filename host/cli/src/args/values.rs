@@ -145,6 +145,8 @@ pub struct SecretArg {
     pub id: String,
     /// Where the value is.
     pub source: SecretSource,
+    /// A keyed hash of the value counts for the cache.
+    pub keyed: bool,
 }
 
 /// Where a secret's value is.
@@ -163,6 +165,7 @@ impl FromStr for SecretArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (mut kind, mut id, mut src, mut env) = (None, None, None, None);
+        let mut keyed = false;
         for (key, value) in csv::pairs(text)? {
             let value =
                 value.ok_or_else(|| format!("{key:?} has no value; expected {key}=VALUE"))?;
@@ -172,10 +175,12 @@ impl FromStr for SecretArg {
                 "id" => id = Some(value),
                 "src" | "source" => src = Some(value),
                 "env" => env = Some(value),
+                "key" if value == "hash" || value == "none" => keyed = value == "hash",
+                "key" => return Err(format!("unknown key={value}; expected key=hash or key=none")),
                 other => {
                     return Err(format!(
                         "unknown key {other:?}; expected {}",
-                        OneOf(&["id", "src", "env", "type"])
+                        OneOf(&["id", "src", "env", "type", "key"])
                     ));
                 }
             }
@@ -196,7 +201,7 @@ impl FromStr for SecretArg {
             (None, None, None) => SecretSource::Named,
             (Some(_), None, None) => return Err("expected id=NAME,src=FILE".to_owned()),
         };
-        Ok(SecretArg { id, source })
+        Ok(SecretArg { id, source, keyed })
     }
 }
 
@@ -427,7 +432,7 @@ mod tests {
 
     #[test]
     fn secrets() {
-        let secret = |id: &str, source| Some(SecretArg { id: id.to_owned(), source });
+        let secret = |id: &str, source| Some(SecretArg { id: id.to_owned(), source, keyed: false });
         check(&[
             ("id=a,src=f", secret("a", SecretSource::File("f".into()))),
             ("id=a,source=f", secret("a", SecretSource::File("f".into()))),
@@ -436,6 +441,12 @@ mod tests {
             ("type=env,id=a", secret("a", SecretSource::Env("a".into()))),
             ("type=env,id=a,src=V", secret("a", SecretSource::Env("V".into()))),
             ("id=a", secret("a", SecretSource::Named)),
+            (
+                "id=a,src=f,key=hash",
+                secret("a", SecretSource::File("f".into())).map(|s| SecretArg { keyed: true, ..s }),
+            ),
+            ("id=a,src=f,key=none", secret("a", SecretSource::File("f".into()))),
+            ("id=a,src=f,key=value", None),
             ("src=f", None),
             ("id=,src=f", None),
             ("id=a,src=f,env=V", None),

@@ -5,6 +5,7 @@ mod call;
 pub mod doctor;
 pub mod du;
 mod engine;
+pub mod explain;
 pub mod plugin;
 pub mod prune;
 

@@ -217,7 +217,7 @@ impl Model {
                 }
             }
             Event::Diagnostic { diagnostic } => self.note(diagnostic),
-            Event::PluginLog { .. } | Event::Waiting { .. } => {}
+            Event::StepExplained { .. } | Event::PluginLog { .. } | Event::Waiting { .. } => {}
         }
         lines
     }

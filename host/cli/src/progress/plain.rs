@@ -19,6 +19,7 @@ use wbuild_graph::Severity;
 
 use super::model::{LogLine, Model};
 use super::{Ending, Renderer};
+use crate::explain;
 use crate::terminal;
 use crate::units;
 
@@ -90,6 +91,11 @@ impl Renderer for Plain {
                 }
                 if due {
                     self.transfers.insert(*step, model.now_ms);
+                }
+            }
+            Event::StepExplained { step, why } => {
+                for line in explain::lines(why, None) {
+                    self.say(*step, format!("because: {line}").as_bytes(), false, model, out);
                 }
             }
             Event::PluginLog { plugin, severity, text } => {

@@ -22,6 +22,7 @@ use wbuild_graph::Severity;
 
 use super::model::{LogLine, Model, State, Step};
 use super::{Ending, Renderer};
+use crate::explain;
 use crate::report::style::{Paint, Style};
 use crate::terminal;
 use crate::units;
@@ -68,6 +69,15 @@ impl Renderer for Tty {
                 if let Some(step) = model.step(*step) {
                     let (columns, _) = (self.window)();
                     let line = self.step_line(step, model.now_ms, columns);
+                    self.scroll(&line);
+                }
+            }
+            Event::StepExplained { step, why } => {
+                let (columns, _) = (self.window)();
+                let name = model.step(*step).map_or("", |step| &step.name);
+                for line in explain::lines(why, None) {
+                    let line = terminal::truncate(&format!(" => => {name}: {line}"), columns);
+                    let line = self.style.paint(Paint::Dim, &line);
                     self.scroll(&line);
                 }
             }

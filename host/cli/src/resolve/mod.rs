@@ -241,6 +241,8 @@ pub fn build(
         add_hosts: args.add_hosts.iter().map(|h| (h.name.clone(), h.address.clone())).collect(),
         allow: args.allow.iter().map(|allow| allow.0).collect(),
         max_parallelism: jobs(args, environment)?,
+        explain: args.explain,
+        keyed_secrets: args.secrets.iter().filter(|s| s.keyed).map(|s| s.id.clone()).collect(),
         outputs,
     };
     let notes = match call {

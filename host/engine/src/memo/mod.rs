@@ -26,13 +26,13 @@ mod trace;
 use std::sync::Arc;
 
 use wbuild_api::extension::{Frontend, PluginIdentity};
-use wbuild_api::request::DefinitionSource;
 use wbuild_graph::{Digest, Failure};
 use wbuild_store::DocumentKind;
 
 use crate::blocking;
 use crate::frontend_host::frontend_host;
 use crate::job::Job;
+use crate::keyed_secrets::KeyedSecrets;
 use record::Recorder;
 use trace::Trace;
 
@@ -66,15 +66,12 @@ pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result
 /// that builds that differ in it keep traces side by side.
 fn id(job: &Job, identity: &PluginIdentity) -> String {
     let request = job.request();
-    let place = match &request.definition {
-        DefinitionSource::File { directory, name } => directory.join(name).display().to_string(),
-        DefinitionSource::Inline { name, .. } => name.clone(),
-        DefinitionSource::InContext { names } => names.join(" "),
-        DefinitionSource::Url(url) => url.clone(),
-    };
+    let place = crate::explain::place(&request.definition);
     let wishes = (
         (env!("CARGO_PKG_VERSION"), identity.digest, &identity.wit_version),
         (job.options(), &request.targets, job.target_platforms(), &request.contexts),
+        // Part of the graph, and no answer to any question.
+        job.keyed_secrets().map(KeyedSecrets::hashes).filter(|hashes| !hashes.is_empty()),
     );
     let wishes = serde_json::to_vec(&wishes).expect("keys are strings, so it is JSON");
     format!("{} {place} {}", identity.name, &Digest::of(&wishes).hex()[..16])

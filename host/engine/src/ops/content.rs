@@ -181,24 +181,23 @@ impl Opened {
     }
 }
 
-/// The digest of what the op of `vertex` reads of its input number `input`.
+/// The digest of what the op of `vertex` reads of its input number `input`, and what that is.
 pub(crate) async fn digest(
     worker: &BuildWorker,
     vertex: &SolveVertex,
     input: usize,
     output: &Output,
-) -> Result<ContentDigest, Failure> {
+) -> Result<(ContentDigest, Vec<Selection>, SourceKind), Failure> {
     let reads = reads(vertex.op(), input, matches!(output, Output::Local(_)));
     // Opening may fetch and unpack, which wants a slot of its own.
     let opened = Opened::input(worker, vertex, input, output).await?;
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
     let (_cancel, work) = CancelOnDrop::new();
-    blocking(move || -> Result<ContentDigest, Failure> {
-        let digests: Vec<ContentDigest> = reads
-            .iter()
-            .map(|read| opened.select(read, &work).map(|(_, digest)| digest))
-            .collect::<Result<_, _>>()?;
-        Ok(combine(&digests))
+    blocking(move || -> Result<_, Failure> {
+        let selected: Vec<(Selection, ContentDigest)> =
+            reads.iter().map(|read| opened.select(read, &work)).collect::<Result<_, _>>()?;
+        let (selections, digests): (Vec<_>, Vec<_>) = selected.into_iter().unzip();
+        Ok((combine(&digests), selections, opened.kind))
     })
     .await
 }

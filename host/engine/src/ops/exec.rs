@@ -260,7 +260,8 @@ async fn drain(
     (kept, truncated)
 }
 
-async fn secret_value(
+/// A secret's value; none if the client does not offer it and need not.
+pub(crate) async fn secret_value(
     worker: &BuildWorker,
     id: &str,
     required: bool,

@@ -179,6 +179,8 @@ impl Place {
             add_hosts: Vec::new(),
             allow: Default::default(),
             max_parallelism: None,
+            explain: false,
+            keyed_secrets: Default::default(),
         };
         let mut place = Place {
             dir,

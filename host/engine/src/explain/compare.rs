@@ -1,0 +1,235 @@
+//! The nearest earlier run of a step, and what is different from it.
+
+use std::collections::BTreeMap;
+
+use wbuild_api::explain::{Change, Explanation};
+
+use super::ingredients::{DIGEST, Ingredients, InputFacts};
+use super::manifest::Manifest;
+
+/// Why `now` was not found among what is known.
+pub(super) fn explain(
+    now: &Ingredients,
+    known: &[Ingredients],
+    files: &dyn Fn(&str) -> Option<Manifest>,
+) -> Explanation {
+    let same_kind = || known.iter().filter(|before| before.kind == now.kind);
+    // The newest of those that would have been the answer.
+    let gone =
+        same_kind().rev().find(|before| before.keys.iter().any(|key| now.keys.contains(key)));
+    if let Some(before) = gone {
+        return Explanation::Gone { made: before.made };
+    }
+    // A stage may have got another name; the text tells the step then.
+    let near = same_kind().filter(|before| before.stage == now.stage || before.text == now.text);
+    // Of equally near ones the newest, which comes last.
+    let nearest = near.rev().min_by_key(|before| {
+        let differences =
+            differing_fields(now, before).count() + differing_inputs(now, before).count();
+        (differences + usize::from(now.text != before.text), now.position.abs_diff(before.position))
+    });
+    match nearest {
+        None => Explanation::New,
+        Some(before) => {
+            Explanation::Changed { made: before.made, changes: changes(now, before, files) }
+        }
+    }
+}
+
+fn changes(
+    now: &Ingredients,
+    before: &Ingredients,
+    files: &dyn Fn(&str) -> Option<Manifest>,
+) -> Vec<Change> {
+    let mut changes: Vec<Change> = differing_fields(now, before).map(value).collect();
+    changes.extend(differing_inputs(now, before).map(|(before, now)| input(before, now, files)));
+    if changes.is_empty() {
+        changes.push(Change::Other);
+    }
+    changes
+}
+
+type Difference<'a> = (String, Option<&'a str>, Option<&'a str>);
+
+/// Fields by name; of those that have one name, in their order.
+fn by_name(ingredients: &Ingredients) -> BTreeMap<(&str, usize), &str> {
+    let mut fields = BTreeMap::new();
+    for (name, value) in &ingredients.fields {
+        let mut number = 1;
+        while fields.contains_key(&(name.as_str(), number)) {
+            number += 1;
+        }
+        fields.insert((name.as_str(), number), value.as_str());
+    }
+    fields
+}
+
+fn differing_fields<'a>(
+    now: &'a Ingredients,
+    before: &'a Ingredients,
+) -> impl Iterator<Item = Difference<'a>> {
+    let (now, before) = (by_name(now), by_name(before));
+    let mut found = Vec::new();
+    for (key, value) in &now {
+        let old = before.get(key).copied();
+        if old != Some(*value) {
+            found.push((named(*key), old, Some(*value)));
+        }
+    }
+    for (key, value) in before.iter().filter(|(key, _)| !now.contains_key(*key)) {
+        found.push((named(*key), Some(*value), None));
+    }
+    found.into_iter()
+}
+
+fn named((name, number): (&str, usize)) -> String {
+    match number {
+        1 => name.to_owned(),
+        _ => format!("{name} ({number})"),
+    }
+}
+
+fn value((name, before, after): Difference<'_>) -> Change {
+    let shown = |text: Option<&str>| text.is_none_or(|text| !text.starts_with(DIGEST));
+    match shown(before) && shown(after) {
+        true => Change::Value {
+            name,
+            before: before.map(str::to_owned),
+            after: after.map(str::to_owned),
+        },
+        false => Change::Hidden { name },
+    }
+}
+
+type Inputs<'a> = (Option<&'a InputFacts>, Option<&'a InputFacts>);
+
+/// Inputs by their part, of those that have one part in their order.
+fn differing_inputs<'a>(
+    now: &'a Ingredients,
+    before: &'a Ingredients,
+) -> impl Iterator<Item = Inputs<'a>> {
+    let numbered = |inputs: &'a [InputFacts]| -> BTreeMap<(&'a str, usize), &'a InputFacts> {
+        let mut all = BTreeMap::new();
+        for input in inputs {
+            let earlier = all.keys().filter(|(role, _)| *role == input.role).count();
+            all.insert((input.role.as_str(), earlier), input);
+        }
+        all
+    };
+    let (now, before) = (numbered(&now.inputs), numbered(&before.inputs));
+    let mut found = Vec::new();
+    for (key, input) in &now {
+        let old = before.get(key).copied();
+        if old.is_none_or(|old| old.value != input.value) {
+            found.push((old, Some(*input)));
+        }
+    }
+    found.extend(
+        before.iter().filter(|(key, _)| !now.contains_key(*key)).map(|(_, old)| (Some(*old), None)),
+    );
+    found.into_iter()
+}
+
+fn input(
+    before: Option<&InputFacts>,
+    now: Option<&InputFacts>,
+    files: &dyn Fn(&str) -> Option<Manifest>,
+) -> Change {
+    if let (Some(before), Some(now)) = (before, now)
+        && let (Some(old), Some(new)) = (&before.files, &now.files)
+        && let (Some(old), Some(new)) = (files(old), files(new))
+        && let Some(change) = new.changes(&old, &now.name)
+    {
+        return change;
+    }
+    let role = now.or(before).map(|input| input.role.clone()).unwrap_or_default();
+    let name =
+        |input: Option<&InputFacts>| input.map(|input| input.name.clone()).unwrap_or_default();
+    Change::Input { role, before: name(before), after: name(now) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wbuild_graph::{CacheKey, Digest};
+
+    fn step(position: u32, text: &str, made: u64, base: &str) -> Ingredients {
+        let key = format!("{text} on {base}");
+        Ingredients {
+            kind: "exec".into(),
+            stage: "build".into(),
+            position,
+            text: format!("RUN {text}"),
+            keys: vec![CacheKey(Digest::of(key.as_bytes()))],
+            made,
+            fields: vec![("command".into(), text.into()), ("variable A".into(), "1".into())],
+            op: text.into(),
+            inputs: vec![InputFacts {
+                role: "base".into(),
+                name: "the step before".into(),
+                value: base.into(),
+                files: None,
+            }],
+        }
+    }
+
+    fn told(now: &Ingredients, known: &[Ingredients]) -> Explanation {
+        explain(now, known, &|_| None)
+    }
+
+    fn command(before: &str, after: &str) -> Change {
+        Change::Value {
+            name: "command".into(),
+            before: Some(before.into()),
+            after: Some(after.into()),
+        }
+    }
+
+    #[test]
+    fn the_nearest_earlier_run_is_compared() {
+        let known =
+            [step(2, "make", 1, "x"), step(3, "make test", 1, "y"), step(2, "make", 2, "z")];
+        assert_eq!(told(&step(2, "make", 9, "new"), &[]), Explanation::New);
+        // The same command on another base: the newest run of it.
+        let base = |name: &str| Change::Input {
+            role: "base".into(),
+            before: name.into(),
+            after: name.into(),
+        };
+        let changes = vec![base("the step before")];
+        assert_eq!(
+            told(&step(2, "make", 9, "new"), &known),
+            Explanation::Changed { made: 2, changes: changes.clone() }
+        );
+        // A line was put above it.
+        assert_eq!(
+            told(&step(4, "make test", 9, "new"), &known),
+            Explanation::Changed { made: 1, changes }
+        );
+        // The command is another, and the base one of those known.
+        assert_eq!(
+            told(&step(2, "make -j", 9, "z"), &known),
+            Explanation::Changed { made: 2, changes: vec![command("make", "make -j")] }
+        );
+        // Nothing is different.
+        assert_eq!(told(&step(2, "make", 9, "x"), &known), Explanation::Gone { made: 1 });
+    }
+
+    #[test]
+    fn values_that_are_hidden_stay_hidden_and_what_has_no_name_is_said() {
+        let known = step(2, "make", 1, "x");
+        let mut now = step(2, "make", 9, "x");
+        now.keys = vec![CacheKey(Digest::of(b"another"))];
+        let one = |now: &Ingredients| match told(now, std::slice::from_ref(&known)) {
+            Explanation::Changed { changes, .. } => changes,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(one(&now), [Change::Other]);
+        now.fields[1].1 = format!("{DIGEST}123");
+        assert_eq!(one(&now), [Change::Hidden { name: "variable A".into() }]);
+        now.fields.pop();
+        let gone =
+            Change::Value { name: "variable A".into(), before: Some("1".into()), after: None };
+        assert_eq!(one(&now), [gone]);
+    }
+}
