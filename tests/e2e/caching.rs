@@ -9,6 +9,8 @@ use crate::Test;
 pub const TESTS: &[Test] = &[
     ("only_what_reads_a_changed_file_runs_again", only_what_reads_a_changed_file_runs_again),
     ("equal_results_cut_off_what_follows", equal_results_cut_off_what_follows),
+    ("results_are_found_where_one_between_is_gone", results_are_found_where_one_between_is_gone),
+    ("two_names_of_one_image_are_one", two_names_of_one_image_are_one),
     ("metadata_runs_nothing", metadata_runs_nothing),
     ("arguments_in_scope_are_in_the_key", arguments_in_scope_are_in_the_key),
     ("no_cache_replaces_results", no_cache_replaces_results),
@@ -98,6 +100,55 @@ fn equal_results_cut_off_what_follows() -> Result<()> {
     sandbox.write("source", "# two\nother code\n")?;
     let (run, _) = sandbox.image("image", &[])?;
     ensure!(run.end_of("RUN cat")? == "DONE", "{}", run.stderr);
+    Ok(())
+}
+
+/// Removes the records of a step under all their keys; how many names they had.
+fn forget(sandbox: &Sandbox, step: &str) -> Result<usize> {
+    let mut names = 0;
+    for shard in std::fs::read_dir(sandbox.path("state/records"))? {
+        for record in std::fs::read_dir(shard?.path())? {
+            let path = record?.path();
+            let content = std::fs::read(&path)?;
+            if content.windows(step.len()).any(|window| window == step.as_bytes()) {
+                std::fs::remove_file(&path)?;
+                names += 1;
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn results_are_found_where_one_between_is_gone() -> Result<()> {
+    let file = |last: &str| {
+        format!("FROM base\nCOPY a /a\nRUN cat /a > /b\nRUN cat /b > /c\nRUN cat /c > {last}\n")
+    };
+    let sandbox = Sandbox::with("gap", &[("Dockerfile", &file("/d")), ("a", "a")])?;
+    let (_, first) = sandbox.image("image", &[])?;
+    ensure!(forget(&sandbox, "RUN cat /a > /b")? == 2, "a record has two keys");
+    let (run, second) = sandbox.image("image", &[])?;
+    for step in ["RUN cat /b", "RUN cat /c"] {
+        ensure!(run.end_of(step)? == "CACHED", "{step}:\n{}", run.stderr);
+    }
+    ensure!(first.digest == second.digest, "another image");
+    // A new step on top needs the layers only, and the record of what it stands on has them.
+    sandbox.write("Dockerfile", &file("/e"))?;
+    let (run, _) = sandbox.image("image", &[])?;
+    ensure!(run.end_of("RUN cat /b")? == "CACHED", "{}", run.stderr);
+    ensure!(run.end_of("RUN cat /c")? == "DONE", "{}", run.stderr);
+    Ok(())
+}
+
+fn two_names_of_one_image_are_one() -> Result<()> {
+    let file = |name: &str| format!("FROM {name}\nRUN echo > /x\n");
+    let sandbox = Sandbox::with("two-names", &[("Dockerfile", &file("one"))])?;
+    let base = wbuild_tests::base::layout()?;
+    let contexts = ["one", "two"]
+        .map(|name| format!("--build-context={name}=oci-layout://{}", base.display()));
+    sandbox.build(&[&contexts[0], &contexts[1]])?.success()?;
+    sandbox.write("Dockerfile", &file("two"))?;
+    let run = sandbox.build(&[&contexts[0], &contexts[1]])?.success()?;
+    ensure!(run.end_of("RUN echo")? == "CACHED", "{}", run.stderr);
     Ok(())
 }
 

@@ -5,10 +5,12 @@
 //! cannot run here says
 //! `skipped: <test>: <reason>`; see [`wbuild_tests::skip`].
 
+mod cache_mounts;
 mod caching;
 mod contexts;
 mod document;
 mod downloads;
+mod explain;
 mod git;
 mod interruption;
 mod keys;
@@ -16,6 +18,7 @@ mod outputs;
 mod plugins;
 mod pushing;
 mod registries;
+mod secrets;
 mod state;
 
 use anyhow::{Result, ensure};
@@ -31,10 +34,12 @@ type Test = (&'static str, fn() -> Result<()>);
 
 /// Scenarios, by module.
 const AREAS: &[(&str, &[Test])] = &[
+    ("cache_mounts", cache_mounts::TESTS),
     ("caching", caching::TESTS),
     ("contexts", contexts::TESTS),
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
+    ("explain", explain::TESTS),
     ("git", git::TESTS),
     ("interruption", interruption::TESTS),
     ("keys", keys::TESTS),
@@ -42,6 +47,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("plugins", plugins::TESTS),
     ("pushing", pushing::TESTS),
     ("registries", registries::TESTS),
+    ("secrets", secrets::TESTS),
     ("state", state::TESTS),
 ];
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wbuild_api::explain::{Change, Explanation};
 
-use super::ingredients::{DIGEST, Ingredients, InputFacts};
+use super::ingredients::{DIGEST, Ingredients, InputFacts, parts_of};
 use super::manifest::Manifest;
 
 /// Why `now` was not found among what is known.
@@ -21,7 +21,8 @@ pub(super) fn explain(
         return Explanation::Gone { made: before.made };
     }
     // A stage may have got another name; the text tells the step then.
-    let near = same_kind().filter(|before| before.stage == now.stage || before.text == now.text);
+    let near = same_kind()
+        .filter(|before| same_stage(&before.stage, &now.stage) || before.text == now.text);
     // Of equally near ones the newest, which comes last.
     let nearest = near.rev().min_by_key(|before| {
         let differences =
@@ -34,6 +35,17 @@ pub(super) fn explain(
             Explanation::Changed { made: before.made, changes: changes(now, before, files) }
         }
     }
+}
+
+/// Whether two steps may be of one stage, whatever the platform. Where there is one stage only, names
+/// of steps do not say it.
+fn same_stage(a: &str, b: &str) -> bool {
+    let stage = |text: &str| {
+        let last = text.rsplit(' ').next().filter(|word| !word.contains('/'));
+        last.unwrap_or_default().to_owned()
+    };
+    let (a, b) = (stage(a), stage(b));
+    a == b || a.is_empty() || b.is_empty()
 }
 
 fn changes(
@@ -145,7 +157,13 @@ fn input(
     let role = now.or(before).map(|input| input.role.clone()).unwrap_or_default();
     let name =
         |input: Option<&InputFacts>| input.map(|input| input.name.clone()).unwrap_or_default();
-    Change::Input { role, before: name(before), after: name(now) }
+    let (mut before, after) = (name(before), name(now));
+    // A step that has only got another number is the same one.
+    let (old, new) = (parts_of(&before), parts_of(&after));
+    if (old.stage, old.text) == (new.stage, new.text) {
+        before.clone_from(&after);
+    }
+    Change::Input { role, before, after }
 }
 
 #[cfg(test)]
@@ -213,6 +231,21 @@ mod tests {
         );
         // Nothing is different.
         assert_eq!(told(&step(2, "make", 9, "x"), &known), Explanation::Gone { made: 1 });
+    }
+
+    #[test]
+    fn stages_and_platforms() {
+        for (a, b, same) in [
+            ("build", "build", true),
+            ("build", "test", false),
+            ("", "stage-0", true),
+            ("linux/arm64 build", "build", true),
+            ("linux/arm64 build", "linux/amd64 test", false),
+            ("linux/arm64", "test", true),
+        ] {
+            assert_eq!(same_stage(a, b), same, "{a} {b}");
+            assert_eq!(same_stage(b, a), same, "{b} {a}");
+        }
     }
 
     #[test]

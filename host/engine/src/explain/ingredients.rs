@@ -50,16 +50,24 @@ pub(super) struct InputFacts {
     pub(super) files: Option<String>,
 }
 
+/// A display name, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NameParts<'a> {
+    pub(super) stage: &'a str,
+    pub(super) position: u32,
+    pub(super) text: &'a str,
+}
+
 /// Takes a display name apart: `[linux/arm64 build 2/5] RUN make` is stage `linux/arm64 build`,
 /// position 2, text `RUN make`.
-pub(super) fn parts_of(name: &str) -> (String, u32, String) {
+pub(super) fn parts_of(name: &str) -> NameParts<'_> {
     let parts = || {
         let (head, text) = name.strip_prefix('[')?.split_once("] ")?;
         let (stage, position) = head.rsplit_once(' ').unwrap_or(("", head));
         let position = position.split_once('/')?.0.parse().ok()?;
-        Some((stage.to_owned(), position, text.to_owned()))
+        Some(NameParts { stage, position, text })
     };
-    parts().unwrap_or_else(|| (String::new(), 0, name.to_owned()))
+    parts().unwrap_or(NameParts { stage: "", position: 0, text: name })
 }
 
 /// The kind of an op.
@@ -347,7 +355,7 @@ mod tests {
             ("FROM alpine", "", 0, "FROM alpine"),
             ("[auth] x", "", 0, "[auth] x"),
         ] {
-            assert_eq!(parts_of(name), (stage.to_owned(), position, text.to_owned()), "{name}");
+            assert_eq!(parts_of(name), NameParts { stage, position, text }, "{name}");
         }
     }
 

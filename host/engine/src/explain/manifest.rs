@@ -25,12 +25,14 @@ pub(super) struct Manifest(BTreeMap<String, String>);
 impl Manifest {
     /// Of what was selected and digested. `kind`: owners of a context do not count.
     pub(super) fn of(selections: &[Selection], kind: SourceKind) -> Manifest {
+        // Paths of a context are as people write them in `COPY`.
+        let slash = if kind == SourceKind::Image { "/" } else { "" };
         let mut rows = BTreeMap::new();
         for root in selections.iter().flat_map(Selection::roots) {
             if root.shape != Shape::Contents {
-                rows.insert(root.path.to_string(), row(&root.top, kind));
+                rows.insert(format!("{slash}{}", root.path), row(&root.top, kind));
             }
-            let full = |node: &Node| root.path.join(node.path.as_bytes()).to_string();
+            let full = |node: &Node| format!("{slash}{}", root.path.join(node.path.as_bytes()));
             rows.extend(root.nodes.iter().map(|node| (full(node), row(node, kind))));
         }
         Manifest(shortened(rows))

@@ -173,20 +173,18 @@ impl Explain {
         now: u64,
         steps: &Steps,
     ) {
-        let (kind, stage, position, text) = {
-            let (stage, position, text) = ingredients::parts_of(&steps.meta(vertex.digest).name);
-            (ingredients::kind(vertex.op()).to_owned(), stage, position, text)
-        };
+        let name = steps.meta(vertex.digest).name;
+        let parts = ingredients::parts_of(&name);
         let by_content: Vec<bool> =
             miss.parts.iter().map(|part| matches!(part, ResultInput::Content(_))).collect();
         let mut fields = ingredients::fields(vertex.op(), &by_content);
         fields.extend(extra);
         let inputs = (0..miss.parts.len()).map(|input| self.input(vertex, &miss, input, steps));
         let ingredients = Ingredients {
-            kind,
-            stage,
-            position,
-            text,
+            kind: ingredients::kind(vertex.op()).to_owned(),
+            stage: parts.stage.to_owned(),
+            position: parts.position,
+            text: parts.text.to_owned(),
             keys: miss.keys.to_vec(),
             made: now,
             fields,

@@ -11,7 +11,7 @@ use wbuild_api::extension::{Job, MountView, Outcome};
 use wbuild_exec::spec::{self, files};
 use wbuild_exec::stubs::{self, TargetKind};
 use wbuild_exec::{Content, ExecSpec, MountSpec, Source, Step, output, user};
-use wbuild_graph::op::{Access, ExecOp, Mount, MountKind, Network, Sharing};
+use wbuild_graph::op::{Access, ExecOp, Mount, MountKind, MountMode, Network, Sharing};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_solver::SolveVertex;
 use wbuild_store::{CacheDir, CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId};
@@ -55,7 +55,7 @@ struct Assembly<'a> {
     views: Vec<MountView>,
     secret_env: Vec<(String, String)>,
     keep: Keep,
-    /// Of the cache directories taken so far, by id.
+    /// Of the cache directories taken so far, by name.
     cache_paths: BTreeMap<String, std::path::PathBuf>,
     /// In the order of the op's `rw` binds.
     outputs: Vec<Writable>,
@@ -84,7 +84,8 @@ pub(crate) async fn run(
     };
     // Locks before a slot, in one order for everybody: nobody waits for a lock while holding a slot
     // that its holder needs, and no two wait for each other.
-    let mut caches = assembly.lock_caches(exec).await?;
+    let cache_names = assembly.cache_names(vertex, exec);
+    let mut caches = assembly.lock_caches(exec, &cache_names).await?;
     let _slot = worker.exec_slots.acquire().await.expect("the semaphore is never closed");
     for secret in &exec.secret_env {
         if let Some(value) = secret_value(worker, &secret.id, secret.required).await? {
@@ -106,8 +107,8 @@ pub(crate) async fn run(
     wbuild_exec::check_root(root_view.as_fd())?;
     // Outputs come in the order of the binds, and the root is the first.
     let root_place = assembly.outputs.len();
-    for mount in rest {
-        assembly.mount(mount, &mut caches).await?;
+    for (mount, cache) in rest.iter().zip(&cache_names[1..]) {
+        assembly.mount(mount, cache, &mut caches).await?;
     }
     assembly.read.check(worker, vertex, inputs)?;
     let network = match exec.network {
@@ -292,19 +293,52 @@ impl Assembly<'_> {
         }
     }
 
-    /// Takes all cache directories of the op, by id, before anything else is held.
-    async fn lock_caches(&self, exec: &ExecOp) -> Result<BTreeMap<String, CacheDir>, Failure> {
-        let mut wanted = BTreeMap::new();
-        for mount in &exec.mounts {
-            if let MountKind::Cache { id, sharing, mode, .. } = &mount.kind {
-                let owner =
-                    CacheOwner { mode: mode.mode.unwrap_or(0o755), uid: mode.uid, gid: mode.gid };
+    /// The name of each mount's cache directory; empty for other mounts. Mounts of one id that want
+    /// another owner or mode, or begin with other files, have directories of their own, as a
+    /// directory cannot be what all of them want.
+    fn cache_names(&self, vertex: &SolveVertex, exec: &ExecOp) -> Vec<String> {
+        let name = |mount: &Mount| {
+            let MountKind::Cache { id, seed, seed_path, mode, .. } = &mount.kind else {
+                return String::new();
+            };
+            let mut name = id.clone();
+            let owner = cache_owner(mode);
+            if owner != CacheOwner::default() {
+                let CacheOwner { mode, uid, gid } = owner;
+                name.push_str(&format!(" (mode {mode:04o}, owner {uid}:{gid})"));
+            }
+            if let Some(seed) = seed {
+                // Known, as it is part of the step's keys.
+                let content = match self.inputs.get(*seed as usize) {
+                    Some(Output::Tree(tree)) => tree.result_id.get().map(|id| id.0),
+                    _ => self.worker.keyed(vertex, *seed as usize).map(|content| content.0),
+                };
+                let content = content.map_or(String::new(), |digest| digest.short());
+                name.push_str(&format!(" (begins with {content} {seed_path})"));
+            }
+            name
+        };
+        exec.mounts.iter().map(name).collect()
+    }
+
+    /// Takes all cache directories of the op, by name, before anything else is held.
+    async fn lock_caches(
+        &self,
+        exec: &ExecOp,
+        names: &[String],
+    ) -> Result<BTreeMap<String, CacheDir>, Failure> {
+        let mut wanted: BTreeMap<String, (CacheSharing, CacheOwner)> = BTreeMap::new();
+        for (mount, name) in exec.mounts.iter().zip(names) {
+            if let MountKind::Cache { sharing, mode, .. } = &mount.kind {
                 let sharing = match sharing {
                     Sharing::Shared => CacheSharing::Shared,
                     Sharing::Private => CacheSharing::Private,
                     Sharing::Locked => CacheSharing::Locked,
                 };
-                wanted.insert(id.clone(), (sharing, owner));
+                // Of several mounts of one directory the strictest says how it is shared.
+                let of_directory =
+                    wanted.entry(name.clone()).or_insert_with(|| (sharing, cache_owner(mode)));
+                of_directory.0 = of_directory.0.max(sharing);
             }
         }
         let mut taken = BTreeMap::new();
@@ -343,6 +377,7 @@ impl Assembly<'_> {
     async fn mount(
         &mut self,
         mount: &Mount,
+        cache: &str,
         caches: &mut BTreeMap<String, CacheDir>,
     ) -> Result<(), Failure> {
         let target = mount.target.as_str();
@@ -378,8 +413,8 @@ impl Assembly<'_> {
                 let source = below(fd, subpath).await?;
                 self.add_slot(target, source, readonly, "bind");
             }
-            MountKind::Cache { id, seed, seed_path, readonly, .. } => {
-                if let Some(mut dir) = caches.remove(id) {
+            MountKind::Cache { seed, seed_path, readonly, .. } => {
+                if let Some(mut dir) = caches.remove(cache) {
                     if dir.is_fresh() {
                         if let Some(seed) = seed {
                             let from = self.inputs.get(*seed as usize).ok_or_else(|| {
@@ -389,12 +424,14 @@ impl Assembly<'_> {
                         }
                         dir.mark_ready()?;
                     }
-                    self.cache_paths.insert(id.clone(), dir.path());
+                    self.cache_paths.insert(cache.to_owned(), dir.path());
                     self.keep.caches.push(dir);
                 }
-                // Two mounts of one id share the directory that was taken for it.
-                let path = self.cache_paths.get(id).ok_or_else(|| {
-                    Failure::internal(format!("no directory was taken for the cache mount {id:?}"))
+                // Two mounts of one name share the directory that was taken for it.
+                let path = self.cache_paths.get(cache).ok_or_else(|| {
+                    Failure::internal(format!(
+                        "no directory was taken for the cache mount {cache:?}"
+                    ))
                 })?;
                 let fd = open_path(path)?;
                 self.add_slot(target, Source::Path(fd), *readonly, "cache");
@@ -518,6 +555,11 @@ impl Assembly<'_> {
         }
         Ok(Source::Mount(fd))
     }
+}
+
+/// Owner and mode of a new cache directory.
+fn cache_owner(mode: &MountMode) -> CacheOwner {
+    CacheOwner { mode: mode.mode.unwrap_or(0o755), uid: mode.uid, gid: mode.gid }
 }
 
 /// Whether a source is a file, not a directory.
