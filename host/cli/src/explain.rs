@@ -18,7 +18,7 @@ const AROUND: usize = 40;
 /// An explanation, a line each reason. `now`: to say how long ago, in seconds since 1970.
 pub fn lines(why: &Explanation, now: Option<u64>) -> Vec<String> {
     let ago = |made: u64| match now {
-        Some(now) => format!(", made {} ago", units::age(now.saturating_sub(made))),
+        Some(now) => format!(" (made {} ago)", units::age(now.saturating_sub(made))),
         None => String::new(),
     };
     match why {
@@ -239,7 +239,7 @@ mod tests {
         ] {
             assert_eq!(find(&explained, wanted).expect(wanted).number, number, "{wanted}");
         }
-        for (wanted, said) in [("make", "2 steps are called"), ("2", "3 steps"), ("x", "no step")] {
+        for (wanted, said) in [("make", "2 steps are called"), ("build", "3 steps"), ("x", "no step")] {
             let fault = find(&explained, wanted).expect_err(wanted);
             assert!(fault.failure.message.contains(said), "{}", fault.failure.message);
             assert!(fault.failure.hints[0].contains("#5 [build 3/3] RUN make 4"), "{wanted}");
@@ -270,16 +270,16 @@ mod tests {
         for (why, expected) in [
             (
                 found(KeyKind::Definition, RecordSource::Local),
-                "found by its definition key 2c70e12b7a06: in the state directory, made 1 minute ago",
+                "found by its definition key 2c70e12b7a06: in the state directory (made 1 minute ago)",
             ),
             (
                 found(KeyKind::Result, RecordSource::ThisBuild),
-                "found by its result key 2c70e12b7a06: an equal step of this build has made it, \
-                 made 1 minute ago; what it stands on and reads is the same",
+                "found by its result key 2c70e12b7a06: an equal step of this build has made it \
+                 (made 1 minute ago); what it stands on and reads is the same",
             ),
             (
                 Explanation::Gone { made: 40 },
-                "nothing has changed, but its result, made 1 minute ago is no longer there",
+                "nothing has changed, but its result (made 1 minute ago) is no longer there",
             ),
             (
                 changed(vec![value(Some("1"), Some("2\x1b"))]),

@@ -75,9 +75,10 @@ impl Renderer for Tty {
             Event::StepExplained { step, why } => {
                 let (columns, _) = (self.window)();
                 let name = model.step(*step).map_or("", |step| &step.name);
+                let name = terminal::truncate(name, columns / 2);
+                // Whole, however narrow the terminal: what scrolls is not drawn over.
                 for line in explain::lines(why, None) {
-                    let line = terminal::truncate(&format!(" => => {name}: {line}"), columns);
-                    let line = self.style.paint(Paint::Dim, &line);
+                    let line = self.style.paint(Paint::Dim, &format!(" => => {name}: {line}"));
                     self.scroll(&line);
                 }
             }
