@@ -304,6 +304,10 @@ fn an_unchanged_build_writes_nothing() -> Result<()> {
     ensure!(after["steps"] == before["steps"], "{after}");
     let run = sandbox.run(["explain"])?.success()?;
     ensure!(run.text()?.contains("every step found as before"), "{}", run.text()?);
+    // A question is no build.
+    let used = std::fs::metadata(&path)?.modified()?;
+    sandbox.build(&["--check"])?.success()?;
+    ensure!(std::fs::metadata(&path)?.modified()? == used, "the document was marked");
     Ok(())
 }
 

@@ -24,7 +24,7 @@ pub trait Session: Send + Sync {
     /// Whether the client offers a secret.
     fn has_secret(&self, id: &str) -> bool;
 
-    /// A secret's value; never stored, logged or hashed.
+    /// A secret's value; never stored or logged, and hashed only under a key of the state directory.
     async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Failure>;
 
     /// Whether the client offers an ssh agent.

@@ -239,7 +239,9 @@ mod tests {
         ] {
             assert_eq!(find(&explained, wanted).expect(wanted).number, number, "{wanted}");
         }
-        for (wanted, said) in [("make", "2 steps are called"), ("build", "3 steps"), ("x", "no step")] {
+        for (wanted, said) in
+            [("make", "2 steps are called"), ("build", "3 steps"), ("x", "no step")]
+        {
             let fault = find(&explained, wanted).expect_err(wanted);
             assert!(fault.failure.message.contains(said), "{}", fault.failure.message);
             assert!(fault.failure.hints[0].contains("#5 [build 3/3] RUN make 4"), "{wanted}");

@@ -57,6 +57,7 @@ impl Engine {
         stats: &mut BuildStats,
     ) -> Result<Description, Failure> {
         let began = Instant::now();
+        job.worker().explain.keep_nothing();
         let frontend = inputs::settle(job, &plugins.frontend).await?;
         let all = frontend_host(job, &frontend.identity().name);
         let host = FrontendHost {

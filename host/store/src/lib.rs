@@ -13,6 +13,7 @@
 //! contexts/<kind>-<hash>     documents of the caller: kept digests of contexts, memo traces
 //! caches/<hash>/             cache mounts, kept git repositories
 //! index/sled                 key-value index; rebuildable, opened by its first use only
+//! hash.key                   key of hashes of secret values (see `keyed_hash`)
 //! empty                      an empty directory, the layer below nothing
 //! tmp                        everything unfinished; emptied at every open, but for a few
 //!                            beginnings of blobs (see `partial`)

@@ -181,7 +181,7 @@ impl Fields<'_> {
                 if flags.last().is_some_and(|flag| flag.starts_with('-')) =>
             {
                 self.add("command", command);
-                self.add("shell", [&[shell.clone()], flags].concat().join(" "));
+                self.add("shell", [std::slice::from_ref(shell), flags].concat().join(" "));
             }
             args => self.add("command", args.join(" ")),
         }

@@ -22,6 +22,7 @@ mod ingredients;
 mod manifest;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -109,13 +110,21 @@ pub(crate) struct Explain {
     place: String,
     /// Each step is explained while the build runs.
     live: bool,
+    /// This is a question and no build: nothing is kept.
+    off: AtomicBool,
     state: Mutex<State>,
     known: OnceCell<Arc<Document>>,
 }
 
 impl Explain {
     pub(crate) fn new(store: Store, place: String, live: bool) -> Explain {
-        Explain { store, place, live, state: Mutex::default(), known: OnceCell::new() }
+        let (off, state, known) = Default::default();
+        Explain { store, place, live, off, state, known }
+    }
+
+    /// Keeps nothing of this job: it builds nothing.
+    pub(crate) fn keep_nothing(&self) {
+        self.off.store(true, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -245,7 +254,7 @@ impl Explain {
     /// Keeps what is of use to the next build and to `wbuild explain`.
     pub(crate) async fn keep(&self, steps: &Steps, sources: &SourceMap) {
         let ended = steps.all_ended();
-        if ended.is_empty() {
+        if ended.is_empty() || self.off.load(Ordering::Relaxed) {
             return;
         }
         let usual = {
