@@ -26,7 +26,7 @@ pub(super) struct Allocating {
 
 impl Allocating {
     pub(super) fn new(file: File) -> Allocating {
-        #[expect(clippy::unnecessary_cast, reason = "its type depends on the architecture")]
+        #[allow(clippy::unnecessary_cast, reason = "its type depends on the architecture")]
         let ext4 = rustix::fs::fstatfs(&file).is_ok_and(|stat| stat.f_type as u64 == EXT4);
         Allocating { file, written: 0, allocated: ext4.then_some(0) }
     }
