@@ -7,6 +7,10 @@ use wbuild_api::explain::{Change, Explanation};
 use super::ingredients::{DIGEST, Ingredients, InputFacts, parts_of};
 use super::manifest::Manifest;
 
+/// A step whose text is another is still the same one if no more than this is different: the command,
+/// what it stands on, and something of the instruction that was changed with it.
+const ALIKE: usize = 3;
+
 /// Why `now` was not found among what is known.
 pub(super) fn explain(
     now: &Ingredients,
@@ -24,16 +28,17 @@ pub(super) fn explain(
     let near = same_kind()
         .filter(|before| same_stage(&before.stage, &now.stage) || before.text == now.text);
     // Of equally near ones the newest, which comes last.
+    let differences =
+        |before| differing_fields(now, before).count() + differing_inputs(now, before).count();
     let nearest = near.rev().min_by_key(|before| {
-        let differences =
-            differing_fields(now, before).count() + differing_inputs(now, before).count();
-        (differences + usize::from(now.text != before.text), now.position.abs_diff(before.position))
+        let other_text = usize::from(now.text != before.text);
+        (differences(before) + other_text, now.position.abs_diff(before.position))
     });
     match nearest {
-        None => Explanation::New,
-        Some(before) => {
+        Some(before) if now.text == before.text || differences(before) <= ALIKE => {
             Explanation::Changed { made: before.made, changes: changes(now, before, files) }
         }
+        _ => Explanation::New,
     }
 }
 
@@ -231,6 +236,19 @@ mod tests {
         );
         // Nothing is different.
         assert_eq!(told(&step(2, "make", 9, "x"), &known), Explanation::Gone { made: 1 });
+    }
+
+    #[test]
+    fn a_step_that_has_little_in_common_is_another_one() {
+        let known = [step(2, "make", 1, "x")];
+        let mut now = step(2, "other", 9, "y");
+        let two = |why| matches!(why, Explanation::Changed { changes, .. } if changes.len() == 2);
+        assert!(two(told(&now, &known)));
+        now.fields.extend([("user".into(), "a".into()), ("network".into(), "none".into())]);
+        assert_eq!(told(&now, &known), Explanation::New);
+        // With the same text it is the same, however much is different.
+        now.text = "RUN make".into();
+        assert!(matches!(told(&now, &known), Explanation::Changed { .. }));
     }
 
     #[test]
