@@ -1,8 +1,9 @@
 //! The nearest earlier run of a step, and what is different from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use wbuild_api::explain::{Change, Explanation};
+use wbuild_graph::CacheKey;
 
 use super::ingredients::{DIGEST, Ingredients, InputFacts, parts_of};
 use super::manifest::Manifest;
@@ -11,26 +12,78 @@ use super::manifest::Manifest;
 /// what it stands on, and something of the instruction that was changed with it.
 const ALIKE: usize = 3;
 
+/// Of steps with other texts so many are looked at on either side of a position: a build may have
+/// thousands of steps.
+const NEIGHBOURS: usize = 16;
+
+/// Earlier runs, and what they are found by.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The newest last.
+    runs: Vec<Ingredients>,
+    keys: HashMap<CacheKey, usize>,
+    /// By kind and text.
+    texts: HashMap<(String, String), Vec<usize>>,
+    /// By kind and stage, with their positions, sorted.
+    stages: BTreeMap<(String, String), Vec<(u32, usize)>>,
+}
+
+impl Known {
+    pub(super) fn new(runs: Vec<Ingredients>) -> Known {
+        let mut known = Known { runs, ..Known::default() };
+        for (index, run) in known.runs.iter().enumerate() {
+            known.keys.extend(run.keys.iter().map(|key| (*key, index)));
+            known.texts.entry((run.kind.clone(), run.text.clone())).or_default().push(index);
+            let stage = (run.kind.clone(), stage(&run.stage).to_owned());
+            known.stages.entry(stage).or_default().push((run.position, index));
+        }
+        known.stages.values_mut().for_each(|runs| runs.sort_unstable());
+        known
+    }
+
+    pub(super) fn runs(&self) -> &[Ingredients] {
+        &self.runs
+    }
+
+    /// Those that may have been `now` before. The same text tells a step, also where its stage has
+    /// got another name; else it is one near its place in its stage.
+    fn candidates(&self, now: &Ingredients) -> Vec<&Ingredients> {
+        let mut found = Vec::new();
+        let by_text = self.texts.get(&(now.kind.clone(), now.text.clone()));
+        found.extend(by_text.into_iter().flatten().copied());
+        if !found.iter().any(|index| same_stage(&self.runs[*index].stage, &now.stage)) {
+            for ((kind, stage), runs) in &self.stages {
+                if *kind != now.kind || !same_stage(stage, &now.stage) {
+                    continue;
+                }
+                let from = runs.partition_point(|(position, _)| *position < now.position);
+                let after = runs.partition_point(|(position, _)| *position <= now.position);
+                let near = from.saturating_sub(NEIGHBOURS)..(after + NEIGHBOURS).min(runs.len());
+                found.extend(runs[near].iter().map(|(_, index)| *index));
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        // The newest.
+        found.drain(..found.len().saturating_sub(4 * NEIGHBOURS));
+        found.into_iter().map(|index| &self.runs[index]).collect()
+    }
+}
+
 /// Why `now` was not found among what is known.
 pub(super) fn explain(
     now: &Ingredients,
-    known: &[Ingredients],
+    known: &Known,
     files: &dyn Fn(&str) -> Option<Manifest>,
 ) -> Explanation {
-    let same_kind = || known.iter().filter(|before| before.kind == now.kind);
     // The newest of those that would have been the answer.
-    let gone =
-        same_kind().rev().find(|before| before.keys.iter().any(|key| now.keys.contains(key)));
-    if let Some(before) = gone {
-        return Explanation::Gone { made: before.made };
+    if let Some(gone) = now.keys.iter().filter_map(|key| known.keys.get(key)).max() {
+        return Explanation::Gone { made: known.runs[*gone].made };
     }
-    // A stage may have got another name; the text tells the step then.
-    let near = same_kind()
-        .filter(|before| same_stage(&before.stage, &now.stage) || before.text == now.text);
-    // Of equally near ones the newest, which comes last.
     let differences =
         |before| differing_fields(now, before).count() + differing_inputs(now, before).count();
-    let nearest = near.rev().min_by_key(|before| {
+    // Of equally near ones the newest, which comes last.
+    let nearest = known.candidates(now).into_iter().rev().min_by_key(|before| {
         let other_text = usize::from(now.text != before.text);
         (differences(before) + other_text, now.position.abs_diff(before.position))
     });
@@ -42,13 +95,14 @@ pub(super) fn explain(
     }
 }
 
+/// The stage without the platform.
+fn stage(text: &str) -> &str {
+    text.rsplit(' ').next().filter(|word| !word.contains('/')).unwrap_or_default()
+}
+
 /// Whether two steps may be of one stage, whatever the platform. Where there is one stage only, names
 /// of steps do not say it.
 fn same_stage(a: &str, b: &str) -> bool {
-    let stage = |text: &str| {
-        let last = text.rsplit(' ').next().filter(|word| !word.contains('/'));
-        last.unwrap_or_default().to_owned()
-    };
     let (a, b) = (stage(a), stage(b));
     a == b || a.is_empty() || b.is_empty()
 }
@@ -174,7 +228,7 @@ fn input(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wbuild_graph::{CacheKey, Digest};
+    use wbuild_graph::Digest;
 
     fn step(position: u32, text: &str, made: u64, base: &str) -> Ingredients {
         let key = format!("{text} on {base}");
@@ -197,7 +251,7 @@ mod tests {
     }
 
     fn told(now: &Ingredients, known: &[Ingredients]) -> Explanation {
-        explain(now, known, &|_| None)
+        explain(now, &Known::new(known.to_vec()), &|_| None)
     }
 
     fn command(before: &str, after: &str) -> Change {
@@ -249,6 +303,26 @@ mod tests {
         // With the same text it is the same, however much is different.
         now.text = "RUN make".into();
         assert!(matches!(told(&now, &known), Explanation::Changed { .. }));
+    }
+
+    /// Each of many steps finds its own earlier run without a look at all others.
+    #[test]
+    fn many_steps_are_compared_with_few() {
+        let run = |n: u32, base: &str| {
+            let mut run = step(2 + n % 10, &format!("make {n}"), u64::from(n), base);
+            run.stage = format!("stage{}", n / 10);
+            run
+        };
+        let known = Known::new((0..2000).map(|n| run(n, "x")).collect());
+        for n in 0..2000 {
+            let now = run(n, "y");
+            assert_eq!(known.candidates(&now).len(), 1);
+            let why = explain(&now, &known, &|_| None);
+            assert!(matches!(why, Explanation::Changed { made, .. } if made == u64::from(n)));
+            let mut edited = now;
+            edited.text = "RUN other".into();
+            assert!(known.candidates(&edited).len() <= 2 * NEIGHBOURS + 1);
+        }
     }
 
     #[test]

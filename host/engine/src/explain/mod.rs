@@ -21,7 +21,7 @@ mod document;
 mod ingredients;
 mod manifest;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,6 +35,7 @@ use wbuild_solver::{FoundBy, Miss, ResultInput, SolveVertex};
 use wbuild_store::{DocumentKind, Store};
 use wbuild_tree::select::{Selection, SourceKind};
 
+use self::compare::Known;
 use self::document::Document;
 use self::ingredients::{Ingredients, InputFacts};
 use self::manifest::Manifest;
@@ -101,6 +102,8 @@ struct State {
     /// Which of them a cache backend found.
     backends: HashSet<VertexDigest>,
     missed: HashMap<VertexDigest, Missed>,
+    /// Keys of those.
+    ran: HashSet<CacheKey>,
     manifests: HashMap<String, Manifest>,
 }
 
@@ -113,7 +116,14 @@ pub(crate) struct Explain {
     /// This is a question and no build: nothing is kept.
     off: AtomicBool,
     state: Mutex<State>,
-    known: OnceCell<Arc<Document>>,
+    known: OnceCell<Arc<Earlier>>,
+}
+
+/// What earlier builds left.
+#[derive(Default)]
+struct Earlier {
+    runs: Known,
+    manifests: BTreeMap<String, Manifest>,
 }
 
 impl Explain {
@@ -132,11 +142,15 @@ impl Explain {
     }
 
     /// What earlier builds left.
-    async fn known(&self) -> Arc<Document> {
+    async fn known(&self) -> Arc<Earlier> {
         let load = async {
             let (store, place) = (self.store.clone(), self.place.clone());
-            let loaded = blocking(move || Ok::<_, Failure>(Document::load(&store, &place))).await;
-            Arc::new(loaded.ok().flatten().unwrap_or_default())
+            let load = move || {
+                let Document { runs, manifests, .. } =
+                    Document::load(&store, &place).unwrap_or_default();
+                Ok::<_, Failure>(Earlier { runs: Known::new(runs), manifests })
+            };
+            Arc::new(blocking(load).await.unwrap_or_default())
         };
         Arc::clone(self.known.get_or_init(|| load).await)
     }
@@ -209,7 +223,9 @@ impl Explain {
             false if vertex.ignore_cache => Some(Explanation::CacheIgnored),
             false => None,
         };
-        self.state().missed.insert(vertex.digest, Missed { ingredients, why });
+        let mut state = self.state();
+        state.ran.extend(miss.keys);
+        state.missed.insert(vertex.digest, Missed { ingredients, why });
     }
 
     async fn explain_missed(&self, vertex: &SolveVertex, now: &Ingredients) -> Explanation {
@@ -285,7 +301,7 @@ impl Explain {
                     ..explained
                 },
                 saved: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-                runs: known.runs.clone(),
+                runs: known.runs.runs().to_vec(),
                 manifests: known.manifests.clone(),
             };
             document.manifests.extend(manifests);
@@ -310,16 +326,15 @@ impl State {
             FoundBy::Definition(key) => (KeyKind::Definition, key),
             FoundBy::Result(key) => (KeyKind::Result, key),
         };
-        let own = || self.missed.values().any(|missed| missed.ingredients.keys.contains(&key));
         let from = match self.backends.contains(&vertex) {
             true => RecordSource::Backend,
-            false if own() => RecordSource::ThisBuild,
+            false if self.ran.contains(&key) => RecordSource::ThisBuild,
             false => RecordSource::Local,
         };
         Explanation::Found { by, key, from, made: found.made }
     }
 
-    fn explain_missed(&self, now: &Ingredients, known: &Document) -> Explanation {
+    fn explain_missed(&self, now: &Ingredients, known: &Earlier) -> Explanation {
         let files =
             |name: &str| self.manifests.get(name).or_else(|| known.manifests.get(name)).cloned();
         compare::explain(now, &known.runs, &files)
@@ -337,7 +352,7 @@ impl State {
     }
 
     /// All steps explained, and what is worth keeping of those that ran.
-    fn results(&mut self, known: &Document, ended: &[EndedStep], sources: &SourceMap) -> Results {
+    fn results(&mut self, known: &Earlier, ended: &[EndedStep], sources: &SourceMap) -> Results {
         let mut explained = Explained::default();
         let mut failed: HashSet<VertexDigest> = HashSet::new();
         for step in ended {
