@@ -22,7 +22,9 @@ use wbuild_graph::{
     Attrs, CacheKey, ContentDigest, Definition, Digest, Edge, Failure, FailureKind, GraphLimits,
     Op, Platform, ResultId, VertexDigest,
 };
-use wbuild_solver::{GONE_INPUT, Observer, Pin, SolveVertex, Solver, Spawn, VertexEvent, Worker};
+use wbuild_solver::{
+    FoundBy, GONE_INPUT, Miss, Observer, Pin, SolveVertex, Solver, Spawn, VertexEvent, Worker,
+};
 
 /// Locks a mutex that no panic can have poisoned.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -300,6 +302,25 @@ impl Worker for Toy {
             lock(&self.shelf.records).retain(|_, other| !Arc::ptr_eq(other, made));
         }
         Ok(())
+    }
+
+    fn found(&self, vertex: &SolveVertex, by: FoundBy, made: &Arc<Made>) {
+        let (FoundBy::Definition(key) | FoundBy::Result(key)) = by;
+        let meant = lock(&self.shelf.meanings).get(&key).cloned();
+        if meant.as_ref() != Some(&made.text) {
+            self.shelf.violation(format!("{} was found by a key of {meant:?}", label(vertex.op())));
+        }
+        if vertex.ignore_cache {
+            self.shelf.violation(format!("{} was found and must not be", label(vertex.op())));
+        }
+    }
+
+    async fn missed(&self, vertex: &SolveVertex, miss: Miss<'_, Arc<Made>>) {
+        let inputs = vertex.inputs.len();
+        let told = (miss.keys.len(), miss.inputs.len(), miss.parts.len());
+        if told != (1 + usize::from(inputs > 0), inputs, inputs) {
+            self.shelf.violation(format!("{} was missed with {told:?}", label(vertex.op())));
+        }
     }
 }
 
