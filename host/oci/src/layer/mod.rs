@@ -11,6 +11,7 @@
 
 mod apply;
 mod archive;
+mod compare;
 mod compress;
 mod decompress;
 mod entry;
@@ -31,6 +32,7 @@ pub use apply::{
     unpack,
 };
 pub use archive::{LOOK, is_archive, looks_like_archive};
+pub use compare::{FileLookup, differences};
 pub use compress::{CompressOptions, Compressor};
 pub use decompress::Limits;
 pub use entry::{Entry, EntryKind};
