@@ -8,6 +8,7 @@
 mod cache_mounts;
 mod caching;
 mod contexts;
+mod disk;
 mod document;
 mod downloads;
 mod explain;
@@ -37,6 +38,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("cache_mounts", cache_mounts::TESTS),
     ("caching", caching::TESTS),
     ("contexts", contexts::TESTS),
+    ("disk", disk::TESTS),
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
     ("explain", explain::TESTS),

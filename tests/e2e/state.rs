@@ -52,7 +52,8 @@ fn use_and_prune() -> Result<()> {
     let after = used()?;
     ensure!(after < 5_000_000, "{after} bytes are left");
     sandbox.run(["prune", "--force", "--all"])?.success()?;
-    ensure!(used()? == 0, "{} bytes are left after --all", used()?);
+    // Empty directories, and the like.
+    ensure!(used()? < 500_000, "{} bytes are left after --all", used()?);
 
     let (run, second) = sandbox.image("image", &[])?;
     ensure!(run.end_of("RUN --mount")? == "DONE", "{}", run.stderr);

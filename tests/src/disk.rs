@@ -70,6 +70,24 @@ impl Drop for Disk {
     }
 }
 
+/// A small file system in memory. Unmounted when dropped. Needs root.
+pub struct Small(PathBuf);
+
+impl Small {
+    /// One with these options of tmpfs, such as `size=20m,nr_inodes=500`.
+    pub fn new(at: &Path, options: &str) -> Result<Small> {
+        std::fs::create_dir_all(at)?;
+        run("mount", &["-t", "tmpfs", "-o", options, "small", &at.to_string_lossy()])?;
+        Ok(Small(at.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = run("umount", &["-l", &self.0.to_string_lossy()]);
+    }
+}
+
 fn run(program: &str, args: &[&str]) -> Result<()> {
     Run::of(Command::new(program).args(args))?.success()?;
     Ok(())

@@ -89,6 +89,19 @@ pub enum Event {
         /// What.
         text: String,
     },
+    /// Results were removed to keep what is kept below its limits, or because a disk was full.
+    Evicted {
+        /// What went.
+        freed_bytes: u64,
+        /// Of that, what this very build had made or used.
+        recent_bytes: u64,
+        /// What is left.
+        used_bytes: u64,
+        /// Most that may be kept.
+        max_bytes: Option<u64>,
+        /// What is to be left free for others.
+        min_free_bytes: u64,
+    },
     /// The engine waits for another build.
     Waiting {
         /// For whom.

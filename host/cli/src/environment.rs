@@ -48,6 +48,10 @@ pub mod vars {
     pub const AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
     /// How registries are asked; `--registry-config` wins over it.
     pub const REGISTRY_CONFIG: &str = "WBUILD_REGISTRY_CONFIG";
+    /// Most that is kept; `--cache-max` wins over it.
+    pub const CACHE_MAX: &str = "WBUILD_CACHE_MAX";
+    /// The configuration in place of `config.toml`.
+    pub const CONFIG: &str = "WBUILD_CONFIG";
     /// Holds `wbuild/` with the configuration (XDG base directory specification).
     pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
     /// The proxy for what is asked over HTTPS; as `https_proxy`, too.
@@ -77,6 +81,8 @@ pub const HELP: &str = "\
 Environment:
   WBUILD_STATE_DIR   where the state is kept, as --state-dir
   WBUILD_CACHE_DIR   where compiled plugins are kept
+  WBUILD_CACHE_MAX   most that is kept on the disk, as --cache-max
+  WBUILD_CONFIG      the configuration; else config.toml in ~/.config/wbuild or /etc/wbuild
   WBUILD_FRONTEND    default of --frontend
   WBUILD_PROGRESS    default of --progress; else BUILDKIT_PROGRESS
   WBUILD_RUNTIME     default of --runtime
@@ -326,6 +332,8 @@ mod tests {
         for name in [
             vars::STATE_DIR,
             vars::CACHE_DIR,
+            vars::CACHE_MAX,
+            vars::CONFIG,
             vars::FRONTEND,
             vars::PROGRESS,
             vars::BUILDKIT_PROGRESS,

@@ -59,6 +59,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
         Some(Command::Du(args)) => commands::du::run(&args, environment),
         Some(Command::Explain(args)) => commands::explain::run(&args, environment),
         Some(Command::Prune(args)) => commands::prune::run(&args, environment),
+        Some(Command::Fsck(args)) => commands::fsck::run(&args, environment),
         Some(Command::Doctor(args)) => commands::doctor::run(&args, environment),
         Some(Command::Plugin(PluginCommand::Inspect(args))) => {
             commands::plugin::inspect(&args, environment)

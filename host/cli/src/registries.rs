@@ -18,19 +18,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 use wbuild_api::session::{Keypair, RegistryHost};
-use wbuild_graph::{
-    Diagnostic, Failure, FailureKind, Label, Severity, SourceFile, SourceMap, Span,
-};
+use wbuild_graph::{Failure, FailureKind};
 use wbuild_oci::Reference;
 use wbuild_oci::registry::Mirror;
 
+use crate::config::{ConfigFile, read_file};
 use crate::environment::{Environment, vars};
-use crate::exit::{Exit, Fault};
+use crate::exit::Fault;
 
-/// Largest file that is read: configuration or certificates, in bytes.
-const MAX_FILE: u64 = 1 << 20;
-/// The file of the machine, for those who have none of their own.
-const OF_MACHINE: &str = "/etc/wbuild/registries.toml";
 /// Where docker looks for certificates.
 const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
 
@@ -90,89 +85,32 @@ fn registry_name(text: &str) -> Option<String> {
 /// It is named and not there, or it says what cannot be understood: then the failure shows where.
 pub fn read(flag: Option<&Path>, environment: &Environment) -> Result<Registries, Fault> {
     let named = flag.or_else(|| environment.var_os(vars::REGISTRY_CONFIG).map(Path::new));
-    let candidates = match named {
-        Some(path) => vec![environment.absolute(path)],
-        None => {
-            let own = environment.config_dir().map(|dir| dir.join("registries.toml"));
-            own.into_iter().chain([PathBuf::from(OF_MACHINE)]).collect()
-        }
-    };
-    for path in candidates {
-        let text = match read_file(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                continue;
-            }
-            Err(error) => {
-                let message = format!("cannot read the registry configuration {}", path.display());
-                return Err(Fault::input(message).cause(&error));
-            }
-        };
-        let base = path.parent().unwrap_or(Path::new("/")).to_owned();
-        let hosts = parse(&path, &text)?;
-        return Ok(Registries { hosts, base, ..Registries::of_docker() });
-    }
-    Ok(Registries::of_docker())
+    let found = ConfigFile::find(named, "registries.toml", "registry configuration", environment)?;
+    let Some(file) = found else { return Ok(Registries::of_docker()) };
+    let base = file.path.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(Registries { hosts: parse(&file)?, base, ..Registries::of_docker() })
 }
 
-fn parse(path: &Path, text: &[u8]) -> Result<BTreeMap<String, Entry>, Fault> {
-    let fault = |at: std::ops::Range<usize>, message: &str, hint: Option<&str>| {
-        wrong(path, text, at, message, hint)
-    };
-    let text = std::str::from_utf8(text).map_err(|error| {
-        let at = error.valid_up_to();
-        fault(at..at + 1, "it is no text in UTF-8", None)
-    })?;
-    let document: Document = toml::from_str(text)
-        .map_err(|error| fault(error.span().unwrap_or(0..0), error.message(), None))?;
+fn parse(file: &ConfigFile) -> Result<BTreeMap<String, Entry>, Fault> {
+    let document: Document = file.parse()?;
     let mut hosts = BTreeMap::new();
     for (written, entry) in document.registry {
         let name = registry_name(written.get_ref()).ok_or_else(|| {
             let hint = "expected HOST or HOST:PORT, as in names of images";
-            fault(written.span(), "this is no name of a registry", Some(hint))
+            file.wrong(written.span(), "this is no name of a registry", Some(hint))
         })?;
         for mirror in &entry.mirrors {
             mirror.get_ref().parse::<Mirror>().map_err(|_| {
                 let hint = "expected HOST[:PORT][/PATH], without https://";
-                fault(mirror.span(), "this is no mirror", Some(hint))
+                file.wrong(mirror.span(), "this is no mirror", Some(hint))
             })?;
         }
         if hosts.insert(name.clone(), entry).is_some() {
             let message = format!("there are several entries for {name}");
-            return Err(fault(written.span(), &message, None));
+            return Err(file.wrong(written.span(), &message, None));
         }
     }
     Ok(hosts)
-}
-
-/// What is the matter with the file, and where.
-fn wrong(
-    path: &Path,
-    text: &[u8],
-    at: std::ops::Range<usize>,
-    message: &str,
-    hint: Option<&str>,
-) -> Fault {
-    let mut sources = SourceMap::default();
-    let source = sources.add(SourceFile {
-        name: path.display().to_string(),
-        language: "toml".to_owned(),
-        text: text.into(),
-    });
-    let offset = |at: usize| u32::try_from(at.min(text.len())).unwrap_or(u32::MAX);
-    let at = Span { source, start: offset(at.start), end: offset(at.end) };
-    let mut failure =
-        Failure::invalid(format!("the registry configuration {} is wrong", path.display()));
-    failure.diagnostics.push(Diagnostic {
-        severity: Severity::Error,
-        code: None,
-        message: message.to_owned(),
-        labels: vec![Label { at, text: String::new(), primary: true }],
-        help: hint.map(str::to_owned),
-        url: None,
-        attrs: Default::default(),
-    });
-    Fault { exit: Exit::Failed, failure: Box::new(failure), sources }
 }
 
 impl Registries {
@@ -239,16 +177,6 @@ impl Registries {
             Failure::new(FailureKind::Invalid, message).cause(&error)
         })
     }
-}
-
-fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

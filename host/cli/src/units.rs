@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use wbuild_store::Space;
+
 /// Bytes with a decimal unit: `12.3 MB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
@@ -62,6 +64,27 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     if bytes.is_finite() && bytes < 9e15 { Ok(bytes as u64) } else { Err(error()) }
 }
 
+/// Reads a size, or a share of the disk: `50GB`, `30%`.
+pub fn parse_space(text: &str) -> Result<Space, String> {
+    match text.strip_suffix('%') {
+        None => parse_size(text).map(Space::Bytes),
+        Some(number) => match number.trim().parse() {
+            Ok(percent @ 0..=100) => Ok(Space::Percent(percent)),
+            _ => Err("expected a share from 0% to 100%".to_owned()),
+        },
+    }
+}
+
+/// The same for a ceiling. Other builders take 0 for none, so it is not taken for nothing here.
+pub fn parse_ceiling(text: &str) -> Result<Space, String> {
+    match parse_space(text)? {
+        Space::Bytes(0) | Space::Percent(0) => {
+            Err("a limit of 0 would keep nothing; 100% is no limit".to_owned())
+        }
+        space => Ok(space),
+    }
+}
+
 /// Reads `90s`, `30m`, `24h`, `1h30m`, `7d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let error = || "expected a duration such as 90s, 30m, 24h, 1h30m or 7d".to_owned();
@@ -116,6 +139,23 @@ mod tests {
         for bad in ["", "x", "1 parsec", "-1", "1.2.3", "99999999999999TB", "."] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn spaces() {
+        for (text, want) in [
+            ("50GB", Space::Bytes(50_000_000_000)),
+            ("30%", Space::Percent(30)),
+            ("100 %", Space::Percent(100)),
+        ] {
+            assert_eq!(parse_space(text), Ok(want), "{text}");
+            assert_eq!(parse_ceiling(text), Ok(want), "{text}");
+        }
+        for bad in ["", "%", "101%", "-1%", "1.5%", "x"] {
+            assert!(parse_space(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_space("0"), Ok(Space::Bytes(0)));
+        assert!(parse_ceiling("0").is_err() && parse_ceiling("0%").is_err());
     }
 
     #[test]

@@ -50,6 +50,8 @@ fn fixture(root: &Path) {
             "registries/twice.toml",
             "[registry.\"docker.io\"]\n[registry.\"index.docker.io\"]\nhttp = true\n",
         ),
+        ("config/good.toml", "[cache]\nmax = \"50GB\"\nmin-free = \"10%\"\n"),
+        ("config/wrong.toml", "[cache]\nmax = \"50 GB\"\nmin-free = \"often\"\n"),
         ("token", "secret\n"),
         ("my.wasm", ""),
     ] {
@@ -104,6 +106,7 @@ fn describe(build: &resolve::Build) -> Vec<String> {
         "runners": shown(&build.runners),
         "caches": shown(&build.caches),
         "state_dir": build.state_dir,
+        "limits": format!("{:?}", build.limits),
         "runtime": build.runtime,
         "record_aliases": build.record_aliases,
         "wait": build.wait,

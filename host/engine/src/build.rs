@@ -18,6 +18,7 @@ use crate::cache::CacheLine;
 use crate::explain::{self, Explain};
 use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
+use crate::room::Room;
 use crate::runners::Runners;
 use crate::source::git::Repositories;
 use crate::source::http::Downloads;
@@ -63,7 +64,8 @@ impl Engine {
     ) -> Result<Served<T>, Box<BuildError>> {
         let began = Instant::now();
         let steps = Arc::new(Steps::new(Arc::clone(&events)));
-        let worker = Arc::new(self.worker(&request, &session, plugins, &steps, &events));
+        let room = Arc::new(Room::new(self.store.clone(), self.limits, Arc::clone(&events)));
+        let worker = Arc::new(self.worker(&request, &session, plugins, &steps, &events, &room));
         let observer = Arc::clone(&steps) as Arc<dyn wbuild_solver::Observer>;
         let solver = Solver::new(Arc::clone(&worker), Arc::new(TokioSpawn), observer);
         let job = Job::new(request, session, Arc::clone(&steps), worker, solver);
@@ -71,8 +73,10 @@ impl Engine {
         let blocking = TaskTracker::new();
         let stop = StopBackground(&job);
         let run = crate::BLOCKING.scope(blocking.clone(), work(&job, &mut stats));
+        let watch = crate::BLOCKING.scope(blocking.clone(), room.watch());
         let result = tokio::select! {
             result = run => result,
+            () = watch => unreachable!("a watch has no end"),
             () = cancel.cancelled() => Err(Failure::cancelled()),
         };
         drop(stop);
@@ -84,22 +88,30 @@ impl Engine {
         (stats.steps_run, stats.steps_cached) = steps.counts();
         stats.total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let sources = job.sources().clone();
-        match result {
+        let cancelled = matches!(&result, Err(failure) if failure.kind == FailureKind::Cancelled);
+        let served = match result {
             Ok(answer) => Ok(Served { answer, sources, stats }),
             Err(failure) => {
                 // What did succeed is kept for the next build.
-                if failure.kind != FailureKind::Cancelled
-                    && let Err(error) = self.finish(&job).await
-                {
+                if !cancelled && let Err(error) = self.finish(&job).await {
                     events.event(Event::PluginLog {
                         plugin: "wbuild".to_owned(),
                         severity: Severity::Warning,
                         text: format!("what succeeded could not be kept: {error}"),
                     });
                 }
+                let failure = room.explain(failure);
                 Err(Box::new(BuildError { failure, step: steps.failed(), sources }))
             }
+        };
+        // Nothing of this build is held any more, so it is as old as anything of its time.
+        drop(job);
+        match cancelled {
+            // Who ended it does not want to wait for anything else.
+            true => room.close().await,
+            false => room.tidy().await,
         }
+        served
     }
 
     fn worker(
@@ -109,6 +121,7 @@ impl Engine {
         plugins: &Plugins,
         steps: &Arc<Steps>,
         events: &Arc<dyn EventSink>,
+        room: &Arc<Room>,
     ) -> BuildWorker {
         let store = self.store.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -167,6 +180,7 @@ impl Engine {
             keyed: Mutex::default(),
             main_context: OnceLock::new(),
             unsaved: Mutex::default(),
+            room: Arc::clone(room),
             store,
         }
     }

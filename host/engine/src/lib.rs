@@ -18,6 +18,7 @@ mod build;
 mod cache;
 mod cancel;
 pub mod explain;
+pub mod check;
 mod export;
 mod frontend_host;
 mod inputs;
@@ -26,6 +27,7 @@ mod job;
 mod keyed_secrets;
 mod memo;
 mod ops;
+mod room;
 mod runners;
 mod solved;
 mod source;
@@ -44,7 +46,7 @@ use wbuild_api::extension::{CachePlugin, Runner};
 use wbuild_exec::spec::UserNamespace;
 use wbuild_exec::{Launcher, LauncherOptions, RuntimeInfo, RuntimeKind};
 use wbuild_graph::{Failure, FailureKind};
-use wbuild_store::{DocumentKind, LockWait, OpenOptions, Store};
+use wbuild_store::{DocumentKind, Limits, LockWait, OpenOptions, Store};
 
 pub use inputs::{Choose, Chosen, Reader};
 pub use wbuild_api::{describe, event, extension, request, session};
@@ -73,6 +75,9 @@ pub struct EngineOptions {
     pub owner: String,
     /// Identity of this boot; none = the machine's. Tests of power cuts set it.
     pub boot_id: Option<String>,
+    /// What may be kept on the disk; brought about after each build, and during one where room is
+    /// short.
+    pub limits: Limits,
 }
 
 /// The plugins of one build.
@@ -90,6 +95,7 @@ pub struct Plugins {
 pub struct Engine {
     store: Store,
     launcher: Arc<LazyLauncher>,
+    limits: Limits,
 }
 
 impl Engine {
@@ -112,6 +118,7 @@ impl Engine {
             wait,
             owner,
             boot_id,
+            limits,
         } = options;
         let wait = if wait {
             let mut told = false;
@@ -135,7 +142,7 @@ impl Engine {
             started: OnceCell::new(),
             resolv_conf: OnceLock::new(),
         });
-        Ok(Engine { store, launcher })
+        Ok(Engine { store, launcher, limits })
     }
 
     /// The state directory, for `du` and `prune`.

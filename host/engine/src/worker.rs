@@ -21,6 +21,7 @@ use crate::cancel::CancelOnDrop;
 use crate::explain::{self, Explain};
 use crate::inspect::Inspected;
 use crate::ops;
+use crate::room::Room;
 use crate::runners::Runners;
 use crate::solved::{self, Layer, Origin, Output, Solved, Tree};
 use crate::source::git::Repositories;
@@ -55,6 +56,7 @@ pub(crate) struct BuildWorker {
     pub(crate) main_context: OnceLock<VertexDigest>,
     /// Results whose records wait until their layers lack nothing; see [`BuildWorker::settle`].
     pub(crate) unsaved: Mutex<Vec<Arc<Solved>>>,
+    pub(crate) room: Arc<Room>,
 }
 
 /// What of the request concerns single ops without changing their results. (What does change them
@@ -122,7 +124,8 @@ impl BuildWorker {
             let view = store.view(&[snapshot])?;
             let root = Root::from_fd(view.open_dir()?, "a layer");
             let filled = lent.files.fill(&root, &lent.context.root, &work);
-            filled.map_err(|error| lent.context.failure(error, None))
+            filled.map_err(|error| lent.context.failure(error, None))?;
+            Ok(store.recount(snapshot)?)
         })
         .await?;
         layer.filled();
@@ -412,22 +415,12 @@ impl Worker for BuildWorker {
             .iter()
             .map(|(solved, index)| output(solved, *index).cloned())
             .collect::<Result<_, _>>()?;
-        match vertex.op() {
-            Op::Source(SourceOp::Local(local)) => self.locals.open(local),
-            Op::Source(SourceOp::Image { reference, platform, attrs }) => {
-                self.images.pull(reference, platform, attrs).await
+        let mut attempt = 0;
+        loop {
+            match self.run_once(vertex, &inputs).await {
+                Err(failure) if self.room.make(&failure, attempt).await? => attempt += 1,
+                result => return result,
             }
-            Op::Source(SourceOp::Http { url, checksum, attrs }) => {
-                self.downloads.fetch(url, checksum.as_ref(), attrs, self.settings.now).await
-            }
-            Op::Source(SourceOp::Git { url, reference, attrs }) => {
-                self.repositories.fetch(url, reference, attrs, self.settings.now).await
-            }
-            Op::Source(_) => Err(Failure::internal("an unknown source was pinned")),
-            Op::Exec(exec) => ops::exec::run(self, vertex, exec, &inputs).await,
-            Op::File(file) => ops::file::run(self, vertex, file, &inputs).await,
-            Op::Merge => ops::merge::run(&inputs),
-            Op::Diff { lower, upper } => ops::merge::diff(*lower, *upper, &inputs),
         }
     }
 
@@ -490,6 +483,31 @@ impl Worker for BuildWorker {
 }
 
 impl BuildWorker {
+    /// Does what an op says, once.
+    async fn run_once(
+        &self,
+        vertex: &SolveVertex,
+        inputs: &[Output],
+    ) -> Result<Arc<Solved>, Failure> {
+        match vertex.op() {
+            Op::Source(SourceOp::Local(local)) => self.locals.open(local),
+            Op::Source(SourceOp::Image { reference, platform, attrs }) => {
+                self.images.pull(reference, platform, attrs).await
+            }
+            Op::Source(SourceOp::Http { url, checksum, attrs }) => {
+                self.downloads.fetch(url, checksum.as_ref(), attrs, self.settings.now).await
+            }
+            Op::Source(SourceOp::Git { url, reference, attrs }) => {
+                self.repositories.fetch(url, reference, attrs, self.settings.now).await
+            }
+            Op::Source(_) => Err(Failure::internal("an unknown source was pinned")),
+            Op::Exec(exec) => ops::exec::run(self, vertex, exec, inputs).await,
+            Op::File(file) => ops::file::run(self, vertex, file, inputs).await,
+            Op::Merge => ops::merge::run(inputs),
+            Op::Diff { lower, upper } => ops::merge::diff(*lower, *upper, inputs),
+        }
+    }
+
     /// Stores a result's record.
     fn put(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {
         let Some(record) = outputs.record().clone() else {

@@ -262,6 +262,8 @@ impl Ingest {
                     // Cut short by a defect of the disk or by hand: the good bytes replace it.
                     inner.remove_blob(&actual)?;
                 }
+                inner.account.begin(&inner.root)?;
+                inner.account.add_file(self.written);
                 let pending = inner.pending_root.ensure(inner.boot.as_str())?;
                 inner.tmp.rename(&self.name, &pending, &actual.0.hex())?;
                 failpoint!("ingest::renamed", pending.path());
@@ -285,6 +287,11 @@ impl Write for Ingest {
 impl Drop for Ingest {
     fn drop(&mut self) {
         if self.keep && self.written >= LEAST {
+            let inner = &self.store.inner;
+            // What cannot be counted is counted when everything is.
+            if inner.account.begin(&inner.root).is_ok() {
+                inner.account.add_file(self.written);
+            }
             return;
         }
         // After a commit that renamed it there is nothing of this name any more.

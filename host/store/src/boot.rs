@@ -22,7 +22,7 @@ use wbuild_graph::Digest;
 use crate::error::{Error, Result};
 use crate::files::{Folder, TempName};
 
-const SEALS_FILE: &str = "seals";
+pub(crate) const SEALS_FILE: &str = "seals";
 const SEALS_LIMIT: u64 = 16 << 20;
 /// Beyond so many lines the file is rewritten with one line per boot.
 const COMPACT_LINES: usize = 512;
@@ -138,7 +138,8 @@ impl Seals {
         Ok(())
     }
 
-    fn rewrite(&mut self, root: &Folder, tmp: &Folder) -> Result<()> {
+    /// Writes the file anew, with what is known and nothing else.
+    pub(crate) fn rewrite(&mut self, root: &Folder, tmp: &Folder) -> Result<()> {
         let text: String = self.up_to.iter().map(|(boot, seq)| line(boot, *seq)).collect();
         let temp = TempName::new(tmp, "seals")?;
         let mut file = tmp.create_new(temp.name())?;
@@ -147,9 +148,22 @@ impl Seals {
             .map_err(|e| Error::io("write", tmp.join(temp.name()), e))?;
         tmp.rename(temp.name(), root, SEALS_FILE)?;
         temp.keep();
+        // Another file has the name now.
+        self.file = None;
         // Later lines go to the new file: its name must be as durable as they are.
         root.sync()
     }
+}
+
+/// How many lines of the file cannot be understood. An end without a line feed is what a crash
+/// leaves, and does not count; nor do empty lines, which end such a one.
+pub(crate) fn unreadable_seals(root: &Folder) -> Result<usize> {
+    let bytes = root.read(SEALS_FILE, SEALS_LIMIT)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let bad =
+        whole.map(str::trim_end).filter(|line| !line.is_empty() && parse_line(line).is_none());
+    Ok(bad.count())
 }
 
 fn open_for_append(root: &Folder) -> Result<File> {

@@ -126,6 +126,7 @@ impl Store {
     ) -> Result<Option<CacheDir>> {
         let inner = &*self.inner;
         inner.check_writable()?;
+        inner.account.touch(&inner.root, format!("caches/{name}"))?;
         let _gc = read(&inner.gc);
         let folder = inner.caches.ensure(name)?;
         if !folder.exists("id")? {

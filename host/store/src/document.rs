@@ -119,8 +119,11 @@ impl Store {
                 unit: "bytes",
             });
         }
+        let bytes = encode(id, data);
+        inner.account.begin(&inner.root)?;
+        inner.account.add_file(bytes.len() as u64);
         let _gc = read(&inner.gc);
-        write_atomically(&inner.tmp, &inner.documents, &file_name(kind, id), &encode(id, data))
+        write_atomically(&inner.tmp, &inner.documents, &file_name(kind, id), &bytes)
     }
 
     /// When a document was last stored, read or marked; `None` if there is none.

@@ -198,7 +198,9 @@ impl Error {
             Error::LockedByAncestor { .. } => {
                 "a build inside a build needs its own directory: --state-dir".into()
             }
-            Error::Damaged { .. } => "`wbuild prune` removes what is damaged".into(),
+            Error::Damaged { .. } => {
+                "`wbuild fsck --verify --repair` sets aside what is damaged".into()
+            }
             Error::Overlay { layers, .. } if *layers > crate::overlay::MAX_LAYERS => format!(
                 "the kernel takes at most {} layers; combine build steps",
                 crate::overlay::MAX_LAYERS

@@ -14,6 +14,8 @@
 //! caches/<hash>/             cache mounts, kept git repositories
 //! index/sled                 key-value index; rebuildable, opened by its first use only
 //! hash.key                   key of hashes of secret values (see `keyed_hash`)
+//! usage                      how much all of it takes, where that is known (see `account`)
+//! damaged                    what a repair has set aside
 //! empty                      an empty directory, the layer below nothing
 //! tmp                        everything unfinished; emptied at every open, but for a few
 //!                            beginnings of blobs (see `partial`)
@@ -74,15 +76,18 @@ macro_rules! failpoint {
     };
 }
 
+mod account;
 mod blob;
 mod boot;
 mod cache_dir;
+mod catalog;
 mod codec;
 mod document;
 mod error;
 mod files;
 mod fsck;
 mod keyed_hash;
+mod gc;
 pub mod kv;
 mod lease;
 mod listing;
@@ -93,6 +98,7 @@ mod prune;
 mod record;
 mod records;
 mod snapshot;
+mod space;
 mod store;
 mod sync;
 #[cfg(test)]
@@ -104,13 +110,18 @@ pub use boot::{StateKind, boot_id};
 pub use cache_dir::{CacheDir, CacheOwner, CacheSharing};
 pub use document::DocumentKind;
 pub use error::{Error, Result};
-pub use fsck::{FsckOptions, FsckReport, Problem, ProblemKind};
+pub use fsck::{
+    FsckHelp, FsckOptions, FsckReport, LayerCheck, LayerState, Problem, ProblemKind, Remedy,
+    StoredLayer,
+};
+pub use gc::{Collected, Gc};
 pub use kv::{Kv, KvStore};
 pub use lease::{Held, Lease, LeaseItem};
 pub use lock::{LockHolder, LockWait, WaitCallback};
 pub use overlay::{MAX_LAYERS, OverlayApi, overlay_api};
-pub use prune::{PruneFilter, PruneReport};
+pub use prune::{Choice, PruneFilter, PruneReport};
 pub use record::{BlobRef, ExecOutcome, LayerRecord, OutputRecord, Record};
 pub use snapshot::{SnapshotBuilder, SnapshotId, View};
+pub use space::{Bounds, Disk, Limits, Space};
 pub use store::{OpenOptions, Sealed, Store};
 pub use usage::{UsageEntry, UsageKind};

@@ -9,31 +9,56 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use wbuild_graph::BlobDigest;
 
+use crate::catalog::{Catalog, CatalogRecord, Reference};
 use crate::document::DocumentKind;
 use crate::error::{Error, Result};
 use crate::files::modified;
+use crate::fsck::ASIDE;
 use crate::lease::LeaseItem;
 use crate::records::RecordName;
 use crate::snapshot::SnapshotId;
+use crate::space::Bounds;
 use crate::store::{Inner, Store};
 use crate::sync::{lock, write};
-use crate::usage::{Catalog, CatalogRecord, Reference, UsageEntry, UsageKind, partial_id};
+use crate::usage::{Meter, UsageEntry, UsageKind, partial_id};
 
 /// What to evict. Garbage (damaged records, snapshots nothing refers to) always goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct PruneFilter {
     /// Everything that is not in use.
     pub all: bool,
     /// Only what was last used before this moment.
     pub older_than: Option<SystemTime>,
-    /// Stop when what remains takes no more than this many bytes.
-    pub keep_bytes: Option<u64>,
+    /// Stop when no more remains than these allow.
+    pub keep: Option<Bounds>,
     /// Only things of these kinds; empty means every kind.
     pub kinds: BTreeSet<UsageKind>,
+    /// Only what this says yes to. Of a result it is asked about what it is known by: the topmost
+    /// snapshot, or its blobs if it has none.
+    pub only: Option<Choice>,
+}
+
+/// Decides what is evicted.
+#[derive(Clone)]
+pub struct Choice(Arc<dyn Fn(&UsageEntry) -> bool + Send + Sync>);
+
+impl Choice {
+    /// What `decide` says.
+    pub fn new(decide: impl Fn(&UsageEntry) -> bool + Send + Sync + 'static) -> Choice {
+        Choice(Arc::new(decide))
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Choice")
+    }
 }
 
 /// What a prune did.
@@ -45,7 +70,7 @@ pub struct PruneReport {
     pub records: usize,
     /// Bytes freed on disk.
     pub freed_bytes: u64,
-    /// Bytes of the chosen kinds that remain.
+    /// Bytes that remain, of whatever kind.
     pub remaining_bytes: u64,
 }
 
@@ -59,6 +84,8 @@ enum Candidate {
     Cache(String),
     /// Name in `contexts`.
     Document(String),
+    /// Name in `damaged`.
+    Aside(String),
 }
 
 struct Pruning<'a> {
@@ -76,12 +103,32 @@ struct Pruning<'a> {
 impl Store {
     /// Evicts what the filter says, least recently used first; never what is leased or in use.
     pub fn prune(&self, filter: &PruneFilter) -> Result<PruneReport> {
+        let PruneFilter { all, older_than, keep, only, .. } = filter;
+        let disk = self.disk()?;
+        self.prune_down(filter, |used, freed| match keep {
+            Some(bounds) => Some(bounds.target(used, disk.free.saturating_add(freed))),
+            None => (*all || older_than.is_some() || only.is_some()).then_some(0),
+        })
+    }
+
+    /// Evicts as the filter says until no more remains than `goal` allows, which is asked with what
+    /// there is and what has gone as garbage; `None` evicts nothing but garbage.
+    pub(crate) fn prune_down(
+        &self,
+        filter: &PruneFilter,
+        goal: impl FnOnce(u64, u64) -> Option<u64>,
+    ) -> Result<PruneReport> {
         let inner = &*self.inner;
         inner.check_writable()?;
         inner.adopt_pending()?;
+        inner.account.begin(&inner.root)?;
         // Sizes do not change and take long to find out, so before anybody has to wait.
-        let sizes: HashMap<_, _> = inner
-            .usage(&Catalog::load(inner)?)?
+        let added = inner.added();
+        let measured = inner.usage(&Catalog::load(inner)?)?;
+        let total = measured.entries.iter().map(|entry| entry.size_bytes).sum();
+        inner.counted(total, measured.folders, added);
+        let sizes: HashMap<_, _> = measured
+            .entries
             .into_iter()
             .map(|entry| ((entry.kind, entry.id.clone()), entry))
             .collect();
@@ -94,9 +141,10 @@ impl Store {
                 // Earlier versions may have come back in their place.
                 catalog = Catalog::load(inner)?;
             }
-            let mut pruning = Pruning::new(inner, &catalog, sizes, filter);
+            let mut pruning = Pruning::new(inner, &catalog, sizes, total, filter);
             pruning.report.records = discarded;
-            let result = pruning.run(filter);
+            let result = pruning.run(filter, goal);
+            inner.discount(total.saturating_sub(pruning.remaining));
             (result.map(|()| pruning.report), pruning.trash)
         };
         for name in trash {
@@ -112,6 +160,7 @@ impl<'a> Pruning<'a> {
         inner: &'a Inner,
         catalog: &'a Catalog,
         entries: HashMap<(UsageKind, String), UsageEntry>,
+        remaining: u64,
         filter: &PruneFilter,
     ) -> Self {
         let kinds = if filter.kinds.is_empty() {
@@ -120,11 +169,6 @@ impl<'a> Pruning<'a> {
         } else {
             filter.kinds.clone()
         };
-        let remaining = entries
-            .values()
-            .filter(|entry| kinds.contains(&entry.kind))
-            .map(|entry| entry.size_bytes)
-            .sum();
         Pruning {
             inner,
             catalog,
@@ -138,22 +182,63 @@ impl<'a> Pruning<'a> {
         }
     }
 
-    fn run(&mut self, filter: &PruneFilter) -> Result<()> {
+    fn run(
+        &mut self,
+        filter: &PruneFilter,
+        goal: impl FnOnce(u64, u64) -> Option<u64>,
+    ) -> Result<()> {
         self.collect_garbage()?;
-        if filter.all || filter.older_than.is_some() || filter.keep_bytes.is_some() {
-            let keep = filter.keep_bytes.unwrap_or(0);
+        if let Some(goal) = goal(self.remaining, self.report.freed_bytes) {
             for (last_used, candidate) in self.candidates()? {
-                if self.remaining <= keep && filter.keep_bytes.is_some() {
+                // A ceiling of nothing still means everything, empty files included.
+                if goal > 0 && self.remaining <= goal {
                     break;
                 }
                 if filter.older_than.is_some_and(|limit| last_used >= limit) {
                     break;
                 }
-                self.evict(candidate)?;
+                if filter.only.as_ref().is_none_or(|only| self.is_chosen(&candidate, only)) {
+                    self.evict(candidate)?;
+                }
             }
         }
         self.report.remaining_bytes = self.remaining;
         Ok(())
+    }
+
+    fn is_chosen(&self, candidate: &Candidate, Choice(decide): &Choice) -> bool {
+        let entry = |kind, id: String| self.entries.get(&(kind, id));
+        let mut known = match candidate {
+            Candidate::Record(index) => {
+                let record = &self.catalog.records[*index].record;
+                let tops =
+                    record.top_snapshots().map(|id| entry(UsageKind::Snapshot, id.to_string()));
+                let mut known: Vec<_> = tops.collect();
+                if known.is_empty() {
+                    let blobs = record.blobs().map(|blob| blob.digest.to_string());
+                    known.extend(blobs.map(|id| entry(UsageKind::Blob, id)));
+                }
+                known
+            }
+            Candidate::Blob(digest) => vec![entry(UsageKind::Blob, digest.to_string())],
+            Candidate::Partial(digest) => vec![entry(UsageKind::Blob, partial_id(digest))],
+            Candidate::Cache(name) => vec![entry(UsageKind::Cache, self.cache_id(name))],
+            Candidate::Document(name) => vec![entry(UsageKind::Context, self.document_id(name))],
+            Candidate::Aside(_) => Vec::new(),
+        }
+        .into_iter()
+        .flatten();
+        known.any(|entry| decide(entry))
+    }
+
+    fn cache_id(&self, name: &str) -> String {
+        let folder = self.inner.caches.try_sub(name).ok().flatten();
+        let id = folder.and_then(|folder| folder.read("id", 1 << 20).ok().flatten());
+        String::from_utf8_lossy(&id.unwrap_or_default()).into_owned()
+    }
+
+    fn document_id(&self, name: &str) -> String {
+        self.inner.document_id(name).ok().flatten().unwrap_or_else(|| name.to_owned())
     }
 
     fn collect_garbage(&mut self) -> Result<()> {
@@ -206,9 +291,7 @@ impl<'a> Pruning<'a> {
                 if crate::cache_dir::in_use(&folder)? {
                     continue;
                 }
-                let id = folder.read("id", 1 << 20)?.unwrap_or_default();
-                let id = String::from_utf8_lossy(&id).into_owned();
-                let known = self.entries.get(&(UsageKind::Cache, id));
+                let known = self.entries.get(&(UsageKind::Cache, self.cache_id(&name)));
                 let last_used = known.map_or(SystemTime::UNIX_EPOCH, |entry| entry.last_used);
                 out.push((last_used, after_records, Candidate::Cache(name)));
             }
@@ -220,6 +303,12 @@ impl<'a> Pruning<'a> {
                 {
                     out.push((modified(&stat), after_records, Candidate::Document(name)));
                 }
+            }
+        }
+        // What a repair has set aside is of use to nobody but the curious.
+        if let Some(folder) = self.inner.root.try_sub(ASIDE)? {
+            for (name, _) in folder.list()? {
+                out.push((SystemTime::UNIX_EPOCH, after_records, Candidate::Aside(name)));
             }
         }
         // Stable: of equal age, longer chains first, then in the order of names.
@@ -262,17 +351,23 @@ impl<'a> Pruning<'a> {
                 }
             }
             Candidate::Cache(name) => {
-                let folder = self.inner.caches.sub(&name)?;
-                let id = folder.read("id", 1 << 20)?.unwrap_or_default();
+                let id = self.cache_id(&name);
                 let trash = format!("trash-cache-{name}");
                 self.inner.caches.rename(&name, &self.inner.tmp, &trash)?;
                 self.trash.push(trash);
-                self.gone(UsageKind::Cache, String::from_utf8_lossy(&id).into_owned());
+                self.gone(UsageKind::Cache, id);
             }
             Candidate::Document(name) => {
-                let id = self.inner.document_id(&name).ok().flatten();
+                let id = self.document_id(&name);
                 self.inner.documents.remove_file(&name)?;
-                self.gone(UsageKind::Context, id.unwrap_or(name));
+                self.gone(UsageKind::Context, id);
+            }
+            Candidate::Aside(name) => {
+                let folder = self.inner.root.sub(ASIDE)?;
+                let bytes = Meter::default().measure_any(&folder, &name)?;
+                folder.remove_all(&name)?;
+                self.remaining = self.remaining.saturating_sub(bytes);
+                self.report.freed_bytes += bytes;
             }
         }
         Ok(())
@@ -283,6 +378,9 @@ impl<'a> Pruning<'a> {
             self.inner.remove_record_name(name)?;
         }
         self.report.records += 1;
+        let frees = entry.names.first().map_or(0, |name| name.frees);
+        self.remaining = self.remaining.saturating_sub(frees);
+        self.report.freed_bytes += frees;
         failpoint!("prune::record", self.inner.records.path());
         Ok(())
     }
@@ -317,9 +415,7 @@ impl<'a> Pruning<'a> {
     fn gone(&mut self, kind: UsageKind, id: String) {
         // Unknown if it came after the sizes were taken; then it is garbage of no great size.
         if let Some(entry) = self.entries.remove(&(kind, id)) {
-            if self.kinds.contains(&kind) {
-                self.remaining = self.remaining.saturating_sub(entry.size_bytes);
-            }
+            self.remaining = self.remaining.saturating_sub(entry.size_bytes);
             self.report.freed_bytes += entry.size_bytes;
             self.report.removed.push(entry);
         }
@@ -369,154 +465,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use wbuild_graph::{CacheKey, Digest};
-
-    use super::*;
-    use crate::cache_dir::{CacheOwner, CacheSharing};
-    use crate::record::{BlobRef, LayerRecord, OutputRecord, Record};
-    use crate::testing::{open, snapshot_with, write_file};
-
-    fn key(n: u8) -> CacheKey {
-        CacheKey(Digest::of(&[n]))
-    }
-
-    /// Puts a record over a chain and sets when it was last used.
-    fn put(store: &Store, n: u8, chain: &[SnapshotId], used: u64, blob: Option<BlobDigest>) {
-        let layers = chain
-            .iter()
-            .map(|id| LayerRecord { snapshot: Some(*id), ..LayerRecord::default() })
-            .collect();
-        let attachment = |digest| BlobRef { media_type: "m".into(), digest, size: 0 };
-        store
-            .put_record(&Record {
-                keys: vec![key(n), key(n + 100)],
-                outputs: vec![OutputRecord { result_id: None, layers }],
-                attachments: blob.map(attachment).into_iter().collect(),
-                ..Record::default()
-            })
-            .unwrap();
-        let hex = key(n).0.hex();
-        let path = store.path().join("records").join(&hex[..2]).join(&hex);
-        std::fs::File::open(path).unwrap().set_modified(at(used)).unwrap();
-    }
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
-    }
-
-    fn layer(store: &Store) -> SnapshotId {
-        snapshot_with(store, &[("f", &"x".repeat(50_000))]).into_parts().0
-    }
-
-    /// Which records are there, without marking them as used.
-    fn present(store: &Store) -> Vec<u8> {
-        (0..50).filter(|n| store.is_sealed(&key(*n)).unwrap().is_some()).collect()
-    }
-
-    #[test]
-    fn the_oldest_chains_go_whole_and_shared_layers_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let (base, a1, a2, b1) = (layer(&store), layer(&store), layer(&store), layer(&store));
-        // A build that hits its last step touches only that record: 1 and 2 look old.
-        put(&store, 1, &[base], 1, None);
-        put(&store, 2, &[base, b1], 2, None);
-        put(&store, 3, &[base, a1], 3, None);
-        put(&store, 4, &[base, a1, a2], 4, None);
-        put(&store, 5, &[base, b1], 9, None);
-        let report = store
-            .prune(&PruneFilter { older_than: Some(at(5)), ..PruneFilter::default() })
-            .unwrap();
-        assert_eq!(present(&store), [1, 2, 5], "the chain of 5 needs the layers of 1 and 2");
-        let gone: Vec<_> = report.removed.iter().map(|entry| entry.id.clone()).collect();
-        assert_eq!(gone.len(), 2);
-        assert!(gone.contains(&a1.to_string()) && gone.contains(&a2.to_string()));
-        assert!(report.freed_bytes >= 100_000);
-        assert_eq!(store.inner.list_snapshots().unwrap().len(), 2);
-        assert_eq!(std::fs::read_dir(store.tmp_path()).unwrap().count(), 0);
-        assert!(store.prune(&PruneFilter::default()).unwrap().removed.is_empty());
-    }
-
-    #[test]
-    fn a_ceiling_keeps_what_was_used_last() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        for n in 0..6 {
-            let id = layer(&store);
-            put(&store, n, &[id], u64::from(n), None);
-        }
-        let each = store.du().unwrap()[0].size_bytes;
-        let filter = PruneFilter { keep_bytes: Some(each * 5 / 2), ..PruneFilter::default() };
-        let report = store.prune(&filter).unwrap();
-        assert_eq!(present(&store), [4, 5]);
-        assert_eq!(report.remaining_bytes, each * 2);
-        assert_eq!(report.records, 4);
-        assert_eq!(
-            store.prune(&filter).unwrap(),
-            PruneReport { remaining_bytes: each * 2, ..PruneReport::default() }
-        );
-    }
-
-    #[test]
-    fn what_is_leased_or_in_use_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let (base, top, other) = (layer(&store), layer(&store), layer(&store));
-        let (config, loose) = (store.put_blob(b"config").unwrap(), store.put_blob(b"x").unwrap());
-        put(&store, 1, &[base], 1, None);
-        put(&store, 2, &[base, top], 2, Some(config));
-        put(&store, 3, &[other], 3, None);
-        let held = store.get_record(&key(2)).unwrap().unwrap();
-        let fresh = snapshot_with(&store, &[]);
-        let open_blob = store.open_blob(&loose).unwrap().unwrap();
-        let owner = CacheOwner {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-            ..CacheOwner::default()
-        };
-        let take = |id| store.try_cache_dir(id, CacheSharing::Shared, owner).unwrap().unwrap();
-        let used = take("used");
-        write_file(take("unused"), "f", b"x");
-        store.save_context("ctx", b"y").unwrap();
-        let all = PruneFilter { all: true, ..PruneFilter::default() };
-        store.prune(&all).unwrap();
-        assert_eq!(present(&store), [1, 2], "the lease on 2 holds its whole chain");
-        let left: Vec<_> = store.du().unwrap().into_iter().map(|e| (e.kind, e.id)).collect();
-        assert_eq!(left.len(), 6, "{left:?}");
-        assert!(left.contains(&(UsageKind::Snapshot, fresh.to_string())));
-        assert!(left.contains(&(UsageKind::Cache, "used".into())));
-        drop((held, fresh, open_blob, used));
-        store.prune(&all).unwrap();
-        assert_eq!(store.du().unwrap(), []);
-        assert!(present(&store).is_empty());
-    }
-
-    #[test]
-    fn kinds_and_garbage() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path());
-        let id = layer(&store);
-        let config = store.put_blob(b"config").unwrap();
-        put(&store, 1, &[id], 1, Some(config));
-        store.put_blob(b"loose").unwrap();
-        layer(&store);
-        let hex = key(7).0.hex();
-        std::fs::create_dir_all(dir.path().join("records").join(&hex[..2])).unwrap();
-        std::fs::write(dir.path().join("records").join(&hex[..2]).join(&hex), b"junk").unwrap();
-        let report = store.prune(&PruneFilter::default()).unwrap();
-        assert_eq!(report.removed.len(), 1, "only the snapshot nothing refers to");
-        assert!(store.inner.list_records().unwrap().iter().all(|name| name.name != hex));
-        let blobs = PruneFilter {
-            all: true,
-            kinds: BTreeSet::from([UsageKind::Blob]),
-            ..PruneFilter::default()
-        };
-        let report = store.prune(&blobs).unwrap();
-        assert_eq!(report.removed.len(), 1, "the config belongs to a record");
-        assert_eq!(present(&store), [1]);
-        assert!(store.has_blob(&config).unwrap());
-    }
-}
+mod tests;

@@ -47,6 +47,8 @@ pub(crate) struct RecordName {
     pub(crate) name: String,
     pub(crate) inode: u64,
     pub(crate) last_used: SystemTime,
+    /// Bytes on disk, if this is the last name of the file.
+    pub(crate) frees: u64,
 }
 
 impl Store {
@@ -228,6 +230,8 @@ impl Inner {
                 unit: "bytes",
             });
         }
+        self.account.begin(&self.root)?;
+        self.account.add_file(bytes.len() as u64);
         self.mark_dirty();
         let temp = TempName::new(&self.tmp, "rec")?;
         let mut file = self.tmp.create_new(temp.name())?;
@@ -300,6 +304,7 @@ impl Inner {
                     shard: shard.clone(),
                     inode: stat.st_ino,
                     last_used: modified(&stat),
+                    frees: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
                     name,
                 });
             }

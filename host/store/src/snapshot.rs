@@ -26,6 +26,7 @@ use crate::lease::{Held, Lease, LeaseItem};
 use crate::overlay::{self, Upper};
 use crate::store::{Inner, Store};
 use crate::sync::{lock, read};
+use crate::usage::Meter;
 
 /// Name of a snapshot in its state directory: 32 hex digits. Meaningless elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -313,6 +314,8 @@ impl SnapshotBuilder {
         // A volatile mount leaves a mark in it that forbids its reuse, and it holds nothing else.
         self.folder.remove_all("work")?;
         failpoint!("snapshot::finished", self.folder.path());
+        inner.account.begin(&inner.root)?;
+        inner.account.add_file(Meter::default().measure(&inner.tmp, &building_name(self.id))?);
         let _gc = read(&inner.gc);
         let lease = inner.leases.lease(vec![LeaseItem::Snapshot(self.id)]);
         inner.mark_dirty();
@@ -346,7 +349,7 @@ impl Inner {
         Ok(exists)
     }
 
-    fn open_layer(&self, id: SnapshotId) -> Result<OwnedFd> {
+    pub(crate) fn open_layer(&self, id: SnapshotId) -> Result<OwnedFd> {
         let name = format!("{id}/fs");
         match rustix::fs::openat(&self.snapshots, &name, DIR_FLAGS, Mode::empty()) {
             Ok(fd) => Ok(fd),

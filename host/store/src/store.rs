@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use wbuild_graph::CacheKey;
 
+use crate::account::Account;
 use crate::boot::{BootId, Seals, Stamp, StateKind};
 use crate::error::{Error, Result};
 use crate::files::{Folder, PRIVATE_DIR};
@@ -101,6 +102,7 @@ pub(crate) struct Inner {
     sync_failed: AtomicBool,
     pub(crate) replaced: Mutex<Vec<Replaced>>,
     pub(crate) leases: Arc<LeaseTable>,
+    pub(crate) account: Account,
     /// Shared by everything that turns names into leases, exclusive while prune decides.
     pub(crate) gc: RwLock<()>,
     pub(crate) known: SnapshotCache,
@@ -134,9 +136,13 @@ impl Store {
         // An unrelated directory must not get a lock file before it is refused.
         check_format(&root)?;
         let state_lock = StateLock::acquire(&root, &options.owner, options.wait)?;
-        let kind = match check_format(&root)? {
-            Some(kind) => kind,
-            None => create(&root, options.kind)?,
+        let (kind, is_new) = match check_format(&root)? {
+            Some(kind) => (kind, false),
+            None => {
+                // An attempt that was cut off before this may have left more than the lock.
+                let is_new = root.list()?.iter().all(|(name, _)| name == "lock");
+                (create(&root, options.kind)?, is_new)
+            }
         };
         let probe = root.open_or_create("lock", rustix::fs::OFlags::empty())?;
         if kind == StateKind::Trusted && !kind.permitted(&probe) {
@@ -149,7 +155,12 @@ impl Store {
         let tmp = root.ensure("tmp")?;
         crate::partial::sweep(&tmp)?;
         let seals = Seals::load(&root, Some(&tmp))?;
-        Self::assemble(root, tmp, kind, boot, seals, Some(state_lock), options.record_aliases)
+        let store =
+            Self::assemble(root, tmp, kind, boot, seals, Some(state_lock), options.record_aliases)?;
+        if is_new {
+            store.inner.account.is_new();
+        }
+        Ok(store)
     }
 
     fn open_read_only(dir: &Path, boot: BootId, options: &OpenOptions) -> Result<Store> {
@@ -198,6 +209,7 @@ impl Store {
                 sync_failed: AtomicBool::new(false),
                 replaced: Mutex::new(Vec::new()),
                 leases: Arc::default(),
+                account: Account::default(),
                 gc: RwLock::new(()),
                 known: SnapshotCache::default(),
                 adopted: OnceLock::new(),
@@ -247,9 +259,8 @@ impl Store {
     /// The key-value index behind the kv capability. It is opened by its first use, not here.
     pub fn kv(&self) -> Result<Arc<dyn KvStore>> {
         self.inner.check_writable()?;
-        let store =
-            self.inner.kv.get_or_init(|| Arc::new(SledStore::new(self.inner.root.join("index"))));
-        Ok(Arc::clone(store) as Arc<dyn KvStore>)
+        self.inner.account.touch(&self.inner.root, "index".into())?;
+        Ok(Arc::clone(self.inner.kv_store()) as Arc<dyn KvStore>)
     }
 
     /// Makes everything written so far durable; afterwards the caller may acknowledge it. One
@@ -293,6 +304,14 @@ impl Inner {
             return Err(Error::ReadOnly { path: self.root.path().to_path_buf() });
         }
         Ok(())
+    }
+
+    pub(crate) fn kv_store(&self) -> &Arc<SledStore> {
+        self.kv.get_or_init(|| Arc::new(SledStore::new(self.root.join("index"))))
+    }
+
+    pub(crate) fn kv_if_open(&self) -> Option<&Arc<SledStore>> {
+        self.kv.get()
     }
 
     pub(crate) fn mark_dirty(&self) {
@@ -345,7 +364,7 @@ fn check_format(root: &Folder) -> Result<Option<StateKind>> {
     let refuse = |reason: String| Error::Format { path: root.path().to_path_buf(), reason };
     let Some(bytes) = root.read(FORMAT_FILE, 4096)? else {
         // The lock file and a half-made directory are ours; anything else is somebody's data.
-        const OWN: [&str; 9] = [
+        const OWN: [&str; 11] = [
             "lock",
             "tmp",
             "blobs",
@@ -355,6 +374,8 @@ fn check_format(root: &Folder) -> Result<Option<StateKind>> {
             "contexts",
             "caches",
             "empty",
+            "usage",
+            "damaged",
         ];
         let foreign = root.list()?.into_iter().find(|(name, _)| !OWN.contains(&name.as_str()));
         return match foreign {

@@ -1,7 +1,6 @@
-//! What takes how much space, and the catalogue of all records that this, prune and fsck share.
-//! Reads everything: never on the path of a build.
+//! What takes how much space. Reads everything: never on the path of a build.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::SystemTime;
@@ -10,13 +9,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use wbuild_graph::BlobDigest;
 
+use crate::catalog::{Catalog, Reference};
 use crate::document::DocumentKind;
 use crate::error::{Error, Result};
 use crate::files::{Folder, Visitor, modified, walk};
 use crate::lease::LeaseItem;
-use crate::record::Record;
-use crate::records::RecordName;
-use crate::snapshot::SnapshotId;
 use crate::store::{Inner, Store};
 
 /// What kind of thing takes the space.
@@ -30,16 +27,19 @@ pub enum UsageKind {
     Cache,
     /// A document: kept digests of a context, a memo trace.
     Context,
+    /// Records, the index, directories, and what is unfinished. Goes with the rest.
+    Internal,
 }
 
 impl UsageKind {
-    /// `snapshot`, `blob`, `cache` or `context`.
+    /// `snapshot`, `blob`, `cache`, `context` or `internal`.
     pub const fn as_str(self) -> &'static str {
         match self {
             UsageKind::Snapshot => "snapshot",
             UsageKind::Blob => "blob",
             UsageKind::Cache => "cache",
             UsageKind::Context => "context",
+            UsageKind::Internal => "internal",
         }
     }
 }
@@ -59,154 +59,68 @@ pub struct UsageEntry {
     pub description: String,
     /// A running build of this process holds it, so it cannot be evicted now.
     pub in_use: bool,
+    /// Several results need it that are not built on each other, so that it stays when one goes.
+    pub shared: bool,
+    /// Results that need it.
+    pub results: usize,
+    /// The snapshot below it, in the chain of the result that made it.
+    pub parents: Vec<String>,
+    /// When the result that made it was made, in seconds since 1970; 0 if unknown.
+    pub created: u64,
 }
 
-/// How far a record can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RecordState {
-    /// Survives a power cut.
-    Sealed,
-    /// Valid in this boot.
-    Unsealed,
-    /// Left unsealed by another boot: invalid.
-    Stale,
-    /// A snapshot it needs is missing: invalid.
-    Incomplete,
-}
-
-impl RecordState {
-    pub(crate) fn is_valid(self) -> bool {
-        matches!(self, RecordState::Sealed | RecordState::Unsealed)
-    }
-}
-
-/// A record with all names that lead to it.
-#[derive(Debug)]
-pub(crate) struct CatalogRecord {
-    pub(crate) names: Vec<RecordName>,
-    pub(crate) record: Record,
-    pub(crate) state: RecordState,
-    pub(crate) last_used: SystemTime,
-}
-
-/// All records.
-#[derive(Debug, Default)]
-pub(crate) struct Catalog {
-    pub(crate) records: Vec<CatalogRecord>,
-    /// Names whose file cannot be understood, or that its record does not claim.
-    pub(crate) broken: Vec<RecordName>,
-}
-
-/// What records know of one snapshot or blob.
-#[derive(Clone, Debug)]
-pub(crate) struct Reference {
-    pub(crate) last_used: SystemTime,
-    pub(crate) count: usize,
-    pub(crate) description: String,
-    /// Length of the chain whose record gave the description.
-    depth: usize,
-}
-
-impl Catalog {
-    pub(crate) fn load(inner: &Inner) -> Result<Catalog> {
-        let existing: HashSet<SnapshotId> = inner.list_snapshots()?.into_iter().collect();
-        let mut catalog = Catalog::default();
-        let mut by_inode: HashMap<u64, usize> = HashMap::new();
-        for name in inner.list_records()? {
-            let Some((key, _)) = name.key() else {
-                catalog.broken.push(name);
-                continue;
-            };
-            if let Some(index) = by_inode.get(&name.inode)
-                && catalog.records[*index].record.keys.contains(&key)
-            {
-                catalog.records[*index].names.push(name);
-                continue;
+impl UsageEntry {
+    /// Its type, by the names that BuildKit has for what it keeps.
+    pub fn record_type(&self) -> &'static str {
+        match self.kind {
+            UsageKind::Snapshot | UsageKind::Blob => "regular",
+            UsageKind::Cache if self.description == REPOSITORY => "source.git.checkout",
+            UsageKind::Cache => "exec.cachemount",
+            UsageKind::Context if self.description == DocumentKind::Context.as_str() => {
+                "source.local"
             }
-            let Some(file) = inner.records.try_open(&name.path())? else { continue };
-            let decoded = inner.decode_record(&file, &name.path())?;
-            let Some((record, stamp)) = decoded.filter(|(record, _)| record.keys.contains(&key))
-            else {
-                catalog.broken.push(name);
-                continue;
-            };
-            let state = if !inner.is_valid(&stamp) {
-                RecordState::Stale
-            } else if !record.snapshots().all(|id| existing.contains(&id)) {
-                RecordState::Incomplete
-            } else if inner.is_sealed(&stamp) {
-                RecordState::Sealed
-            } else {
-                RecordState::Unsealed
-            };
-            by_inode.insert(name.inode, catalog.records.len());
-            let last_used = name.last_used;
-            catalog.records.push(CatalogRecord { names: vec![name], record, state, last_used });
+            UsageKind::Context | UsageKind::Internal => "internal",
         }
-        Ok(catalog)
     }
 
-    /// What valid records say of each snapshot.
-    pub(crate) fn snapshots(&self) -> BTreeMap<SnapshotId, Reference> {
-        let mut out = BTreeMap::new();
-        for entry in self.valid() {
-            let unique: HashSet<_> = entry.record.snapshots().collect();
-            let tops: HashSet<_> = entry.record.top_snapshots().collect();
-            for id in unique {
-                // The maker's record has it on top, of the shortest chain among those.
-                let depth = if tops.contains(&id) { entry.depth() } else { usize::MAX };
-                refer(&mut out, id, entry, depth, &entry.record.description);
-            }
-        }
-        out
+    /// Whether what it holds may still change.
+    pub fn is_mutable(&self) -> bool {
+        self.kind == UsageKind::Cache
     }
 
-    /// What valid records say of each blob.
-    pub(crate) fn blobs(&self) -> BTreeMap<BlobDigest, Reference> {
-        let mut out = BTreeMap::new();
-        for entry in self.valid() {
-            let mut seen = HashSet::new();
-            for blob in entry.record.blobs().filter(|blob| seen.insert(blob.digest)) {
-                refer(&mut out, blob.digest, entry, entry.depth(), &blob.media_type);
-            }
+    /// An entry that belongs to no result.
+    fn alone(kind: UsageKind, id: String, size_bytes: u64, last_used: SystemTime) -> UsageEntry {
+        UsageEntry {
+            kind,
+            id,
+            size_bytes,
+            last_used,
+            description: String::new(),
+            in_use: false,
+            shared: false,
+            results: 0,
+            parents: Vec::new(),
+            created: 0,
         }
-        out
     }
 
-    fn valid(&self) -> impl Iterator<Item = &CatalogRecord> {
-        self.records.iter().filter(|entry| entry.state.is_valid())
+    /// The same with what records know of it.
+    fn referred(mut self, reference: Option<&Reference>) -> UsageEntry {
+        if let Some(reference) = reference {
+            self.last_used = self.last_used.max(reference.last_used);
+            self.description.clone_from(&reference.description);
+            self.shared = reference.ends > 1;
+            self.results = reference.count;
+            self.parents.extend(reference.below.map(|id| id.to_string()));
+            self.created = reference.created;
+        }
+        self
     }
 }
 
-impl CatalogRecord {
-    /// Length of its longest chain.
-    pub(crate) fn depth(&self) -> usize {
-        self.record.outputs.iter().map(|output| output.layers.len()).max().unwrap_or(0)
-    }
-}
-
-fn refer<K: Ord>(
-    map: &mut BTreeMap<K, Reference>,
-    key: K,
-    entry: &CatalogRecord,
-    depth: usize,
-    description: &str,
-) {
-    let reference = map.entry(key).or_insert_with(|| Reference {
-        last_used: entry.last_used,
-        count: 0,
-        description: String::new(),
-        depth: usize::MAX,
-    });
-    reference.count += 1;
-    reference.last_used = reference.last_used.max(entry.last_used);
-    if depth < reference.depth
-        || (depth == reference.depth && *description < *reference.description)
-    {
-        reference.depth = depth;
-        reference.description = description.to_owned();
-    }
-}
+/// Descriptions of what lies in `caches`.
+const REPOSITORY: &str = "git repository";
+const CACHE_MOUNT: &str = "cache mount";
 
 /// Adds up what a tree takes on disk, each inode once over all trees it is used for.
 #[derive(Debug, Default)]
@@ -216,6 +130,24 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    /// Bytes of the file `name` unless they were counted, and when it was changed.
+    fn file(&mut self, folder: &Folder, name: &str) -> Result<Option<(u64, SystemTime)>> {
+        self.bytes = 0;
+        let Some(stat) = folder.stat(name)? else { return Ok(None) };
+        self.add(&stat);
+        Ok(Some((self.bytes, modified(&stat))))
+    }
+
+    /// Bytes of `name`, be it a file or a directory with all below.
+    pub(crate) fn measure_any(&mut self, folder: &Folder, name: &str) -> Result<u64> {
+        match folder.stat(name)? {
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                self.measure(folder, name)
+            }
+            _ => Ok(self.file(folder, name)?.map_or(0, |(bytes, _)| bytes)),
+        }
+    }
+
     /// Bytes below the directory `name` and of itself; 0 if there is none.
     pub(crate) fn measure(&mut self, folder: &Folder, name: &str) -> Result<u64> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -255,76 +187,82 @@ impl Visitor for Meter {
     }
 }
 
-/// Bytes on disk of a file of this size: a stat would be exact, but small files dominate the
-/// count and large ones the sum.
-fn file_usage(folder: &Folder, name: &str) -> Result<Option<(u64, SystemTime)>> {
-    let stat = folder.stat(name)?;
-    Ok(stat.map(|s| (u64::try_from(s.st_blocks).unwrap_or(0) * 512, modified(&s))))
-}
-
 /// What the beginning of a blob is called among blobs.
 pub(crate) fn partial_id(digest: &BlobDigest) -> String {
     format!("{digest} (part)")
 }
 
 impl Store {
-    /// Everything that takes space, sorted by kind and then by id. Works on a read-only store
-    /// while another process builds; what vanishes meanwhile is left out.
+    /// Everything that takes space, sorted by kind and then by id; the sum is what the file system
+    /// says of the state directory. Works on a read-only store while another process builds; what
+    /// vanishes meanwhile is left out.
     pub fn du(&self) -> Result<Vec<UsageEntry>> {
         let catalog = Catalog::load(&self.inner)?;
-        self.inner.usage(&catalog)
+        Ok(self.inner.usage(&catalog)?.entries)
     }
 }
 
+/// Everything that takes space.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) entries: Vec<UsageEntry>,
+    /// What folders take that others write to, by name relative to the state directory.
+    pub(crate) folders: BTreeMap<String, u64>,
+}
+
 impl Inner {
-    pub(crate) fn usage(&self, catalog: &Catalog) -> Result<Vec<UsageEntry>> {
-        let mut out = Vec::new();
+    pub(crate) fn usage(&self, catalog: &Catalog) -> Result<Usage> {
+        let Usage { entries: mut out, mut folders } = Usage::default();
         let mut meter = Meter::default();
         let references = catalog.snapshots();
         for id in self.list_snapshots()? {
             let Some(stat) = self.snapshots.stat(&id.to_string())? else { continue };
+            let size = meter.measure(&self.snapshots, &id.to_string())?;
             let reference = references.get(&id);
-            out.push(UsageEntry {
-                kind: UsageKind::Snapshot,
-                id: id.to_string(),
-                size_bytes: meter.measure(&self.snapshots, &id.to_string())?,
-                last_used: reference.map_or_else(|| modified(&stat), |r| r.last_used),
-                description: reference.map_or(String::new(), |r| r.description.clone()),
-                in_use: self.leases.is_leased(LeaseItem::Snapshot(id)),
-            });
+            // Only who made it changes a snapshot's own time, so a record knows better.
+            let last_used = reference.map_or_else(|| modified(&stat), |known| known.last_used);
+            let entry = UsageEntry::alone(UsageKind::Snapshot, id.to_string(), size, last_used);
+            let in_use = self.leases.is_leased(LeaseItem::Snapshot(id));
+            out.push(UsageEntry { in_use, ..entry.referred(reference) });
         }
+        self.usage_of_blobs(catalog, &mut meter, &mut out)?;
+        self.usage_of_caches(&mut meter, &mut out, &mut folders)?;
+        self.usage_of_documents(&mut meter, &mut out)?;
+        out.push(self.usage_of_the_rest(&mut meter, &mut folders)?);
+        Ok(Usage { entries: out, folders })
+    }
+
+    fn usage_of_blobs(
+        &self,
+        catalog: &Catalog,
+        meter: &mut Meter,
+        out: &mut Vec<UsageEntry>,
+    ) -> Result<()> {
         let start = out.len();
         let references = catalog.blobs();
         self.each_blob(|folder, name, digest| {
-            let Some((size_bytes, modified)) = file_usage(folder, name)? else { return Ok(()) };
-            let reference = references.get(&digest);
-            out.push(UsageEntry {
-                kind: UsageKind::Blob,
-                id: digest.to_string(),
-                size_bytes,
-                last_used: reference.map_or(modified, |r| r.last_used.max(modified)),
-                description: reference.map_or(String::new(), |r| r.description.clone()),
-                in_use: self.leases.is_leased(LeaseItem::Blob(digest)),
-            });
+            let Some((size, modified)) = meter.file(folder, name)? else { return Ok(()) };
+            let entry = UsageEntry::alone(UsageKind::Blob, digest.to_string(), size, modified);
+            let in_use = self.leases.is_leased(LeaseItem::Blob(digest));
+            out.push(UsageEntry { in_use, ..entry.referred(references.get(&digest)) });
             Ok(())
         })?;
         for partial in self.partials()? {
-            out.push(UsageEntry {
-                kind: UsageKind::Blob,
-                id: partial_id(&partial.digest),
-                size_bytes: partial.size_bytes,
-                last_used: partial.last_used,
-                description: "begun download".into(),
-                in_use: false,
-            });
+            let Some((size, modified)) = meter.file(&self.tmp, &partial.name())? else { continue };
+            let id = partial_id(&partial.digest);
+            let entry = UsageEntry::alone(UsageKind::Blob, id, size, modified);
+            out.push(UsageEntry { description: "begun download".into(), ..entry });
         }
         out[start..].sort_by(|a, b| a.id.cmp(&b.id));
-        self.usage_of_caches(&mut meter, &mut out)?;
-        self.usage_of_documents(&mut out)?;
-        Ok(out)
+        Ok(())
     }
 
-    fn usage_of_caches(&self, meter: &mut Meter, out: &mut Vec<UsageEntry>) -> Result<()> {
+    fn usage_of_caches(
+        &self,
+        meter: &mut Meter,
+        out: &mut Vec<UsageEntry>,
+        folders: &mut BTreeMap<String, u64>,
+    ) -> Result<()> {
         let start = out.len();
         for (name, _) in self.caches.list()? {
             let Some(folder) = self.caches.try_sub(&name)? else { continue };
@@ -337,45 +275,64 @@ impl Inner {
                     last_used = last_used.max(modified(&stat));
                 }
             }
+            let id = String::from_utf8_lossy(&id).into_owned();
+            let size = meter.measure(&self.caches, &name)?;
+            folders.insert(format!("caches/{name}"), size);
+            let description = match name.starts_with(crate::cache_dir::REPOSITORY) {
+                true => REPOSITORY,
+                false => CACHE_MOUNT,
+            };
             out.push(UsageEntry {
-                kind: UsageKind::Cache,
-                id: String::from_utf8_lossy(&id).into_owned(),
-                size_bytes: meter.measure(&self.caches, &name)?,
-                last_used,
-                description: match name.starts_with(crate::cache_dir::REPOSITORY) {
-                    true => "git repository".into(),
-                    false => "cache mount".into(),
-                },
+                description: description.into(),
                 in_use: crate::cache_dir::in_use(&folder)?,
+                ..UsageEntry::alone(UsageKind::Cache, id, size, last_used)
             });
         }
         out[start..].sort_by(|a, b| a.id.cmp(&b.id));
         Ok(())
     }
 
-    fn usage_of_documents(&self, out: &mut Vec<UsageEntry>) -> Result<()> {
+    fn usage_of_documents(&self, meter: &mut Meter, out: &mut Vec<UsageEntry>) -> Result<()> {
         let start = out.len();
         for (name, _) in self.documents.list()? {
             let Some(kind) = DocumentKind::of_file(&name) else { continue };
-            let Some((size_bytes, last_used)) = file_usage(&self.documents, &name)? else {
-                continue;
-            };
+            let Some((size, last_used)) = meter.file(&self.documents, &name)? else { continue };
             let id = match self.document_id(&name) {
                 Ok(id) => id,
                 Err(Error::TooLarge { .. }) => None,
                 Err(error) => return Err(error),
             };
             out.push(UsageEntry {
-                kind: UsageKind::Context,
-                id: id.unwrap_or(name),
-                size_bytes,
-                last_used,
                 description: kind.as_str().into(),
-                in_use: false,
+                ..UsageEntry::alone(UsageKind::Context, id.unwrap_or(name), size, last_used)
             });
         }
         out[start..].sort_by(|a, b| (&a.id, &a.description).cmp(&(&b.id, &b.description)));
         Ok(())
+    }
+
+    /// All that is no entry of its own.
+    fn usage_of_the_rest(
+        &self,
+        meter: &mut Meter,
+        folders: &mut BTreeMap<String, u64>,
+    ) -> Result<UsageEntry> {
+        let of_root = meter.file(&self.root, ".")?;
+        let (mut size, last_used) = of_root.unwrap_or((0, SystemTime::UNIX_EPOCH));
+        for (name, kind) in self.root.list()? {
+            // What is in these two was counted one by one.
+            let counted = matches!(name.as_str(), "snapshots" | "caches");
+            let bytes = match kind {
+                FileType::Directory if !counted => meter.measure(&self.root, &name)?,
+                _ => meter.file(&self.root, &name)?.map_or(0, |(bytes, _)| bytes),
+            };
+            if name == "index" {
+                folders.insert(name, bytes);
+            }
+            size += bytes;
+        }
+        let entry = UsageEntry::alone(UsageKind::Internal, "internal".into(), size, last_used);
+        Ok(UsageEntry { description: "records, index, directories".into(), ..entry })
     }
 }
 
@@ -385,7 +342,7 @@ mod tests {
 
     use super::*;
     use crate::cache_dir::{CacheOwner, CacheSharing};
-    use crate::record::{BlobRef, LayerRecord, OutputRecord};
+    use crate::record::{BlobRef, LayerRecord, OutputRecord, Record};
     use crate::testing::{open, options, snapshot_with, write_file};
     use crate::{OpenOptions, Store};
 
@@ -446,6 +403,44 @@ mod tests {
         assert!(cache_entry.in_use && cache_entry.size_bytes >= 100_000);
         assert_eq!(find(UsageKind::Blob, &digest.to_string()).description, "text");
         assert_eq!(find(UsageKind::Context, "ctx").description, "context");
-        assert_eq!(mine.len(), 5);
+        assert_eq!(mine.len(), 6);
+        // The file system's own answer, with each inode once.
+        let output = std::process::Command::new("du").args(["-s", "-B1"]).arg(dir.path()).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let total: u64 = mine.iter().map(|entry| entry.size_bytes).sum();
+        assert_eq!(text.split('\t').next().unwrap().parse(), Ok(total), "{mine:?}");
+        assert_eq!((ea.results, ea.parents.len()), (3, 0));
+        assert_eq!(eb.parents, [a.to_string()]);
+    }
+
+    /// What one result alone needs goes with it; what several need does not.
+    #[test]
+    fn shared_is_what_several_ends_of_chains_need() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let layers: Vec<_> = (0..4).map(|_| *snapshot_with(&store, &[("f", "x")])).collect();
+        let digest = store.put_blob(b"config").unwrap();
+        for (n, chain) in [(1, &[0][..]), (2, &[0, 1]), (3, &[0, 1, 2]), (4, &[0, 3])] {
+            let layers = chain.iter().map(|index| LayerRecord {
+                snapshot: Some(layers[*index]),
+                ..LayerRecord::default()
+            });
+            let record = Record {
+                keys: vec![CacheKey(Digest::of(&[n]))],
+                outputs: vec![OutputRecord { result_id: None, layers: layers.collect() }],
+                attachments: vec![BlobRef { media_type: "text".into(), digest, size: 6 }],
+                created: u64::from(n),
+                ..Record::default()
+            };
+            store.put_record(&record).unwrap();
+        }
+        let entries = store.du().unwrap();
+        let of = |n: usize| entries.iter().find(|e| e.id == layers[n].to_string()).unwrap();
+        let shown: Vec<_> = (0..4).map(|n| (of(n).shared, of(n).results, of(n).created)).collect();
+        assert_eq!(shown, [(true, 4, 1), (false, 2, 2), (false, 1, 3), (false, 1, 4)]);
+        assert_eq!(of(2).parents, [layers[1].to_string()]);
+        assert_eq!(of(0).record_type(), "regular");
+        let blob = entries.iter().find(|e| e.kind == UsageKind::Blob).unwrap();
+        assert_eq!((blob.shared, blob.results), (true, 4));
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use wbuild_graph::Platform;
+use wbuild_store::Space;
 
 use super::StateArgs;
 use super::call::CallArg;
@@ -12,6 +13,7 @@ use super::values::{
     AllowArg, AnnotationArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg,
     SecretArg, SshArg, only_false,
 };
+use crate::units;
 
 /// Build from a definition and a context directory
 ///
@@ -171,6 +173,11 @@ pub struct BuildArgs {
     /// Show numbers about the build at its end
     #[arg(long)]
     pub stats: bool,
+
+    /// Most that is kept on the disk, e.g. 50GB or 30% of it: after each build, what was unused the
+    /// longest goes [default: 80%, at most 100GB]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_ceiling)]
+    pub cache_max: Option<Space>,
 
     /// Fail at once if another build holds the state directory
     #[arg(long)]

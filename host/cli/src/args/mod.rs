@@ -13,12 +13,13 @@ pub mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::BuildArgs;
+use wbuild_store::Space;
 
+use crate::filter::Filter;
 use crate::{environment, exit, units};
 
 /// Build container images from a Dockerfile or any other definition
@@ -57,9 +58,25 @@ pub enum Command {
     /// Say why the steps of the last build ran, or where their results were found
     Explain(ExplainArgs),
     /// Show what the state directory holds
+    ///
+    /// The sum is what the state directory takes on the disk. A star behind a size says that several
+    /// results need it. Works while a build runs.
     Du(DuArgs),
     /// Remove cached results
+    ///
+    /// Removes what no other result needs, the longest unused first, and never what a running build
+    /// needs. Without a limit, a filter or --all that is all results of steps; cache mounts, fetched
+    /// images and git repositories stay.
+    ///
+    /// Filters: until=DURATION (not used for so long); inuse, mutable, immutable, shared, private, alone
+    /// or with =true or =false; id, parents, description and type with =VALUE, !=VALUE or ~=REGEX. Types
+    /// are regular, source.local, source.git.checkout, exec.cachemount and internal.
     Prune(PruneArgs),
+    /// Check what the state directory holds
+    ///
+    /// Looks at records, blobs, layers, documents, seals and the index. Changes nothing, and works
+    /// while a build runs, which may show as a problem. Ends with 1 if something is damaged.
+    Fsck(FsckArgs),
     /// Show what this machine offers for building, and what is missing
     Doctor(DoctorArgs),
     /// Look at plugins
@@ -106,50 +123,68 @@ pub struct DuArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub state: StateArgs,
+    /// Only what matches, see prune (repeats)
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<Filter>,
+    /// Show all that is known, a paragraph for each
+    #[arg(long)]
+    pub verbose: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
 /// Remove cached results
-///
-/// Removes what no other result needs, the longest unused first. Without a limit everything that no
-/// running build uses goes.
 #[derive(Args, Debug)]
 pub struct PruneArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub state: StateArgs,
-    /// Also remove cache mounts and fetched images
+    /// Everything: also cache mounts, fetched images and git repositories
     #[arg(short, long)]
     pub all: bool,
-    /// Only what matches; known: until=DURATION (not used for so long, e.g. 24h)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_prune_filter)]
-    pub filter: Vec<PruneFilter>,
-    /// Stop when no more than this is used, e.g. 10GB
-    #[arg(long, value_name = "SIZE", alias = "keep-storage", value_parser = units::parse_size)]
-    pub max_used_space: Option<u64>,
+    /// Only what matches all of these (repeats), e.g. until=24h or type=exec.cachemount
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<Filter>,
+    /// Stop when no more than this is used, e.g. 10GB or 5% of the disk
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_space)]
+    pub max_used_space: Option<Space>,
+    /// Keep so much, whatever the other limits say
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_space)]
+    pub reserved_space: Option<Space>,
+    /// Stop when so much of the disk is free
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_space)]
+    pub min_free_space: Option<Space>,
+    /// What other builders called reserved-space before.
+    #[arg(long, hide = true, value_name = "SIZE", value_parser = units::parse_space)]
+    pub keep_storage: Option<Space>,
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
+    /// Show all that is known of what goes
+    #[arg(long)]
+    pub verbose: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// A condition of `prune --filter`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PruneFilter {
-    /// Not used for so long.
-    Until(Duration),
-}
-
-fn parse_prune_filter(text: &str) -> Result<PruneFilter, String> {
-    match text.split_once('=') {
-        Some(("until", value)) => Ok(PruneFilter::Until(units::parse_duration(value)?)),
-        Some((key, _)) => Err(format!("unknown filter {key:?}; known: until")),
-        None => Err("expected KEY=VALUE, e.g. until=24h".to_owned()),
-    }
+/// Check what the state directory holds
+#[derive(Args, Debug)]
+pub struct FsckArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub state: StateArgs,
+    /// Also read and compare all that blobs and layers hold
+    #[arg(long)]
+    pub verify: bool,
+    /// Set aside what is damaged, in the folder damaged, and remove what crashes have left; what is
+    /// missing then is made again by the builds that need it
+    #[arg(long)]
+    pub repair: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Show what this machine offers for building, and what is missing

@@ -65,6 +65,7 @@ pub fn with_engine<T>(
         wait: build.wait,
         owner: build.owner,
         boot_id: build.boot_id,
+        limits: build.limits,
     };
     let request = build.request;
     let result = runtime.block_on(async move {

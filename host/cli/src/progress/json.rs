@@ -137,6 +137,13 @@ mod tests {
             Event::StepEnded { step, how: StepEnd::Failed(Failure::cancelled()), at_ms: 2 },
             Event::PluginLog { plugin: "p".into(), severity: Severity::Note, text: "t".into() },
             Event::Waiting { holder: "pid 1".into() },
+            Event::Evicted {
+                freed_bytes: 1,
+                recent_bytes: 0,
+                used_bytes: 2,
+                max_bytes: Some(3),
+                min_free_bytes: 4,
+            },
         ] {
             let text = line(&event);
             assert_eq!(text.matches('\n').count(), 1, "one line: {text}");

@@ -4,6 +4,7 @@
 //! Renderers are pure: events and ticks in, bytes out. So goldens test them without a terminal and
 //! without a clock. The output of steps is never clipped in any display that shows it.
 
+pub mod evicted;
 pub mod json;
 pub mod lines;
 pub mod model;

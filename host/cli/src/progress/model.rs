@@ -217,7 +217,10 @@ impl Model {
                 }
             }
             Event::Diagnostic { diagnostic } => self.note(diagnostic),
-            Event::StepExplained { .. } | Event::PluginLog { .. } | Event::Waiting { .. } => {}
+            Event::StepExplained { .. }
+            | Event::PluginLog { .. }
+            | Event::Waiting { .. }
+            | Event::Evicted { .. } => {}
         }
         lines
     }

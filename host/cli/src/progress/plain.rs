@@ -17,6 +17,7 @@ use std::time::Duration;
 use wbuild_api::event::{Event, StepEnd, StepId};
 use wbuild_graph::Severity;
 
+use super::evicted::evicted;
 use super::model::{LogLine, Model};
 use super::{Ending, Renderer};
 use crate::explain;
@@ -108,6 +109,13 @@ impl Renderer for Plain {
                 let plugin = terminal::plain_line(plugin.as_bytes());
                 for line in terminal::plain(text).lines() {
                     put(out, format_args!("{plugin}: {grade}{line}"));
+                }
+            }
+            Event::Evicted { .. } => {
+                self.leave(out);
+                for (severity, text) in evicted(event) {
+                    let grade = if severity == Severity::Warning { "warning: " } else { "" };
+                    put(out, format_args!("wbuild: {grade}{text}"));
                 }
             }
             Event::Waiting { holder } => {

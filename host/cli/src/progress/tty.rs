@@ -20,6 +20,7 @@ use std::time::Duration;
 use wbuild_api::event::{Event, StepEnd, StepId};
 use wbuild_graph::Severity;
 
+use super::evicted::evicted;
 use super::model::{LogLine, Model, State, Step};
 use super::{Ending, Renderer};
 use crate::explain;
@@ -91,6 +92,15 @@ impl Renderer for Tty {
                 };
                 for line in terminal::plain(text).lines() {
                     self.scroll(&format!("{plugin}: {grade}{line}"));
+                }
+            }
+            Event::Evicted { .. } => {
+                for (severity, text) in evicted(event) {
+                    let grade = match severity {
+                        Severity::Warning => self.style.paint(Paint::Warning, "warning: "),
+                        _ => String::new(),
+                    };
+                    self.scroll(&format!("wbuild: {grade}{text}"));
                 }
             }
             Event::Waiting { holder } => {

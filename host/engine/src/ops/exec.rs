@@ -195,6 +195,7 @@ pub(crate) async fn run(
         keep: Some(Box::new((keep, Arc::clone(&outputs)))),
     };
     let limit = exec.capture.unwrap_or(0) as usize;
+    let times_full = worker.room.times_full();
     let (exit, stdout, stderr) = tokio::join!(
         launcher.run(step),
         drain(worker, vertex, stdout_reader, 1, limit),
@@ -208,14 +209,16 @@ pub(crate) async fn run(
         };
         if !good {
             let command = exec.args.join(" ");
-            return Err(Failure::new(
+            let failure = Failure::new(
                 FailureKind::ExecFailed,
                 format!(
                     "process {command:?} did not complete successfully: exit code: {}",
                     exit.code
                 ),
             )
-            .attr("exit-code", exit.code.to_string()));
+            .attr("exit-code", exit.code.to_string());
+            // While what it wrote is still there.
+            return Err(worker.room.mark(failure, times_full).await);
         }
     }
     let outcome = exec.capture.map(|_| {

@@ -248,6 +248,7 @@ impl Place {
             wait: true,
             owner: "test".to_owned(),
             boot_id: None,
+            limits: Default::default(),
         };
         let engine = Engine::open(options, Arc::clone(&log)).await.expect("opened");
         let plugins = Plugins {

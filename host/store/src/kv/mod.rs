@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 
 pub use memory::MemoryStore;
 pub use sled_store::SledStore;
+pub(crate) use sled_store::examine;
 
 /// Longest bucket name, in bytes.
 pub const MAX_NAME: usize = 200;

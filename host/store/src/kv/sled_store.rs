@@ -312,6 +312,13 @@ impl SledStore {
         self.shared.dirty.load(Ordering::Acquire)
     }
 
+    /// Puts the database aside, whatever is in it: the next use begins an empty one.
+    pub(crate) fn put_aside(&self, reason: &str) -> Result<()> {
+        let mut state = lock(&self.shared.state);
+        close(state.take());
+        self.shared.put_aside(reason).map_err(|error| self.shared.error("put aside", error))
+    }
+
     /// Hands everything to the kernel; the caller syncs the file system.
     pub(crate) fn flush(&self) -> Result<()> {
         self.shared.commit(false)
@@ -460,14 +467,16 @@ fn encode_epochs(generation: &str, epochs: &BTreeMap<String, u64>) -> Vec<u8> {
     format!("{}\n{body}", Digest::of(body.as_bytes()).hex()).into_bytes()
 }
 
+/// What a whole file of epochs says behind its checksum.
+fn whole_epochs(bytes: &[u8]) -> Option<&str> {
+    let (check, body) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+    (Digest::of(body.as_bytes()).hex() == check).then_some(body)
+}
+
 /// The epochs of the database with this generation. Without a whole file nothing is known.
 fn decode_epochs(bytes: &[u8], generation: &str) -> BTreeMap<String, u64> {
     let parse = || {
-        let (check, body) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
-        if Digest::of(body.as_bytes()).hex() != check {
-            return None;
-        }
-        let mut lines = body.lines();
+        let mut lines = whole_epochs(bytes)?.lines();
         if lines.next() != Some(generation) {
             return None;
         }
@@ -508,6 +517,36 @@ fn open_database(path: &Path, epochs: &[u8]) -> Result<Open, Trouble> {
     };
     let committed = decode_epochs(epochs, &generation);
     Ok(Open { db, generation, committed, buckets: HashMap::new() })
+}
+
+/// What is wrong with the index in `folder`, which nobody else may have open: all of it is read.
+/// Opening writes to it, so this is for a copy. `None` if it is good, or none is there.
+pub(crate) fn examine(folder: &Path) -> io::Result<Option<String>> {
+    let path = folder.join("sled");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let epochs = std::fs::read(folder.join(EPOCHS)).unwrap_or_default();
+    if !epochs.is_empty() && whole_epochs(&epochs).is_none() {
+        return Ok(Some("the file of epochs does not have its checksum".into()));
+    }
+    let mut opened = None;
+    let found = guarded(|| {
+        let open = opened.insert(open_database(&path, &epochs)?);
+        for name in open.db.tree_names() {
+            // Others than buckets are sled's own.
+            if let Some(name) = std::str::from_utf8(&name).ok().and_then(|n| n.strip_prefix("b/")) {
+                open.bucket(name)?;
+            }
+        }
+        Ok(())
+    });
+    close(opened);
+    match found {
+        Ok(()) => Ok(None),
+        Err(Trouble::Damaged(reason)) => Ok(Some(reason)),
+        Err(Trouble::Io(error)) => Err(error),
+    }
 }
 
 /// Closing flushes, and that may panic on a damaged database.

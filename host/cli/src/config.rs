@@ -1,0 +1,212 @@
+//! Files of configuration: where they are looked for, and how a mistake in one is shown.
+//!
+//! A file of a name is the one that the command line or the environment gives, else the user's, else
+//! the machine's:
+//!
+//! ```text
+//! $XDG_CONFIG_HOME/wbuild/NAME   (~/.config/wbuild/NAME)
+//! /etc/wbuild/NAME
+//! ```
+//!
+//! `config.toml` is about wbuild itself:
+//!
+//! ```toml
+//! [cache]
+//! max = "50GB"          # most that is kept; of the disk: "30%"
+//! min-free = "10%"      # what is left free for others
+//! reserved = "5GB"      # what is kept even where the disk has less free
+//! ```
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+use wbuild_graph::{Diagnostic, Failure, Label, Severity, SourceFile, SourceMap, Span};
+use wbuild_store::{Limits, Space};
+
+use crate::environment::{Environment, vars};
+use crate::exit::{Exit, Fault};
+use crate::units;
+
+/// Largest file that is read: configuration or certificates, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// Where the files of the machine are, for those who have none of their own.
+const OF_MACHINE: &str = "/etc/wbuild";
+
+/// A file that was found.
+#[derive(Debug)]
+pub struct ConfigFile {
+    /// Where.
+    pub path: PathBuf,
+    /// What is configured in it, for messages: `registry configuration`.
+    what: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl ConfigFile {
+    /// The file `name`, or the one that was `named` instead; none if there is none, and none was
+    /// named.
+    pub fn find(
+        named: Option<&Path>,
+        name: &str,
+        what: &'static str,
+        environment: &Environment,
+    ) -> Result<Option<ConfigFile>, Fault> {
+        let candidates = match named {
+            Some(path) => vec![environment.absolute(path)],
+            None => {
+                let dirs = environment.config_dir().into_iter().chain([OF_MACHINE.into()]);
+                dirs.map(|dir| dir.join(name)).collect()
+            }
+        };
+        for path in candidates {
+            match read_file(&path) {
+                Ok(bytes) => return Ok(Some(ConfigFile { path, what, bytes })),
+                Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let message = format!("cannot read the {what} {}", path.display());
+                    return Err(Fault::input(message).cause(&error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What it says.
+    pub fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Fault> {
+        let text = std::str::from_utf8(&self.bytes).map_err(|error| {
+            let at = error.valid_up_to();
+            self.wrong(at..at + 1, "it is no text in UTF-8", None)
+        })?;
+        toml::from_str(text)
+            .map_err(|error| self.wrong(error.span().unwrap_or(0..0), error.message(), None))
+    }
+
+    /// What is the matter with it, and where.
+    pub fn wrong(&self, at: Range<usize>, message: &str, hint: Option<&str>) -> Fault {
+        let mut sources = SourceMap::default();
+        let source = sources.add(SourceFile {
+            name: self.path.display().to_string(),
+            language: "toml".to_owned(),
+            text: self.bytes.as_slice().into(),
+        });
+        let offset = |at: usize| u32::try_from(at.min(self.bytes.len())).unwrap_or(u32::MAX);
+        let at = Span { source, start: offset(at.start), end: offset(at.end) };
+        let mut failure =
+            Failure::invalid(format!("the {} {} is wrong", self.what, self.path.display()));
+        failure.diagnostics.push(Diagnostic {
+            severity: Severity::Error,
+            code: None,
+            message: message.to_owned(),
+            labels: vec![Label { at, text: String::new(), primary: true }],
+            help: hint.map(str::to_owned),
+            url: None,
+            attrs: Default::default(),
+        });
+        Fault { exit: Exit::Failed, failure: Box::new(failure), sources }
+    }
+}
+
+/// Reads a file that was named in or as configuration.
+pub fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    cache: Cache,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Cache {
+    max: Option<Spanned<String>>,
+    min_free: Option<Spanned<String>>,
+    reserved: Option<Spanned<String>>,
+}
+
+/// What may be kept on the disk: as the command line says, else the environment, else `config.toml`.
+pub fn limits(flag: Option<Space>, environment: &Environment) -> Result<Limits, Fault> {
+    let named = environment.var_os(vars::CONFIG).map(Path::new);
+    let mut limits = Limits::default();
+    if let Some(file) = ConfigFile::find(named, "config.toml", "configuration", environment)? {
+        let Document { cache } = file.parse()?;
+        let space = |written: Option<Spanned<String>>, parse: fn(&str) -> Result<Space, String>| {
+            let parsed = written.map(|written| {
+                parse(written.get_ref()).map_err(|why| file.wrong(written.span(), &why, None))
+            });
+            parsed.transpose()
+        };
+        limits = Limits {
+            max_used: space(cache.max, units::parse_ceiling)?,
+            min_free: space(cache.min_free, units::parse_space)?,
+            reserved: space(cache.reserved, units::parse_space)?,
+        };
+    }
+    let from_environment = match environment.var(vars::CACHE_MAX)? {
+        None => None,
+        Some(text) => Some(
+            units::parse_ceiling(text)
+                .map_err(|why| Fault::usage(format!("{} is {text:?}: {why}", vars::CACHE_MAX)))?,
+        ),
+    };
+    limits.max_used = flag.or(from_environment).or(limits.max_used);
+    Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_comes_first_then_the_environment_then_the_file() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let config = dir.path().join("wbuild/config.toml");
+        std::fs::create_dir_all(config.parent().expect("a directory")).expect("made");
+        let home = dir.path().to_str().expect("UTF-8");
+        let read = |text: &str, vars: &[(&str, &str)], flag| {
+            std::fs::write(&config, text).expect("written");
+            let vars: Vec<_> = [("XDG_CONFIG_HOME", home)].iter().chain(vars).copied().collect();
+            limits(flag, &Environment::of_parts(dir.path(), &vars))
+        };
+        let text = "[cache]\nmax = \"50GB\"\nmin-free = \"10%\"\nreserved = \"1 GiB\"\n";
+        let of_file = Limits {
+            max_used: Some(Space::Bytes(50_000_000_000)),
+            min_free: Some(Space::Percent(10)),
+            reserved: Some(Space::Bytes(1 << 30)),
+        };
+        assert_eq!(read(text, &[], None).expect("read"), of_file);
+        assert_eq!(read("", &[], None).expect("read"), Limits::default());
+        let variable = [("WBUILD_CACHE_MAX", "5 %")];
+        let max = |limits: Limits| limits.max_used;
+        assert_eq!(max(read(text, &variable, None).expect("read")), Some(Space::Percent(5)));
+        let flag = Some(Space::Bytes(7));
+        assert_eq!(max(read(text, &variable, flag).expect("read")), flag);
+        for (bad, says) in [
+            ("[cache]\nmax = \"much\"\n", "unit"),
+            ("[cache]\nmax = \"0\"\n", "100%"),
+            ("[cache]\nmax = 5\n", "string"),
+            ("[cache]\nmin-free = \"101%\"\n", "100%"),
+            ("[cahce]\n", "cahce"),
+            ("[cache]\nmaximum = \"1\"\n", "maximum"),
+        ] {
+            let fault = read(bad, &[], None).expect_err(bad);
+            let diagnostic = &fault.failure.diagnostics[0];
+            assert!(diagnostic.message.contains(says), "{bad}: {diagnostic:?}");
+            assert_eq!(diagnostic.labels.len(), 1, "{bad}");
+        }
+        let named = [("WBUILD_CONFIG", "nowhere.toml")];
+        let fault = read("", &named, None).expect_err("it is not there");
+        assert!(fault.failure.message.contains("nowhere.toml"), "{fault}");
+        assert!(read("", &[("WBUILD_CACHE_MAX", "x")], None).is_err());
+    }
+}
