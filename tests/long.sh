@@ -8,6 +8,7 @@
 #          sh tests/long.sh network
 #          sh tests/long.sh races
 #          sh tests/long.sh simulation [SEEDS [FIRST]]
+#          sh tests/long.sh crash [NAME=NUMBER...]
 #
 # mutants: changes the Dockerfile language and the ignore matcher, one operator or function at a time,
 #          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
@@ -23,6 +24,13 @@
 # network: cuts, resets, stalls and flips 500 of each kind between the registry client and a registry.
 # races:   paths that change while they are copied or written to, a minute for each kind.
 # simulation: a million SEEDS of the solver's simulation, from the FIRST on.
+# crash:   kills, failures, power cuts, full disks and flipped bits, in the numbers of a release; some
+#          minutes each, and an hour in all. NAME=NUMBER takes another number of one, and 0 leaves it
+#          out: kills=1000 (SIGKILL of a process that works on a store), failpoints=600 (SIGKILL and
+#          errors at each named point), cuts=200 (needs root and loop devices), sizes=100 (of a disk
+#          that gets full; needs root), flips=1000 (bits in stored files), leftovers=200 (SIGKILL of
+#          wbuild in a build: mounts, processes, control groups, files), records=100000 (that an index
+#          is filled from).
 set -eu
 . "$(dirname -- "$0")/lib.sh"
 
@@ -168,6 +176,46 @@ races() {
     WBUILD_LONG=1 cargo test -p wbuild-tree --test it -- t_path_race --nocapture
 }
 
+crash() {
+    kills=1000 failpoints=600 cuts=200 sizes=100 flips=1000 leftovers=200
+    records=100000
+    for setting in "$@"; do
+        number=${setting#*=}
+        case $setting in
+        kills=* | failpoints=* | cuts=* | sizes=* | flips=* | leftovers=* | records=*) ;;
+        *) fail "expected NAME=NUMBER with one of kills, failpoints, cuts, sizes, flips, leftovers, records, not: $setting" ;;
+        esac
+        [ "$number" -ge 0 ] 2>/dev/null || fail "expected a number, not: $setting"
+        eval "${setting%%=*}=$number"
+    done
+    failed=""
+    # rig NUMBER WHAT COMMAND...: all that fail are named at the end.
+    rig() {
+        [ "$1" -gt 0 ] || return 0
+        step "$2: $1"
+        shift
+        what=$1
+        shift
+        "$@" || failed="$failed $what"
+    }
+    store="nice cargo test -p wbuild-store"
+    WBUILD_KILLS=$kills rig "$kills" kills $store --test kill -- --nocapture
+    # 18 points, each struck by a kill and by an error.
+    passes=$(((failpoints + 35) / 36))
+    WBUILD_PASSES=$passes rig "$failpoints" failpoints \
+        $store --features failpoints --test failpoints -- --nocapture
+    WBUILD_CUTS=$cuts WBUILD_LONG=1 rig "$cuts" cuts $store --test power -- --nocapture
+    WBUILD_SIZES=$sizes rig "$sizes" sizes $store --test full -- --nocapture
+    WBUILD_FLIPS=$flips rig "$flips" flips $store --test flips -- --nocapture
+    WBUILD_RECORDS=$records rig "$records" records $store --test rebuild -- --nocapture
+    if [ "$leftovers" -gt 0 ]; then
+        nice cargo build -p wbuild-cli
+        WBUILD_LEFTOVERS=$leftovers rig "$leftovers" leftovers \
+            nice cargo test -p wbuild-tests --test e2e -- interruption::kills
+    fi
+    [ -z "$failed" ] || fail "failed:$failed"
+}
+
 case ${1-} in
 mutants)
     shift
@@ -187,6 +235,10 @@ races) races ;;
 simulation)
     SEEDS=${2-1000000} SEED=${3-0} nice cargo test -p wbuild-solver --test solver \
         simulation::simulation -- --nocapture
+    ;;
+crash)
+    shift
+    crash "$@"
     ;;
 *)
     sed -n '/^#   usage/,/^#$/s/^# *//p' "$0" >&2

@@ -103,10 +103,15 @@ fn a_step_that_does_not_want_to_end() -> Result<()> {
     nothing_left(&sandbox, &sleep)
 }
 
-/// `wbuild-bench --kills` does it longer, and on a larger state directory.
+/// `WBUILD_LEFTOVERS` is another number of kills; `wbuild-bench --kills` does it on a larger state
+/// directory.
 fn kills_at_random_moments() -> Result<()> {
     let sandbox = Sandbox::new("kills")?;
-    let seen = kills::run(&sandbox, 12, u64::from(std::process::id()), None)?;
+    let rounds = match std::env::var("WBUILD_LEFTOVERS") {
+        Ok(text) => text.parse()?,
+        Err(_) => 20,
+    };
+    let seen = kills::run(&sandbox, rounds, u64::from(std::process::id()), None)?;
     ensure!(seen.in_time > 0, "every build had ended before its kill: {seen:?}");
     Ok(())
 }

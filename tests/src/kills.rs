@@ -1,9 +1,11 @@
 //! Builds of one state directory are ended at random moments, by SIGKILL or by a power cut.
 //!
-//! What must hold after each: nothing of the build is left on the machine, the next build works and
-//! gives the right files, and what was acknowledged (exit code 0) before is still found, also when
+//! What must hold after each: no process and no mount of the build is left on the machine, the next
+//! build works, leaves no file and no control group of the one before, and gives the right files, and what was acknowledged (exit code 0) before is still found, also when
 //! the machine has started anew in between (another boot id), which drops what was not on disk.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -43,6 +45,8 @@ pub fn run(sandbox: &Sandbox, rounds: u32, seed: u64, disk: Option<&Disk>) -> Re
     for file in 0..60 {
         sandbox.write(&format!("d{}/f{file}", file % 3), &format!("{file}\n").repeat(500))?;
     }
+    std::fs::create_dir_all(sandbox.path("temporary"))?;
+    let groups = machine::step_groups();
     // Losing what wbuild only reads would show nothing about wbuild.
     disk.map_or(Ok(()), Disk::sync)?;
     let mut random = seed;
@@ -77,6 +81,7 @@ pub fn run(sandbox: &Sandbox, rounds: u32, seed: u64, disk: Option<&Disk>) -> Re
 
         let whole = build(sandbox, round, &format!("boot-{boot}")).with_context(during)?;
         usual = whole.took;
+        nothing_unfinished(sandbox, &groups).with_context(during)?;
         check_files(sandbox, round).with_context(during)?;
         // It was acknowledged: from now on the power may go at any time.
         if let Some(disk) = disk {
@@ -87,6 +92,20 @@ pub fn run(sandbox: &Sandbox, rounds: u32, seed: u64, disk: Option<&Disk>) -> Re
         nothing_runs(sandbox, round, boot).with_context(during)?;
     }
     Ok(seen)
+}
+
+/// After the build that follows, no file of the one that was ended is left, and no control group.
+fn nothing_unfinished(sandbox: &Sandbox, groups: &BTreeSet<PathBuf>) -> Result<()> {
+    for folder in ["state/tmp", "temporary"] {
+        let left: Vec<_> = std::fs::read_dir(sandbox.path(folder))?
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .filter(|name| !name.starts_with("partial-"))
+            .collect();
+        ensure!(left.is_empty(), "left in {folder}: {left:?}");
+    }
+    let left: Vec<_> = machine::step_groups().difference(groups).cloned().collect();
+    ensure!(left.is_empty(), "control groups are left: {left:?}");
+    Ok(())
 }
 
 /// A round that was acknowledged is found whole.
@@ -106,7 +125,9 @@ fn nothing_runs(sandbox: &Sandbox, round: u32, boot: u32) -> Result<()> {
 fn start(sandbox: &Sandbox, round: u32, boot_id: &str, args: &[&str]) -> Result<Running> {
     let round = format!("--build-arg=ROUND={round}");
     let args: Vec<&str> = args.iter().copied().chain([round.as_str()]).collect();
-    Running::start(sandbox.build_command(&args)?.env("WBUILD_BOOT_ID", boot_id))
+    let mut command = sandbox.build_command(&args)?;
+    command.env("WBUILD_BOOT_ID", boot_id).env("TMPDIR", sandbox.path("temporary"));
+    Running::start(&mut command)
 }
 
 fn build(sandbox: &Sandbox, round: u32, boot_id: &str) -> Result<Run> {

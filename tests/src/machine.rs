@@ -1,6 +1,7 @@
 //! What builds leave on the machine: processes and mounts that know a directory.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,28 @@ pub fn traces_of(mark: &str) -> Vec<String> {
                 found.push(format!("process {name} ({command}) {what} {mark}"));
                 break;
             }
+        }
+    }
+    found
+}
+
+/// Control groups with the names that steps have, wherever they are: crun makes none for them, runc
+/// where it can.
+pub fn step_groups() -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = folders.pop() {
+        // A group may go while it is looked at.
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let number = name.strip_prefix("step").unwrap_or_default();
+            if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+                found.insert(entry.path());
+            }
+            folders.push(entry.path());
         }
     }
     found

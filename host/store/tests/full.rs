@@ -1,6 +1,8 @@
 //! A full disk: errors that name the file, nothing lost, and a store that works on without a new
 //! start once there is room.
 
+mod crash;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,9 @@ use wbuild_store::{
     Error, FsckOptions, LayerRecord, LockWait, OpenOptions, OutputRecord, PruneFilter, Record,
     Store,
 };
+
+/// How many sizes are tried; another number: `WBUILD_SIZES`.
+const SIZES: u64 = 20;
 
 /// A small file system; unmounted on drop.
 struct Small(PathBuf);
@@ -85,9 +90,11 @@ fn is_clean(error: &Error) -> bool {
 fn privileged_a_full_disk_is_reported_and_survived() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("small");
-    for step in 0..20u32 {
-        // By bytes and by inodes, at twenty different points of the work.
-        for options in [format!("size={}k", 80 + 28 * step), format!("nr_inodes={}", 26 + step)] {
+    let sizes = u32::try_from(crash::rounds("WBUILD_SIZES", SIZES)).unwrap().max(1);
+    for step in 0..sizes {
+        // By bytes and by inodes, at so many different points of the work.
+        let bytes = 80 + 560 * step / sizes;
+        for options in [format!("size={bytes}k"), format!("nr_inodes={}", 26 + 20 * step / sizes)] {
             let small = match Small::new(&at, &options) {
                 Ok(small) => small,
                 Err(errno) => {
@@ -121,7 +128,9 @@ fn privileged_a_full_disk_is_reported_and_survived() {
             }
             let report = store.fsck(FsckOptions { verify_blobs: true, repair: false }).unwrap();
             assert!(report.is_clean(), "{options}: {:?}", report.problems);
-            // Still full: a prune must work, and the next build of the same process, too.
+            // Still full: it opens and prunes, and builds of the same process go on.
+            drop(store);
+            let store = open(&state).unwrap_or_else(|error| panic!("{options}: {error:?}"));
             store.prune(&PruneFilter { all: true, ..PruneFilter::default() }).unwrap();
             small.resize("size=8m,nr_inodes=1000");
             build(&store, 1000).unwrap_or_else(|error| panic!("{options}: {error:?}"));

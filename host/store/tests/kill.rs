@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crash::{Judge, Rng, open, scratch, start};
 use wbuild_store::{Error, FsckOptions, LockWait, OpenOptions, Store};
 
+/// Another number: `WBUILD_KILLS`.
 const KILLS: u64 = 100;
 
 #[test]
@@ -16,14 +17,15 @@ fn child_process() {
 }
 
 #[test]
-fn a_hundred_kills_lose_nothing_acknowledged() {
+fn kills_lose_nothing_acknowledged() {
     let dir = scratch();
     let state = dir.path().join("state");
     let mut judge = Judge::default();
     let mut rng = Rng::new(u64::from(std::process::id()));
     let mut boot = 0;
     let mut slowest = Duration::ZERO;
-    for kill in 0..KILLS {
+    let kills = crash::rounds("WBUILD_KILLS", KILLS);
+    for kill in 0..kills {
         let name = format!("boot-{boot}");
         let mut child = start(&state, rng.next(), &name, &[]);
         // Half of them early, half after something was acknowledged, however slow the disk is.
@@ -46,8 +48,8 @@ fn a_hundred_kills_lose_nothing_acknowledged() {
         }
         assert_eq!(std::fs::read_dir(store.tmp_path()).unwrap().count(), 0);
     }
-    eprintln!("{KILLS} kills, {} acknowledgements, slowest open {slowest:?}", judge.acks);
-    assert!(judge.acks as u64 >= KILLS / 2);
+    eprintln!("{kills} kills, {} acknowledgements, slowest open {slowest:?}", judge.acks);
+    assert!(judge.acks as u64 >= kills / 2);
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
 

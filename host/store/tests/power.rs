@@ -15,6 +15,7 @@ use crash::{Judge, Rng, open, start};
 use rustix::process::{Pid, Signal, kill_process};
 use wbuild_store::FsckOptions;
 
+/// Another number: `WBUILD_CUTS`.
 const CUTS: u64 = 20;
 const IMAGE_SIZE: u64 = 192 << 20;
 
@@ -80,7 +81,8 @@ fn privileged_power_cuts_lose_nothing_acknowledged() {
     run("mkfs.ext4", &["-q", "-F", &image.to_string_lossy()]);
     let mut judge = Judge::default();
     let mut rng = Rng::new(u64::from(std::process::id()));
-    for cut in 0..CUTS {
+    let cuts = crash::rounds("WBUILD_CUTS", CUTS);
+    for cut in 0..cuts {
         let mounted = Mounted::new(&image, &at);
         let mut child = start(&at.join("state"), rng.next(), &format!("boot-{cut}"), &[]);
         if cut % 2 == 0 {
@@ -101,6 +103,6 @@ fn privileged_power_cuts_lose_nothing_acknowledged() {
         store.fsck(FsckOptions { verify_blobs: true, repair: true }).unwrap();
         judge.check(&store, &format!("power cut {cut}"));
     }
-    eprintln!("{CUTS} power cuts, {} acknowledgements", judge.acks);
-    assert!(judge.acks as u64 >= CUTS / 2);
+    eprintln!("{cuts} power cuts, {} acknowledgements", judge.acks);
+    assert!(judge.acks as u64 >= cuts / 2);
 }

@@ -25,9 +25,18 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use wbuild_graph::{BlobDigest, CacheKey, Digest, ResultId};
 use wbuild_store::{
-    BlobRef, FsckOptions, LayerRecord, LockWait, OpenOptions, OutputRecord, PruneFilter, Record,
-    Store,
+    BlobRef, Bounds, FsckOptions, LayerRecord, LockWait, OpenOptions, OutputRecord, PruneFilter,
+    Record, Store,
 };
+
+/// How many times a rig does its work: `usual`, unless this variable says another number
+/// (`sh tests/long.sh crash` sets them).
+pub fn rounds(variable: &str, usual: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+        Err(_) => usual,
+    }
+}
 
 /// How many different results the child makes.
 const RESULTS: u64 = 24;
@@ -128,8 +137,10 @@ fn work(store: &Store, rng: &mut Rng) -> wbuild_store::Result<()> {
                 _ => {
                     if rng.below(4) == 0 {
                         say("evict");
-                        let filter =
-                            PruneFilter { keep_bytes: Some(150_000), ..PruneFilter::default() };
+                        let filter = PruneFilter {
+                            keep: Some(Bounds::at_most(150_000)),
+                            ..PruneFilter::default()
+                        };
                         store.prune(&filter)?;
                     }
                 }
