@@ -19,11 +19,8 @@ pub mod args;
 pub mod config;
 pub mod environment;
 pub mod exit;
-<<<<<<< HEAD
 pub mod explain;
-=======
 pub mod filter;
->>>>>>> d38de2f (store: what is kept has a ceiling that holds, and can be checked and repaired)
 pub mod metadata;
 pub mod plugin_name;
 pub mod progress;

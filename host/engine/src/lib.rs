@@ -17,8 +17,8 @@
 mod build;
 mod cache;
 mod cancel;
-pub mod explain;
 pub mod check;
+pub mod explain;
 mod export;
 mod frontend_host;
 mod inputs;

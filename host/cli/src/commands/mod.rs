@@ -5,11 +5,8 @@ mod call;
 pub mod doctor;
 pub mod du;
 mod engine;
-<<<<<<< HEAD
 pub mod explain;
-=======
 pub mod fsck;
->>>>>>> d38de2f (store: what is kept has a ceiling that holds, and can be checked and repaired)
 pub mod plugin;
 pub mod prune;
 
