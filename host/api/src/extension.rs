@@ -526,6 +526,10 @@ pub struct CacheHost {
     pub kv: Arc<dyn KvCap>,
     /// The content store.
     pub blobs: Arc<dyn BlobsCap>,
+    /// The repository or directory that the user named for this backend; none = calls are refused.
+    pub repository: Option<Arc<dyn RepositoryCap>>,
+    /// Requests to the servers that the user named for this backend; none = calls are refused.
+    pub http: Option<Arc<dyn HttpCap>>,
     /// Lines for the user.
     pub log: Arc<dyn LogCap>,
 }
@@ -610,4 +614,95 @@ pub trait KvCap: Send + Sync {
     ) -> Result<(), Failure>;
     /// Empties the bucket.
     fn clear(&self, bucket: String) -> Result<(), Failure>;
+}
+
+/// A manifest that is to be published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewManifest {
+    /// By which it is found from now on; none = by its digest alone.
+    pub tag: Option<String>,
+    /// Of the manifest; its bytes say the same.
+    pub media_type: String,
+    /// Its bytes.
+    pub data: Vec<u8>,
+}
+
+/// wit/cache, interface `repository`: OCI content under one name, a repository of a registry or a
+/// layout in a directory. What it brings here lies in the content store, checked.
+#[async_trait]
+pub trait RepositoryCap: Send + Sync {
+    /// Fetches the manifest that a tag or digest names; `None` if there is no such thing.
+    async fn resolve(&self, reference: String) -> Result<Option<LayerDescriptor>, Failure>;
+    /// Fetches blobs in parallel; one answer each, in order. `Gone` if a blob is not there.
+    async fn pull(&self, blobs: Vec<LayerDescriptor>) -> Vec<Result<(), Failure>>;
+    /// Sends blobs in parallel, but for those that are there; one answer each, in order. `Gone` if a
+    /// blob is neither there nor here.
+    async fn push(&self, blobs: Vec<LayerDescriptor>) -> Vec<Result<(), Failure>>;
+    /// Puts a manifest there, whose blobs are there, and answers its digest.
+    async fn publish(&self, manifest: NewManifest) -> Result<Digest, Failure>;
+    /// Removes every blob that neither these manifests nor any tag lead to, and answers how many.
+    /// `Unsupported` of a registry.
+    async fn retain(&self, manifests: Vec<Digest>) -> Result<u64, Failure>;
+}
+
+/// What a request carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HttpBody {
+    /// Nothing.
+    #[default]
+    None,
+    /// A few bytes.
+    Small(Vec<u8>),
+    /// A blob of the content store, or a part of one.
+    Blob {
+        /// Which.
+        digest: BlobDigest,
+        /// From where.
+        offset: u64,
+        /// How much; none = the rest.
+        length: Option<u64>,
+    },
+}
+
+/// A request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpRequest {
+    /// Upper case.
+    pub method: String,
+    /// Absolute.
+    pub url: String,
+    /// Names may repeat.
+    pub headers: Attrs,
+    /// How the host is to identify the user: kind, and what goes with it.
+    pub authorize: Option<(String, Attrs)>,
+    /// What goes with it.
+    pub body: HttpBody,
+    /// `timeout-ms`, `retries`, `follow-redirects`.
+    pub attrs: Attrs,
+}
+
+/// The beginning of an answer; its body waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpResponse {
+    /// Names the answer for the other calls.
+    pub id: u64,
+    /// 100 to 599.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Attrs,
+    /// Who answered, after redirects.
+    pub url: String,
+}
+
+/// wit/cache, interface `http`: requests to granted origins.
+#[async_trait]
+pub trait HttpCap: Send + Sync {
+    /// Sends all in parallel; one answer each, in order.
+    async fn send(&self, requests: Vec<HttpRequest>) -> Vec<Result<HttpResponse, Failure>>;
+    /// The body, at most `limit` bytes. A body can be had once.
+    async fn body_small(&self, response: u64, limit: u32) -> Result<Vec<u8>, Failure>;
+    /// Takes the body into the content store, if it is what is expected.
+    async fn body_blob(&self, response: u64, expect: LayerDescriptor) -> Result<(), Failure>;
+    /// Drops an answer and its connection.
+    fn forget(&self, response: u64);
 }

@@ -88,6 +88,8 @@ impl CacheLine {
             let host = CacheHost {
                 kv: Arc::new(KvBuckets { kv, plugin: line.plugin.identity().name }),
                 blobs: Arc::new(StoreBlobs { store: self.store.clone() }),
+                repository: None,
+                http: None,
                 log: Arc::clone(&line.log),
             };
             let backend = line.plugin.connect(host).await?;

@@ -470,6 +470,8 @@ impl Storage {
         CacheHost {
             kv: Arc::clone(self) as _,
             blobs: Arc::clone(self) as _,
+            repository: None,
+            http: None,
             log: Arc::clone(self) as _,
         }
     }
