@@ -19,6 +19,7 @@ mod gate;
 mod proxy;
 mod reach;
 mod tls;
+mod upload;
 
 pub use client::{
     Clients, Options, Retries, body, is_temporary, retry_after, same_origin, show_url,
@@ -30,3 +31,4 @@ pub use gate::{Gate, GateLimits};
 pub use proxy::Proxies;
 pub use reach::{Lookup, Reach, is_inner, is_loopback};
 pub use tls::{Identity, Trust};
+pub use upload::{FileBody, Moving};

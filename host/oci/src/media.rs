@@ -22,6 +22,9 @@ pub const MAX_MANIFEST: u64 = 4 << 20;
 pub const MAX_CONFIG: u64 = 4 << 20;
 /// Most layers of one image.
 pub const MAX_LAYERS: usize = 1_000;
+/// Most layers of one artifact: a manifest whose config is none of an image (manifest.md, "Guidelines
+/// for Artifact Usage").
+pub const MAX_ARTIFACT_LAYERS: usize = 10_000;
 /// Most entries of one index.
 pub const MAX_INDEX_ENTRIES: usize = 10_000;
 
@@ -519,8 +522,10 @@ impl Document {
             return Ok(Document::Index(index));
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
-        if manifest.layers.len() > MAX_LAYERS {
-            return Err(Error::limit(format!("{what} has more than {MAX_LAYERS} layers")));
+        let image = matches!(manifest.config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG);
+        let most = if image { MAX_LAYERS } else { MAX_ARTIFACT_LAYERS };
+        if manifest.layers.len() > most {
+            return Err(Error::limit(format!("{what} has more than {most} layers")));
         }
         Ok(Document::Manifest(manifest))
     }

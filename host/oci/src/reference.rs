@@ -70,6 +70,26 @@ impl Reference {
         Reference { digest: Some(digest), ..self.clone() }
     }
 
+    /// What a tag or a digest names in the same repository.
+    pub fn at(&self, target: &str) -> Result<Self> {
+        let (registry, repository) = (self.registry.clone(), self.repository.clone());
+        if target.contains(':') {
+            let digest = target.parse::<Digest>();
+            let bad = |error| Error::invalid("no valid digest").because(error);
+            return Ok(Reference {
+                registry,
+                repository,
+                tag: None,
+                digest: Some(digest.map_err(bad)?),
+            });
+        }
+        if !is_tag(target) {
+            let shown: String = target.chars().take(128).flat_map(char::escape_debug).collect();
+            return Err(Error::invalid(format!("\"{shown}\" is no tag")));
+        }
+        Ok(Reference { registry, repository, tag: Some(target.to_owned()), digest: None })
+    }
+
     /// The same reference without its digest; the tag becomes `latest` where there was none.
     #[must_use]
     pub fn without_digest(&self) -> Self {

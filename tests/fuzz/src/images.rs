@@ -24,7 +24,7 @@ pub fn check_document(data: &[u8]) {
         assert_eq!(Descriptor::of(document.media_type(), &written).is_index(), is_index);
         match &document {
             Document::Manifest(manifest) => {
-                assert!(manifest.layers.len() <= media::MAX_LAYERS);
+                assert!(manifest.layers.len() <= media::MAX_ARTIFACT_LAYERS);
                 assert!(manifest.layers.iter().all(|layer| i64::try_from(layer.size).is_ok()));
             }
             Document::Index(index) => {

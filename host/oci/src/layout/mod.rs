@@ -7,10 +7,11 @@
 //! blobs/sha256/<hex>       manifests, configs, layers
 //! ```
 //!
-//! [`Layout`] reads a directory; an [`Export`] is written by [`write_oci_tar`], [`write_oci_dir`] and
-//! [`write_docker_tar`]. What is written depends on the export alone: blobs in order of digest, fixed
+//! [`Layout`] reads a directory, a [`LayoutWriter`] adds to one and removes from it; an [`Export`] is
+//! written by [`write_oci_tar`], [`write_oci_dir`] and [`write_docker_tar`]. What is written depends on the export alone: blobs in order of digest, fixed
 //! modes and times. Blobs are checked against their digests while they are read or written.
 
+mod change;
 mod read;
 mod write;
 
@@ -19,6 +20,7 @@ use std::io::{self, Read};
 use sha2::{Digest as _, Sha256};
 use wbuild_graph::Digest;
 
+pub use change::LayoutWriter;
 pub use read::Layout;
 pub use write::{
     Export, ExportImage, IndexAnnotations, write_docker_tar, write_oci_dir, write_oci_tar,

@@ -171,10 +171,6 @@ impl Export {
         self.names.iter().map(named).collect()
     }
 
-    fn index_json(&self, entries: Vec<Descriptor>) -> Vec<u8> {
-        Index::new(MediaFamily::Oci, entries).to_bytes()
-    }
-
     /// All blobs in order of digest.
     fn blobs(&self) -> impl Iterator<Item = (&Digest, Blob<'_>)> {
         let documents =
@@ -233,7 +229,8 @@ fn write_tar<W: Write>(
         tar.append(&entry(path, EntryKind::File, bytes.len() as u64), Some(&mut &bytes[..]))
     };
     file(&mut tar, LAYOUT_FILE, LAYOUT_TEXT)?;
-    file(&mut tar, INDEX_FILE, &export.index_json(export.entries()))?;
+    let index = Index::new(MediaFamily::Oci, export.entries());
+    file(&mut tar, INDEX_FILE, &index.to_bytes())?;
     if let Some(docker) = docker {
         file(&mut tar, "manifest.json", &docker)?;
     }
@@ -285,17 +282,7 @@ fn end(data: &mut impl Read, digest: &Digest) -> Result<()> {
 /// blobs it has are kept, entries of the same name are replaced. `index.json` is replaced last and in one
 /// step, so that a reader sees the old state or the new one.
 pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'_>) -> Result<()> {
-    for path in ["blobs", "blobs/sha256"] {
-        match rustix::fs::mkdirat(dir, path, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => {
-                return Err(Error::io(
-                    format!("cannot make the directory {path} of an image layout"),
-                    e,
-                ));
-            }
-        }
-    }
+    make_folders(dir)?;
     for (digest, blob) in export.blobs() {
         let path = format!("blobs/sha256/{}", digest.hex());
         if let Ok(present) = open_file(dir, &path)
@@ -311,37 +298,62 @@ pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'
             }
         }
     }
-    let mut entries = export.entries();
-    match open_file(dir, INDEX_FILE) {
-        Err(Errno::NOENT) => {}
-        Err(e) => return Err(Error::io("cannot open index.json of an image layout", e)),
-        Ok(file) => {
-            let bytes = read_limited(file, MAX_MANIFEST, INDEX_FILE)?;
-            let Document::Index(old) = Document::decode(&bytes, None, INDEX_FILE)? else {
-                return Err(Error::invalid(
-                    "index.json of an image layout is an image instead of an index",
-                ));
-            };
-            let name = |d: &Descriptor| {
-                (
-                    d.annotation(ANNOTATION_IMAGE_NAME).map(str::to_owned),
-                    d.annotation(ANNOTATION_REF_NAME).map(str::to_owned),
-                )
-            };
-            let replaced = |old: &Descriptor| {
-                entries.iter().any(|new| {
-                    name(new) == name(old)
-                        && (name(new) != (None, None) || new.digest == old.digest)
-                })
-            };
-            let mut kept: Vec<Descriptor> =
-                old.manifests.into_iter().filter(|d| !replaced(d)).collect();
-            kept.append(&mut entries);
-            entries = kept;
-        }
+    list(dir, export.entries())
+}
+
+/// Adds entries to `index.json`, in the place of those of the same name, and makes a layout of the
+/// directory if it is none.
+pub(super) fn list(dir: BorrowedFd<'_>, mut entries: Vec<Descriptor>) -> Result<()> {
+    if let Some(old) = read_index(dir)? {
+        let name = |d: &Descriptor| {
+            (
+                d.annotation(ANNOTATION_IMAGE_NAME).map(str::to_owned),
+                d.annotation(ANNOTATION_REF_NAME).map(str::to_owned),
+            )
+        };
+        let replaced = |old: &Descriptor| {
+            entries.iter().any(|new| {
+                name(new) == name(old) && (name(new) != (None, None) || new.digest == old.digest)
+            })
+        };
+        let mut kept: Vec<Descriptor> =
+            old.manifests.into_iter().filter(|d| !replaced(d)).collect();
+        kept.append(&mut entries);
+        entries = kept;
     }
     put(dir, LAYOUT_FILE, &mut &LAYOUT_TEXT[..])?;
-    put(dir, INDEX_FILE, &mut &export.index_json(entries)[..])
+    put(dir, INDEX_FILE, &mut &Index::new(MediaFamily::Oci, entries).to_bytes()[..])
+}
+
+/// `index.json`, if there is one.
+pub(super) fn read_index(dir: BorrowedFd<'_>) -> Result<Option<Index>> {
+    let file = match open_file(dir, INDEX_FILE) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other.map_err(|e| Error::io("cannot open index.json of an image layout", e))?,
+    };
+    let bytes = read_limited(file, MAX_MANIFEST, INDEX_FILE)?;
+    match Document::decode(&bytes, None, INDEX_FILE)? {
+        Document::Index(index) => Ok(Some(index)),
+        Document::Manifest(_) => {
+            Err(Error::invalid("index.json of an image layout is an image instead of an index"))
+        }
+    }
+}
+
+/// Makes the directories of blobs.
+pub(super) fn make_folders(dir: BorrowedFd<'_>) -> Result<()> {
+    for path in ["blobs", "blobs/sha256"] {
+        match rustix::fs::mkdirat(dir, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => {
+                return Err(Error::io(
+                    format!("cannot make the directory {path} of an image layout"),
+                    e,
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_blob(file: std::fs::File, digest: &Digest) -> bool {
@@ -349,7 +361,7 @@ fn is_blob(file: std::fs::File, digest: &Digest) -> bool {
 }
 
 /// Writes a file under another name and renames it.
-fn put(dir: BorrowedFd<'_>, path: &str, data: &mut dyn Read) -> Result<()> {
+pub(super) fn put(dir: BorrowedFd<'_>, path: &str, data: &mut dyn Read) -> Result<()> {
     let failed = |e: Errno| Error::io(format!("cannot write {path} of an image layout"), e);
     let temporary = format!("{path}.partial");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

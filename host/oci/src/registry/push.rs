@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Method, StatusCode};
 use tokio::sync::Semaphore;
@@ -131,18 +131,57 @@ impl Client {
         });
         let went = try_join_all(blobs).await?;
 
+        let content = |descriptor: &Descriptor| {
+            let digest = descriptor.digest;
+            let missing = || Error::invalid(format!("cannot push {digest}: it has no content"));
+            export.documents().get(&digest).map(Vec::as_slice).ok_or_else(missing)
+        };
         let root = export.root();
         if root.is_index() {
             let manifests = export.manifests().iter().map(|manifest| async {
                 let _slot = slots.acquire().await.expect("the semaphore is never closed");
-                put(&to, export, manifest, &manifest.digest.to_string()).await
+                put(&to, manifest, content(manifest)?, &manifest.digest.to_string()).await
             });
             try_join_all(manifests).await?;
         }
         for target in targets {
-            put(&to, export, root, target).await?;
+            put(&to, root, content(root)?, target).await?;
         }
         Ok(went)
+    }
+
+    /// Pushes blobs to the repository of `reference`, but for those it has; one answer each, in order.
+    /// What the source cannot open fails by itself.
+    pub async fn push_blobs(
+        &self,
+        reference: &Reference,
+        blobs: &[Descriptor],
+        source: &Arc<dyn PushSource>,
+    ) -> Result<Vec<Result<()>>> {
+        let to = Repository::new(&self.0, reference).await?;
+        let slots = Semaphore::new(to.site.concurrency);
+        let pushes = blobs.iter().map(|descriptor| async {
+            let _slot = slots.acquire().await.expect("the semaphore is never closed");
+            push_blob(&to, &Blob { descriptor, bytes: None }, &[], source).await.map(drop)
+        });
+        Ok(join_all(pushes).await)
+    }
+
+    /// Puts a manifest or an index where `reference` says, by tag or by digest. What it names must be
+    /// there.
+    pub async fn push_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest> {
+        let descriptor = Descriptor::of(media_type, bytes);
+        if descriptor.size > MAX_MANIFEST {
+            return Err(Error::limit(format!("the manifest is larger than {MAX_MANIFEST} bytes")));
+        }
+        let to = Repository::new(&self.0, reference).await?;
+        put(&to, &descriptor, bytes, &reference.target()).await?;
+        Ok(descriptor.digest)
     }
 }
 
@@ -177,8 +216,8 @@ async fn push_blob(
 /// Puts a manifest or an index where `target`, a tag or its digest, names it, unless it does so.
 async fn put(
     to: &Repository<'_>,
-    export: &Export,
     descriptor: &Descriptor,
+    bytes: &[u8],
     target: &str,
 ) -> Result<()> {
     let separator = if target.contains(':') { '@' } else { ':' };
@@ -195,8 +234,6 @@ async fn put(
         return Ok(());
     }
     let what = format!("push {name}");
-    let bytes = export.documents().get(&descriptor.digest);
-    let bytes = bytes.ok_or_else(|| Error::invalid(format!("cannot {what}: it has no content")))?;
     let mut request = to.outgoing(Method::PUT, &path, &what)?;
     request.headers = vec![media_type(&descriptor.media_type)?];
     request.payload = Payload::Bytes(Bytes::copy_from_slice(bytes));

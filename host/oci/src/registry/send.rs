@@ -10,20 +10,13 @@
 //! - Every refusal becomes an error that names the registry, the status and what to do.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode, Url};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use wbuild_http::{is_temporary, retry_after, same_origin};
+use wbuild_http::{FileBody, Moving, is_temporary, retry_after, same_origin};
 
 use super::Inner;
 use super::auth::{Scope, check_target, refused_credentials};
@@ -31,8 +24,6 @@ use super::hosts::Site;
 use super::http::{MAX_REDIRECTS, error_detail, transport_error};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes read from a file at once.
-const PIECE: usize = 256 << 10;
 /// How much longer a registry may take to answer what completes a blob: it may have to hash or move
 /// all of it.
 const SETTLING: u32 = 5;
@@ -175,33 +166,22 @@ impl Inner {
         if let Some(header) = header {
             builder = builder.header(AUTHORIZATION, header.clone());
         }
-        let watch = Arc::new(Watch::new());
+        let moving = Arc::new(Moving::default());
         let builder = match &request.payload {
             Payload::Bytes(bytes) => builder.body(bytes.clone()),
             Payload::File { file, from, length, sent } => {
-                let body = FileBody::start(file, *from, *length, sent, Arc::clone(&watch));
+                let body = FileBody::start(file, *from, *length, sent, &moving);
                 builder.body(Body::wrap(body))
             }
         };
         let stall = request.site.stall_timeout * if request.completes { SETTLING } else { 1 };
-        let sending = builder.send();
-        tokio::pin!(sending);
-        loop {
-            tokio::select! {
-                response = &mut sending => {
-                    return response.map_err(|error| match watch.failed() {
-                        Some(error) => {
-                            Error::io(format!("cannot {}: its file fails", request.what), error)
-                        }
-                        None => cut(request, url, error),
-                    });
-                }
-                () = tokio::time::sleep_until(watch.last() + stall) => {
-                    if watch.last() + stall <= Instant::now() {
-                        return Err(stalled(request, stall));
-                    }
-                }
-            }
+        match moving.watch(builder.send(), stall).await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(error)) => Err(match moving.failed() {
+                Some(error) => Error::io(format!("cannot {}: its file fails", request.what), error),
+                None => cut(request, url, error),
+            }),
+            None => Err(stalled(request, stall)),
         }
     }
 }
@@ -294,104 +274,5 @@ async fn refusal(request: &Outgoing<'_>, response: Response) -> Error {
     match detail {
         Some(detail) => error.because(detail),
         None => error,
-    }
-}
-
-/// When something last moved.
-struct Watch {
-    last: Mutex<Instant>,
-    failed: Mutex<Option<io::Error>>,
-}
-
-impl Watch {
-    fn new() -> Watch {
-        Watch { last: Mutex::new(Instant::now()), failed: Mutex::default() }
-    }
-
-    fn last(&self) -> Instant {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn touch(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn failed(&self) -> Option<io::Error> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// A part of a file as a body. A thread reads ahead by at most two pieces.
-struct FileBody {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    length: u64,
-    left: u64,
-    sent: Arc<dyn Fn(u64) + Send + Sync>,
-    watch: Arc<Watch>,
-}
-
-impl FileBody {
-    fn start(
-        file: &Arc<File>,
-        from: u64,
-        length: u64,
-        sent: &Arc<dyn Fn(u64) + Send + Sync>,
-        watch: Arc<Watch>,
-    ) -> FileBody {
-        let (sender, pieces) = mpsc::channel(2);
-        let file = Arc::clone(file);
-        tokio::task::spawn_blocking(move || {
-            let (mut at, end) = (from, from + length);
-            while at < end {
-                let size = PIECE.min(usize::try_from(end - at).unwrap_or(PIECE));
-                let mut piece = vec![0; size];
-                let read = file.read_exact_at(&mut piece, at).map(|()| Bytes::from(piece));
-                at += size as u64;
-                let failed = read.is_err();
-                // Nobody receives any more once the request is given up.
-                if sender.blocking_send(read).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        FileBody { pieces, length, left: length, sent: Arc::clone(sent), watch }
-    }
-}
-
-impl http_body::Body for FileBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.is_end_stream() {
-            return Poll::Ready(None);
-        }
-        // Asked for more: what it had went out.
-        self.watch.touch();
-        let Poll::Ready(piece) = self.pieces.poll_recv(context) else { return Poll::Pending };
-        let piece = piece.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
-        Poll::Ready(Some(match piece {
-            Ok(bytes) => {
-                self.left -= bytes.len() as u64;
-                (self.sent)(self.length - self.left);
-                Ok(Frame::data(bytes))
-            }
-            Err(error) => {
-                let shown = io::Error::new(error.kind(), error.to_string());
-                *self.watch.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                Err(shown)
-            }
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
     }
 }
