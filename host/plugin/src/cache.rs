@@ -16,7 +16,7 @@ use wbuild_graph::{Attrs, CacheKey, Failure, FailureKind};
 use crate::PluginKind;
 use crate::guest::Caller;
 use crate::host::Inner;
-use crate::v0_1::cache::{LocalCache, State, layer_out, record_in, record_out};
+use crate::v0_1::cache::{RemoteCache, State, layer_out, record_in, record_out};
 use crate::v0_1::types::failure_in;
 
 /// A cache backend that is a component. Made by [`crate::Plugin::cache`].
@@ -51,7 +51,7 @@ impl CachePlugin for WasmCache {
 
 struct Live {
     store: Store<State>,
-    instance: LocalCache,
+    instance: RemoteCache,
 }
 
 enum Slot {

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Config, Engine, EngineWeak, OptLevel, UpdateDeadline, WasmBacktraceDetails};
 
@@ -227,6 +227,45 @@ impl CpuClock {
             poll
         })
         .await
+    }
+}
+
+/// How long one guest has waited for transfers, whose limits are others' than its own: what it is
+/// granted (a registry, say) ends what does not move.
+#[derive(Default)]
+pub(crate) struct Waits(Mutex<WaitState>);
+
+#[derive(Default)]
+struct WaitState {
+    ended: Duration,
+    since: Option<Instant>,
+}
+
+impl Waits {
+    fn lock(&self) -> MutexGuard<'_, WaitState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of it, with what it waits for now.
+    pub(crate) fn spent(&self) -> Duration {
+        let state = self.lock();
+        state.ended + state.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Waits for a transfer. A guest waits for one thing at a time.
+    pub(crate) async fn during<T>(&self, transfer: impl Future<Output = T>) -> T {
+        struct Ended<'a>(&'a Waits);
+        impl Drop for Ended<'_> {
+            fn drop(&mut self) {
+                let mut state = self.0.lock();
+                if let Some(since) = state.since.take() {
+                    state.ended += since.elapsed();
+                }
+            }
+        }
+        self.lock().since = Some(Instant::now());
+        let _ended = Ended(self);
+        transfer.await
     }
 }
 

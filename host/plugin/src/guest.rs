@@ -2,15 +2,21 @@
 //! what ends it. The same for every kind of plugin.
 
 use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Engine, Store};
 use wbuild_graph::{Failure, FailureKind};
 
 use crate::PluginKind;
-use crate::engine::{CpuClock, Runtime};
+use crate::engine::{CpuClock, Runtime, Waits};
 use crate::error::Subject;
 use crate::limits::{LimitReached, Limits};
 use crate::state::{Capabilities, GuestState};
+
+/// How often it is looked whether a call takes too long, at most.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Calls guests of one kind within their limits.
 #[derive(Clone)]
@@ -19,6 +25,7 @@ pub(crate) struct Caller {
     name: String,
     limits: Limits,
     clock: CpuClock,
+    waits: Arc<Waits>,
     engine: Engine,
 }
 
@@ -29,13 +36,14 @@ impl Caller {
             name: name.to_owned(),
             limits,
             clock: runtime.clock(limits.cpu),
+            waits: Arc::default(),
             engine: runtime.engine().clone(),
         }
     }
 
     /// A store in which an instance can be made.
     pub(crate) fn store<C: Capabilities>(&self, caps: Option<C>) -> Store<GuestState<C>> {
-        GuestState::store(&self.engine, self.limits, &self.clock, caps)
+        GuestState::store(&self.engine, self.limits, &self.clock, Arc::clone(&self.waits), caps)
     }
 
     /// Gives the guest its processor time anew, where the limit is per call.
@@ -60,13 +68,19 @@ impl Caller {
     }
 
     async fn run<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
-        let measured = self.clock.measure(call);
-        match self.limits.wall {
-            Some(wall) => match tokio::time::timeout(wall, measured).await {
-                Ok(result) => result,
-                Err(_) => Err(LimitReached::Wall(wall).into()),
-            },
-            None => measured.await,
+        let mut measured = pin!(self.clock.measure(call));
+        let Some(wall) = self.limits.wall else { return measured.await };
+        let (begin, waited) = (Instant::now(), self.waits.spent());
+        loop {
+            let allowed = wall + self.waits.spent().saturating_sub(waited);
+            let left = allowed.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Err(LimitReached::Wall(wall).into());
+            }
+            // During a transfer what is left stays what it is.
+            if let Ok(result) = tokio::time::timeout(left.max(LOOK), &mut measured).await {
+                return result;
+            }
         }
     }
 

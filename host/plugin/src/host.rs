@@ -268,7 +268,7 @@ pub(crate) struct Inner {
     frontend: OnceCell<v0_1::frontend::bindings::FrontendPre<v0_1::frontend::State>>,
     describe: OnceCell<v0_1::frontend::FrontendDescribePre<v0_1::frontend::State>>,
     runner: OnceCell<v0_1::runner::RunnerPre<v0_1::runner::State>>,
-    cache: OnceCell<v0_1::cache::LocalCachePre<v0_1::cache::State>>,
+    cache: OnceCell<v0_1::cache::RemoteCachePre<v0_1::cache::State>>,
     compiled: Mutex<Compiled>,
 }
 
@@ -474,14 +474,14 @@ impl Inner {
 
     pub(crate) async fn cache_pre(
         self: &Arc<Self>,
-    ) -> Result<&v0_1::cache::LocalCachePre<v0_1::cache::State>, Failure> {
+    ) -> Result<&v0_1::cache::RemoteCachePre<v0_1::cache::State>, Failure> {
         self.cache
             .get_or_try_init(|| async {
                 let component = self.component().await?;
                 let linker = self.shared.linker(&self.shared.cache_linker, v0_1::cache::link)?;
                 linker
                     .instantiate_pre(component)
-                    .and_then(v0_1::cache::LocalCachePre::new)
+                    .and_then(v0_1::cache::RemoteCachePre::new)
                     .map_err(self.link_failure(PluginKind::Cache))
             })
             .await

@@ -47,7 +47,7 @@ pub struct PluginInfo {
 }
 
 /// Interfaces and what they let a plugin do.
-const ABILITIES: [(&str, &str); 12] = [
+const ABILITIES: [(&str, &str); 13] = [
     ("wbuild:types/log", "write messages for the user"),
     ("wbuild:frontend/graph", "describe what is to be built"),
     ("wbuild:frontend/inspect", "look up images and read files of the build's own results"),
@@ -59,6 +59,7 @@ const ABILITIES: [(&str, &str); 12] = [
     ("wbuild:runner/plan", "propose how a process is launched, within policy"),
     ("wbuild:cache/kv", "keep small values in buckets of its own"),
     ("wbuild:cache/blobs", "read and write blobs of the content store"),
+    ("wbuild:cache/repository", "pull from and push to a granted repository or image layout"),
     ("wbuild:cache/http", "talk to granted servers"),
 ];
 

@@ -17,9 +17,11 @@ pub(crate) const READ_BYTES: u32 = 1 << 20;
 /// Entries or pairs that one listing answers at most.
 pub(crate) const LIST_ITEMS: u32 = 10_000;
 /// Bytes of a blob that a cache backend may write at once.
-pub(crate) const SMALL_BLOB_WRITE: usize = MIB;
+pub(crate) const SMALL_BLOB_WRITE: usize = 4 * MIB;
 /// Size of the largest blob that a cache backend may read from: larger ones are layers.
 pub(crate) const SMALL_BLOB_READ: u64 = 64 << 20;
+/// Bytes of a body of HTTP that a guest takes in hand.
+pub(crate) const SMALL_BODY: u32 = 4 << 20;
 /// Questions of one batch.
 pub(crate) const BATCH_ITEMS: usize = 100_000;
 /// Stack of the guest, in bytes.

@@ -232,10 +232,16 @@ impl Contract {
                 withheld: &[],
             },
             PluginKind::Cache => Contract {
-                world: "wbuild:cache/local-cache",
+                world: "wbuild:cache/remote-cache",
                 export: "wbuild:cache/backend",
-                imports: &["wbuild:cache/kv", "wbuild:cache/blobs"],
-                withheld: &["wbuild:cache/http"],
+                // What is granted by the last two is decided for each backend: see `CacheHost`.
+                imports: &[
+                    "wbuild:cache/kv",
+                    "wbuild:cache/blobs",
+                    "wbuild:cache/repository",
+                    "wbuild:cache/http",
+                ],
+                withheld: &[],
             },
         }
     }

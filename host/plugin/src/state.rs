@@ -7,7 +7,7 @@ use wasmtime::{Engine, Store};
 use wbuild_api::extension::LogCap;
 use wbuild_graph::Failure;
 
-use crate::engine::CpuClock;
+use crate::engine::{CpuClock, Waits};
 use crate::error::HostRefusal;
 use crate::limits::{LimitReached, Limits, Meter, StoreLimiter};
 
@@ -21,6 +21,8 @@ pub(crate) trait Capabilities: Send + 'static {
 pub(crate) struct GuestState<C: 'static> {
     pub(crate) table: ResourceTable,
     pub(crate) meter: Meter,
+    /// How long it waits for transfers, which count as no time of the guest's.
+    pub(crate) waits: Arc<Waits>,
     limiter: StoreLimiter,
     /// None while an instance is made only to be measured.
     caps: Option<C>,
@@ -35,6 +37,7 @@ impl<C: Capabilities> GuestState<C> {
         engine: &Engine,
         limits: Limits,
         clock: &CpuClock,
+        waits: Arc<Waits>,
         caps: Option<C>,
     ) -> Store<Self> {
         let mut table = ResourceTable::new();
@@ -42,6 +45,7 @@ impl<C: Capabilities> GuestState<C> {
         let state = GuestState {
             table,
             meter: Meter::new(limits),
+            waits,
             limiter: StoreLimiter::new(limits),
             caps,
         };

@@ -4,8 +4,10 @@ use wbuild_api::extension::{BlobInfo, BlobsCap};
 use wbuild_graph::{BlobDigest, Digest, Failure, FailureKind};
 use wbuild_store::Store;
 
-/// The most one read of a blob returns, and the largest small blob.
-const SMALL: u32 = 1 << 20;
+/// The most one read of a blob returns.
+const READ: u32 = 1 << 20;
+/// The largest small blob.
+const SMALL: usize = 4 << 20;
 
 /// The content store as a plugin sees it.
 pub(super) struct StoreBlobs {
@@ -25,7 +27,7 @@ impl BlobsCap for StoreBlobs {
         let gone = || Failure::new(FailureKind::Gone, format!("the blob {digest} is not here"));
         let blob = self.store.open_blob(&BlobDigest(digest))?.ok_or_else(gone)?;
         let rest = blob.size.saturating_sub(offset);
-        let length = u64::from(length.min(SMALL)).min(rest);
+        let length = u64::from(length.min(READ)).min(rest);
         let mut data = vec![0; usize::try_from(length).expect("at most 1 MiB")];
         blob.file
             .read_exact_at(&mut data, offset)
@@ -34,7 +36,7 @@ impl BlobsCap for StoreBlobs {
     }
 
     fn write_small(&self, media_type: String, data: Vec<u8>) -> Result<BlobInfo, Failure> {
-        if data.len() > SMALL as usize {
+        if data.len() > SMALL {
             let message = format!("a small blob has at most {SMALL} bytes, not {}", data.len());
             return Err(Failure::new(FailureKind::Limit, message));
         }

@@ -473,7 +473,7 @@ mod tests {
             granted: Vec::new(),
         };
         let clock = runtime.clock(limits.cpu);
-        let mut store = State::store(runtime.engine(), limits, &clock, Some(caps));
+        let mut store = State::store(runtime.engine(), limits, &clock, Arc::default(), Some(caps));
         test(store.data_mut(), &fake)
     }
 

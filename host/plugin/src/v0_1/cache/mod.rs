@@ -1,35 +1,55 @@
-//! `wbuild:cache@0.1`, world `local-cache`.
+//! `wbuild:cache@0.1`, world `remote-cache`, of which `local-cache` is a part: what is granted of the
+//! rest is decided by the capabilities.
+
+mod http;
+mod repository;
 
 use std::sync::Arc;
 
 use wasmtime::component::{Linker, Resource};
-use wbuild_api::extension::{BlobInfo, CacheHost, KvPair, LayerDescriptor, LogCap, RecordEntry};
-use wbuild_graph::{Attrs, CacheKey, DiffId, Digest, Failure, FailureKind, ResultId};
+use wbuild_api::extension::{
+    BlobInfo, CacheHost, HttpCap, HttpRequest, HttpResponse, KvPair, LayerDescriptor, LogCap,
+    RecordEntry,
+};
+use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, FailureKind, ResultId};
 
+use super::builders::pairs_size;
 use super::types::{self, answer, digest_in, failure_in, failure_out, wit};
 use crate::limits::{LIST_ITEMS, READ_BYTES, SMALL_BLOB_READ, SMALL_BLOB_WRITE, size};
-use crate::state::{Access, Capabilities, GuestState};
+use crate::state::{Access, Builder, Capabilities, GuestState};
 
 /// Generated from `wit/cache`.
 #[allow(missing_docs, unsafe_code, clippy::all)]
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: ["../../wit/types", "../../wit/cache"],
-        world: "wbuild:cache/local-cache",
-        imports: { default: trappable },
+        world: "wbuild:cache/remote-cache",
+        imports: {
+            "wbuild:cache/repository.resolve": async | trappable,
+            "wbuild:cache/repository.pull": async | trappable,
+            "wbuild:cache/repository.push": async | trappable,
+            "wbuild:cache/repository.publish": async | trappable,
+            "wbuild:cache/repository.retain": async | trappable,
+            "wbuild:cache/http.send": async | trappable,
+            "wbuild:cache/http.[method]incoming.body-small": async | trappable,
+            "wbuild:cache/http.[method]incoming.body-blob": async | trappable,
+            default: trappable,
+        },
         exports: { default: async },
         with: {
             "wbuild:types/types": crate::v0_1::types::bindings::wbuild::types::types,
             "wbuild:types/log": crate::v0_1::types::bindings::wbuild::types::log,
             "wbuild:cache/blobs.blob": crate::v0_1::cache::BlobHandle,
             "wbuild:cache/kv.bucket": crate::v0_1::cache::BucketHandle,
+            "wbuild:cache/http.outgoing": crate::v0_1::cache::RequestBuilder,
+            "wbuild:cache/http.incoming": crate::v0_1::cache::ResponseHandle,
         },
     });
 }
 
 use bindings::exports::wbuild::cache::backend;
-use bindings::wbuild::cache::{blobs, kv};
-pub(crate) use bindings::{LocalCache, LocalCachePre};
+use bindings::wbuild::cache::{blobs, http as http_wit, kv, repository as repository_wit};
+pub(crate) use bindings::{RemoteCache, RemoteCachePre};
 
 /// A blob that is present; held by the guest.
 pub type BlobHandle = BlobInfo;
@@ -38,6 +58,21 @@ pub type BlobHandle = BlobInfo;
 pub struct BucketHandle {
     name: String,
     generation: String,
+}
+
+/// A request under construction.
+pub type RequestBuilder = Builder<HttpRequest>;
+
+/// An answer, of which the capability holds the body; held by the guest.
+pub struct ResponseHandle {
+    response: HttpResponse,
+    http: Arc<dyn HttpCap>,
+}
+
+impl Drop for ResponseHandle {
+    fn drop(&mut self) {
+        self.http.forget(self.response.id);
+    }
 }
 
 /// State of a cache backend's store.
@@ -49,12 +84,33 @@ impl Capabilities for CacheHost {
     }
 }
 
-/// Everything a local cache backend may import.
+/// Everything a cache backend may import.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     types::wit::add_to_linker::<_, Access<CacheHost>>(linker, |state| state)?;
     types::log::add_to_linker::<_, Access<CacheHost>>(linker, |state| state)?;
     kv::add_to_linker::<_, Access<CacheHost>>(linker, |state| state)?;
-    blobs::add_to_linker::<_, Access<CacheHost>>(linker, |state| state)
+    blobs::add_to_linker::<_, Access<CacheHost>>(linker, |state| state)?;
+    repository_wit::add_to_linker::<_, Access<CacheHost>>(linker, |state| state)?;
+    http_wit::add_to_linker::<_, Access<CacheHost>>(linker, |state| state)
+}
+
+/// That a backend uses what it was not granted.
+fn denied(what: &str) -> Failure {
+    Failure::new(FailureKind::Denied, format!("this cache backend was granted no {what}"))
+}
+
+/// What a handle of a fetched layer stands for.
+fn fetched(layer: &LayerDescriptor) -> BlobHandle {
+    BlobInfo {
+        digest: BlobDigest(layer.digest),
+        size: layer.size,
+        media_type: layer.media_type.clone(),
+    }
+}
+
+/// Bytes the host holds for a descriptor.
+fn layer_size(layer: &blobs::Descriptor) -> usize {
+    size_of::<LayerDescriptor>() + layer.media_type.len() + pairs_size(&layer.attrs)
 }
 
 fn layer_in(layer: blobs::Descriptor) -> Result<LayerDescriptor, Failure> {
