@@ -1,21 +1,17 @@
 //! How records are written in the buckets.
 //!
 //! ```text
-//! value    = version byte (1), body
-//! text     = length, UTF-8 bytes
-//! length   = number = unsigned LEB128 of at most 64 bits, in its shortest form
-//! list     = length, items
-//! option   = 0 | 1, item
-//!
+//! value      = version byte (1), body
 //! record     body = id text, keys list of text, created number, attrs, layers list of layer
-//! attrs           = list of (text, text)
 //! layer           = media type text, digest text, size number, diff id option text,
 //!                   uncompressed size option number, attrs
 //! index      body = list of (created number, record name text)
 //! ```
 //!
-//! A value that does not follow this to the last byte, or has another version, is unreadable as a
+//! with numbers, texts, lists, options and attrs as in `cache_records::codec`. A value that does not follow this to the last byte, or has another version, is unreadable as a
 //! whole: the record is a miss, never a wrong hit.
+
+use cache_records::codec::{Reader, Writer};
 
 use crate::bindings::exports::wbuild::cache::backend::RecordEntry;
 use crate::bindings::wbuild::cache::blobs::Descriptor;
@@ -25,19 +21,28 @@ const VERSION: u8 = 1;
 /// An index value: the records under one key, each with the time it was made.
 pub type Index = Vec<(u64, String)>;
 
+fn begin() -> Writer {
+    Writer(vec![VERSION])
+}
+
+fn read(bytes: &[u8]) -> Option<Reader<'_>> {
+    let (version, body) = bytes.split_first()?;
+    (*version == VERSION).then_some(Reader(body))
+}
+
 /// Writes a record.
 pub fn encode_record(record: &RecordEntry) -> Vec<u8> {
-    let mut out = Writer::new();
+    let mut out = begin();
     out.text(&record.id);
-    out.list(&record.keys, |out, key| out.text(key));
+    out.list(record.keys.iter(), |out, key| out.text(key));
     out.number(record.created);
     out.attrs(&record.attrs);
-    out.list(&record.layers, |out, layer| {
+    out.list(record.layers.iter(), |out, layer| {
         out.text(&layer.media_type);
         out.text(&layer.digest);
         out.number(layer.size);
         out.option(layer.diff_id.as_ref(), |out, diff_id| out.text(diff_id));
-        out.option(layer.uncompressed_size.as_ref(), |out, size| out.number(*size));
+        out.option(layer.uncompressed_size, Writer::number);
         out.attrs(&layer.attrs);
     });
     out.0
@@ -45,7 +50,7 @@ pub fn encode_record(record: &RecordEntry) -> Vec<u8> {
 
 /// Reads a record; `None` if it is unreadable.
 pub fn decode_record(bytes: &[u8]) -> Option<RecordEntry> {
-    let mut from = Reader::new(bytes)?;
+    let mut from = read(bytes)?;
     let record = RecordEntry {
         id: from.text()?,
         keys: from.list(Reader::text)?,
@@ -67,8 +72,8 @@ pub fn decode_record(bytes: &[u8]) -> Option<RecordEntry> {
 
 /// Writes an index value.
 pub fn encode_index(index: &Index) -> Vec<u8> {
-    let mut out = Writer::new();
-    out.list(index, |out, (created, name)| {
+    let mut out = begin();
+    out.list(index.iter(), |out, (created, name)| {
         out.number(*created);
         out.text(name);
     });
@@ -77,127 +82,16 @@ pub fn encode_index(index: &Index) -> Vec<u8> {
 
 /// Reads an index value; `None` if it is unreadable.
 pub fn decode_index(bytes: &[u8]) -> Option<Index> {
-    let mut from = Reader::new(bytes)?;
+    let mut from = read(bytes)?;
     let index = from.list(|from| Some((from.number()?, from.text()?)))?;
     from.end().then_some(index)
 }
 
 /// Writes attributes alone, to tell two lists of them apart.
 pub fn encode_attrs(attrs: &[(String, String)]) -> Vec<u8> {
-    let mut out = Writer::new();
+    let mut out = begin();
     out.attrs(attrs);
     out.0
-}
-
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new() -> Self {
-        Writer(vec![VERSION])
-    }
-
-    fn number(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    fn length(&mut self, length: usize) {
-        self.number(length as u64);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.length(text.len());
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    fn list<T>(&mut self, items: &[T], mut item: impl FnMut(&mut Self, &T)) {
-        self.length(items.len());
-        for each in items {
-            item(self, each);
-        }
-    }
-
-    fn option<T>(&mut self, value: Option<&T>, item: impl FnOnce(&mut Self, &T)) {
-        self.0.push(u8::from(value.is_some()));
-        if let Some(value) = value {
-            item(self, value);
-        }
-    }
-
-    fn attrs(&mut self, attrs: &[(String, String)]) {
-        self.list(attrs, |out, (key, value)| {
-            out.text(key);
-            out.text(value);
-        });
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Option<Self> {
-        let (version, body) = bytes.split_first()?;
-        (*version == VERSION).then_some(Reader(body))
-    }
-
-    fn end(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return None;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                // The shortest form only: equal values have equal bytes.
-                return (byte != 0 || shift == 0).then_some(value);
-            }
-        }
-        None
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = usize::try_from(self.number()?).ok()?;
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(std::str::from_utf8(text).ok()?.to_owned())
-    }
-
-    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let length = self.number()?;
-        // No capacity in advance: the length is only a claim. Every item takes a byte at least.
-        let mut items = Vec::new();
-        for _ in 0..length {
-            items.push(item(self)?);
-        }
-        Some(items)
-    }
-
-    fn option<T>(&mut self, item: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        match self.byte()? {
-            0 => Some(None),
-            1 => item(self).map(Some),
-            _ => None,
-        }
-    }
-
-    fn attrs(&mut self) -> Option<Vec<(String, String)>> {
-        self.list(|from| Some((from.text()?, from.text()?)))
-    }
 }
 
 #[cfg(test)]
@@ -293,14 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_versions_and_long_forms() {
+    fn refuses_other_versions() {
         assert_eq!(decode_index(b""), None);
         assert_eq!(decode_index(b"\x02\x00"), None);
         assert_eq!(decode_index(b"\x01\x00"), Some(Vec::new()));
-        assert_eq!(decode_index(b"\x01\x80\x00"), None, "zero in two bytes");
-        let too_large = [&b"\x01\x01"[..], &[0xff; 9], b"\x02", b"\x00"].concat();
-        assert_eq!(decode_index(&too_large), None, "more than 64 bits");
-        let a_lot = [&b"\x01"[..], &[0xff; 8], b"\x7f"].concat();
-        assert_eq!(decode_index(&a_lot), None, "a length that is not there");
     }
 }

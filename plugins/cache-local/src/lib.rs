@@ -27,7 +27,8 @@ use bindings::wbuild::cache::blobs::{self, Blob, Descriptor};
 use bindings::wbuild::cache::kv::Bucket;
 use bindings::wbuild::types::log::log;
 use bindings::wbuild::types::types::{Failure, Severity};
-use records::{Kv, Pair, PruneOptions, Records};
+use cache_records::PruneOptions;
+use records::{Kv, Pair, Records};
 
 struct CacheLocal;
 

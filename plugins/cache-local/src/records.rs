@@ -21,11 +21,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cache_records::{PER_KEY, PruneOptions, Pruned};
+
 use crate::bindings::exports::wbuild::cache::backend::RecordEntry;
 use crate::encoding::{decode_index, decode_record, encode_attrs, encode_index, encode_record};
-
-/// How many records one key may have.
-pub const PER_KEY: usize = 16;
 
 /// Pairs read by one scan.
 const PAGE: u32 = 512;
@@ -52,58 +51,6 @@ pub struct Records<K> {
     pub index: K,
     /// Bucket `results`.
     pub results: K,
-}
-
-/// What may go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PruneOptions {
-    /// Ids of results that stay in any case.
-    pub keep: BTreeSet<String>,
-    /// Records made before this time (seconds since 1970) go.
-    pub older_than: Option<u64>,
-}
-
-/// What a prune did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Records removed, unreadable and unnamed ones included.
-    pub removed: usize,
-    /// Records left.
-    pub kept: usize,
-}
-
-impl PruneOptions {
-    /// Reads `keep` (may repeat) and `older-than`.
-    pub fn parse(options: &[(String, String)]) -> Result<Self, String> {
-        let mut parsed = PruneOptions::default();
-        for (key, value) in options {
-            match key.as_str() {
-                "keep" => {
-                    parsed.keep.insert(value.clone());
-                }
-                "older-than" => {
-                    let time = value.parse().map_err(|_| {
-                        format!("older-than must be seconds since 1970, not {value:?}")
-                    })?;
-                    parsed.older_than = Some(time);
-                }
-                _ => {}
-            }
-        }
-        Ok(parsed)
-    }
-
-    /// Whether a readable record goes. With neither option only garbage does; with `keep` alone
-    /// everything else does.
-    fn removes(&self, record: &RecordEntry) -> bool {
-        if self.keep.contains(&record.id) {
-            return false;
-        }
-        match self.older_than {
-            Some(time) => record.created < time,
-            None => !self.keep.is_empty(),
-        }
-    }
 }
 
 impl<K: Kv> Records<K> {
@@ -223,7 +170,7 @@ impl<K: Kv> Records<K> {
         self.each_page(&self.results, |pairs| {
             for (name, value) in pairs {
                 let record = decode_record(&value);
-                if record.is_some_and(|record| !options.removes(&record)) {
+                if record.is_some_and(|record| !options.removes(&record.id, record.created)) {
                     staying.insert(name.clone());
                 }
                 all.insert(name);
