@@ -4,17 +4,21 @@
 //! compiler. `cargo xtask guests` does, and leaves beside each component the list of files it was
 //! made of; a component that no longer matches its list is embedded with a warning.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-/// The bundled components: kind and name. A name is that of a package in this workspace.
-const BUNDLED: [(&str, &str); 4] = [
-    ("Frontend", "dockerfile"),
-    ("Frontend", "steps"),
-    ("Runner", "native"),
-    ("Cache", "cache-local"),
+/// The bundled components: kind, name, and the package of this workspace that makes it.
+const BUNDLED: [(&str, &str, &str); 6] = [
+    ("Frontend", "dockerfile", "dockerfile"),
+    ("Frontend", "steps", "steps"),
+    ("Runner", "native", "native"),
+    ("Cache", "cache-local", "cache-local"),
+    // A repository of a registry, or a directory: which one is decided by what it is granted.
+    ("Cache", "registry", "cache-oci"),
+    ("Cache", "local", "cache-oci"),
 ];
 
 fn main() {
@@ -25,28 +29,35 @@ fn main() {
 
     let mut missing = Vec::new();
     let mut stale = Vec::new();
-    let mut table = String::from("&[\n");
-    for (kind, name) in BUNDLED {
-        let wasm = dist.join(format!("{name}.wasm"));
-        let inputs = dist.join(format!("{name}.inputs"));
+    // What has several names is embedded once.
+    let mut statics = BTreeSet::new();
+    let mut table = String::new();
+    for (kind, name, package) in BUNDLED {
+        let wasm = dist.join(format!("{package}.wasm"));
+        let inputs = dist.join(format!("{package}.inputs"));
         println!("cargo::rerun-if-changed={}", wasm.display());
         println!("cargo::rerun-if-changed={}", inputs.display());
         let Ok(bytes) = std::fs::read(&wasm) else {
-            missing.push(name);
+            missing.push(package);
             continue;
         };
         let inputs = std::fs::read_to_string(&inputs);
         if inputs.is_ok_and(|inputs| changed_since(&root, &inputs)) {
-            stale.push(name);
+            stale.push(package);
         }
+        let constant = package.replace('-', "_").to_uppercase();
+        statics.insert(format!(
+            "    static {constant}: &[u8] = include_bytes!({:?});\n",
+            wasm.display().to_string()
+        ));
         let _ = writeln!(
             table,
-            "    Bundled {{ name: {name:?}, kind: Kind::{kind}, bytes: include_bytes!({:?}), digest: {:?} }},",
-            wasm.display().to_string(),
+            "        Bundled {{ name: {name:?}, kind: Kind::{kind}, bytes: {constant}, digest: {:?} }},",
             <[u8; 32]>::from(Sha256::digest(&bytes)),
         );
     }
-    table.push_str("]\n");
+    let statics: String = statics.into_iter().collect();
+    let table = format!("{{\n{statics}    &[\n{table}    ]\n}}\n");
 
     if !missing.is_empty() {
         println!(
