@@ -102,24 +102,37 @@ impl Provider for LayoutSource {
         report: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Failure> {
         let layout = Layout::open_path(&self.directory)?;
-        let failed = |error: std::io::Error| {
-            let directory = self.directory.display();
-            Failure::internal(format!("cannot copy a blob from the layout {directory}"))
-                .cause(&error)
-        };
-        let mut blob = layout.blob(descriptor)?;
-        let mut ingest = store.ingest(descriptor.size)?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match blob.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                count => ingest.append(&buffer[..count])?,
-            }
-            report(ingest.size());
-            // A large blob must not keep others from running, nor from being cancelled.
-            tokio::task::yield_now().await;
-        }
-        ingest.commit(Some(&BlobDigest(descriptor.digest)), Some(descriptor.size))?;
-        Ok(())
+        copy(&layout, &self.directory.display().to_string(), descriptor, store, report).await
     }
+}
+
+/// Copies a blob of a layout, which messages call `name`, into the store.
+pub(crate) async fn copy(
+    layout: &Layout,
+    name: &str,
+    descriptor: &Descriptor,
+    store: &Store,
+    report: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(), Failure> {
+    // What does not have its digest says so itself.
+    let failed = |error: std::io::Error| match error.downcast::<wbuild_oci::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => {
+            Failure::internal(format!("cannot copy a blob from the layout {name}")).cause(&error)
+        }
+    };
+    let mut blob = layout.blob(descriptor)?;
+    let mut ingest = store.ingest(descriptor.size)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match blob.read(&mut buffer).map_err(failed)? {
+            0 => break,
+            count => ingest.append(&buffer[..count])?,
+        }
+        report(ingest.size());
+        // A large blob must not keep others from running, nor from being cancelled.
+        tokio::task::yield_now().await;
+    }
+    ingest.commit(Some(&BlobDigest(descriptor.digest)), Some(descriptor.size))?;
+    Ok(())
 }

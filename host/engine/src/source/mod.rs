@@ -5,5 +5,5 @@ pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod local;
-mod receive;
+pub(crate) mod receive;
 pub(crate) mod registry;

@@ -54,6 +54,18 @@ pub(crate) fn proxies(session: &dyn Session) -> Proxies {
     Proxies { https, http, except }
 }
 
+/// Whom to trust where a host is asked as the session wants.
+pub(crate) fn trust(host: &session::RegistryHost) -> Trust {
+    let identities = host.keypairs.iter().cloned();
+    let identities =
+        identities.map(|pair| Identity { certificate: pair.certificate, key: pair.key });
+    Trust {
+        extra_roots: host.authorities.clone(),
+        insecure: host.insecure,
+        identities: identities.collect(),
+    }
+}
+
 struct SessionCredentials(Arc<dyn Session>);
 
 #[async_trait]
@@ -95,18 +107,10 @@ impl Hosts for SessionHosts {
         })?;
         let mirrors: wbuild_oci::Result<_> =
             host.mirrors.iter().map(|mirror| mirror.parse::<Mirror>()).collect();
-        let identities = host
-            .keypairs
-            .into_iter()
-            .map(|pair| Identity { certificate: pair.certificate, key: pair.key });
         let mut host = Host {
             mirrors: mirrors?,
             http: host.http,
-            trust: Trust {
-                extra_roots: host.authorities,
-                insecure: host.insecure,
-                identities: identities.collect(),
-            },
+            trust: trust(&host),
             realms: host.realms,
             concurrency: host.concurrency,
         };
