@@ -364,6 +364,8 @@ fn builds_that_are_given_up_leave_nothing_behind() {
 fn a_hostile_runner_gets_no_plan_past_the_clamp() {
     let mut options = PluginHostOptions::new(code_cache());
     options.runner_limits.cpu = Duration::from_secs(2);
+    // Busy machines take longer for that.
+    options.runner_limits.wall = Some(PATIENT);
     let host = PluginHost::new(options);
     let runner = load(&host, "hostile-runner").runner().expect("a runner");
     let machine = Arc::new(Machine::default());
