@@ -12,11 +12,13 @@
 //! - [`skip`]: tests that cannot run on this machine;
 //! - [`kills`]: builds that are killed at random moments;
 //! - [`wire`]: a bad connection between the two;
+//! - [`files`]: a web server that keeps what is PUT to it;
 //! - [`peer`], [`registry`], [`machine`]: other programs, and what is left of them on the machine.
 
 pub mod base;
 pub mod case;
 pub mod disk;
+pub mod files;
 pub mod git;
 pub mod golden;
 pub mod httpd;

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap};
-use reqwest::{Method, Response, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::{OnceCell, Semaphore};
 use wbuild_api::extension::{HttpCap, HttpRequest, HttpResponse, LayerDescriptor};
 use wbuild_api::session::Session;
@@ -60,7 +60,7 @@ struct Http {
     store: Store,
     session: Arc<dyn Session>,
     origins: Vec<Origin>,
-    waiting: Mutex<HashMap<u64, Body>>,
+    waiting: Mutex<HashMap<u64, Answer>>,
     next: AtomicU64,
     progress: Progress,
 }
@@ -71,6 +71,11 @@ struct Origin {
 }
 
 /// What is left of an answer.
+struct Answer {
+    status: StatusCode,
+    body: Body,
+}
+
 enum Body {
     Here(Vec<u8>),
     Waits(Box<Waiting>),
@@ -118,6 +123,7 @@ impl Http {
         let length = response.headers().get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         let bodiless = request.method == Method::HEAD || matches!(head.status, 204 | 304);
+        let status = response.status();
         let rest = match length {
             _ if bodiless => Body::Here(Vec::new()),
             Some(length) if length <= EAGER => {
@@ -126,16 +132,16 @@ impl Http {
             _ => Body::Waits(Box::new(Waiting { response, request })),
         };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let connections = waiting.values().filter(|body| matches!(body, Body::Waits(_))).count();
+        let connections = waiting.values().filter(|a| matches!(a.body, Body::Waits(_))).count();
         if matches!(rest, Body::Waits(_)) && connections >= WAITING {
             let message = format!("more than {WAITING} answers of HTTP wait to be read");
             return Err(Failure::new(FailureKind::Limit, message));
         }
-        waiting.insert(head.id, rest);
+        waiting.insert(head.id, Answer { status, body: rest });
         Ok(head)
     }
 
-    fn take(&self, response: u64) -> Result<Body, Failure> {
+    fn take(&self, response: u64) -> Result<Answer, Failure> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || Failure::invalid("the body of an answer can be had once");
         waiting.remove(&response).ok_or_else(read)
@@ -155,7 +161,7 @@ impl HttpCap for Http {
 
     async fn body_small(&self, response: u64, limit: u32) -> Result<Vec<u8>, Failure> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        match self.take(response)? {
+        match self.take(response)?.body {
             Body::Here(data) if data.len() <= limit => Ok(data),
             Body::Here(_) => {
                 let message = format!("the body of an answer is larger than {limit} bytes");
@@ -166,8 +172,13 @@ impl HttpCap for Http {
     }
 
     async fn body_blob(&self, response: u64, expect: LayerDescriptor) -> Result<(), Failure> {
-        let body = self.take(response)?;
-        receive::blob(self, body, &super::repository::wanted(&expect)?).await
+        let Answer { status, body } = self.take(response)?;
+        let wanted = super::repository::wanted(&expect)?;
+        if !status.is_success() {
+            let message = format!("the answer is {status}, not the blob {}", wanted.digest);
+            return Err(Failure::invalid(message));
+        }
+        receive::blob(self, body, &wanted).await
     }
 
     fn forget(&self, response: u64) {
@@ -193,7 +204,7 @@ fn shown(url: &Url) -> String {
 }
 
 /// What a backend sees of headers: neither cookies nor what is no text.
-fn headers(headers: &HeaderMap) -> Result<Attrs, Failure> {
+pub(super) fn headers(headers: &HeaderMap) -> Result<Attrs, Failure> {
     let mut out = Attrs::default();
     let mut bytes = 0;
     for (name, value) in headers {

@@ -11,6 +11,8 @@ mod http;
 mod kv;
 #[allow(dead_code, unused_imports)]
 mod repository;
+#[cfg(test)]
+mod suite;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -53,10 +53,6 @@ impl Waiting {
     ) -> Result<(), Failure> {
         let Waiting { response, request } = self;
         let what = &request.what;
-        if !response.status().is_success() {
-            let status = response.status();
-            return Err(Failure::invalid(format!("{what}: the answer is {status}, not the blob")));
-        }
         if let Some(length) = response.content_length() {
             check_size(what, length, wanted)?;
         }

@@ -1,0 +1,320 @@
+//! Every cache backend of this repository, as the component that it is, over real stores and servers:
+//! what all of them promise ([`promises`]), and what none of them may be talked into ([`lies`]).
+
+mod lies;
+mod promises;
+mod web;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use async_trait::async_trait;
+use reqwest::Url;
+use wbuild_api::extension::{CacheBackend, CacheHost, LayerDescriptor, LogCap, RecordEntry};
+use wbuild_api::session::{BuildContext, RegistryAuth, Session};
+use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, ResultId, Severity};
+use wbuild_oci::media::OCI_LAYER_GZIP;
+use wbuild_oci::registry::{Anonymous, Client, ClientOptions, Retries};
+use wbuild_plugin::{PluginHost, PluginHostOptions};
+use wbuild_store::{OpenOptions, Store};
+use wbuild_tests::files::FileServer;
+use wbuild_tests::registry::Registry;
+
+use super::blobs::StoreBlobs;
+use super::kv::KvBuckets;
+use super::repository::Progress;
+use super::{http, repository};
+
+/// The components, each compiled once for all tests.
+static HOST: LazyLock<PluginHost> = LazyLock::new(|| {
+    let folder = root().join("target/tmp/plugin-code");
+    PluginHost::new(PluginHostOptions::new(folder))
+});
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Where a cache is, and so which component keeps it.
+enum Place {
+    /// In the buckets of the store.
+    Local,
+    Registry(Registry),
+    Directory(PathBuf),
+    Web(FileServer),
+}
+
+/// A place, and what tests make in it.
+struct World {
+    place: Place,
+    folder: tempfile::TempDir,
+    log: Arc<Log>,
+}
+
+/// What backends have logged.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl LogCap for Log {
+    fn log(&self, _severity: Severity, text: String) {
+        self.0.lock().expect("lock").push(text);
+    }
+}
+
+/// A user who has one credential.
+struct User(Option<RegistryAuth>);
+
+#[async_trait]
+impl Session for User {
+    fn id(&self) -> String {
+        "user".to_owned()
+    }
+
+    fn context(&self, _name: &str) -> Option<Arc<dyn BuildContext>> {
+        None
+    }
+
+    fn has_secret(&self, _id: &str) -> bool {
+        false
+    }
+
+    async fn secret(&self, _id: &str) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(None)
+    }
+
+    fn has_ssh(&self, _id: &str) -> bool {
+        false
+    }
+
+    fn ssh_socket(&self, _id: &str) -> Option<PathBuf> {
+        None
+    }
+
+    async fn known_hosts(&self) -> Result<Vec<u8>, Failure> {
+        Ok(Vec::new())
+    }
+
+    async fn registry_auth(&self, _host: &str) -> Result<Option<RegistryAuth>, Failure> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Nothing is shown.
+fn silent() -> Progress {
+    Arc::new(|_, _, _| {})
+}
+
+impl World {
+    /// One for each place there is. What lies elsewhere can be read by another store.
+    fn all() -> Vec<World> {
+        let mut worlds = World::elsewhere();
+        worlds.push(World::new(|_| Place::Local));
+        worlds
+    }
+
+    fn elsewhere() -> Vec<World> {
+        let mut worlds = World::oci();
+        worlds.push(World::new(|_| Place::Web(FileServer::start())));
+        worlds
+    }
+
+    /// Those of `cache-oci`.
+    fn oci() -> Vec<World> {
+        let registry =
+            |folder: &Path| Registry::start(&folder.join("registry"), false).expect("a registry");
+        let directory = |folder: &Path| {
+            let path = folder.join("cache");
+            std::fs::create_dir(&path).expect("a directory");
+            Place::Directory(path)
+        };
+        vec![World::new(directory), World::new(|folder| Place::Registry(registry(folder)))]
+    }
+
+    fn new(place: impl FnOnce(&Path) -> Place) -> World {
+        let folder = tempfile::tempdir().expect("a directory");
+        World { place: place(folder.path()), folder, log: Arc::default() }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.place {
+            Place::Local => "local",
+            Place::Registry(_) => "registry",
+            Place::Directory(_) => "directory",
+            Place::Web(_) => "web",
+        }
+    }
+
+    /// A store by name.
+    fn store(&self, name: &str) -> Store {
+        Store::open(self.folder.path().join(name), OpenOptions::default()).expect("a store")
+    }
+
+    /// Connects a store to the cache, with further options.
+    async fn open(&self, store: &Store, mode: &str, options: &[(&str, &str)]) -> Backend {
+        let (component, own): (_, Vec<(&str, String)>) = match &self.place {
+            Place::Local => ("cache-local", Vec::new()),
+            Place::Registry(registry) => {
+                ("cache-oci", vec![("ref", format!("{}/team/cache:main", registry.host()))])
+            }
+            Place::Directory(_) => ("cache-oci", vec![("tag", "main".to_owned())]),
+            Place::Web(server) => ("cache-http", vec![("url", server.url("/cache"))]),
+        };
+        let (store, log) = (store.clone(), Arc::clone(&self.log));
+        let mut host = CacheHost {
+            kv: Arc::new(KvBuckets {
+                kv: store.kv().expect("buckets"),
+                plugin: "suite".to_owned(),
+            }),
+            blobs: Arc::new(StoreBlobs { store: store.clone() }),
+            repository: None,
+            http: None,
+            log,
+        };
+        match &self.place {
+            Place::Local => {}
+            Place::Registry(registry) => {
+                let reference = format!("{}/team/cache:main", registry.host());
+                let retries = Retries { attempts: 1, ..Retries::default() };
+                let options = ClientOptions { retries, ..ClientOptions::default() };
+                let client = Client::new(options, Arc::new(Anonymous));
+                let reference = reference.parse().expect("a reference");
+                let nowhere: repository::Elsewhere = Arc::new(|_, _| Vec::new());
+                host.repository =
+                    Some(repository::registry(store, client, reference, nowhere, silent()));
+            }
+            Place::Directory(path) => {
+                let dir = File::open(path).expect("a directory").into();
+                let (name, tag) = (path.display().to_string(), "main".to_owned());
+                host.repository = Some(repository::layout(store, dir, name, tag, silent()));
+            }
+            Place::Web(server) => {
+                let origin = Url::parse(&server.url("/cache")).expect("a URL");
+                host.http = Some(http::granted(store, Arc::new(User(None)), &[origin], silent()));
+            }
+        }
+        let wasm = root().join(format!("target/guests/dist/{component}.wasm"));
+        let bytes = std::fs::read(&wasm)
+            .unwrap_or_else(|e| panic!("{}: {e}; run: cargo xtask guests", wasm.display()));
+        let plugin = HOST.load(component, bytes).expect("loads").cache().expect("a backend");
+        let backend = plugin.connect(host).await.expect("an instance");
+        let own = own.iter().map(|(key, value)| (*key, value.as_str()));
+        let config = own.chain(options.iter().copied());
+        let config = config.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        backend.open(mode.to_owned(), Attrs(config)).await.expect("opens");
+        Backend(backend)
+    }
+
+    /// Exports records with their layers, as a build does.
+    async fn export(&self, store: &Store, records: &[RecordEntry]) {
+        let backend = self.open(store, "write", &[]).await;
+        backend.push_all(records).await;
+        backend.0.save(records.to_vec()).await.expect("saves");
+        backend.0.commit().await.expect("commits");
+    }
+
+    /// The bytes of a blob, where the cache keeps it.
+    fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
+        match &self.place {
+            Place::Web(server) => server.file(&format!("/cache/blobs/{}", digest.hex())),
+            _ => std::fs::read(self.blob_path(digest)).ok(),
+        }
+    }
+
+    /// Changes what the cache keeps for a blob; `None` takes it away.
+    fn set_blob(&self, digest: &Digest, data: Option<&[u8]>) {
+        match (&self.place, data) {
+            (Place::Web(server), data) => {
+                let path = format!("/cache/blobs/{}", digest.hex());
+                server.set(&path, data.map(<[u8]>::to_vec));
+            }
+            (_, Some(data)) => std::fs::write(self.blob_path(digest), data).expect("writes"),
+            (_, None) => std::fs::remove_file(self.blob_path(digest)).expect("removes"),
+        }
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        match &self.place {
+            Place::Directory(path) => path.join("blobs/sha256").join(hex),
+            Place::Registry(_) => {
+                let blobs = "registry/data/docker/registry/v2/blobs/sha256";
+                self.folder.path().join(blobs).join(&hex[..2]).join(hex).join("data")
+            }
+            Place::Local | Place::Web(_) => unreachable!("it keeps no files of blobs"),
+        }
+    }
+}
+
+/// An open backend.
+struct Backend(Arc<dyn CacheBackend>);
+
+impl Backend {
+    async fn find(&self, key: CacheKey) -> Vec<RecordEntry> {
+        let found = self.0.find(vec![key]).await.expect("finds");
+        found.into_iter().next().expect("one list")
+    }
+
+    /// The results of a key.
+    async fn ids(&self, key: CacheKey) -> Vec<ResultId> {
+        self.find(key).await.into_iter().map(|record| record.id).collect()
+    }
+
+    async fn push_all(&self, records: &[RecordEntry]) {
+        let layers: Vec<LayerDescriptor> =
+            records.iter().flat_map(|record| record.layers.clone()).collect();
+        for answer in self.0.push(layers).await.expect("pushes") {
+            answer.expect("is pushed");
+        }
+    }
+}
+
+fn key(name: &str) -> CacheKey {
+    CacheKey(Digest::of(format!("key {name}").as_bytes()))
+}
+
+fn id(name: &str) -> ResultId {
+    ResultId(Digest::of(format!("result {name}").as_bytes()))
+}
+
+/// A layer that a store has.
+fn layer(store: &Store, content: &[u8]) -> LayerDescriptor {
+    store.put_blob(content).expect("a blob");
+    described(content)
+}
+
+fn described(content: &[u8]) -> LayerDescriptor {
+    let mut attrs = Attrs::default();
+    attrs.push("compression", "gzip");
+    LayerDescriptor {
+        media_type: OCI_LAYER_GZIP.to_owned(),
+        digest: Digest::of(content),
+        size: content.len() as u64,
+        diff_id: Some(DiffId(Digest::of(&[content, b" unpacked"].concat()))),
+        uncompressed_size: Some(2 * content.len() as u64),
+        attrs,
+    }
+}
+
+fn record(name: &str, keys: &[&str], created: u64, layers: &[LayerDescriptor]) -> RecordEntry {
+    let mut attrs = Attrs::default();
+    attrs.push("kind", "result");
+    attrs.push("output-index", "0");
+    RecordEntry {
+        keys: keys.iter().map(|name| key(name)).collect(),
+        id: id(name),
+        layers: layers.to_vec(),
+        created,
+        attrs,
+    }
+}
+
+/// What a store holds of a blob.
+fn held(store: &Store, digest: Digest) -> Option<Vec<u8>> {
+    store.read_blob(&BlobDigest(digest), 1 << 30).expect("reads")
+}
+
+/// Enough bytes that they come in several pieces.
+fn much(seed: u8) -> Vec<u8> {
+    (0..600_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed).collect()
+}

@@ -1,0 +1,318 @@
+//! What every backend promises (wit/cache, interface `backend`).
+
+use wbuild_graph::{CacheKey, FailureKind};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_cache_knows_nothing() {
+    for world in World::all() {
+        let (name, store) = (world.name(), world.store("a"));
+        for mode in ["read", "write"] {
+            let backend = world.open(&store, mode, &[]).await;
+            let found = backend.0.find(vec![key("a"), key("b"), key("a")]).await.expect(name);
+            assert_eq!(found, [const { Vec::new() }; 3], "{name}");
+            assert_eq!(backend.0.find(Vec::new()).await.expect(name), [const { Vec::new() }; 0]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_is_found_by_every_key_newest_first() {
+    for world in World::all() {
+        let (name, store) = (world.name(), world.store("a"));
+        let layers: Vec<_> = (0..3u8).map(|n| layer(&store, &[n; 100])).collect();
+        let records = [
+            record("old", &["one", "two"], 10, &layers[..1]),
+            record("new", &["one"], 30, &layers),
+            record("middle", &["one", "three"], 20, &[]),
+        ];
+        world.export(&store, &records).await;
+        let backend = world.open(&store, "read", &[]).await;
+        let asked = vec![key("two"), key("none"), key("one"), key("three")];
+        let found = backend.0.find(asked).await.expect(name);
+        let ids: Vec<Vec<ResultId>> =
+            found.iter().map(|list| list.iter().map(|record| record.id).collect()).collect();
+        let want =
+            [vec![id("old")], vec![], vec![id("new"), id("middle"), id("old")], vec![id("middle")]];
+        assert_eq!(ids, want, "{name}");
+        // Nothing of a record is lost or changed; keys have no order.
+        for (found, saved) in found[2].iter().zip([&records[1], &records[2], &records[0]]) {
+            let sorted = |record: &RecordEntry| {
+                let mut keys = record.keys.clone();
+                keys.sort();
+                RecordEntry { keys, ..record.clone() }
+            };
+            assert_eq!(sorted(found), sorted(saved), "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_saved_is_found_before_it_is_committed() {
+    for world in World::all() {
+        let (name, store) = (world.name(), world.store("a"));
+        world.export(&store, &[record("before", &["k"], 10, &[])]).await;
+        let backend = world.open(&store, "write", &[]).await;
+        backend.0.save(vec![record("now", &["k"], 20, &[])]).await.expect(name);
+        assert_eq!(backend.ids(key("k")).await, [id("now"), id("before")], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_equal_record_becomes_an_alias_and_saving_again_changes_nothing() {
+    for world in World::all() {
+        let (name, store) = (world.name(), world.store("a"));
+        let layers = [layer(&store, b"layer")];
+        let (one, two) = (record("r", &["one"], 10, &layers), record("r", &["two"], 10, &layers));
+        let mut other = record("r", &["one"], 10, &layers);
+        other.attrs.push("exit-code", "1");
+        for round in 0..3 {
+            let backend = world.open(&store, "write", &[]).await;
+            backend.push_all(std::slice::from_ref(&one)).await;
+            for record in [&one, &two, &one, &other] {
+                backend.0.save(vec![record.clone()]).await.expect(name);
+            }
+            backend.0.commit().await.expect(name);
+            let backend = world.open(&store, "read", &[]).await;
+            assert_eq!(backend.ids(key("one")).await, [id("r"); 2], "{name} {round}");
+            let found = backend.find(key("two")).await;
+            assert_eq!(found.len(), 1, "{name} {round}");
+            assert_eq!(found[0].attrs, two.attrs);
+            assert_eq!(found[0].layers, layers);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_come_to_another_store() {
+    for world in World::elsewhere() {
+        let (name, from) = (world.name(), world.store("from"));
+        let contents = [b"small".to_vec(), much(1), much(2), Vec::new()];
+        let layers: Vec<_> = contents.iter().map(|content| layer(&from, content)).collect();
+        world.export(&from, &[record("r", &["k"], 1, &layers)]).await;
+
+        let to = world.store("to");
+        let backend = world.open(&to, "read", &[]).await;
+        let found = backend.find(key("k")).await;
+        assert_eq!(found[0].layers, layers, "{name}");
+        for layer in &layers {
+            assert_eq!(held(&to, layer.digest), None, "{name}: only what is asked for moves");
+        }
+        for round in 0..2 {
+            for answer in backend.0.fetch(found[0].layers.clone()).await.expect(name) {
+                answer.unwrap_or_else(|failure| panic!("{name} {round}: {failure}"));
+            }
+        }
+        for (layer, content) in layers.iter().zip(&contents) {
+            assert_eq!(held(&to, layer.digest).as_ref(), Some(content), "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_need_not_be_here() {
+    for world in World::elsewhere() {
+        let (name, from) = (world.name(), world.store("from"));
+        let layers = [layer(&from, b"one"), layer(&from, b"two")];
+        world.export(&from, &[record("r", &["k"], 1, &layers)]).await;
+        // It has neither of them, and nobody has the third.
+        let bare = world.store("bare");
+        let backend = world.open(&bare, "write", &[]).await;
+        let nowhere = described(b"nowhere");
+        let asked = vec![layers[1].clone(), nowhere.clone(), layers[0].clone()];
+        let answers = backend.0.push(asked).await.expect(name);
+        assert!(answers[0].is_ok() && answers[2].is_ok(), "{name}: {answers:?}");
+        let gone = answers[1].as_ref().expect_err(name);
+        assert_eq!(gone.kind, FailureKind::Gone, "{name}: {gone}");
+        let answers = backend.0.fetch(vec![nowhere, layers[0].clone()]).await.expect(name);
+        let gone = answers[0].as_ref().expect_err(name);
+        assert_eq!(gone.kind, FailureKind::Gone, "{name}: {gone}");
+        assert!(answers[1].is_ok(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_layer_is_nowhere_is_left_out() {
+    for world in World::oci() {
+        let (name, store) = (world.name(), world.store("a"));
+        let backend = world.open(&store, "write", &[]).await;
+        let whole = record("whole", &["k"], 1, &[layer(&store, b"here")]);
+        let part = record("part", &["k"], 2, &[described(b"nowhere"), described(b"here")]);
+        backend.0.save(vec![whole, part]).await.expect(name);
+        backend.0.commit().await.expect(name);
+        let backend = world.open(&store, "read", &[]).await;
+        assert_eq!(backend.ids(key("k")).await, [id("whole")], "{name}");
+        assert_eq!(
+            *world.log.0.lock().expect("lock"),
+            ["1 results are not cached: 1 layers are not here"],
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_for_reading_writes_nothing() {
+    for world in World::all() {
+        let (name, store) = (world.name(), world.store("a"));
+        world.export(&store, &[record("r", &["k"], 1, &[])]).await;
+        let backend = world.open(&store, "read", &[]).await;
+        let saved = backend.0.save(vec![record("s", &["k"], 2, &[])]).await;
+        assert_eq!(saved.expect_err(name).kind, FailureKind::Denied, "{name}");
+        assert_eq!(backend.0.commit().await.expect_err(name).kind, FailureKind::Denied, "{name}");
+        assert_eq!(backend.ids(key("k")).await, [id("r")], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_pruned_by_age_and_name() {
+    for world in World::all() {
+        let (name, store) = (world.name(), world.store("a"));
+        let layers: Vec<_> = (0..3u8).map(|n| layer(&store, &[n; 50])).collect();
+        let records: Vec<_> = (0..3)
+            .map(|n| record(&n.to_string(), &["k"], 10 * (n as u64 + 1), &layers[n..=n]))
+            .collect();
+        world.export(&store, &records).await;
+        let backend = world.open(&store, "write", &[]).await;
+        let mut options = Attrs::default();
+        options.push("older-than", "25");
+        options.push("keep", id("0").to_string());
+        let pruned = backend.0.prune(options).await;
+        if matches!(world.place, Place::Web(_)) {
+            assert_eq!(pruned.expect_err(name).kind, FailureKind::Unsupported);
+            continue;
+        }
+        let pruned = pruned.expect(name);
+        assert_eq!((pruned.get("removed"), pruned.get("kept")), (Some("1"), Some("2")), "{name}");
+        let backend = world.open(&store, "read", &[]).await;
+        assert_eq!(backend.ids(key("k")).await, [id("2"), id("0")], "{name}");
+        if matches!(world.place, Place::Directory(_)) {
+            assert!(world.blob(&layers[1].digest).is_none(), "its layer went, too");
+            assert!(world.blob(&layers[0].digest).is_some());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_results_are_no_matter() {
+    for world in World::all() {
+        let (name, store) = (world.name(), world.store("a"));
+        // One after another, as the server of the example is asked.
+        let count = if matches!(world.place, Place::Web(_)) { 100 } else { 1000 };
+        let layers: Vec<_> = (0..20u8).map(|n| layer(&store, &[n; 50])).collect();
+        let records: Vec<RecordEntry> = (0..count)
+            .map(|n| {
+                let name = n.to_string();
+                record(&name, &[&name], n as u64, &layers[..n % 20])
+            })
+            .collect();
+        let backend = world.open(&store, "write", &[]).await;
+        for part in records.chunks(300) {
+            backend.0.save(part.to_vec()).await.expect(name);
+        }
+        let distinct = layers.iter().map(|layer| layer.digest).collect::<Vec<_>>();
+        assert_eq!(distinct.len(), 20);
+        let pushed = backend.0.push(layers).await.expect(name);
+        assert!(pushed.iter().all(Result::is_ok), "{name}");
+        let said = backend.0.commit().await.expect(name);
+        assert_eq!(said.get("records"), Some(&*count.to_string()), "{name}");
+        let backend = world.open(&store, "read", &[]).await;
+        let keys: Vec<CacheKey> = records.iter().map(|record| record.keys[0]).collect();
+        let found = backend.0.find(keys).await.expect(name);
+        for (list, saved) in found.iter().zip(&records) {
+            assert_eq!(list.as_slice(), std::slice::from_ref(saved), "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_replaces_the_cache_and_an_empty_one_does_not() {
+    for world in World::oci() {
+        let (name, store) = (world.name(), world.store("a"));
+        let layers = [layer(&store, b"first"), layer(&store, b"second")];
+        world.export(&store, &[record("first", &["k"], 1, &layers[..1])]).await;
+        world.export(&store, &[record("second", &["k"], 2, &layers[1..])]).await;
+        let backend = world.open(&store, "write", &[]).await;
+        assert_eq!(backend.ids(key("k")).await, [id("second")], "{name}");
+        backend.0.commit().await.expect(name);
+        let backend = world.open(&store, "read", &[]).await;
+        assert_eq!(backend.ids(key("k")).await, [id("second")], "{name}");
+        // A registry does that by itself.
+        if matches!(world.place, Place::Directory(_)) {
+            assert!(world.blob(&layers[0].digest).is_none(), "what nothing needs is removed");
+            let backend = world.open(&store, "write", &[("reset", "false")]).await;
+            backend.0.save(vec![record("third", &["k"], 3, &[])]).await.expect(name);
+            backend.0.commit().await.expect(name);
+            assert!(world.blob(&layers[1].digest).is_some(), "unless it is to stay");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_ends_early_leaves_the_old_cache() {
+    for world in World::oci() {
+        let (name, store) = (world.name(), world.store("a"));
+        let old = [layer(&store, b"old")];
+        world.export(&store, &[record("old", &["k"], 1, &old)]).await;
+        let backend = world.open(&store, "write", &[]).await;
+        let new = record("new", &["k"], 2, &[layer(&store, b"new")]);
+        backend.push_all(std::slice::from_ref(&new)).await;
+        backend.0.save(vec![new]).await.expect(name);
+        drop(backend);
+        let to = world.store("to");
+        let backend = world.open(&to, "read", &[]).await;
+        assert_eq!(backend.ids(key("k")).await, [id("old")], "{name}");
+        let fetched = backend.0.fetch(old.to_vec()).await.expect(name);
+        assert_eq!(fetched, [Ok(())], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_caches_are_equal_bytes() {
+    let mut digests = Vec::new();
+    for world in World::oci() {
+        let store = world.store("a");
+        let layers = [layer(&store, b"one"), layer(&store, b"two")];
+        let mut records = vec![
+            record("a", &["k", "l"], 1, &layers),
+            record("b", &["k"], 2, &layers[1..]),
+            record("c", &["m"], 3, &[]),
+        ];
+        for _ in 0..2 {
+            let backend = world.open(&store, "write", &[]).await;
+            backend.push_all(&records).await;
+            for record in &records {
+                backend.0.save(vec![record.clone()]).await.expect("saves");
+            }
+            let said = backend.0.commit().await.expect("commits");
+            digests.push(said.get("digest").expect("a digest").to_owned());
+            records.reverse();
+        }
+        // The manifest is one that others read, too.
+        if let Place::Registry(registry) = &world.place {
+            let manifest = registry.manifest("team/cache:main").expect("skopeo reads it");
+            assert_eq!(manifest["artifactType"], "application/vnd.wbuild.cache.v1");
+            assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(2));
+        }
+    }
+    assert_eq!(digests.len(), 4);
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_version_is_read_by_its_digest() {
+    let worlds = World::oci();
+    let world = &worlds[0];
+    let store = world.store("a");
+    let backend = world.open(&store, "write", &[("reset", "false")]).await;
+    backend.0.save(vec![record("first", &["k"], 1, &[])]).await.expect("saves");
+    let said = backend.0.commit().await.expect("commits");
+    let digest = said.get("digest").expect("a digest").to_owned();
+    // It is written as long as it lives.
+    drop(backend);
+    let backend = world.open(&store, "write", &[("reset", "false")]).await;
+    backend.0.save(vec![record("second", &["k"], 2, &[])]).await.expect("saves");
+    backend.0.commit().await.expect("commits");
+    let backend = world.open(&store, "read", &[("digest", &digest)]).await;
+    assert_eq!(backend.ids(key("k")).await, [id("first")]);
+}
