@@ -12,16 +12,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the options. `ref`, `src` and `dest` say to the host where the cache is; here only the tag
-    /// of `ref` matters.
+    /// Reads the options. `ref`, `src` and `dest` say to the host where the cache is; here only tag and
+    /// digest of `ref` matter.
     pub fn parse(attrs: &[(String, String)]) -> Result<Config, (&'static str, String)> {
         let mut config = Config { tag: "latest".to_owned(), digest: None, reset: true };
         for (key, value) in attrs {
             match key.as_str() {
                 "ref" => {
-                    if let Some(tag) = tag_of(value) {
+                    let (tag, digest) = version_of(value);
+                    if let Some(tag) = tag {
                         config.tag = tag.to_owned();
                     }
+                    config.digest = digest.map(str::to_owned);
                 }
                 "tag" => config.tag.clone_from(value),
                 "digest" => config.digest = Some(value.clone()),
@@ -44,11 +46,14 @@ impl Config {
     }
 }
 
-/// The tag of an image reference; a colon before a slash belongs to a port.
-fn tag_of(reference: &str) -> Option<&str> {
-    let name = reference.split('@').next().unwrap_or_default();
+/// Tag and digest of an image reference; a colon before a slash belongs to a port.
+fn version_of(reference: &str) -> (Option<&str>, Option<&str>) {
+    let (name, digest) = match reference.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (reference, None),
+    };
     let last = name.rsplit('/').next().unwrap_or_default();
-    last.split_once(':').map(|(_, tag)| tag)
+    (last.split_once(':').map(|(_, tag)| tag), digest)
 }
 
 #[cfg(test)]
@@ -57,14 +62,15 @@ mod tests {
 
     #[test]
     fn tags() {
-        for (reference, tag) in [
-            ("a", None),
-            ("a:1", Some("1")),
-            ("localhost:5000/a", None),
-            ("localhost:5000/a:1", Some("1")),
-            ("localhost:5000/a/b:c@sha256:00", Some("c")),
+        for (reference, tag, digest) in [
+            ("a", None, None),
+            ("a:1", Some("1"), None),
+            ("localhost:5000/a", None, None),
+            ("localhost:5000/a:1", Some("1"), None),
+            ("localhost:5000/a@sha256:00", None, Some("sha256:00")),
+            ("localhost:5000/a/b:c@sha256:00", Some("c"), Some("sha256:00")),
         ] {
-            assert_eq!(tag_of(reference), tag, "{reference}");
+            assert_eq!(version_of(reference), (tag, digest), "{reference}");
         }
     }
 

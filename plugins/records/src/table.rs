@@ -1,13 +1,14 @@
 //! Records in memory.
 //!
-//! Invariants: records differ in id or attributes; a record has a key; a key has at most [`PER_KEY`]
-//! records, the newest: a step that yields something else on every run must not grow the cache for
-//! ever.
+//! Invariants: records differ in id or attributes; a record has a key, and can be part of a document; a
+//! key has at most [`PER_KEY`] records, the newest: a step that yields something else on every run must
+//! not grow the cache for ever.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use crate::document::{MAX_CHAIN, MAX_KEYS};
 use crate::prune::{PruneOptions, Pruned};
 use crate::{Attrs, Hash, Layer, Record};
 
@@ -27,8 +28,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// Adds a record. One that is there already gets the new keys, layers and time.
+    /// Adds a record. One that is there already gets the new keys, layers and time. One that is too
+    /// large for a document is forgotten at once.
     pub fn add(&mut self, mut record: Record) {
+        if record.keys.is_empty() || record.layers.len() > MAX_CHAIN {
+            return;
+        }
         for layer in &mut record.layers {
             // Chains of hundreds of layers have most of them in common.
             match self.layers.get(&**layer) {
@@ -42,6 +47,10 @@ impl Table {
         if let Some(present) = self.records.remove(&name) {
             record.created = record.created.max(present.created);
             record.keys.extend(present.keys);
+        }
+        // Which ones go does not matter: nobody has so many.
+        while record.keys.len() > MAX_KEYS {
+            record.keys.pop_last();
         }
         let keys = record.keys.clone();
         self.records.insert(name.clone(), record);

@@ -1,5 +1,5 @@
-//! What must hold for any input of the Dockerfile language, of ignore files, and of what images are
-//! made of.
+//! What must hold for any input of the Dockerfile language, of ignore files, of what images are made
+//! of, and of caches that lie elsewhere.
 //!
 //! A [`Target`] is a function that takes bytes, feeds them to one part of these and panics if
 //! an invariant does not hold: not only that nothing panics, but that places lie in the source, that
@@ -14,6 +14,7 @@ mod images;
 mod lexer;
 mod parser;
 mod plan;
+mod records;
 pub mod seeds;
 mod source;
 pub mod wild;
@@ -37,7 +38,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "lexer", check: lexer::check, seeds: lexer::seeds },
     Target { name: "parser", check: parser::check_file, seeds: parser::files },
     Target { name: "trigger", check: parser::check_trigger, seeds: parser::triggers },
@@ -49,6 +50,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "layer", check: archives::check_layer, seeds: archives::seeds },
     Target { name: "document", check: images::check_document, seeds: images::documents },
     Target { name: "reference", check: images::check_reference, seeds: images::references },
+    Target { name: "records", check: records::check, seeds: records::seeds },
 ];
 
 /// The target of a name.

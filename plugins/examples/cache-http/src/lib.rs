@@ -201,6 +201,8 @@ impl Guest for CacheHttp {
                 let mut requests = Vec::with_capacity(batch.len());
                 for (key, mut table) in batch.iter().zip(session.records_of(batch)?) {
                     saved.find(key).cloned().for_each(|record| table.add(record));
+                    // Too large to be read again: the oldest go.
+                    table.shrink(|t| document::encode(t.find(key)).len() <= document::MAX_BYTES);
                     let request = session.request("PUT", &record_path(key));
                     request.body_small(&document::encode(table.find(key)));
                     requests.push(request);
