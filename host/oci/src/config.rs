@@ -11,6 +11,10 @@ use crate::error::{Error, Result};
 use crate::media::{Descriptor, MAX_CONFIG, MAX_LAYERS, MediaFamily};
 use crate::time::Timestamp;
 
+/// The key under which records of a build cache are kept in a config; they belong to that image and
+/// to none that is built on it.
+pub const CACHE_KEY: &str = "wbuild.cache.v1";
+
 /// A checked image config.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageConfig {
@@ -30,6 +34,8 @@ pub struct Finish<'a> {
     /// Date of the config and of history entries that have none (build time or `SOURCE_DATE_EPOCH`).
     /// `None` leaves them undated.
     pub created: Option<Timestamp>,
+    /// What is kept under [`CACHE_KEY`].
+    pub cache: Option<Value>,
 }
 
 impl ImageConfig {
@@ -145,6 +151,11 @@ impl ImageConfig {
         let ids: Vec<String> = with.diff_ids.iter().map(ToString::to_string).collect();
         root.insert("rootfs".to_owned(), json!({ "type": "layers", "diff_ids": ids }));
 
+        root.shift_remove(CACHE_KEY);
+        if let Some(cache) = &with.cache {
+            root.insert(CACHE_KEY.to_owned(), cache.clone());
+        }
+
         let bytes = serde_json::to_vec(&root).expect("JSON values can be written");
         if bytes.len() as u64 > MAX_CONFIG {
             return Err(Error::limit(format!("{what} is larger than {MAX_CONFIG} bytes")));
@@ -227,7 +238,7 @@ mod tests {
         let created = Some(Timestamp::from_seconds(1_700_000_000));
         ImageConfig::finish(
             frontend.as_bytes(),
-            &Finish { diff_ids: &ids, platform: &platform, created },
+            &Finish { diff_ids: &ids, platform: &platform, created, cache: None },
         )
     }
 

@@ -347,6 +347,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether it is an image's, rather than one of something else that is kept in registries.
+    pub fn is_image(&self) -> bool {
+        matches!(self.config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG)
+            && !self.extra.contains_key("artifactType")
+    }
+
     /// A manifest of `family`; the types of config and layers are brought into the same family, as
     /// registries refuse a mix.
     pub fn new(family: MediaFamily, mut config: Descriptor, mut layers: Vec<Descriptor>) -> Self {

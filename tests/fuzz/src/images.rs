@@ -46,7 +46,7 @@ fn check_config(data: &[u8]) {
     }
     let platform: Platform = "linux/amd64".parse().expect("a platform");
     let diff_ids = [DiffId(Digest::of(b"layer"))];
-    let with = Finish { diff_ids: &diff_ids, platform: &platform, created: None };
+    let with = Finish { diff_ids: &diff_ids, platform: &platform, created: None, cache: None };
     if let Ok(config) = ImageConfig::finish(data, &with) {
         let again = ImageConfig::decode(config.bytes(), "what was written").expect("it was made");
         assert_eq!(again.diff_ids(), diff_ids, "the layers are the host's");
@@ -73,7 +73,7 @@ pub fn documents() -> Vec<Vec<u8>> {
         seeds.extend([manifest.to_bytes(), Index::new(family, vec![entry]).to_bytes()]);
     }
     let diff_ids = [DiffId(Digest::of(b"layer"))];
-    let with = Finish { diff_ids: &diff_ids, platform: &platform, created: None };
+    let with = Finish { diff_ids: &diff_ids, platform: &platform, created: None, cache: None };
     let frontend = br#"{"config":{"User":"1:2","Env":["A=b"],"ExposedPorts":{"80/tcp":{}}},
         "history":[{"created_by":"COPY a b"},{"created_by":"ENV A=b","empty_layer":true}]}"#;
     let config = ImageConfig::finish(frontend, &with).expect("a config");

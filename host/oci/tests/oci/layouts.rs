@@ -42,7 +42,7 @@ pub fn image(platform: &str, blobs: &Blobs, family: MediaFamily) -> ExportImage 
     let platform: Platform = platform.parse().expect("platform");
     let diff_ids: Vec<_> = blobs.0.iter().map(|(blob, _)| blob.diff_id).collect();
     let created = Some(Timestamp::from_seconds(1_700_000_000));
-    let with = Finish { diff_ids: &diff_ids, platform: &platform, created };
+    let with = Finish { diff_ids: &diff_ids, platform: &platform, created, cache: None };
     let config = ImageConfig::finish(
         br#"{"config":{"Env":["PATH=/bin"],"Cmd":["/bin/sh"]},"history":[{"created_by":"COPY x","comment":"test"}]}"#,
         &with,

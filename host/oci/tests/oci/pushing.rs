@@ -95,7 +95,7 @@ fn export(platforms: &[&str], sizes: &[usize]) -> (Export, Layers) {
         let platform: Platform = platform.parse().expect("platform");
         let diff_ids: Vec<_> = descriptors.iter().map(|d| DiffId(d.digest)).collect();
         let created = Some(Timestamp::from_seconds(0));
-        let with = Finish { diff_ids: &diff_ids, platform: &platform, created };
+        let with = Finish { diff_ids: &diff_ids, platform: &platform, created, cache: None };
         let config = ImageConfig::finish(b"{}", &with).expect("config");
         ExportImage::new(MediaFamily::Oci, config, descriptors.clone())
     });
