@@ -108,6 +108,11 @@ impl Store {
         self.take(&Digest::of(id.as_bytes()).hex(), id, sharing, owner)
     }
 
+    /// Whether there is a directory for the cache mounts of this id.
+    pub fn has_cache_dir(&self, id: &str) -> Result<bool> {
+        self.inner.caches.exists(&format!("{}/0", Digest::of(id.as_bytes()).hex()))
+    }
+
     /// Takes the directory in which a git repository is kept if it is free; `None` if somebody else
     /// holds it. `url` names the repository, for people too: it holds no credential.
     pub fn try_repository(&self, url: &str) -> Result<Option<CacheDir>> {
