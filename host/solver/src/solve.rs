@@ -1,5 +1,7 @@
 //! Solving: from a definition's edge to a result.
 
+mod known;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
