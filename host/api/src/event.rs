@@ -72,6 +72,9 @@ pub enum Event {
         step: StepId,
         /// How.
         how: StepEnd,
+        /// The cache elsewhere in which it was found.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
         /// When.
         at_ms: u64,
     },

@@ -40,10 +40,41 @@ pub struct BuildRequest {
     pub allow: BTreeSet<Entitlement>,
     /// Steps run at once; none = by the number of processors.
     pub max_parallelism: Option<usize>,
+    /// Caches elsewhere that are asked for results, in order.
+    pub cache_from: Vec<CacheSpec>,
+    /// Caches elsewhere that results are written to.
+    pub cache_to: Vec<CacheSpec>,
+    /// Directories of the client's that stand in for cache mounts, by the mount's id.
+    pub cache_mounts: BTreeMap<String, PathBuf>,
     /// Say of each step why it runs or where its result came from.
     pub explain: bool,
     /// Secrets whose values count for the keys of the steps that get them, by a keyed hash.
     pub keyed_secrets: BTreeSet<String>,
+}
+
+/// A cache elsewhere: one `--cache-from` or `--cache-to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheSpec {
+    /// The cache backend, as the user named it: `registry`, `local`, `./my.wasm`. `inline` is the
+    /// engine's own.
+    pub backend: String,
+    /// `ref`, `src`, `dest`, `mode`, `compression`, …: by the names `docker buildx` uses.
+    pub attrs: Attrs,
+}
+
+impl CacheSpec {
+    /// Records within the images that are built.
+    pub const INLINE: &str = "inline";
+
+    /// What people call it.
+    pub fn shown(&self) -> String {
+        let place = ["ref", "src", "dest", "url"].iter().find_map(|key| self.attrs.get(key));
+        match place {
+            // A URL may hold a password.
+            Some(place) if !place.contains('@') || !place.contains("://") => place.to_owned(),
+            _ => format!("type={}", self.backend),
+        }
+    }
 }
 
 /// A right that a build has only if its caller says so.

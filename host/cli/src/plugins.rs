@@ -24,6 +24,9 @@ pub fn host(environment: &Environment) -> PluginHost {
 pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
     let runners = build.runners.iter().map(|name| load(host, Kind::Runner, name)?.runner());
     let caches = build.caches.iter().map(|name| load(host, Kind::Cache, name)?.cache());
+    let remotes = build.remotes.iter().map(|(backend, name)| {
+        Ok::<_, Failure>((backend.clone(), load(host, Kind::Cache, name)?.cache()?))
+    });
     Ok(Plugins {
         frontend: match &build.frontend {
             Some(name) => Reader::Frontend(load(host, Kind::Frontend, name)?.frontend()?),
@@ -35,6 +38,7 @@ pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
         },
         runners: runners.collect::<Result<_, Failure>>()?,
         caches: caches.collect::<Result<_, Failure>>()?,
+        remotes: remotes.collect::<Result<_, Failure>>()?,
     })
 }
 
@@ -62,7 +66,8 @@ impl Choose for ByDefinition {
 pub fn check_names(build: &Build) -> Result<(), Fault> {
     let frontend = build.frontend.iter().map(|name| (Kind::Frontend, name));
     let runners = build.runners.iter().map(|name| (Kind::Runner, name));
-    let caches = build.caches.iter().map(|name| (Kind::Cache, name));
+    let caches = build.caches.iter().chain(build.remotes.values());
+    let caches = caches.map(|name| (Kind::Cache, name));
     for (kind, name) in frontend.chain(runners).chain(caches) {
         if let PluginName::Bundled(name) = name
             && wbuild_bundled::find(kind, name).is_none()

@@ -105,6 +105,7 @@ fn describe(build: &resolve::Build) -> Vec<String> {
         "frontend": build.frontend.as_ref().map(PluginName::shown),
         "runners": shown(&build.runners),
         "caches": shown(&build.caches),
+        "remotes": build.remotes.iter().map(|(at, name)| json!([at, name.shown()])).collect::<Vec<_>>(),
         "state_dir": build.state_dir,
         "limits": format!("{:?}", build.limits),
         "runtime": build.runtime,

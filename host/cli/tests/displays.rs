@@ -174,7 +174,7 @@ fn no_line_of_any_step_is_lost() {
                     let data = format!("s{number} l{line}\n").into_bytes().into();
                     sink.event(Event::StepLog { step, stream: 1, data, at_ms: u64::from(line) });
                 }
-                sink.event(Event::StepEnded { step, how: StepEnd::Done, at_ms: 5_000 });
+                sink.event(Event::StepEnded { step, how: StepEnd::Done, from: None, at_ms: 5_000 });
             });
         }
     });

@@ -38,7 +38,7 @@ fn reports() {
             let how = StepEnd::Failed(failure.clone());
             model.apply(&Event::StepDefined { step: id, name, spans });
             model.apply(&Event::StepLog { step: id, stream: 1, data: output, at_ms: 1 });
-            model.apply(&Event::StepEnded { step: id, how, at_ms: 2 });
+            model.apply(&Event::StepEnded { step: id, how, from: None, at_ms: 2 });
         }
         let diagnostics: Vec<Diagnostic> =
             input["diagnostics"].as_array().into_iter().flatten().map(values::diagnostic).collect();

@@ -15,6 +15,8 @@ use wbuild_http::Reach;
 use wbuild_solver::{Abort, Solver, Spawn};
 
 use crate::cache::CacheLine;
+use crate::cache::grants::Grants;
+use crate::cache::imports::Imports;
 use crate::explain::{self, Explain};
 use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
@@ -68,7 +70,8 @@ impl Engine {
         let worker = Arc::new(self.worker(&request, &session, plugins, &steps, &events, &room));
         let observer = Arc::clone(&steps) as Arc<dyn wbuild_solver::Observer>;
         let solver = Solver::new(Arc::clone(&worker), Arc::new(TokioSpawn), observer);
-        let job = Job::new(request, session, Arc::clone(&steps), worker, solver);
+        let job =
+            Job::new(request, session, Arc::clone(&steps), worker, plugins.remotes.clone(), solver);
         let mut stats = BuildStats::default();
         let blocking = TaskTracker::new();
         let stop = StopBackground(&job);
@@ -81,6 +84,7 @@ impl Engine {
         };
         drop(stop);
         job.stop_background().await;
+        job.worker().imports.stop();
         // Everything that was cut off ends before this returns, however the build ended.
         self.launcher.drained().await;
         blocking.close();
@@ -141,11 +145,12 @@ impl Engine {
             true => Reach::Everything,
             false => Reach::Public,
         };
+        let registries = Arc::new(Registries::new(Arc::clone(session)));
         BuildWorker {
             images: Images::new(
                 store.clone(),
                 Arc::clone(steps),
-                Registries::new(Arc::clone(session)),
+                Arc::clone(&registries),
                 Layouts::new(&request.contexts),
                 now,
                 request.pull,
@@ -160,6 +165,17 @@ impl Engine {
             ),
             locals: Locals::new(store.clone(), Arc::clone(session)),
             caches: CacheLine::new(store.clone(), caches),
+            imports: Imports::new(
+                store.clone(),
+                Arc::clone(steps),
+                Grants { store: store.clone(), session: Arc::clone(session), registries },
+                &request.cache_from,
+                &plugins.remotes,
+                log,
+                now,
+            ),
+            cache_mounts: request.cache_mounts.clone(),
+            restored: tokio::sync::Mutex::default(),
             explain: Explain::new(
                 store.clone(),
                 explain::place(&request.definition),

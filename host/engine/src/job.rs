@@ -1,20 +1,22 @@
 //! One build: what the client asked for, the graph as it grows, the solver over it, and what the
 //! frontend has yielded so far.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 use wbuild_api::extension::{
-    DefinitionFile, FilesResult, ImageInfo, ImageRequest, ImageResult, SourceInfo, SourceRequest,
+    CachePlugin, DefinitionFile, FilesResult, ImageInfo, ImageRequest, ImageResult, SourceInfo,
+    SourceRequest,
 };
 use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource};
 use wbuild_api::session::Session;
 use wbuild_git_url::git_source;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
-    Attrs, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, NodeId, Op, Platform,
-    SourceMap, Span,
+    Attrs, CacheKey, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, NodeId, Op,
+    Platform, SourceMap, Span,
 };
 use wbuild_solver::Solver;
 use wbuild_tree::path::RelPath;
@@ -71,6 +73,7 @@ pub(crate) struct Job {
     /// Nodes whose steps have their names.
     named: Mutex<HashSet<NodeId>>,
     worker: Arc<BuildWorker>,
+    remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
     solver: Solver<BuildWorker>,
     background: Mutex<Background>,
     keyed_secrets: OnceLock<KeyedSecrets>,
@@ -102,6 +105,7 @@ impl Job {
         session: Arc<dyn Session>,
         steps: Arc<Steps>,
         worker: Arc<BuildWorker>,
+        remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
         solver: Solver<BuildWorker>,
     ) -> Arc<Job> {
         let build_platform = Platform::host();
@@ -129,6 +133,7 @@ impl Job {
             steps,
             named: Mutex::default(),
             worker,
+            remotes,
             solver,
             background: Mutex::default(),
             keyed_secrets: OnceLock::new(),
@@ -217,6 +222,11 @@ impl Job {
 
     pub(crate) fn worker(&self) -> &Arc<BuildWorker> {
         &self.worker
+    }
+
+    /// What writes a cache elsewhere.
+    pub(crate) fn remote(&self, backend: &str) -> Option<&Arc<dyn CachePlugin>> {
+        self.remotes.get(backend)
     }
 
     pub(crate) fn build_platform(&self) -> &Platform {
@@ -310,6 +320,31 @@ impl Job {
             self.solver.load(&mut definition, edge)
         };
         self.solver.solve(vertex).await
+    }
+
+    /// Forgets a result whose layers are gone, so that it is solved anew.
+    pub(crate) async fn forget(&self, edge: Edge, solved: &Arc<Solved>) -> Result<(), Failure> {
+        let vertex = self.definition().digest(edge.node);
+        self.solver.forget(vertex, solved).await
+    }
+
+    /// All that these edges are built on, inputs first: what was solved, or is stored.
+    pub(crate) async fn known(
+        &self,
+        roots: &[Edge],
+    ) -> Result<Vec<(CacheKey, Arc<Solved>)>, Failure> {
+        let mut seen = HashSet::new();
+        let mut vertices = Vec::new();
+        {
+            let mut definition = self.definition();
+            for edge in roots {
+                let (vertex, _) = self.solver.load(&mut definition, *edge);
+                let below = self.solver.below(vertex).into_iter();
+                vertices.extend(below.filter(|vertex| seen.insert(*vertex)));
+            }
+        }
+        let known = vertices.into_iter().map(|vertex| self.solver.known(vertex));
+        Ok(try_join_all(known).await?.into_iter().flatten().collect())
     }
 
     /// Solves one output of a graph that is not the build's.

@@ -27,6 +27,7 @@ mod job;
 mod keyed_secrets;
 mod memo;
 mod ops;
+mod present;
 mod room;
 mod runners;
 mod solved;
@@ -35,6 +36,7 @@ mod steps;
 mod sub_request;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -89,6 +91,8 @@ pub struct Plugins {
     pub runners: Vec<Arc<dyn Runner>>,
     /// Asked after the store's own records.
     pub caches: Vec<Arc<dyn CachePlugin>>,
+    /// Read and write the caches elsewhere of the request, by the backends' names there.
+    pub remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
 }
 
 /// An open engine.

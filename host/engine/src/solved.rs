@@ -1,10 +1,12 @@
 //! What a solved vertex yields: lazy handles on layers, and their way into and out of records.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wbuild_api::extension::Outcome;
 use wbuild_graph::encode::Encoder;
-use wbuild_graph::{Attrs, ContentDigest, DiffId, ResultId};
+use wbuild_graph::{Attrs, CacheKey, ContentDigest, DiffId, ResultId};
+use wbuild_oci::reference::Reference;
 use wbuild_store::{BlobRef, ExecOutcome, LayerRecord, Lease, OutputRecord, Record, SnapshotId};
 use wbuild_tree::LentFiles;
 
@@ -19,6 +21,9 @@ pub(crate) struct Solved {
     pub(crate) outcome: Option<Arc<Outcome>>,
     /// The stored record, as last written. None: nothing is stored (local directories, images).
     pub(crate) record: Mutex<Option<Record>>,
+    /// Further keys that the cache elsewhere has it under: to be handed on to other caches, and not
+    /// believed here.
+    pub(crate) hearsay: OnceLock<Vec<CacheKey>>,
 }
 
 /// One output.
@@ -28,6 +33,16 @@ pub(crate) enum Output {
     Tree(Arc<Tree>),
     /// A directory of the client's.
     Local(Arc<LocalTree>),
+}
+
+impl Output {
+    /// Whether a layer of it could not be had.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Output::Tree(tree) => tree.layers.iter().any(|layer| layer.is_lost()),
+            Output::Local(_) => false,
+        }
+    }
 }
 
 /// A stack of layers, bottom first.
@@ -84,6 +99,11 @@ pub(crate) struct Lent {
 /// A change set, lazily present.
 pub(crate) struct Layer {
     pub(crate) origin: Origin,
+    /// The id of the cache elsewhere that has it, where it came from one: it is fetched from there
+    /// and nowhere else, whatever its origin says.
+    pub(crate) place: Option<String>,
+    /// It could not be had from where it was said to be.
+    lost: AtomicBool,
     facts: Mutex<LayerFacts>,
     lent: Mutex<Option<Arc<Lent>>>,
     leases: Mutex<Vec<Arc<Lease>>>,
@@ -97,8 +117,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Layer {
     pub(crate) fn new(origin: Origin, facts: LayerFacts) -> Arc<Layer> {
+        Layer::at(origin, None, facts)
+    }
+
+    fn at(origin: Origin, place: Option<String>, facts: LayerFacts) -> Arc<Layer> {
         Arc::new(Layer {
             origin,
+            place,
+            lost: AtomicBool::new(false),
             facts: Mutex::new(facts),
             lent: Mutex::default(),
             leases: Mutex::default(),
@@ -124,6 +150,16 @@ impl Layer {
 
     pub(crate) fn learn(&self, change: impl FnOnce(&mut LayerFacts)) {
         change(&mut lock(&self.facts));
+    }
+
+    /// Notes that the layer cannot be had any more: what was found with it has to be made anew.
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something was done about the layer in vain.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// What the snapshot lacks. Then it is good for looking up names only, and in no record.
@@ -173,7 +209,7 @@ pub(crate) fn result_id(layers: &[ContentDigest]) -> ResultId {
 
 impl Solved {
     pub(crate) fn new(outputs: Vec<Output>, outcome: Option<Arc<Outcome>>) -> Arc<Solved> {
-        Arc::new(Solved { outputs, outcome, record: Mutex::new(None) })
+        Arc::new(Solved { outputs, outcome, record: Mutex::new(None), hearsay: OnceLock::new() })
     }
 
     pub(crate) fn tree(tree: Arc<Tree>) -> Arc<Solved> {
@@ -191,6 +227,14 @@ impl Solved {
             Output::Local(_) => None,
         });
         trees.flat_map(|tree| &tree.layers).filter(|layer| layer.lent().is_some())
+    }
+
+    /// Whether a layer of this output could not be had.
+    pub(crate) fn is_lost(&self, index: u32) -> bool {
+        match self.outputs.get(index as usize) {
+            Some(output) => output.is_lost(),
+            None => false,
+        }
     }
 
     pub(crate) fn is_lent(&self) -> bool {
@@ -266,9 +310,40 @@ const IMAGE: &str = "image";
 const STORE: &str = "store";
 const CREATED: &str = "created";
 const EPOCH: &str = "epoch";
+const PLACE: &str = "place";
+
+/// What of a layer record's attributes means something on other machines, too.
+pub(crate) fn facts_attrs(attrs: &Attrs) -> impl Iterator<Item = (String, String)> {
+    let kept = [IMAGE, STORE, CREATED, EPOCH];
+    attrs.0.iter().filter(move |(key, _)| kept.contains(&key.as_str())).cloned()
+}
+
+/// The attributes of a layer that the cache `place` has, from what it says. None if it makes no sense.
+pub(crate) fn attrs_from(place: &str, said: &Attrs) -> Option<Attrs> {
+    let mut attrs = Attrs(facts_attrs(said).collect());
+    let numbers = [CREATED, EPOCH].into_iter().filter_map(|key| said.get(key));
+    if !numbers.into_iter().all(|text| text.parse::<u64>().is_ok()) {
+        return None;
+    }
+    if let Some(image) = attrs.get(IMAGE) {
+        image.parse::<Reference>().ok()?;
+    }
+    attrs.push(PLACE, place);
+    Some(attrs)
+}
+
+/// Of a blob with the times that the files have.
+pub(crate) fn without_epoch(attrs: &mut Attrs) {
+    attrs.0.retain(|(key, _)| key != EPOCH);
+}
+
+/// Whether a layer with these attributes is one of an image.
+pub(crate) fn is_of_image(attrs: &Attrs) -> bool {
+    attrs.get(IMAGE).is_some()
+}
 
 impl Layer {
-    fn to_record(&self) -> LayerRecord {
+    pub(crate) fn to_record(&self) -> LayerRecord {
         let facts = self.facts();
         let mut attrs = Attrs::default();
         if let Origin::Image(origin) = &self.origin {
@@ -281,6 +356,9 @@ impl Layer {
             if let Some(value) = value {
                 attrs.push(key, value.to_string());
             }
+        }
+        if let Some(place) = &self.place {
+            attrs.push(PLACE, place.clone());
         }
         LayerRecord {
             snapshot: facts.snapshot,
@@ -310,7 +388,8 @@ impl Layer {
             created: number(CREATED),
             epoch: number(EPOCH),
         };
-        let layer = Layer::new(origin, facts);
+        let place = record.attrs.get(PLACE).map(str::to_owned);
+        let layer = Layer::at(origin, place, facts);
         layer.hold_shared(Arc::clone(lease));
         layer
     }

@@ -20,6 +20,8 @@ struct Step {
     /// What was found may still have to run later: not everything below a hit is kept. What was given
     /// up somebody else may ask for.
     ended: Option<StepOutcome>,
+    /// The cache elsewhere that it was found in.
+    from: Option<String>,
 }
 
 #[derive(Default)]
@@ -122,6 +124,7 @@ impl Steps {
     fn revive(&self, state: &mut State, digest: VertexDigest) {
         let step = state.steps.entry(digest).or_default();
         if step.ended == Some(StepOutcome::Cached) {
+            step.from = None;
             self.cached.fetch_sub(1, Ordering::Relaxed);
         }
         if matches!(step.ended, Some(StepOutcome::Cached | StepOutcome::Cancelled)) {
@@ -160,6 +163,7 @@ impl Steps {
             StepEnd::Failed(_) => StepOutcome::Failed,
             StepEnd::Cancelled => StepOutcome::Cancelled,
         });
+        let from = entry.from.take().filter(|_| how == StepEnd::Cached);
         match how {
             StepEnd::Done => self.run.fetch_add(1, Ordering::Relaxed),
             StepEnd::Cached => self.cached.fetch_add(1, Ordering::Relaxed),
@@ -169,7 +173,12 @@ impl Steps {
             }
             StepEnd::Cancelled => 0,
         };
-        self.sink.event(Event::StepEnded { step, how, at_ms });
+        self.sink.event(Event::StepEnded { step, how, from, at_ms });
+    }
+
+    /// Where a vertex's result was found, if not here.
+    pub(crate) fn found_in(&self, digest: VertexDigest, place: String) {
+        self.lock().steps.entry(digest).or_default().from = Some(place);
     }
 
     /// Why a step runs, or where its result came from.
@@ -250,6 +259,11 @@ impl InternalStep {
         self.end(StepEnd::Done);
     }
 
+    /// It failed, and the build goes on.
+    pub(crate) fn in_vain(mut self, failure: &Failure) {
+        self.end(StepEnd::Failed(failure.clone()));
+    }
+
     pub(crate) fn failed(mut self, failure: &Failure) {
         self.steps.lock().failed.get_or_insert(self.step);
         self.end(StepEnd::Failed(failure.clone()));
@@ -264,7 +278,7 @@ impl InternalStep {
     fn end(&mut self, how: StepEnd) {
         self.ended = true;
         let at_ms = self.steps.now();
-        self.steps.sink.event(Event::StepEnded { step: self.step, how, at_ms });
+        self.steps.sink.event(Event::StepEnded { step: self.step, how, from: None, at_ms });
     }
 }
 

@@ -1,35 +1,33 @@
 //! What the solver needs from the world, over the store and the sources: pins, keys' inputs,
 //! look-ups, running, saving. The ops themselves are in [`crate::ops`] and [`crate::source`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use futures_util::future::{try_join, try_join_all};
 use tokio::sync::Semaphore;
 use wbuild_api::session::Session;
-use wbuild_graph::encode::Encoder;
 use wbuild_graph::op::SourceOp;
-use wbuild_graph::{CacheKey, ContentDigest, Failure, Op, ResultId, VertexDigest};
+use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind, Op, ResultId, VertexDigest};
 use wbuild_solver::{FoundBy, Miss, Pin, SolveVertex, Worker};
-use wbuild_store::{Lease, Record, SnapshotId, Store, View};
-use wbuild_tree::root::Root;
+use wbuild_store::{Lease, Record, Store};
 
+use crate::LazyLauncher;
 use crate::cache::CacheLine;
-use crate::cancel::CancelOnDrop;
+use crate::cache::imports::Imports;
 use crate::explain::{self, Explain};
 use crate::inspect::Inspected;
 use crate::ops;
 use crate::room::Room;
 use crate::runners::Runners;
-use crate::solved::{self, Layer, Origin, Output, Solved, Tree};
+use crate::solved::{self, Output, Solved, Tree};
 use crate::source::git::Repositories;
 use crate::source::http::Downloads;
 use crate::source::image::Images;
 use crate::source::local::Locals;
 use crate::steps::Steps;
-use crate::{LazyLauncher, blocking};
 
 /// The worker of one build.
 pub(crate) struct BuildWorker {
@@ -42,6 +40,11 @@ pub(crate) struct BuildWorker {
     pub(crate) repositories: Repositories,
     pub(crate) caches: CacheLine,
     pub(crate) explain: Explain,
+    pub(crate) imports: Imports,
+    /// Directories of the client's that stand in for cache mounts.
+    pub(crate) cache_mounts: BTreeMap<String, PathBuf>,
+    /// Cache mounts that caches elsewhere were asked for, and whether one had them. Held meanwhile.
+    pub(crate) restored: tokio::sync::Mutex<BTreeMap<String, bool>>,
     pub(crate) runners: Runners,
     pub(crate) launcher: Arc<LazyLauncher>,
     pub(crate) settings: Settings,
@@ -85,167 +88,6 @@ impl BuildWorker {
         &self.images
     }
 
-    /// The files of a stack of layers, as one read-only directory.
-    pub(crate) async fn view(&self, tree: &Tree) -> Result<View, Failure> {
-        let snapshots = self.snapshots(tree).await?;
-        let store = self.store.clone();
-        blocking(move || store.view(&snapshots)).await
-    }
-
-    /// The same for looking up names and metadata: large files may lack their contents.
-    pub(crate) async fn names(&self, tree: &Tree) -> Result<View, Failure> {
-        let snapshots = self.unfilled(tree).await?;
-        let store = self.store.clone();
-        blocking(move || store.view(&snapshots)).await
-    }
-
-    /// Makes every layer's files present; returns their snapshots, bottom first.
-    pub(crate) async fn snapshots(&self, tree: &Tree) -> Result<Vec<SnapshotId>, Failure> {
-        let snapshots = self.unfilled(tree).await?;
-        for layer in &tree.layers {
-            self.fill(layer).await?;
-        }
-        Ok(snapshots)
-    }
-
-    /// Writes what a layer's snapshot lacks into it.
-    async fn fill(&self, layer: &Layer) -> Result<(), Failure> {
-        if layer.lent().is_none() {
-            return Ok(());
-        }
-        let _busy = layer.busy.lock().await;
-        let (Some(lent), Some(snapshot)) = (layer.lent(), layer.facts().snapshot) else {
-            return Ok(());
-        };
-        let store = self.store.clone();
-        let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
-        let (_cancel, work) = CancelOnDrop::new();
-        blocking(move || -> Result<(), Failure> {
-            let view = store.view(&[snapshot])?;
-            let root = Root::from_fd(view.open_dir()?, "a layer");
-            let filled = lent.files.fill(&root, &lent.context.root, &work);
-            filled.map_err(|error| lent.context.failure(error, None))?;
-            Ok(store.recount(snapshot)?)
-        })
-        .await?;
-        layer.filled();
-        Ok(())
-    }
-
-    async fn unfilled(&self, tree: &Tree) -> Result<Vec<SnapshotId>, Failure> {
-        let missing: Vec<usize> = (0..tree.layers.len())
-            .filter(|index| tree.layers[*index].facts().snapshot.is_none())
-            .collect();
-        if !missing.is_empty() {
-            self.unpack(tree, &missing).await?;
-        }
-        tree.layers
-            .iter()
-            .map(|layer| {
-                layer
-                    .facts()
-                    .snapshot
-                    .ok_or_else(|| Failure::internal("a layer has no files after it was unpacked"))
-            })
-            .collect()
-    }
-
-    /// Fetches missing layers, all at once, and unpacks them, bottom first.
-    async fn unpack(&self, tree: &Tree, missing: &[usize]) -> Result<(), Failure> {
-        let contents: Vec<ContentDigest> = self.contents(tree).await?;
-        let key_of = |index: usize| unpacked_key(&contents[..=index]);
-        // What another image has brought already needs no fetch.
-        for index in missing {
-            let layer = &tree.layers[*index];
-            let _busy = layer.busy.lock().await;
-            if layer.facts().snapshot.is_some() {
-                continue;
-            }
-            if let Some(held) = self.store.record(&key_of(*index)).map_err(Failure::from)? {
-                let (record, lease) = held.into_parts();
-                if let Some(snapshot) = record.snapshots().last() {
-                    layer.learn(|facts| facts.snapshot = Some(snapshot));
-                    layer.hold(lease);
-                }
-            }
-        }
-        let absent = |index: &&usize| tree.layers[**index].facts().snapshot.is_none();
-        let fetch = try_join_all(missing.iter().filter(absent).map(|index| {
-            let layer = &tree.layers[*index];
-            async move { self.images.fetch_layer(layer).await.map(|_| ()) }
-        }));
-        // A layer is unpacked as soon as it is there, while those above it are fetched.
-        try_join(fetch, self.unpack_each(tree, missing, key_of)).await.map(|_| ())
-    }
-
-    async fn unpack_each(
-        &self,
-        tree: &Tree,
-        missing: &[usize],
-        key_of: impl Fn(usize) -> CacheKey,
-    ) -> Result<(), Failure> {
-        for index in missing {
-            let layer = &tree.layers[*index];
-            if layer.facts().snapshot.is_none() {
-                self.images.fetch_layer(layer).await?;
-            }
-            let _busy = layer.busy.lock().await;
-            if layer.facts().snapshot.is_some() {
-                continue;
-            }
-            let below: Vec<SnapshotId> =
-                tree.layers[..*index].iter().filter_map(|layer| layer.facts().snapshot).collect();
-            let slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
-            let held = self.images.unpack_layer(layer, below, key_of(*index)).await?;
-            drop(slot);
-            let (snapshot, lease) = held;
-            layer.learn(|facts| facts.snapshot = Some(snapshot));
-            layer.hold(lease);
-        }
-        Ok(())
-    }
-
-    /// Content of each layer, bottom first, computed where it is not known.
-    async fn contents(&self, tree: &Tree) -> Result<Vec<ContentDigest>, Failure> {
-        let mut contents = Vec::with_capacity(tree.layers.len());
-        for layer in &tree.layers {
-            contents.push(self.layer_content(layer).await?);
-        }
-        Ok(contents)
-    }
-
-    async fn layer_content(&self, layer: &Layer) -> Result<ContentDigest, Failure> {
-        if let Some(content) = layer.facts().content {
-            return Ok(content);
-        }
-        let _busy = layer.busy.lock().await;
-        let facts = layer.facts();
-        if let Some(content) = facts.content {
-            return Ok(content);
-        }
-        let content = match (&layer.origin, facts.snapshot, facts.diff_id) {
-            (Origin::Image(_), _, Some(diff_id)) => solved::image_layer_content(&diff_id),
-            (_, Some(snapshot), _) => {
-                let (store, lent) = (self.store.clone(), layer.lent());
-                let _slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
-                let (_cancel, work) = CancelOnDrop::new();
-                blocking(move || -> Result<ContentDigest, Failure> {
-                    let view = store.view(&[snapshot])?;
-                    let root = Root::from_fd(view.open_dir()?, "a layer");
-                    let kind = ops::xattr_kind(store.kind());
-                    Ok(match lent {
-                        Some(lent) => lent.files.layer_digest(&root, kind, &work)?,
-                        None => wbuild_tree::digest::layer_digest(&root, kind, &work)?,
-                    })
-                })
-                .await?
-            }
-            _ => return Err(Failure::internal("a layer without files and without a diff id")),
-        };
-        layer.learn(|facts| facts.content = Some(content));
-        Ok(content)
-    }
-
     /// Makes one output's files present.
     pub(crate) async fn materialise(&self, solved: &Solved, index: u32) -> Result<(), Failure> {
         match output(solved, index)? {
@@ -285,16 +127,6 @@ impl BuildWorker {
             Output::Local(local) => Ok((local.open()?, None)),
         }
     }
-}
-
-/// Names the unpacked form of the topmost of `layers`: what a layer unpacks to depends on those
-/// below it, whose directories it takes over.
-fn unpacked_key(layers: &[ContentDigest]) -> CacheKey {
-    let mut e = Encoder::new("wbuild.unpacked.v1");
-    e.list(layers.iter(), |e, layer| {
-        e.digest(layer.digest());
-    });
-    CacheKey(e.finish())
 }
 
 /// Output number `index`.
@@ -374,11 +206,11 @@ impl Worker for BuildWorker {
             let (record, lease) = held.into_parts();
             return Ok(Some(Solved::from_record(record, lease)));
         }
-        let found = self.caches.find(key).await?;
-        if found.is_some() {
+        if let Some(found) = self.caches.find(key).await? {
             self.explain.backend(vertex.digest);
+            return Ok(Some(found));
         }
-        Ok(found)
+        Box::pin(self.look_elsewhere(vertex, key)).await
     }
 
     async fn alias(&self, outputs: &Arc<Solved>, key: CacheKey) -> Result<(), Failure> {
@@ -417,7 +249,15 @@ impl Worker for BuildWorker {
             .collect::<Result<_, _>>()?;
         let mut attempt = 0;
         loop {
-            match self.run_once(vertex, &inputs).await {
+            // Boxed, as all ops together are a deep type.
+            match Box::pin(self.run_once(vertex, &inputs)).await {
+                Err(failure) if failure.kind == FailureKind::Gone => {
+                    let lost = inputs.iter().position(Output::is_lost);
+                    return Err(match lost {
+                        Some(input) => failure.attr("gone-input", input.to_string()),
+                        None => failure,
+                    });
+                }
                 Err(failure) if self.room.make(&failure, attempt).await? => attempt += 1,
                 result => return result,
             }
@@ -506,6 +346,26 @@ impl BuildWorker {
             Op::Merge => ops::merge::run(inputs),
             Op::Diff { lower, upper } => ops::merge::diff(*lower, *upper, inputs),
         }
+    }
+
+    /// A result by key from the caches elsewhere. It is stored like one that was made here: the next
+    /// build asks nobody.
+    async fn look_elsewhere(
+        &self,
+        vertex: &SolveVertex,
+        key: CacheKey,
+    ) -> Result<Option<Arc<Solved>>, Failure> {
+        let Some(found) = self.imports.find(key).await else { return Ok(None) };
+        let description = self.steps.meta(vertex.digest).name;
+        self.store.put_record(&Record { description, ..found.record })?;
+        let Some(held) = self.store.record(&key)? else { return Ok(None) };
+        let (record, lease) = held.into_parts();
+        let outputs = Solved::from_record(record, lease);
+        // The handle is new.
+        let _ = outputs.hearsay.set(found.keys);
+        self.caches.announce(&outputs);
+        self.steps.found_in(vertex.digest, found.shown);
+        Ok(Some(outputs))
     }
 
     /// Stores a result's record.

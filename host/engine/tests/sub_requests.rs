@@ -208,11 +208,15 @@ async fn ask(query: Query, log: &Arc<Log>) -> Result<DescribeReport, Box<BuildEr
         add_hosts: Vec::new(),
         allow: Default::default(),
         max_parallelism: None,
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
+        cache_mounts: BTreeMap::new(),
         explain: false,
         keyed_secrets: Default::default(),
     };
     let frontend = Reader::Frontend(Arc::new(Curious));
-    let plugins = Plugins { frontend, runners: Vec::new(), caches: Vec::new() };
+    let plugins =
+        Plugins { frontend, runners: Vec::new(), caches: Vec::new(), remotes: BTreeMap::new() };
     let session = Arc::new(Client(context));
     engine.describe(request, query, session, plugins, events, CancellationToken::new()).await
 }

@@ -8,6 +8,7 @@ use wbuild_graph::Platform;
 use wbuild_store::Space;
 
 use super::StateArgs;
+use super::cache::{CacheArg, CacheMountArg};
 use super::call::CallArg;
 use super::values::{
     AllowArg, AnnotationArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg,
@@ -138,6 +139,21 @@ pub struct BuildArgs {
     #[arg(long = "cache-backend", value_name = "NAME|PATH")]
     pub cache_backends: Vec<OsString>,
 
+    /// A cache elsewhere to look for results in (repeats): NAME, type=registry,ref=NAME,
+    /// type=local,src=DIR, or type=NAME|PATH of a cache backend with its keys
+    #[arg(long, value_name = "CACHE")]
+    pub cache_from: Vec<CacheArg>,
+
+    /// A cache elsewhere to write results to (repeats): type=registry,ref=NAME,
+    /// type=local,dest=DIR or type=inline, with mode=min|max, compression=KIND, ignore-error=true,
+    /// mounts=ID;ID
+    #[arg(long, value_name = "CACHE")]
+    pub cache_to: Vec<CacheArg>,
+
+    /// A directory that stands in for a cache mount (repeats)
+    #[arg(long = "cache-mount", value_name = "ID=DIR")]
+    pub cache_mounts: Vec<CacheMountArg>,
+
     /// OCI runtime, by name or path [default: crun, else runc]
     #[arg(long, value_name = "NAME|PATH")]
     pub runtime: Option<String>,
@@ -201,12 +217,6 @@ pub struct BuildArgs {
 /// [`crate::resolve`] refuses those that would be ignored otherwise.
 #[derive(Args, Debug, Default)]
 pub struct LaterArgs {
-    /// Caches elsewhere.
-    #[arg(long, hide = true, value_name = "CACHE")]
-    pub cache_from: Vec<String>,
-    /// Caches elsewhere.
-    #[arg(long, hide = true, value_name = "CACHE")]
-    pub cache_to: Vec<String>,
     /// Attestations.
     #[arg(long, hide = true, value_name = "ATTESTATION")]
     pub attest: Vec<String>,
@@ -239,9 +249,7 @@ pub struct LaterArgs {
 impl LaterArgs {
     /// The first option that is set, and what to do instead.
     pub fn refused(&self) -> Option<(&'static str, &'static str)> {
-        let instead: [(&str, bool, &str); 6] = [
-            ("--cache-from", !self.cache_from.is_empty(), "give a plugin to --cache-backend"),
-            ("--cache-to", !self.cache_to.is_empty(), "give a plugin to --cache-backend"),
+        let instead: [(&str, bool, &str); 4] = [
             ("--attest", !self.attest.is_empty(), "leave it out"),
             ("--shm-size", self.shm_size.is_some(), "mount a tmpfs: RUN --mount=type=tmpfs"),
             (

@@ -7,6 +7,7 @@
 
 pub mod argv;
 pub mod build;
+pub mod cache;
 pub mod call;
 pub mod csv;
 pub mod values;

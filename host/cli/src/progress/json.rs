@@ -133,8 +133,14 @@ mod tests {
             log(b"\xff\xfe"),
             log(b""),
             Event::StepProgress { step, item: "sha256:1".into(), current: 1, total: Some(2) },
-            Event::StepEnded { step, how: StepEnd::Cached, at_ms: 2 },
-            Event::StepEnded { step, how: StepEnd::Failed(Failure::cancelled()), at_ms: 2 },
+            Event::StepEnded { step, how: StepEnd::Cached, from: None, at_ms: 2 },
+            Event::StepEnded { step, how: StepEnd::Cached, from: Some("r/x".into()), at_ms: 2 },
+            Event::StepEnded {
+                step,
+                how: StepEnd::Failed(Failure::cancelled()),
+                from: None,
+                at_ms: 2,
+            },
             Event::PluginLog { plugin: "p".into(), severity: Severity::Note, text: "t".into() },
             Event::Waiting { holder: "pid 1".into() },
             Event::Evicted {

@@ -200,7 +200,7 @@ impl Model {
                 }
                 self.note(diagnostic);
             }
-            Event::StepEnded { step: id, how, at_ms } => {
+            Event::StepEnded { step: id, how, at_ms, .. } => {
                 self.advance(*at_ms);
                 if let Some(step) = self.steps.get_mut(id) {
                     lines.extend(left_over(*id, step, *at_ms));
@@ -286,7 +286,7 @@ mod tests {
         }
         model.apply(&log(1, &"x".repeat(10_000)));
         let failed = StepEnd::Failed(Failure::invalid("no"));
-        let ended = Event::StepEnded { step: StepId(7), how: failed, at_ms: 9 };
+        let ended = Event::StepEnded { step: StepId(7), how: failed, from: None, at_ms: 9 };
         assert_eq!(model.apply(&ended).len(), 1, "the rest without a line feed");
         let now = model.now_ms;
         let step = model.step_mut(StepId(7)).expect("defined");
@@ -303,7 +303,12 @@ mod tests {
     fn unknown_steps_are_ignored() {
         let mut model = Model::new(false);
         assert!(model.apply(&log(1, "x\n")).is_empty());
-        model.apply(&Event::StepEnded { step: StepId(1), how: StepEnd::Done, at_ms: 1 });
+        model.apply(&Event::StepEnded {
+            step: StepId(1),
+            how: StepEnd::Done,
+            from: None,
+            at_ms: 1,
+        });
         assert_eq!((model.len(), model.ended), (0, 0));
     }
 }

@@ -58,13 +58,18 @@ impl Renderer for Plain {
             self.log(line, model, out);
         }
         match event {
-            Event::StepEnded { step, how, .. } => {
+            Event::StepEnded { step, how, from, .. } => {
                 let text = match how {
                     StepEnd::Done => {
                         let elapsed = model.step(*step).map_or(0, |s| s.elapsed_ms(model.now_ms));
                         format!("DONE {}", units::seconds(elapsed))
                     }
-                    StepEnd::Cached => "CACHED".to_owned(),
+                    StepEnd::Cached => match from {
+                        Some(from) => {
+                            format!("CACHED from {}", terminal::plain(from).replace('\n', " "))
+                        }
+                        None => "CACHED".to_owned(),
+                    },
                     StepEnd::Cancelled => "CANCELLED".to_owned(),
                     StepEnd::Failed(failure) => {
                         format!(

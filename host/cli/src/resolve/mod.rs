@@ -1,6 +1,7 @@
 //! From what was written to what is meant: arguments, environment and file system become one
 //! [`Build`]. All that can be refused before anything runs is refused here.
 
+mod cache;
 pub mod context;
 pub mod definition;
 mod docker;
@@ -42,6 +43,8 @@ pub struct Build {
     pub runners: Vec<PluginName>,
     /// What finds further results; in order.
     pub caches: Vec<PluginName>,
+    /// What reads and writes caches elsewhere, by the name that the request has for it.
+    pub remotes: BTreeMap<String, PluginName>,
     /// Where results are kept.
     pub state_dir: PathBuf,
     /// Stands in for the machine's boot id.
@@ -224,6 +227,12 @@ pub fn build(
         Some(named) => (Some(named), Vec::new()),
         None => of_definition(&inputs.definition, &contexts, &mut options)?,
     };
+    let cache_from = cache::resolve(&args.cache_from, "--cache-from", environment)?;
+    let cache_to = match call {
+        Some(_) => Vec::new(),
+        None => cache::resolve(&args.cache_to, "--cache-to", environment)?,
+    };
+    let remotes = cache::backends(cache_from.iter().chain(&cache_to), environment)?;
     let request = BuildRequest {
         definition: inputs.definition,
         options,
@@ -248,6 +257,9 @@ pub fn build(
         explain: args.explain,
         keyed_secrets: args.secrets.iter().filter(|s| s.keyed).map(|s| s.id.clone()).collect(),
         outputs,
+        cache_from,
+        cache_to,
+        cache_mounts: cache::mounts(&args.cache_mounts, environment)?,
     };
     let notes = match call {
         None => Notes {
@@ -268,6 +280,7 @@ pub fn build(
         frontend,
         runners: plugins(&args.runners, "native")?,
         caches: plugins(&args.cache_backends, "cache-local")?,
+        remotes,
         state_dir: environment.state_dir(args.state.state_dir.as_deref())?,
         boot_id: environment.var(vars::BOOT_ID)?.map(str::to_owned),
         limits: config::limits(args.cache_max, environment)?,

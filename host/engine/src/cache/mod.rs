@@ -5,11 +5,12 @@
 //! owner of what a result is, and a backend that lies or fails causes a miss.
 
 mod blobs;
-// Not granted by the command line yet.
-#[allow(dead_code, unused_imports)]
+pub(crate) mod entries;
+pub(crate) mod grants;
 mod http;
+pub(crate) mod imports;
+pub(crate) mod inline;
 mod kv;
-#[allow(dead_code, unused_imports)]
 mod repository;
 #[cfg(test)]
 mod suite;
@@ -18,21 +19,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
-use wbuild_api::extension::{
-    CacheBackend, CacheHost, CachePlugin, LayerDescriptor, LogCap, RecordEntry,
-};
-use wbuild_graph::{Attrs, CacheKey, Failure, ResultId, Severity};
-use wbuild_store::{Record, Store};
+use wbuild_api::extension::{CacheBackend, CacheHost, CachePlugin, LogCap, RecordEntry};
+use wbuild_graph::{Attrs, CacheKey, Failure, Severity};
+use wbuild_store::Store;
 
 use self::blobs::StoreBlobs;
 use self::kv::KvBuckets;
+pub(crate) use self::repository::Progress;
 use crate::blocking;
 use crate::solved::Solved;
 
 /// Media type of a layer that exists as files on this machine only.
 const SNAPSHOT: &str = "application/vnd.wbuild.snapshot.v1";
-/// The attribute of an entry that holds the key of the store's record.
-const RECORD: &str = "record";
 /// The host's own bucket: which backends (by component digest) have heard of all records.
 const FILLED: &str = "filled";
 /// Records announced at once.
@@ -124,7 +122,7 @@ impl CacheLine {
         let Some(records) = missing else {
             return Ok(());
         };
-        let entries: Vec<RecordEntry> = records.iter().filter_map(entry).collect();
+        let entries: Vec<RecordEntry> = records.iter().filter_map(entries::local).collect();
         for batch in entries.chunks(REFILL_BATCH) {
             backend.save(batch.to_vec()).await?;
         }
@@ -148,7 +146,9 @@ impl CacheLine {
                 Vec::new()
             });
             for entry in found.into_iter().flatten() {
-                let Some(record_key) = entry.attrs.get(RECORD).and_then(|k| k.parse().ok()) else {
+                let Some(record_key) =
+                    entry.attrs.get(entries::RECORD).and_then(|k| k.parse().ok())
+                else {
                     continue;
                 };
                 // What the backend claims is checked: the record itself says what its keys are.
@@ -168,7 +168,7 @@ impl CacheLine {
         if self.lines.is_empty() {
             return;
         }
-        if let Some(entry) = outputs.record().as_ref().and_then(entry) {
+        if let Some(entry) = outputs.record().as_ref().and_then(entries::local) {
             self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         }
     }
@@ -192,36 +192,4 @@ impl CacheLine {
             }
         }
     }
-}
-
-/// What a backend keeps of a record.
-fn entry(record: &Record) -> Option<RecordEntry> {
-    let first = record.keys.first()?;
-    let layers = record.layers().filter_map(|layer| {
-        let content = layer.content_digest.map(|content| *content.digest());
-        let (media_type, digest, size) = match &layer.blob {
-            Some(blob) => (blob.media_type.clone(), *blob.digest.digest(), blob.size),
-            None => (SNAPSHOT.to_owned(), content?, layer.size_bytes),
-        };
-        Some(LayerDescriptor {
-            media_type,
-            digest,
-            size,
-            diff_id: layer.diff_id,
-            uncompressed_size: (layer.size_bytes > 0).then_some(layer.size_bytes),
-            attrs: Attrs::default(),
-        })
-    });
-    let mut attrs = Attrs::default();
-    attrs.push("kind", "result");
-    attrs.push(RECORD, first.to_string());
-    // The identity of a result is computed lazily; until then the record's key stands for it.
-    let id = record.outputs.first().and_then(|output| output.result_id);
-    Some(RecordEntry {
-        keys: record.keys.clone(),
-        id: id.unwrap_or(ResultId(*first.digest())),
-        layers: layers.collect(),
-        created: record.created,
-        attrs,
-    })
 }

@@ -25,6 +25,8 @@ pub(super) struct Want {
     pub(super) options: CompressOptions,
     /// Compress again what exists in another form.
     pub(super) force: bool,
+    /// Any compression will do where a blob exists.
+    pub(super) any: bool,
     /// Clamp times of files to SOURCE_DATE_EPOCH if there is one.
     pub(super) clamp: bool,
     /// Fetch no layer of a base that can stay as it is.
@@ -48,6 +50,19 @@ pub(super) fn want(
     let plain = attrs.0.iter().filter(|(key, _)| !Annotations::is_key(key)).cloned();
     let known = [&COMMON[..], own].concat();
     wbuild_graph::decode::only_known(&Attrs(plain.collect()), "the output", &known)?;
+    let options = compression(attrs)?;
+    let force = flag(attrs, "force-compression", false)?;
+    let clamp = flag(attrs, "rewrite-timestamp", true)?;
+    // Docker's own types have no annotations, so whoever wants those gets the others.
+    let family = match flag(attrs, "oci-mediatypes", true)? || !annotations.is_empty() {
+        true => MediaFamily::Oci,
+        false => MediaFamily::Docker,
+    };
+    Ok(Want { options, force, any: false, clamp, lazy: false, family })
+}
+
+/// How blobs are to be compressed.
+pub(super) fn compression(attrs: &Attrs) -> Result<CompressOptions, Failure> {
     let compression = match attrs.get("compression") {
         None | Some("gzip") => Compression::Gzip,
         Some("zstd") => Compression::Zstd,
@@ -65,18 +80,11 @@ pub(super) fn want(
     };
     let mut options = CompressOptions::new(compression);
     options.level = level;
-    let force = flag(attrs, "force-compression", false)?;
-    let clamp = flag(attrs, "rewrite-timestamp", true)?;
-    // Docker's own types have no annotations, so whoever wants those gets the others.
-    let family = match flag(attrs, "oci-mediatypes", true)? || !annotations.is_empty() {
-        true => MediaFamily::Oci,
-        false => MediaFamily::Docker,
-    };
-    Ok(Want { options, force, clamp, lazy: false, family })
+    Ok(options)
 }
 
 /// A flag that is `default` unless it is given.
-pub(super) fn flag(attrs: &Attrs, key: &str, default: bool) -> Result<bool, Failure> {
+pub(crate) fn flag(attrs: &Attrs, key: &str, default: bool) -> Result<bool, Failure> {
     match attrs.get(key) {
         None => Ok(default),
         Some(_) => wbuild_graph::decode::flag(attrs, key),

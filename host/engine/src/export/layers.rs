@@ -89,7 +89,8 @@ pub(super) async fn assemble(
         Some((solved, index)) => blobs(job, &solved, image_tree(&solved, index)?, want).await?,
     };
     let layers: Vec<_> = written.iter().map(|layer| (layer.diff_id, layer.created)).collect();
-    let config = config(job, image, &layers)?;
+    let inline = super::cache::inline(job, image).await?;
+    let config = config(job, image, &layers, inline)?;
     let descriptors = written.into_iter().map(|layer| layer.descriptor).collect();
     Ok(ExportImage::new(want.family, config, descriptors))
 }
@@ -99,6 +100,7 @@ pub(super) fn config(
     job: &Job,
     image: &ImageResult,
     layers: &[(DiffId, Option<u64>)],
+    cache: Option<serde_json::Value>,
 ) -> Result<ImageConfig, Failure> {
     let newest = layers.iter().filter_map(|(_, created)| *created).max();
     let diff_ids: Vec<DiffId> = layers.iter().map(|(diff_id, _)| *diff_id).collect();
@@ -111,7 +113,7 @@ pub(super) fn config(
         Some(time) => time,
         None => base_date(&image.config).unwrap_or(seconds(job.worker().settings.now)),
     };
-    let with = Finish { diff_ids: &diff_ids, platform, created: Some(created) };
+    let with = Finish { diff_ids: &diff_ids, platform, created: Some(created), cache };
     Ok(ImageConfig::finish(image.config.as_bytes(), &with)?)
 }
 
@@ -122,9 +124,9 @@ fn base_date(config: &str) -> Option<Timestamp> {
 }
 
 /// A layer as a blob of the store.
-struct Written {
-    descriptor: Descriptor,
-    diff_id: DiffId,
+pub(super) struct Written {
+    pub(super) descriptor: Descriptor,
+    pub(super) diff_id: DiffId,
     created: Option<u64>,
 }
 
@@ -165,7 +167,11 @@ async fn blobs(
     Ok(written)
 }
 
-async fn blob(job: &Arc<Job>, layer: &Arc<Layer>, want: Want) -> Result<Written, Failure> {
+pub(super) async fn blob(
+    job: &Arc<Job>,
+    layer: &Arc<Layer>,
+    want: Want,
+) -> Result<Written, Failure> {
     match layer.origin {
         Origin::Image(_) => image_blob(job, layer, want).await,
         Origin::Made => made_blob(job, layer, want).await,
@@ -183,7 +189,7 @@ async fn image_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written
     if let Some(blob) = facts.blob.as_ref().filter(|blob| want.lazy && keeps(blob)) {
         return Written::of(&facts, blob);
     }
-    let blob = worker.images().fetch_layer(layer).await?;
+    let blob = worker.fetch_layer(layer).await?;
     let mut written = Written::of(&facts, &blob)?;
     if keeps(&blob) {
         return Ok(written);
@@ -227,13 +233,25 @@ async fn made_blob(job: &Arc<Job>, layer: &Layer, want: Want) -> Result<Written,
     let _busy = layer.busy.lock().await;
     let facts = layer.facts();
     if let Some(blob) = &facts.blob {
-        let fits = Compression::of_media_type(&blob.media_type) == Some(want.options.compression);
-        if fits && facts.epoch == epoch && worker.store.has_blob(&blob.digest)? {
-            return Written::of(&facts, blob);
+        let compression = Compression::of_media_type(&blob.media_type);
+        let fits = want.any || compression == Some(want.options.compression);
+        if fits && facts.epoch == epoch {
+            let here = worker.store.has_blob(&blob.digest)?;
+            // What lies elsewhere is fetched when it has to be sent.
+            if here || (want.lazy && layer.place.is_some()) {
+                return Written::of(&facts, blob);
+            }
+            if layer.place.is_some() && facts.snapshot.is_none() {
+                worker.fetch_layer(layer).await?;
+                return Written::of(&facts, blob);
+            }
         }
     }
     let written = match (facts.snapshot, &facts.blob, facts.diff_id) {
-        (None, Some(blob), Some(diff_id)) => recompressed(job, layer, blob, diff_id, want).await?,
+        (None, Some(blob), Some(diff_id)) => {
+            worker.fetch_layer(layer).await?;
+            recompressed(job, layer, blob, diff_id, want).await?
+        }
         _ => {
             let (written, ingest) = write_made(job, layer, epoch, &want.options, |store| {
                 Ok(store.ingest(LAYER_LIMIT)?.hashed_by_caller())

@@ -5,7 +5,8 @@
 
 mod allocate;
 mod annotations;
-mod attrs;
+pub(crate) mod attrs;
+mod cache;
 mod daemon;
 mod files;
 mod image;
@@ -15,7 +16,7 @@ mod registry;
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use wbuild_api::event::ImageReport;
 use wbuild_api::request::{BuildRequest, OutputDest, OutputKind};
 use wbuild_graph::{Edge, Failure};
@@ -33,7 +34,7 @@ pub(crate) fn check(request: &BuildRequest) -> Result<(), Failure> {
             OutputKind::CacheOnly => {}
         }
     }
-    Ok(())
+    cache::check(request)
 }
 
 /// Refuses outputs that go to a Docker which does not answer, before anything is built for it.
@@ -46,16 +47,37 @@ pub(crate) async fn reach(request: &BuildRequest) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Solves everything that was yielded, then writes every output.
+/// How often results are made anew whose layers turn out to be gone when they are written.
+const ATTEMPTS: usize = 3;
+
+/// Solves everything that was yielded, then writes every output, and caches elsewhere beside them.
 pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> {
-    let roots: Vec<Edge> = job
-        .images()
-        .iter()
-        .filter_map(|image| image.root)
-        .chain(job.files().iter().map(|files| files.root))
-        .collect();
-    let solved: Vec<Arc<Solved>> = try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
-    drop(solved);
+    let roots = roots(job);
+    for attempt in 1.. {
+        let solved: Vec<Arc<Solved>> =
+            try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
+        let written = try_join(outputs(job), cache::export(job, &roots)).await;
+        let mut lost =
+            roots.iter().zip(&solved).filter(|(edge, s)| s.is_lost(edge.index)).peekable();
+        match written {
+            Err(_) if attempt < ATTEMPTS && lost.peek().is_some() => {
+                for (edge, solved) in lost {
+                    job.forget(*edge, solved).await?;
+                }
+            }
+            written => return written.map(|(reports, ())| reports),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// All that the frontend has yielded.
+fn roots(job: &Job) -> Vec<Edge> {
+    let images = job.images().into_iter().filter_map(|image| image.root);
+    images.chain(job.files().iter().map(|files| files.root)).collect()
+}
+
+async fn outputs(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> {
     let mut reports = Vec::new();
     for output in &job.request().outputs {
         match output.kind {

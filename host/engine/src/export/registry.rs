@@ -176,7 +176,7 @@ async fn push(
     let shown: Vec<String> =
         targets.iter().map(|name| if by_digest { name.name() } else { name.familiar() }).collect();
     let step = Arc::new(job.steps().internal(&format!("push {}", shown.join(", "))));
-    let layers = base_layers(job).await?;
+    let layers = lazy_layers(job).await?;
     let source = Source { layers, worker: Arc::clone(&worker), step: Arc::clone(&step) };
     let source: Arc<dyn PushSource> = Arc::new(source);
     let plain = match insecure {
@@ -199,13 +199,14 @@ async fn push(
     }
 }
 
-/// The layers of images that the build's images have, by digest of their blobs.
-async fn base_layers(job: &Arc<Job>) -> Result<HashMap<Digest, Vec<Arc<Layer>>>, Failure> {
+/// The layers that the build's images have and that need not be here, by digest of their blobs.
+async fn lazy_layers(job: &Arc<Job>) -> Result<HashMap<Digest, Vec<Arc<Layer>>>, Failure> {
     let mut layers: HashMap<Digest, Vec<Arc<Layer>>> = HashMap::new();
     for image in job.images() {
         let Some((solved, index)) = solved_root(job, &image).await? else { continue };
         for layer in &image_tree(&solved, index)?.layers {
-            if let (Origin::Image(_), Some(blob)) = (&layer.origin, layer.facts().blob) {
+            let lazy = layer.place.is_some() || layer.origin != Origin::Made;
+            if let Some(blob) = layer.facts().blob.filter(|_| lazy) {
                 layers.entry(blob.digest.0).or_default().push(Arc::clone(layer));
             }
         }
@@ -232,7 +233,7 @@ impl Source {
             Failure::new(FailureKind::Gone, message)
         };
         let base = self.layers.get(&layer.digest).and_then(|layers| layers.first());
-        self.worker.images().fetch_layer(base.ok_or_else(missing)?).await?;
+        self.worker.fetch_layer(base.ok_or_else(missing)?).await?;
         Ok(store.open_blob(&digest)?.ok_or_else(missing)?.file)
     }
 }
@@ -242,14 +243,8 @@ impl PushSource for Source {
     fn elsewhere(&self, layer: &Descriptor, registry: &str) -> Vec<String> {
         let mut out: Vec<String> = Vec::new();
         for layer in self.layers.get(&layer.digest).into_iter().flatten() {
-            let Origin::Image(origin) = &layer.origin else { continue };
-            if origin.store.is_none()
-                && let Ok(reference) = origin.reference.parse::<Reference>()
-                && reference.registry() == registry
-                && !out.iter().any(|known| known == reference.repository())
-            {
-                out.push(reference.repository().to_owned());
-            }
+            let repository = self.worker.repository_of(layer, registry);
+            out.extend(repository.filter(|found| !out.contains(found)));
         }
         out
     }

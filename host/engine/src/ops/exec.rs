@@ -14,12 +14,13 @@ use wbuild_exec::{Content, ExecSpec, MountSpec, Source, Step, output, user};
 use wbuild_graph::op::{Access, ExecOp, Mount, MountKind, MountMode, Network, Sharing};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_solver::SolveVertex;
-use wbuild_store::{CacheDir, CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId};
+use wbuild_store::{CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId};
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::Root;
 
 use crate::blocking;
 use crate::ops::agent::LentAgent;
+use crate::ops::cache_mount::{self, CacheMount};
 use crate::ops::content::ReadAgain;
 use crate::ops::file;
 use crate::solved::{Layer, Output, Solved, Tree};
@@ -40,7 +41,7 @@ struct Writable {
 #[derive(Default)]
 struct Keep {
     leases: Vec<Lease>,
-    caches: Vec<CacheDir>,
+    caches: Vec<CacheMount>,
     /// Stub layers, trees whose writes are dropped, folders of sockets.
     discarded: Vec<SnapshotBuilder>,
     agents: Vec<LentAgent>,
@@ -305,6 +306,10 @@ impl Assembly<'_> {
                 return String::new();
             };
             let mut name = id.clone();
+            if self.worker.cache_mounts.contains_key(id) {
+                // A directory of the client's is as it is.
+                return name;
+            }
             let owner = cache_owner(mode);
             if owner != CacheOwner::default() {
                 let CacheOwner { mode, uid, gid } = owner;
@@ -329,7 +334,7 @@ impl Assembly<'_> {
         &self,
         exec: &ExecOp,
         names: &[String],
-    ) -> Result<BTreeMap<String, CacheDir>, Failure> {
+    ) -> Result<BTreeMap<String, CacheMount>, Failure> {
         let mut wanted: BTreeMap<String, (CacheSharing, CacheOwner)> = BTreeMap::new();
         for (mount, name) in exec.mounts.iter().zip(names) {
             if let MountKind::Cache { sharing, mode, .. } = &mount.kind {
@@ -346,15 +351,7 @@ impl Assembly<'_> {
         }
         let mut taken = BTreeMap::new();
         for (id, (sharing, owner)) in wanted {
-            let mut pause = std::time::Duration::from_millis(1);
-            let dir = loop {
-                let (store, name) = (self.worker.store.clone(), id.clone());
-                match blocking(move || store.try_cache_dir(&name, sharing, owner)).await? {
-                    Some(dir) => break dir,
-                    None => tokio::time::sleep(pause).await,
-                }
-                pause = (pause * 2).min(std::time::Duration::from_millis(100));
-            };
+            let dir = CacheMount::take(self.worker, &id, sharing, owner).await?;
             taken.insert(id, dir);
         }
         Ok(taken)
@@ -381,7 +378,7 @@ impl Assembly<'_> {
         &mut self,
         mount: &Mount,
         cache: &str,
-        caches: &mut BTreeMap<String, CacheDir>,
+        caches: &mut BTreeMap<String, CacheMount>,
     ) -> Result<(), Failure> {
         let target = mount.target.as_str();
         match &mount.kind {
@@ -418,12 +415,13 @@ impl Assembly<'_> {
             }
             MountKind::Cache { seed, seed_path, readonly, .. } => {
                 if let Some(mut dir) = caches.remove(cache) {
+                    Box::pin(cache_mount::restore(self.worker, cache, &mut dir)).await?;
                     if dir.is_fresh() {
                         if let Some(seed) = seed {
                             let from = self.inputs.get(*seed as usize).ok_or_else(|| {
                                 Failure::internal("a cache mount's seed is not there")
                             })?;
-                            file::seed(self.worker, from, seed_path, &dir).await?;
+                            file::seed(self.worker, from, seed_path, &dir.path()).await?;
                         }
                         dir.mark_ready()?;
                     }

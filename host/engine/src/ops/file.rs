@@ -4,6 +4,7 @@
 //! nothing is mounted for writing.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -12,7 +13,7 @@ use wbuild_graph::op::{EntryOpts, FileAction, FileActionKind, FileOp, Unpack};
 use wbuild_graph::{ContentDigest, Failure, Span};
 use wbuild_oci::layer::{Limits, Ownership, UnpackOptions, unpack};
 use wbuild_solver::SolveVertex;
-use wbuild_store::{CacheDir, Store, View};
+use wbuild_store::{Store, View};
 use wbuild_tree::layer::{
     CopyOptions, LayerWriter, LinkOptions, MkdirOptions, Owner, RemoveOptions, WriteOptions,
 };
@@ -373,11 +374,11 @@ pub(crate) async fn seed(
     worker: &BuildWorker,
     from: &Output,
     path: &str,
-    dir: &CacheDir,
+    dir: &Path,
 ) -> Result<(), Failure> {
     let opened = Opened::new(worker, from).await?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(dir.path(), flags, Mode::empty())
+    let fd = rustix::fs::open(dir, flags, Mode::empty())
         .map_err(|error| Failure::internal("cannot open a cache directory").cause(&error))?;
     let (_cancel, work) = CancelOnDrop::new();
     let (kind, path) = (xattr_kind(worker.store.kind()), path.to_owned());

@@ -2,6 +2,7 @@
 //! user's.
 
 mod agent;
+pub(crate) mod cache_mount;
 pub(crate) mod content;
 pub(crate) mod exec;
 pub(crate) mod file;

@@ -83,7 +83,7 @@ type Slot = Arc<OnceCell<Arc<Resolved>>>;
 pub(crate) struct Images {
     pub(crate) store: Store,
     pub(crate) steps: Arc<Steps>,
-    pub(crate) registries: Registries,
+    pub(crate) registries: Arc<Registries>,
     pub(crate) layouts: Layouts,
     pub(crate) created: u64,
     /// Do not be content with what a name meant before.
@@ -97,7 +97,7 @@ impl Images {
     pub(crate) fn new(
         store: Store,
         steps: Arc<Steps>,
-        registries: Registries,
+        registries: Arc<Registries>,
         layouts: Layouts,
         created: u64,
         pull: bool,
@@ -108,7 +108,7 @@ impl Images {
 
     fn provider(&self, store: Option<&str>) -> Result<&dyn Provider, Failure> {
         match store {
-            None | Some("registry") => Ok(&self.registries),
+            None | Some("registry") => Ok(&*self.registries),
             Some(store) => match store.strip_prefix("oci-layout:") {
                 Some(context) => self.layouts.get(context),
                 None => Err(Failure::unsupported(format!("unknown image store {store:?}"))

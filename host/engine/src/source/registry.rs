@@ -155,10 +155,20 @@ impl Provider for Registries {
         store: &Store,
         report: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), Failure> {
-        let (mut receiver, writing) =
-            receive(store, descriptor.digest, descriptor.size, report).await?;
-        let fetching =
-            async move { self.client().blob(reference, descriptor, &mut receiver).await };
-        writing.beside(fetching).await
+        fetch(self.client(), reference, descriptor, store, report).await
     }
+}
+
+/// Brings a blob of a repository into the store.
+pub(crate) async fn fetch(
+    client: &Client,
+    reference: &Reference,
+    descriptor: &Descriptor,
+    store: &Store,
+    report: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(), Failure> {
+    let (mut receiver, writing) =
+        receive(store, descriptor.digest, descriptor.size, report).await?;
+    let fetching = async move { client.blob(reference, descriptor, &mut receiver).await };
+    writing.beside(fetching).await
 }

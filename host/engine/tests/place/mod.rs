@@ -154,6 +154,7 @@ pub struct Place {
     pub client: Client,
     pub request: BuildRequest,
     pub caches: Vec<Arc<dyn CachePlugin>>,
+    pub remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
     pub record_aliases: bool,
     pub log: Arc<Log>,
 }
@@ -179,6 +180,9 @@ impl Place {
             add_hosts: Vec::new(),
             allow: Default::default(),
             max_parallelism: None,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
+            cache_mounts: BTreeMap::new(),
             explain: false,
             keyed_secrets: Default::default(),
         };
@@ -187,6 +191,7 @@ impl Place {
             client: Client::default(),
             request,
             caches: Vec::new(),
+            remotes: BTreeMap::new(),
             record_aliases: true,
             log: Arc::default(),
         };
@@ -255,6 +260,7 @@ impl Place {
             frontend: Reader::Frontend(Arc::new(Native { name, function: frontend })),
             runners: Vec::new(),
             caches: self.caches.clone(),
+            remotes: self.remotes.clone(),
         };
         let session = Arc::new(std::mem::take(&mut self.client));
         let build = engine.build(
