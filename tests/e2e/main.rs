@@ -11,6 +11,7 @@ mod contexts;
 mod disk;
 mod document;
 mod downloads;
+mod elsewhere;
 mod explain;
 mod git;
 mod interruption;
@@ -41,6 +42,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("disk", disk::TESTS),
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
+    ("elsewhere", elsewhere::TESTS),
     ("explain", explain::TESTS),
     ("git", git::TESTS),
     ("interruption", interruption::TESTS),
