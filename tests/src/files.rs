@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 /// A request as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Mishap {
     Redirect(String),
     /// Another body, announced as it is.
     Body(Vec<u8>),
+    /// The right answer, after so many milliseconds.
+    Late(u64),
 }
 
 #[derive(Default)]
@@ -131,7 +134,9 @@ fn serve(client: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let mut body = vec![0; length.unwrap_or(0)];
         reader.read_exact(&mut body)?;
         let seen = Seen { method: method.to_owned(), path: path.to_owned(), headers };
-        let (status, extra, data, cut) = answer(&mut state.lock().expect("lock"), &seen, body);
+        let (late, answer) = answer(&mut state.lock().expect("lock"), &seen, body);
+        thread::sleep(late);
+        let (status, extra, data, cut) = answer;
         let length = data.len();
         write!(client, "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n{extra}\r\n")?;
         if seen.method != "HEAD" {
@@ -145,7 +150,10 @@ fn serve(client: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
 }
 
 /// Status, further headers, body, and after how much of it the connection ends.
-fn answer(state: &mut State, seen: &Seen, body: Vec<u8>) -> (u16, String, Vec<u8>, Option<usize>) {
+type Answer = (u16, String, Vec<u8>, Option<usize>);
+
+/// An answer, and how late it comes.
+fn answer(state: &mut State, seen: &Seen, body: Vec<u8>) -> (Duration, Answer) {
     state.seen.push(seen.clone());
     let mishap = state
         .mishaps
@@ -153,15 +161,21 @@ fn answer(state: &mut State, seen: &Seen, body: Vec<u8>) -> (u16, String, Vec<u8
         .position(|(method, path, _)| *method == seen.method && seen.path.starts_with(path))
         .and_then(|at| state.mishaps.remove(at))
         .map(|(_, _, mishap)| mishap);
-    let cut = match mishap {
-        Some(Mishap::Status(status)) => return (status, String::new(), Vec::new(), None),
+    let none = Duration::ZERO;
+    match mishap {
+        Some(Mishap::Status(status)) => (none, (status, String::new(), Vec::new(), None)),
         Some(Mishap::Redirect(url)) => {
-            return (307, format!("location: {url}\r\n"), Vec::new(), None);
+            (none, (307, format!("location: {url}\r\n"), Vec::new(), None))
         }
-        Some(Mishap::Body(data)) => return (200, String::new(), data, None),
-        Some(Mishap::Cut(after)) => Some(after),
-        None => None,
-    };
+        Some(Mishap::Body(data)) => (none, (200, String::new(), data, None)),
+        Some(Mishap::Cut(after)) => (none, right(state, seen, body, Some(after))),
+        Some(Mishap::Late(time)) => (Duration::from_millis(time), right(state, seen, body, None)),
+        None => (none, right(state, seen, body, None)),
+    }
+}
+
+/// What it is to answer.
+fn right(state: &mut State, seen: &Seen, body: Vec<u8>, cut: Option<usize>) -> Answer {
     if state.authorization.as_ref().is_some_and(|it| seen.headers.get("authorization") != Some(it))
     {
         return (401, String::new(), Vec::new(), None);

@@ -114,6 +114,13 @@ impl LayoutWriter {
     }
 }
 
+impl Drop for LayoutWriter {
+    fn drop(&mut self) {
+        // The lock is of the open directory, of which the caller may have other descriptors.
+        let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
+    }
+}
+
 fn path_of(digest: &Digest) -> String {
     format!("{BLOBS}/{}", digest.hex())
 }
@@ -234,7 +241,9 @@ mod tests {
     #[test]
     fn wrong_blobs_are_not_added_and_one_changes_it_at_a_time() {
         let temp = tempfile::tempdir().expect("a directory");
-        let to = writer(temp.path());
+        let shared = open(temp.path());
+        let other = shared.try_clone().expect("a descriptor");
+        let to = LayoutWriter::try_lock(other).expect("locks").expect("nobody else");
         let layer = Descriptor::of(OCI_LAYER, b"right");
         for wrong in [&b"wrong"[..], b"righ", b"right!"] {
             assert!(to.put_blob(&layer, wrong).is_err());
@@ -244,5 +253,6 @@ mod tests {
         assert!(LayoutWriter::try_lock(open(temp.path())).expect("asks").is_none());
         drop(to);
         writer(temp.path());
+        drop(shared);
     }
 }

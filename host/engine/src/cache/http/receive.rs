@@ -57,9 +57,10 @@ impl Waiting {
             check_size(what, length, wanted)?;
         }
         let retries = Retries::default();
-        // Whether what an earlier build has left is right is seen by the digest, at the end.
         let (mut good, mut failures) = (sink.size(), 0);
         let mut skip = sink.size();
+        // Whether what an earlier build has left of it is right is seen at the end.
+        let mut foreign = skip > 0;
         let mut next = Some(response);
         loop {
             let error = match next.take() {
@@ -68,7 +69,13 @@ impl Waiting {
             };
             let have = sink.size();
             if have >= wanted.size {
-                return Ok(());
+                if !foreign || !request.resumable() || is(sink, wanted).await? {
+                    return Ok(());
+                }
+                sink.restart().await.map_err(|error| not_kept(&error))?;
+                (foreign, good, failures, skip) = (false, 0, 0, 0);
+                next = Some(request.answer(http, None).await?);
+                continue;
             }
             let short = || {
                 let size = wanted.size;
@@ -108,6 +115,12 @@ impl Waiting {
             next = Some(response);
         }
     }
+}
+
+/// Whether what has come is the blob.
+async fn is(sink: &mut Receiver<'_>, wanted: &Descriptor) -> Result<bool, Failure> {
+    let digest = sink.digest().await.map_err(|error| not_kept(&error))?;
+    Ok(digest == wanted.digest)
 }
 
 /// Reads one answer; that its connection broke is no failure yet.

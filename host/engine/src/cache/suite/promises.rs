@@ -316,3 +316,24 @@ async fn one_version_is_read_by_its_digest() {
     let backend = world.open(&store, "read", &[("digest", &digest)]).await;
     assert_eq!(backend.ids(key("k")).await, [id("first")]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_to_a_directory_waits_for_who_does() {
+    let world = Arc::new(World::oci().remove(0));
+    let store = world.store("a");
+    let first = world.open(&store, "write", &[]).await;
+    let records = [record("first", &["k"], 1, &[layer(&store, b"first")])];
+    first.push_all(&records).await;
+    let (other, shared) = (store.clone(), Arc::clone(&world));
+    let second = tokio::spawn(async move {
+        let layers = [layer(&other, b"second")];
+        shared.export(&other, &[record("second", &["k"], 2, &layers)]).await;
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(!second.is_finished(), "its blobs could be removed as nobody's");
+    first.0.save(records.to_vec()).await.expect("saves");
+    first.0.commit().await.expect("commits");
+    second.await.expect("its turn comes with the commit");
+    let backend = world.open(&store, "read", &[]).await;
+    assert_eq!(backend.ids(key("k")).await, [id("second")]);
+}

@@ -91,6 +91,26 @@ async fn redirects_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_takes_no_longer_than_it_may() {
+    let web = web(None);
+    web.granted.set("/x", Some(b"x".to_vec()));
+    for _ in 0..2 {
+        web.granted.next("GET", "/x", Mishap::Late(3000));
+    }
+    let mut request = get(&web.granted.url("/x"));
+    request.attrs.push("timeout-ms", "100");
+    let failure = web.one(request.clone()).await.expect_err("it is late");
+    assert_eq!((failure.kind, failure.retryable), (FailureKind::Unavailable, true), "{failure}");
+    request.attrs.push("retries", "1");
+    assert_eq!(web.one(request).await.expect("the second is in time").status, 200);
+    for (key, value) in [("timeout-ms", "600001"), ("retries", "6"), ("retries", "often")] {
+        let mut request = get(&web.granted.url("/x"));
+        request.attrs.push(key, value);
+        assert_eq!(web.one(request).await.expect_err(value).kind, FailureKind::Invalid);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_host_sets_is_the_hosts() {
     let web = web(None);
     for name in ["Host", "Authorization", "Cookie", "Connection", "Content-Length"] {
