@@ -19,9 +19,12 @@ async fn filled(world: &World) -> (LayerDescriptor, Vec<u8>) {
     (layer, content)
 }
 
+/// What somebody makes of the bytes of a layer.
+type Damage = fn(Vec<u8>) -> Vec<u8>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_layer_is_not_taken() {
-    let wrong: [(&str, fn(Vec<u8>) -> Vec<u8>); 5] = [
+    let wrong: [(&str, Damage); 5] = [
         ("another of the same size", |content| vec![0; content.len()]),
         ("one bit", |mut content| {
             content[300_000] ^= 1;
@@ -62,9 +65,10 @@ async fn a_wrong_layer_is_not_taken() {
         world.set_blob(&layer.digest, None);
         let to = world.store("to");
         let backend = world.open(&to, "read", &[]).await;
-        let fetched = backend.0.fetch(vec![layer]).await.expect(world.name());
-        let failure = fetched[0].as_ref().expect_err(world.name());
-        assert_eq!(failure.kind, FailureKind::Gone, "{}: {failure}", world.name());
+        let name = world.name();
+        let fetched = backend.0.fetch(vec![layer]).await.expect(name);
+        let failure = fetched[0].as_ref().expect_err(name);
+        assert_eq!(failure.kind, FailureKind::Gone, "{name}: {failure}");
     }
 }
 

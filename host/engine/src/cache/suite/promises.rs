@@ -12,7 +12,7 @@ async fn an_empty_cache_knows_nothing() {
             let backend = world.open(&store, mode, &[]).await;
             let found = backend.0.find(vec![key("a"), key("b"), key("a")]).await.expect(name);
             assert_eq!(found, [const { Vec::new() }; 3], "{name}");
-            assert_eq!(backend.0.find(Vec::new()).await.expect(name), [const { Vec::new() }; 0]);
+            assert!(backend.0.find(Vec::new()).await.expect(name).is_empty(), "{name}");
         }
     }
 }
