@@ -147,6 +147,7 @@ pub(super) fn claimed(
     let mut layers = entry.layers.iter().map(|layer| claimed_layer(layer, place, gone));
     let counts: Vec<usize> = match entry.attrs.get(OUTPUTS) {
         None => vec![entry.layers.len()],
+        Some("") => Vec::new(),
         Some(counts) => counts.split(',').map(|count| count.parse().ok()).collect::<Option<_>>()?,
     };
     let all = counts.iter().try_fold(0usize, |sum, count| sum.checked_add(*count));

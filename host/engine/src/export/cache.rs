@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 use wbuild_api::extension::{CacheBackend, ImageResult, LayerDescriptor, RecordEntry};
 use wbuild_api::request::{BuildRequest, CacheSpec};
@@ -112,7 +113,7 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Failure> {
 /// Writes all caches; `roots` are the results of the build.
 pub(super) async fn export(job: &Arc<Job>, roots: &[Edge]) -> Result<(), Failure> {
     let specs = job.request().cache_to.iter().filter(|spec| spec.backend != CacheSpec::INLINE);
-    try_join_all(specs.map(|spec| one(job, spec, roots))).await.map(|_| ())
+    try_join_all(specs.map(|spec| one(job, spec, roots).boxed())).await.map(|_| ())
 }
 
 async fn one(job: &Arc<Job>, spec: &CacheSpec, roots: &[Edge]) -> Result<(), Failure> {

@@ -118,7 +118,7 @@ pub(super) async fn identify(job: &Arc<Job>) -> Result<Option<ImageReport>, Fail
         layers = try_join_all(named).await?;
         job.worker().keep_learnt(&solved)?;
     }
-    let inline = super::cache::inline(job, image).await?;
+    let inline = Box::pin(super::cache::inline(job, image)).await?;
     let config = config(job, image, &layers, inline)?.descriptor(MediaFamily::Oci).digest;
     let names = job.request().tags.iter().map(|name| Ok(name.parse::<Reference>()?.to_string()));
     let names = names.collect::<Result<Vec<String>, Failure>>()?;

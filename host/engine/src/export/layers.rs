@@ -89,7 +89,7 @@ pub(super) async fn assemble(
         Some((solved, index)) => blobs(job, &solved, image_tree(&solved, index)?, want).await?,
     };
     let layers: Vec<_> = written.iter().map(|layer| (layer.diff_id, layer.created)).collect();
-    let inline = super::cache::inline(job, image).await?;
+    let inline = Box::pin(super::cache::inline(job, image)).await?;
     let config = config(job, image, &layers, inline)?;
     let descriptors = written.into_iter().map(|layer| layer.descriptor).collect();
     Ok(ExportImage::new(want.family, config, descriptors))

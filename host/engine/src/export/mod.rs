@@ -57,15 +57,15 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
         let solved: Vec<Arc<Solved>> =
             try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
         let written = try_join(outputs(job), cache::export(job, &roots)).await;
-        let mut lost =
-            roots.iter().zip(&solved).filter(|(edge, s)| s.is_lost(edge.index)).peekable();
-        match written {
-            Err(_) if attempt < ATTEMPTS && lost.peek().is_some() => {
-                for (edge, solved) in lost {
-                    job.forget(*edge, solved).await?;
-                }
-            }
-            written => return written.map(|(reports, ())| reports),
+        let lost = |(edge, solved): (&Edge, Arc<Solved>)| {
+            solved.is_lost(edge.index).then_some((*edge, solved))
+        };
+        let lost: Vec<(Edge, Arc<Solved>)> = roots.iter().zip(solved).filter_map(lost).collect();
+        if written.is_ok() || lost.is_empty() || attempt == ATTEMPTS {
+            return written.map(|(reports, ())| reports);
+        }
+        for (edge, solved) in lost {
+            job.forget(edge, &solved).await?;
         }
     }
     unreachable!("the last attempt returns")
