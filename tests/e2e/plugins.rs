@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use wbuild_tests::case::same_trees;
+use wbuild_tests::files::FileServer;
+use wbuild_tests::run::Run;
 use wbuild_tests::sandbox::Sandbox;
-use wbuild_tests::tree::Node;
+use wbuild_tests::tree::{Node, Tree};
 
 use crate::Test;
 
@@ -15,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("inspection_by_machines", inspection_by_machines),
     ("all_three_by_path", all_three_by_path),
     ("another_frontend", another_frontend),
+    ("a_cache_on_a_web_server", a_cache_on_a_web_server),
     ("unknown_names_are_refused", unknown_names_are_refused),
     ("foreign_imports_are_refused", foreign_imports_are_refused),
     ("the_wrong_kind_is_refused", the_wrong_kind_is_refused),
@@ -36,6 +40,8 @@ fn bundled_ones_are_listed() -> Result<()> {
         ("frontend", "steps"),
         ("runner", "native"),
         ("cache backend", "cache-local"),
+        ("cache backend", "registry"),
+        ("cache backend", "local"),
     ] {
         let is_it = |row: &Value| row["kind"] == kind && row["name"] == name;
         ensure!(
@@ -137,6 +143,53 @@ fn another_frontend() -> Result<()> {
     run.says("fly")?;
     run.says("Steps:2")?;
     Ok(())
+}
+
+/// The example for authors of cache backends, with a server that wants a password.
+fn a_cache_on_a_web_server() -> Result<()> {
+    let file = "FROM base\n\
+        RUN echo one > /one && echo \"ran\"-one\n\
+        COPY data /data\n\
+        RUN cat /data > /two && echo \"ran\"-two\n";
+    let sandbox = Sandbox::with("web-cache", &[("Dockerfile", file), ("data", "data\n")])?;
+    let server = FileServer::start();
+    server.require("Basic dTpw");
+    let wasm = component("cache-http")?;
+    let options = format!("type={},url={},auth=basic", wasm.display(), server.url("/team/cache/"));
+    let (to, from) = (format!("--cache-to={options},mode=max"), format!("--cache-from={options}"));
+    let build = |args: &[&str]| -> Result<Run> {
+        let mut command = sandbox.build_command(&[&["-o", "-"], args].concat())?;
+        let host = server.address;
+        let auth = format!(r#"{{"auths":{{"{host}":{{"auth":"dTpw"}}}}}}"#);
+        Run::of(command.env("DOCKER_AUTH_CONFIG", auth))
+    };
+    let built = Tree::of_tar(&build(&[&to])?.success()?.stdout[..])?;
+    let paths = server.paths();
+    for folder in ["records", "blobs"] {
+        let there = |path: &&String| path.starts_with(&format!("/team/cache/{folder}/"));
+        ensure!(paths.iter().filter(there).count() >= 3, "{folder}: {paths:?}");
+    }
+
+    // Another machine runs nothing, and gets the same.
+    let run = build(&["--state-dir=b", &from])?.success()?;
+    run.never_says("ran-")?;
+    same_trees(("built", &built), ("found", &Tree::of_tar(&run.stdout[..])?))?;
+    // Without the password it runs everything, and says why.
+    let run = sandbox.build(&["--state-dir=c", &from])?.success()?;
+    run.says("401")?;
+    run.says("ran-two")?;
+    // Layers that are others are not taken.
+    for path in paths.iter().filter(|path| path.contains("/blobs/")) {
+        let size = server.file(path).map(|data| data.len()).unwrap_or_default();
+        server.set(path, Some(vec![7; size]));
+    }
+    let run = build(&["--state-dir=d", &from])?.success()?;
+    run.says("ran-two")?;
+    same_trees(("built", &built), ("built again", &Tree::of_tar(&run.stdout[..])?))?;
+    // Without the URL it does not even begin.
+    let cache = format!("--cache-to=type={}", wasm.display());
+    let run = sandbox.build(&["--state-dir=e", &cache])?.expect(1)?;
+    run.says("the option url is missing")
 }
 
 fn unknown_names_are_refused() -> Result<()> {
