@@ -4,6 +4,8 @@ use wbuild_api::extension::{BlobInfo, BlobsCap};
 use wbuild_graph::{BlobDigest, Digest, Failure, FailureKind};
 use wbuild_store::Store;
 
+use super::shelf::Shelf;
+
 /// The most one read of a blob returns.
 const READ: u32 = 1 << 20;
 /// The largest small blob.
@@ -11,21 +13,26 @@ const SMALL: usize = 4 << 20;
 
 /// The content store as a plugin sees it.
 pub(super) struct StoreBlobs {
-    pub(super) store: Store,
+    shelf: Shelf,
+}
+
+impl StoreBlobs {
+    pub(super) fn new(store: Store) -> StoreBlobs {
+        StoreBlobs { shelf: Shelf::new(store) }
+    }
 }
 
 impl BlobsCap for StoreBlobs {
     fn open(&self, digest: Digest) -> Option<BlobInfo> {
-        let digest = BlobDigest(digest);
-        let blob = self.store.open_blob(&digest).ok()??;
+        let blob = self.shelf.open(&digest).ok()??;
         let media_type = "application/octet-stream".to_owned();
-        Some(BlobInfo { digest, size: blob.size, media_type })
+        Some(BlobInfo { digest: blob.digest, size: blob.size, media_type })
     }
 
     fn read(&self, digest: Digest, offset: u64, length: u32) -> Result<Vec<u8>, Failure> {
         use std::os::unix::fs::FileExt as _;
         let gone = || Failure::new(FailureKind::Gone, format!("the blob {digest} is not here"));
-        let blob = self.store.open_blob(&BlobDigest(digest))?.ok_or_else(gone)?;
+        let blob = self.shelf.open(&digest)?.ok_or_else(gone)?;
         let rest = blob.size.saturating_sub(offset);
         let length = u64::from(length.min(READ)).min(rest);
         let mut data = vec![0; usize::try_from(length).expect("at most 1 MiB")];
@@ -40,7 +47,7 @@ impl BlobsCap for StoreBlobs {
             let message = format!("a small blob has at most {SMALL} bytes, not {}", data.len());
             return Err(Failure::new(FailureKind::Limit, message));
         }
-        let digest = self.store.put_blob(&data)?;
+        let digest = BlobDigest(self.shelf.write(&data)?);
         Ok(BlobInfo { digest, size: data.len() as u64, media_type })
     }
 }

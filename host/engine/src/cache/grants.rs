@@ -87,7 +87,7 @@ impl Grants {
         let http = self.http(spec, &moves);
         Ok(CacheHost {
             kv: Arc::new(KvBuckets { kv: store.kv()?, plugin: identity.name.clone() }),
-            blobs: Arc::new(StoreBlobs { store }),
+            blobs: Arc::new(StoreBlobs::new(store)),
             repository: self.repository(spec, moves).await?,
             http,
             log: Arc::clone(log),

@@ -29,6 +29,7 @@ use wbuild_store::Store;
 
 use self::request::{Prepared, prepare};
 use super::repository::Progress;
+use super::shelf::Shelf;
 use crate::source::registry::{proxies, trust};
 
 /// Requests that are under way at once.
@@ -53,11 +54,18 @@ pub(crate) fn granted(
         .map(|url| Origin { url: url.clone(), clients: OnceCell::new() })
         .collect();
     let waiting = Mutex::default();
-    Arc::new(Http { store, session, origins, waiting, next: AtomicU64::new(0), progress })
+    Arc::new(Http {
+        shelf: Shelf::new(store),
+        session,
+        origins,
+        waiting,
+        next: AtomicU64::new(0),
+        progress,
+    })
 }
 
 struct Http {
-    store: Store,
+    shelf: Shelf,
     session: Arc<dyn Session>,
     origins: Vec<Origin>,
     waiting: Mutex<HashMap<u64, Answer>>,
@@ -178,7 +186,9 @@ impl HttpCap for Http {
             let message = format!("the answer is {status}, not the blob {}", wanted.digest);
             return Err(Failure::invalid(message));
         }
-        receive::blob(self, body, &wanted).await
+        receive::blob(self, body, &wanted).await?;
+        let lost = || Failure::internal(format!("{} has left the store at once", wanted.digest));
+        self.shelf.take(&wanted.digest).await?.map(drop).ok_or_else(lost)
     }
 
     fn forget(&self, response: u64) {

@@ -12,6 +12,7 @@ pub(crate) mod imports;
 pub(crate) mod inline;
 mod kv;
 mod repository;
+mod shelf;
 #[cfg(test)]
 mod suite;
 
@@ -92,7 +93,7 @@ impl CacheLine {
             let kv = blocking(move || store.kv()).await?;
             let host = CacheHost {
                 kv: Arc::new(KvBuckets { kv, plugin: line.plugin.identity().name }),
-                blobs: Arc::new(StoreBlobs { store: self.store.clone() }),
+                blobs: Arc::new(StoreBlobs::new(self.store.clone())),
                 repository: None,
                 http: None,
                 log: Arc::clone(&line.log),

@@ -11,66 +11,21 @@
 mod layout;
 mod registry;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use wbuild_api::extension::LayerDescriptor;
-use wbuild_graph::{Attrs, BlobDigest, Digest, Failure, FailureKind};
+use wbuild_graph::{Digest, Failure, FailureKind};
 use wbuild_oci::media::{Descriptor, Document};
-use wbuild_store::{Blob, Lease, Store};
 
 pub(crate) use self::layout::layout;
 pub(crate) use self::registry::{Elsewhere, registry};
 use super::SNAPSHOT;
-use crate::blocking;
 
 /// Blobs that one backend moves at once; a registry may allow less.
 const PARALLEL: usize = 4;
 
 /// Told how much of a blob has come or gone: its digest, bytes, and bytes of all of it.
 pub(crate) type Progress = Arc<dyn Fn(&Digest, u64, u64) + Send + Sync>;
-
-/// What a capability has brought into the store.
-struct Shelf {
-    store: Store,
-    held: Mutex<BTreeMap<BlobDigest, Lease>>,
-}
-
-impl Shelf {
-    fn new(store: Store) -> Shelf {
-        Shelf { store, held: Mutex::default() }
-    }
-
-    /// A blob that is here, which then stays.
-    async fn take(&self, digest: &Digest) -> Result<Option<Blob>, Failure> {
-        let (store, digest) = (self.store.clone(), BlobDigest(*digest));
-        let found = blocking(move || store.open_blob(&digest)).await?;
-        if let Some(blob) = &found {
-            self.hold(digest, blob.lease().clone());
-        }
-        Ok(found)
-    }
-
-    fn hold(&self, digest: BlobDigest, lease: Lease) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, lease);
-    }
-
-    /// Puts a document here and says what it is.
-    async fn put(&self, media_type: &str, bytes: Vec<u8>) -> Result<LayerDescriptor, Failure> {
-        let (store, size) = (self.store.clone(), bytes.len() as u64);
-        let digest = blocking(move || store.put_blob(&bytes)).await?.0;
-        let gone = || Failure::internal(format!("{digest} has left the store at once"));
-        self.take(&digest).await?.ok_or_else(gone)?;
-        Ok(LayerDescriptor {
-            media_type: media_type.to_owned(),
-            digest,
-            size,
-            diff_id: None,
-            uncompressed_size: None,
-            attrs: Attrs::default(),
-        })
-    }
-}
 
 /// The blob that a descriptor is about.
 pub(super) fn wanted(layer: &LayerDescriptor) -> Result<Descriptor, Failure> {

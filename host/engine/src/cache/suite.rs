@@ -184,7 +184,7 @@ impl World {
                 kv: store.kv().expect("buckets"),
                 plugin: "suite".to_owned(),
             }),
-            blobs: Arc::new(StoreBlobs { store: store.clone() }),
+            blobs: Arc::new(StoreBlobs::new(store.clone())),
             repository: None,
             http: None,
             log,

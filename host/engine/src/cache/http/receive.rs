@@ -17,7 +17,8 @@ const GOOD_PROGRESS: u64 = 64 << 10;
 /// Takes a body for the blob it is expected to be.
 pub(super) async fn blob(http: &Http, body: Body, wanted: &Descriptor) -> Result<(), Failure> {
     let report = |bytes| (http.progress)(&wanted.digest, bytes, wanted.size);
-    let (mut receiver, writing) = receive(&http.store, wanted.digest, wanted.size, &report).await?;
+    let (mut receiver, writing) =
+        receive(http.shelf.store(), wanted.digest, wanted.size, &report).await?;
     let fetching = async move {
         let sink = &mut receiver;
         match body {

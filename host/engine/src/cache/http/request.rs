@@ -12,13 +12,12 @@ use reqwest::header::{
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use wbuild_api::extension::{HttpBody, HttpRequest};
 use wbuild_api::session::RegistryAuth;
-use wbuild_graph::{Attrs, BlobDigest, Digest, Failure, FailureKind, decode};
+use wbuild_graph::{Attrs, Digest, Failure, FailureKind, decode};
 use wbuild_http::{
     FileBody, Moving, Retries, is_temporary, retry_after, same_origin, show_url, transport_error,
 };
 
 use super::{Http, authority};
-use crate::blocking;
 
 /// Most redirects of one request.
 const MAX_REDIRECTS: usize = 10;
@@ -221,9 +220,8 @@ async fn content(http: &Http, body: HttpBody) -> Result<Content, Failure> {
         HttpBody::Small(data) => return Ok(Content::Bytes(data.into())),
         HttpBody::Blob { digest, offset, length } => (digest, offset, length),
     };
-    let store = http.store.clone();
     let gone = || Failure::new(FailureKind::Gone, format!("the blob {digest} is not here"));
-    let blob = blocking(move || store.open_blob(&BlobDigest(digest.0))).await?.ok_or_else(gone)?;
+    let blob = http.shelf.take(&digest.0).await?.ok_or_else(gone)?;
     let rest = blob.size.checked_sub(offset);
     let fits = rest.filter(|rest| length.is_none_or(|length| length <= *rest));
     let rest = fits.ok_or_else(|| {

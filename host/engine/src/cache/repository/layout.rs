@@ -16,10 +16,9 @@ use wbuild_oci::layout::{Layout, LayoutWriter};
 use wbuild_oci::media::{Descriptor, MAX_MANIFEST};
 use wbuild_store::Store;
 
-use super::{
-    PARALLEL, Progress, Shelf, check_manifest, gone, granted_tag, named, not_here, wanted,
-};
+use super::{PARALLEL, Progress, check_manifest, gone, granted_tag, named, not_here, wanted};
 use crate::blocking;
+use crate::cache::shelf::Shelf;
 use crate::source::layout::copy;
 
 /// How long others may keep a directory that is to be written.
@@ -98,14 +97,14 @@ impl LayoutRepository {
             return Ok(());
         }
         let report = |bytes| (self.progress)(&blob.digest, bytes, blob.size);
-        copy(layout, &self.name, &blob, &self.shelf.store, &report).await.map_err(gone)?;
+        copy(layout, &self.name, &blob, self.shelf.store(), &report).await.map_err(gone)?;
         self.shelf.take(&blob.digest).await?.ok_or_else(|| not_here(&blob.digest))?;
         Ok(())
     }
 
     async fn push_one(&self, to: &Arc<LayoutWriter>, blob: Descriptor) -> Result<(), Failure> {
         let (to, store, progress) =
-            (Arc::clone(to), self.shelf.store.clone(), Arc::clone(&self.progress));
+            (Arc::clone(to), self.shelf.store().clone(), Arc::clone(&self.progress));
         blocking(move || -> Result<(), Failure> {
             if to.has_blob(&blob) {
                 return Ok(());

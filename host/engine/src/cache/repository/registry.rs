@@ -16,8 +16,9 @@ use wbuild_oci::{Error, ErrorKind};
 use wbuild_store::Store;
 
 use super::{
-    Named, PARALLEL, Progress, Shelf, check_manifest, gone, granted_tag, named, not_here, wanted,
+    Named, PARALLEL, Progress, check_manifest, gone, granted_tag, named, not_here, wanted,
 };
+use crate::cache::shelf::Shelf;
 use crate::source::receive::receive;
 
 /// Repositories of a registry that hold a blob already, by digest and registry.
@@ -55,7 +56,7 @@ impl RegistryRepository {
         }
         let report = |bytes| (self.progress)(&blob.digest, bytes, blob.size);
         let (mut receiver, writing) =
-            receive(&self.shelf.store, blob.digest, blob.size, &report).await?;
+            receive(self.shelf.store(), blob.digest, blob.size, &report).await?;
         let (client, reference, wanted) = (&self.client, &self.reference, &blob);
         let fetching = async move { client.blob(reference, wanted, &mut receiver).await };
         writing.beside(fetching).await.map_err(gone)?;
@@ -169,7 +170,7 @@ impl PushSource for Source {
     }
 
     async fn open(&self, layer: &Descriptor) -> wbuild_oci::Result<File> {
-        let store = &self.shelf.store;
+        let store = self.shelf.store();
         match store.open_blob(&BlobDigest(layer.digest)) {
             Ok(Some(blob)) if blob.size == layer.size => Ok(blob.file),
             Ok(_) => {

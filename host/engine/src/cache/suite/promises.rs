@@ -337,3 +337,22 @@ async fn who_writes_to_a_directory_waits_for_who_does() {
     let backend = world.open(&store, "read", &[]).await;
     assert_eq!(backend.ids(key("k")).await, [id("second")]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_backend_has_in_hand_stays_in_the_store() {
+    for world in World::elsewhere() {
+        let (name, from) = (world.name(), world.store("from"));
+        let layers = [layer(&from, b"one"), layer(&from, b"two")];
+        world.export(&from, &[record("r", &["k"], 1, &layers)]).await;
+        let to = world.store("to");
+        let everything = wbuild_store::PruneFilter { all: true, ..Default::default() };
+        let backend = world.open(&to, "read", &[]).await;
+        let fetched = backend.0.fetch(layers.to_vec()).await.expect(name);
+        assert_eq!(fetched, [Ok(()), Ok(())], "{name}");
+        to.prune(&everything).expect("prunes");
+        assert_eq!(held(&to, layers[1].digest).as_deref(), Some(&b"two"[..]), "{name}");
+        drop(backend);
+        to.prune(&everything).expect("prunes");
+        assert_eq!(held(&to, layers[1].digest), None, "{name}");
+    }
+}
