@@ -9,10 +9,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
 use wbuild_tests::base;
 use wbuild_tests::case::same_trees;
-use wbuild_tests::registry::{Registry, Request};
-use wbuild_tests::run::Run;
+use wbuild_tests::registry::{PASSWORD, Registry, Request, Settings, USER};
+use wbuild_tests::run::{DEADLINE, Run};
 use wbuild_tests::sandbox::Sandbox;
 
 use crate::Test;
@@ -25,6 +28,8 @@ pub const TESTS: &[Test] = &[
     ("registries_that_do_not_work", registries_that_do_not_work),
     ("blobs_that_were_changed", blobs_that_were_changed),
     ("exports_that_fail", exports_that_fail),
+    ("ctrl_c_in_an_export", ctrl_c_in_an_export),
+    ("with_tls_and_a_password", with_tls_and_a_password),
     ("without_looking_anything_up", without_looking_anything_up),
     ("a_directory_does_not_grow", a_directory_does_not_grow),
     ("several_at_once", several_at_once),
@@ -311,6 +316,55 @@ fn exports_that_fail() -> Result<()> {
         run.says(said)?;
     }
     Ok(())
+}
+
+fn ctrl_c_in_an_export() -> Result<()> {
+    let sandbox =
+        Sandbox::with("elsewhere-ctrl-c", &[("Dockerfile", "FROM base\nRUN echo x > /x\n")])?;
+    let to = format!("--cache-to={}/cache/app", server(None)?);
+    let mut build = sandbox.start_build(&[&to])?;
+    build.wait_for(" [2/2] RUN echo x > /x\n")?;
+    // Its server takes the connection and never answers.
+    std::thread::sleep(Duration::from_secs(2));
+    ensure!(!build.has_ended()?, "it ended too early: {}", build.stderr_so_far());
+    let signalled = Instant::now();
+    build.signal(Signal::INT)?;
+    build.wait(DEADLINE)?.expect(130)?;
+    ensure!(signalled.elapsed() < Duration::from_secs(10), "it took {:?}", signalled.elapsed());
+    // What was built is kept.
+    let run = sandbox.build(&[])?.success()?;
+    ensure!(run.end_of("RUN echo x")? == "CACHED", "{}", run.stderr);
+    Ok(())
+}
+
+fn with_tls_and_a_password() -> Result<()> {
+    let file = "FROM base\nRUN echo x > /x\n";
+    let sandbox = Sandbox::with("elsewhere-tls", &[("Dockerfile", file)])?;
+    let settings = Settings { password: true, tls: true };
+    let registry = Registry::with(&sandbox.path("registry"), settings)?;
+    let host = registry.host();
+    let trust = format!("[registry.\"{host}\"]\nca = [\"{}\"]\n", registry.authority().display());
+    std::fs::write(sandbox.path("registries.toml"), trust)?;
+    let build = |state: &str, option: &str, password: &str| -> Result<Run> {
+        let folder = sandbox.path("docker");
+        std::fs::create_dir_all(&folder)?;
+        let auth = STANDARD.encode(format!("{USER}:{password}"));
+        let config = format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{auth}\"}}}}}}");
+        std::fs::write(folder.join("config.json"), config)?;
+        let (state, option) =
+            (format!("--state-dir={state}"), format!("{option}={host}/cache/app"));
+        let mut command =
+            sandbox.build_command(&[&state, &option, "--registry-config=registries.toml"])?;
+        Run::of(command.env("DOCKER_CONFIG", &folder))
+    };
+    build("state", "--cache-to", "wrong horse")?.expect(1)?.never_says("wrong horse")?;
+    build("state", "--cache-to", PASSWORD)?.success()?;
+    let run = build("b", "--cache-from", PASSWORD)?.success()?;
+    run.says("CACHED from ")?;
+    // Refused, it is done without.
+    let run = build("c", "--cache-from", "wrong horse")?.success()?;
+    run.never_says("wrong horse")?;
+    run.says("is not used")
 }
 
 fn without_looking_anything_up() -> Result<()> {

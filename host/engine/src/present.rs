@@ -14,7 +14,7 @@ use wbuild_store::{BlobRef, SnapshotId, View};
 use wbuild_tree::root::Root;
 
 use crate::cancel::CancelOnDrop;
-use crate::solved::{self, Layer, Origin, Tree};
+use crate::solved::{self, Layer, Origin, Output, Tree};
 use crate::worker::BuildWorker;
 use crate::{blocking, ops};
 
@@ -172,6 +172,23 @@ impl BuildWorker {
         let others =
             others.into_iter().map(|layer| async { self.fetch_layer(layer).await.map(|_| ()) });
         try_join(try_join_all(places), try_join_all(others)).await.map(|_| ())
+    }
+
+    /// Whether a layer of an output cannot be had any more.
+    pub(crate) fn is_lost(&self, output: &Output) -> bool {
+        let Output::Tree(tree) = output else { return false };
+        let lost = |layer: &Arc<Layer>| {
+            if layer.is_lost() {
+                return true;
+            }
+            // Found to be gone by somebody who had it from another record.
+            let facts = layer.facts();
+            match (&layer.place, facts.blob, facts.snapshot) {
+                (Some(place), Some(blob), None) => self.imports.lacks(place, &blob),
+                _ => false,
+            }
+        };
+        tree.layers.iter().any(lost)
     }
 
     /// The repository of `registry` that a layer lies in already, if there is one.

@@ -35,16 +35,6 @@ pub(crate) enum Output {
     Local(Arc<LocalTree>),
 }
 
-impl Output {
-    /// Whether a layer of it could not be had.
-    pub(crate) fn is_lost(&self) -> bool {
-        match self {
-            Output::Tree(tree) => tree.layers.iter().any(|layer| layer.is_lost()),
-            Output::Local(_) => false,
-        }
-    }
-}
-
 /// A stack of layers, bottom first.
 pub(crate) struct Tree {
     pub(crate) layers: Vec<Arc<Layer>>,
@@ -227,14 +217,6 @@ impl Solved {
             Output::Local(_) => None,
         });
         trees.flat_map(|tree| &tree.layers).filter(|layer| layer.lent().is_some())
-    }
-
-    /// Whether a layer of this output could not be had.
-    pub(crate) fn is_lost(&self, index: u32) -> bool {
-        match self.outputs.get(index as usize) {
-            Some(output) => output.is_lost(),
-            None => false,
-        }
     }
 
     pub(crate) fn is_lent(&self) -> bool {

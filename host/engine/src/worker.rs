@@ -247,16 +247,14 @@ impl Worker for BuildWorker {
             .iter()
             .map(|(solved, index)| output(solved, *index).cloned())
             .collect::<Result<_, _>>()?;
+        // What stacks layers without a look at them would go on with one that is gone.
+        self.check_inputs(&inputs)?;
         let mut attempt = 0;
         loop {
             // Boxed, as all ops together are a deep type.
             match Box::pin(self.run_once(vertex, &inputs)).await {
                 Err(failure) if failure.kind == FailureKind::Gone => {
-                    let lost = inputs.iter().position(Output::is_lost);
-                    return Err(match lost {
-                        Some(input) => failure.attr("gone-input", input.to_string()),
-                        None => failure,
-                    });
+                    return self.check_inputs(&inputs).and(Err(failure));
                 }
                 Err(failure) if self.room.make(&failure, attempt).await? => attempt += 1,
                 result => return result,
@@ -323,6 +321,15 @@ impl Worker for BuildWorker {
 }
 
 impl BuildWorker {
+    /// Fails if an input has layers that are gone, and says which.
+    fn check_inputs(&self, inputs: &[Output]) -> Result<(), Failure> {
+        match inputs.iter().position(|input| self.is_lost(input)) {
+            Some(input) => Err(Failure::new(FailureKind::Gone, "the files of a layer are gone")
+                .attr("gone-input", input.to_string())),
+            None => Ok(()),
+        }
+    }
+
     /// Does what an op says, once.
     async fn run_once(
         &self,

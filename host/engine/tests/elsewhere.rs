@@ -12,7 +12,7 @@ use wbuild::extension::{
     RecordEntry,
 };
 use wbuild::request::{CacheSpec, OutputDest, OutputKind};
-use wbuild_graph::{Attrs, CacheKey, Digest, Failure, FailureKind};
+use wbuild_graph::{Attrs, CacheKey, Digest, Edge, Failure, FailureKind, Op};
 
 mod place;
 
@@ -365,6 +365,40 @@ async fn a_cache_that_is_broken_or_lies_costs_time_only() {
         second.build(stages).await.expect("built");
         assert_eq!(counts(&second).1, 0, "{fault:?}");
         assert_eq!(second.log.warnings(), 0, "{fault:?}");
+    }
+}
+
+/// Stacks layers that nothing has to read.
+fn stacked(host: &FrontendHost) -> Result<(), Failure> {
+    let part = |name: &str| file(host, None, None, write(&format!("/{name}"), name));
+    let merge = |inputs: Vec<Edge>| host.graph.insert(Op::Merge, inputs).expect("merge")[0];
+    let below = merge(vec![part("one"), part("two")]);
+    let context = local(host);
+    let linked = merge(vec![below, file(host, None, Some(context), copy(0, "/f", "/f"))]);
+    yield_image(host, linked)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_that_only_an_output_reads_are_made_anew_where_they_are_gone() {
+    if !privileged("layers_that_only_an_output_reads_are_made_anew") {
+        return;
+    }
+    let memory = Memory::new(Fault::Nothing);
+    let mut first = machine(&memory);
+    first.request.cache_to = vec![spec(&[("mode", "max")])];
+    first.build(stacked).await.expect("built");
+    for (fault, change) in [(Fault::Gone, false), (Fault::Gone, true), (Fault::Swapped, true)] {
+        let mut second = machine(&memory.with(fault));
+        if change {
+            // What is stacked on top is another, so that what lies below is stacked anew.
+            second.write("f", "changed");
+        }
+        second.request.cache_from = vec![spec(&[])];
+        let built = second.build(stacked).await;
+        built.unwrap_or_else(|error| panic!("{fault:?} {change}: {}", error.failure));
+        for name in ["one", "two"] {
+            assert_eq!(read(&second, name), name, "{fault:?} {change}");
+        }
     }
 }
 

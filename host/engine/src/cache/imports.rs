@@ -278,6 +278,11 @@ impl Imports {
         }
     }
 
+    /// Whether a blob of a cache turned out to be gone.
+    pub(crate) fn lacks(&self, id: &str, blob: &BlobRef) -> bool {
+        self.place(id).is_some_and(|place| lock(&place.gone).contains(&blob.digest.0))
+    }
+
     /// The repository that a cache is, if it is one of `registry`.
     pub(crate) fn repository(&self, id: &str, registry: &str) -> Option<String> {
         let place = self.place(id)?;

@@ -348,9 +348,12 @@ impl Layers {
                 used.extend(tree.layers.iter().filter_map(|layer| self.position(layer)));
             }
         }
-        let made = used
-            .into_iter()
-            .map(|at| async move { Ok::<_, Failure>((at, blob(job, &self.all[at], want).await?)) });
+        let made = used.into_iter().map(|at| async move {
+            let written = blob(job, &self.all[at], want).await?;
+            // Kept with the rest of what is learnt.
+            job.worker().layer_content(&self.all[at]).await?;
+            Ok::<_, Failure>((at, written))
+        });
         let made: HashMap<usize, Written> = try_join_all(made).await?.into_iter().collect();
         for found in records {
             for layer in trees(&found.solved).into_iter().flatten().flat_map(|tree| &tree.layers) {
@@ -358,6 +361,7 @@ impl Layers {
                 if let Some(canonical) = canonical {
                     let known = canonical.facts();
                     layer.learn(|facts| {
+                        facts.content = known.content;
                         facts.blob = known.blob;
                         facts.diff_id = known.diff_id;
                         facts.size = known.size;

@@ -58,7 +58,9 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
             try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
         let written = try_join(outputs(job), cache::export(job, &roots)).await;
         let lost = |(edge, solved): (&Edge, Arc<Solved>)| {
-            solved.is_lost(edge.index).then_some((*edge, solved))
+            let output = solved.outputs.get(edge.index as usize);
+            let lost = output.is_some_and(|output| job.worker().is_lost(output));
+            lost.then_some((*edge, solved))
         };
         let lost: Vec<(Edge, Arc<Solved>)> = roots.iter().zip(solved).filter_map(lost).collect();
         if written.is_ok() || lost.is_empty() || attempt == ATTEMPTS {
