@@ -13,9 +13,9 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use wbuild_graph::Digest;
 
-use super::VerifyingReader;
 use super::read::{open_file, read_limited};
 use super::write::{list, make_folders, put, read_index};
+use super::{LAYOUT_FILE, LAYOUT_TEXT, VerifyingReader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::MAX_NESTED_INDEXES;
 use crate::media::{ANNOTATION_REF_NAME, Descriptor, Document, MAX_MANIFEST};
@@ -30,7 +30,11 @@ pub struct LayoutWriter {
 }
 
 impl LayoutWriter {
-    /// A writer of the layout in `dir`, which may be empty; `None` while another process changes it.
+    /// A writer of the layout in `dir`, which is made one if it is none; `None` while another process
+    /// changes it.
+    ///
+    /// # Errors
+    /// There are blobs and it is no layout: they are somebody else's, and would be removed as nobody's.
     pub fn try_lock(dir: OwnedFd) -> Result<Option<LayoutWriter>> {
         match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
             // Some file systems have no locks; there it is left to the user to take turns.
@@ -38,12 +42,41 @@ impl LayoutWriter {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(Error::io("cannot lock an image layout", error)),
         }
-        make_folders(dir.as_fd())?;
-        Ok(Some(LayoutWriter { dir }))
+        let writer = LayoutWriter { dir };
+        writer.mark()?;
+        Ok(Some(writer))
     }
 
     fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// Makes the directory a layout, before anything is in it: so one that has blobs and no mark was
+    /// not begun here.
+    fn mark(&self) -> Result<()> {
+        make_folders(self.dir())?;
+        if !matches!(open_file(self.dir(), LAYOUT_FILE), Err(Errno::NOENT)) {
+            return Ok(());
+        }
+        if self.blobs()?.next().transpose()?.is_some() {
+            let message = "the directory has blobs and is no OCI image layout";
+            return Err(Error::invalid(message).hint("name an empty directory"));
+        }
+        put(self.dir(), LAYOUT_FILE, &mut &LAYOUT_TEXT[..])
+    }
+
+    /// Names of files among the blobs.
+    fn blobs(&self) -> Result<impl Iterator<Item = Result<String>> + use<>> {
+        let failed = |e: Errno| Error::io("cannot look through an image layout", e);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(self.dir(), BLOBS, flags, Mode::empty()).map_err(failed)?;
+        let entries = Dir::new(folder).map_err(failed)?;
+        let name = move |entry: std::result::Result<rustix::fs::DirEntry, Errno>| {
+            let name = entry.map_err(failed)?.file_name().to_str().unwrap_or_default().to_owned();
+            Ok(name)
+        };
+        let own = |name: &Result<String>| !name.as_ref().is_ok_and(|n| matches!(&**n, "." | ".."));
+        Ok(entries.map(name).filter(own))
     }
 
     /// Whether the layout has a blob of this digest and size. Its content is checked by who reads it.
@@ -88,26 +121,22 @@ impl LayoutWriter {
         for manifest in manifests {
             reached.follow(manifest, true, 0)?;
         }
-        let failed = |e: Errno| Error::io("cannot clear an image layout", e);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(self.dir(), BLOBS, flags, Mode::empty()).map_err(failed)?;
         let mut removed = 0;
-        for entry in Dir::read_from(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
+        for name in self.blobs()? {
+            let name = name?;
             let (hex, partial) = match name.strip_suffix(".partial") {
                 Some(hex) => (hex, true),
-                None => (name, false),
+                None => (&*name, false),
             };
             // What is no blob is somebody else's.
             let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else { continue };
             if !partial && reached.digests.contains(&digest) {
                 continue;
             }
-            match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+            match rustix::fs::unlinkat(self.dir(), format!("{BLOBS}/{name}"), AtFlags::empty()) {
                 Ok(()) => removed += u64::from(!partial),
                 Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(Error::io("cannot clear an image layout", error)),
             }
         }
         Ok(removed)
@@ -236,6 +265,22 @@ mod tests {
         let error = to.retain(&[]).expect_err("unknown");
         assert_eq!(error.kind(), ErrorKind::Mismatch);
         assert_eq!(blobs(temp.path()), before);
+    }
+
+    #[test]
+    fn blobs_of_others_are_left_alone() {
+        let temp = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(temp.path().join(BLOBS)).expect("makes");
+        let theirs = temp.path().join(path_of(&Digest::of(b"theirs")));
+        std::fs::write(&theirs, "theirs").expect("writes");
+        let error = LayoutWriter::try_lock(open(temp.path())).err().expect("it is no layout");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        std::fs::remove_file(theirs).expect("removes");
+        // Begun and cut off, it is a layout without anything that is named.
+        let to = writer(temp.path());
+        to.put_blob(&Descriptor::of(OCI_LAYER, b"mine"), &b"mine"[..]).expect("adds");
+        drop(to);
+        assert_eq!(writer(temp.path()).retain(&[]).expect("clears"), 1);
     }
 
     #[test]
