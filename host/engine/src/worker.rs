@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use wbuild_api::session::Session;
 use wbuild_graph::op::SourceOp;
 use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind, Op, ResultId, VertexDigest};
-use wbuild_solver::{FoundBy, Miss, Pin, SolveVertex, Worker};
+use wbuild_solver::{FoundBy, GONE_INPUT, Miss, Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, Store};
 
 use crate::LazyLauncher;
@@ -325,7 +325,7 @@ impl BuildWorker {
     fn check_inputs(&self, inputs: &[Output]) -> Result<(), Failure> {
         match inputs.iter().position(|input| self.is_lost(input)) {
             Some(input) => Err(Failure::new(FailureKind::Gone, "the files of a layer are gone")
-                .attr("gone-input", input.to_string())),
+                .attr(GONE_INPUT, input.to_string())),
             None => Ok(()),
         }
     }

@@ -336,8 +336,10 @@ impl<W: Worker> Solver<W> {
         loss.get(&*self.shared.spawn, || forget.boxed()).await
     }
 
-    /// Loses those inputs of a vertex that were found and may be gone. Says whether there are any:
-    /// what was made here cannot be made better.
+    /// Loses those inputs of a vertex that were found and may be gone. Says whether there are any.
+    ///
+    /// What was made here cannot be made better, unless it is said to be gone by itself: then it may
+    /// be made of something that was found, and is made once more.
     async fn lose_inputs(
         &self,
         vertex: &SolveVertex,
@@ -346,8 +348,16 @@ impl<W: Worker> Solver<W> {
     ) -> Result<bool, Arc<Failure>> {
         let mut any = false;
         for (number, solved) in inputs.iter().enumerate() {
-            if solved.found && input.is_none_or(|input| input == number) {
-                self.lose(vertex.inputs[number].0, &solved.outputs).await?;
+            let digest = vertex.inputs[number].0;
+            let may = match input {
+                None => solved.found,
+                Some(input) => {
+                    let again = || self.cell(digest).anew.load(Ordering::Acquire);
+                    input == number && (solved.found || !again())
+                }
+            };
+            if may {
+                self.lose(digest, &solved.outputs).await?;
                 any = true;
             }
         }
