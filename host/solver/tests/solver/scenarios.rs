@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A caller is a vertex, with `@join=N` one that asks while wave N runs, with `@leave=N` one that
-//! leaves then. A wave is the ops that run side by side when everything else is done at once and
+//! leaves then, with `@known` one that afterwards wants to know what is known of all that it is built
+//! on. A wave is the ops that run side by side when everything else is done at once and
 //! each op takes equally long; ` | ` separates waves. `UPDATE=1` writes the files anew.
 
 use std::collections::BTreeMap;
@@ -101,6 +102,7 @@ struct Caller {
     vertex: VertexDigest,
     join: usize,
     leave: Option<usize>,
+    known: bool,
     handle: Option<Handle>,
     answer: Arc<Mutex<Option<Result<String, Failure>>>>,
 }
@@ -276,8 +278,23 @@ fn report(build: &Build, callers: &[Caller], waves: &[String]) -> String {
     }
     for caller in callers {
         line(&caller.name, &format!("= {}", caller.ended()));
+        if caller.known {
+            line("known", &known(build, caller.vertex));
+        }
     }
     out
+}
+
+/// What is known of all that a vertex is built on; nothing runs for it.
+fn known(build: &Build, vertex: VertexDigest) -> String {
+    let known = build.solver.below(vertex).into_iter().filter_map(|vertex| {
+        let known = build.solver.known(vertex).now_or_never().expect("nothing runs for it");
+        let (key, made) = known.expect("looked up")?;
+        let own = build.solver.key(vertex).now_or_never().expect("it is known");
+        assert_eq!(own.expect("a key").key, Some(key));
+        Some(made.text.clone())
+    });
+    known.collect::<Vec<_>>().join(", ")
 }
 
 /// `NAME = KIND[:ARGUMENT] INPUT…`. The argument of a source is its name unless it is given.
@@ -296,14 +313,23 @@ fn parse_vertex(line: &str) -> (String, String, String, Vec<String>) {
 fn parse_caller(text: &str, build: &mut Build, edges: &BTreeMap<&str, Edge>) -> Caller {
     let mut parts = text.split('@');
     let name = parts.next().expect("a vertex");
-    let (mut join, mut leave) = (1, None);
+    let (mut join, mut leave, mut known) = (1, None, false);
     for part in parts {
         match part.split_once('=') {
             Some(("join", wave)) => join = wave.parse().expect("a wave"),
             Some(("leave", wave)) => leave = Some(wave.parse().expect("a wave")),
-            _ => panic!("{part:?} is neither join= nor leave="),
+            _ if part == "known" => known = true,
+            _ => panic!("{part:?} is neither join=, leave= nor known"),
         }
     }
     let vertex = build.load(edges[name]);
-    Caller { name: text.to_owned(), vertex, join, leave, handle: None, answer: Arc::default() }
+    Caller {
+        name: text.to_owned(),
+        vertex,
+        join,
+        leave,
+        known,
+        handle: None,
+        answer: Arc::default(),
+    }
 }
