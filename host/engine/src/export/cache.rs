@@ -283,10 +283,12 @@ struct Found {
 
 /// The outputs of a result, if all are layers.
 fn trees(solved: &Solved) -> Option<Vec<&Arc<solved::Tree>>> {
-    let tree = |output| match output {
-        &Output::Tree(ref tree) => Some(tree),
-        Output::Local(_) => None,
-    };
+    fn tree(output: &Output) -> Option<&Arc<solved::Tree>> {
+        match output {
+            Output::Tree(tree) => Some(tree),
+            Output::Local(_) => None,
+        }
+    }
     solved.outputs.iter().map(tree).collect()
 }
 
