@@ -84,8 +84,9 @@ impl Store {
             let least = bounds.reserved.min(target);
             (used > target).then(|| (target - target / 10).max(least))
         })?;
-        let done = !report.removed.is_empty() || bounds.max_used < Some(report.remaining_bytes);
-        Ok(done.then(|| collected(report, bounds, disk.free, gc.since)))
+        let collected = collected(report, bounds, disk.free, gc.since);
+        let anything = !collected.report.removed.is_empty() || collected.is_over();
+        Ok(anything.then_some(collected))
     }
 
     /// Evicts so that a full disk is one no more: the older half of what is kept, or `all` that is
