@@ -469,6 +469,7 @@ fn cache_mounts_go_along() -> Result<()> {
     let file = |comment: &str| {
         format!(
             "FROM base\nRUN --mount=type=cache,id=log,target=/c --mount=type=cache,id=own,target=/o \
+             --mount=type=cache,id=log,target=/u,uid=1000 touch /u/{comment}; ls /u > /user; \
              echo {comment} >> /c/log; mkdir -p /c/d && ln -sf ../log /c/d/link; \
              touch /o/{comment}; cat /c/log > /log; ls /o > /own\n"
         )
@@ -487,6 +488,7 @@ fn cache_mounts_go_along() -> Result<()> {
         }
     };
     ensure!(size("/log")? == 8 && size("/own")? == 4, "{}", tree.listing());
+    ensure!(size("/user")? == 8, "that of another owner goes along, too:\n{}", tree.listing());
     // What is here is not replaced.
     sandbox.write("Dockerfile", &file("three"))?;
     let (run, _) = sandbox.tree(&["--state-dir=b", from])?;

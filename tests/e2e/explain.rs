@@ -265,6 +265,13 @@ fn where_results_were_found() -> Result<()> {
     let all = explained(&sandbox)?;
     let why = &step(&all, "RUN cat")?["why"];
     ensure!(why["from"] == "backend", "{why}");
+    // In a cache elsewhere, into a state directory that has nothing.
+    sandbox.build(&["--cache-to=type=local,dest=cache,mode=max"])?.success()?;
+    let fresh = ["--state-dir=b", "--cache-from=type=local,src=cache", "--explain"];
+    sandbox.build(&fresh)?.success()?.says("because: found by its definition key")?;
+    let all = sandbox.run(["explain", "--json", "--state-dir=b"])?.success()?.json()?;
+    let from = &step(&all, "RUN cat")?["why"]["from"]["elsewhere"];
+    ensure!(from.as_str().is_some_and(|place| place.contains("cache")), "{all}");
     Ok(())
 }
 

@@ -58,6 +58,8 @@ pub enum RecordSource {
     Local,
     /// By a cache backend.
     Backend,
+    /// In a cache elsewhere, as people call it.
+    Elsewhere(String),
 }
 
 /// One difference between what a step is made of and what a stored result was.

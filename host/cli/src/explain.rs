@@ -24,9 +24,10 @@ pub fn lines(why: &Explanation, now: Option<u64>) -> Vec<String> {
     match why {
         Explanation::Found { by, key, from, made } => {
             let place = match from {
-                RecordSource::ThisBuild => "an equal step of this build has made it",
-                RecordSource::Local => "in the state directory",
-                RecordSource::Backend => "through a cache backend",
+                RecordSource::ThisBuild => "an equal step of this build has made it".to_owned(),
+                RecordSource::Local => "in the state directory".to_owned(),
+                RecordSource::Backend => "through a cache backend".to_owned(),
+                RecordSource::Elsewhere(place) => format!("in {}", clean(place)),
             };
             let key = key.digest().short();
             let ago = made.map(ago).unwrap_or_default();

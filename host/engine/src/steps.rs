@@ -181,6 +181,11 @@ impl Steps {
         self.lock().steps.entry(digest).or_default().from = Some(place);
     }
 
+    /// The cache elsewhere that a vertex was found in, until its step ends.
+    pub(crate) fn elsewhere(&self, digest: VertexDigest) -> Option<String> {
+        self.lock().steps.get(&digest)?.from.clone()
+    }
+
     /// Why a step runs, or where its result came from.
     pub(crate) fn explained(&self, digest: VertexDigest, why: Explanation) {
         let mut state = self.lock();

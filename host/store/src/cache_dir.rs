@@ -108,9 +108,22 @@ impl Store {
         self.take(&Digest::of(id.as_bytes()).hex(), id, sharing, owner)
     }
 
-    /// Whether there is a directory for the cache mounts of this id.
-    pub fn has_cache_dir(&self, id: &str) -> Result<bool> {
-        self.inner.caches.exists(&format!("{}/0", Digest::of(id.as_bytes()).hex()))
+    /// The ids of all directories of cache mounts, sorted.
+    pub fn cache_dirs(&self) -> Result<Vec<String>> {
+        let caches = &self.inner.caches;
+        let mut ids = Vec::new();
+        for (name, _) in caches.list()? {
+            if name.starts_with(REPOSITORY) || !caches.exists(&format!("{name}/0"))? {
+                continue;
+            }
+            if let Some(id) = caches.read(&format!("{name}/id"), 1 << 20)?
+                && let Ok(id) = String::from_utf8(id)
+            {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
     }
 
     /// Takes the directory in which a git repository is kept if it is free; `None` if somebody else

@@ -86,6 +86,8 @@ enum ReadFiles {
 struct Found {
     by: FoundBy,
     made: Option<u64>,
+    /// The cache elsewhere that it was found in.
+    elsewhere: Option<String>,
 }
 
 /// A step that ran.
@@ -179,7 +181,7 @@ impl Explain {
     /// The result of `vertex` was found.
     pub(crate) fn found(&self, vertex: &SolveVertex, by: FoundBy, solved: &Solved, steps: &Steps) {
         let made = solved.record().as_ref().map(|record| record.created);
-        let found = Found { by, made };
+        let found = Found { by, made, elsewhere: steps.elsewhere(vertex.digest) };
         if self.live {
             let why = self.state().explain_found(vertex.digest, &found);
             steps.explained(vertex.digest, why);
@@ -277,7 +279,9 @@ impl Explain {
             let state = self.state();
             state.missed.is_empty()
                 && state.backends.is_empty()
-                && state.found.values().all(|found| matches!(found.by, FoundBy::Definition(_)))
+                && state.found.values().all(|found| {
+                    matches!(found.by, FoundBy::Definition(_)) && found.elsewhere.is_none()
+                })
         };
         let (store, place) = (self.store.clone(), self.place.clone());
         if usual {
@@ -326,10 +330,11 @@ impl State {
             FoundBy::Definition(key) => (KeyKind::Definition, key),
             FoundBy::Result(key) => (KeyKind::Result, key),
         };
-        let from = match self.backends.contains(&vertex) {
-            true => RecordSource::Backend,
-            false if self.ran.contains(&key) => RecordSource::ThisBuild,
-            false => RecordSource::Local,
+        let from = match &found.elsewhere {
+            Some(place) => RecordSource::Elsewhere(place.clone()),
+            None if self.backends.contains(&vertex) => RecordSource::Backend,
+            None if self.ran.contains(&key) => RecordSource::ThisBuild,
+            None => RecordSource::Local,
         };
         Explanation::Found { by, key, from, made: found.made }
     }

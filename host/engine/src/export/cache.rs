@@ -186,15 +186,18 @@ async fn write(
     }
     let mut leases = Vec::new();
     for id in &wish.mounts {
-        let packed = cache_mount::pack(job.worker(), id, &wish.want.options).await?;
-        if let Some((blob, diff_id, lease)) = packed {
-            leases.push(lease);
-            let entry = entries::mount(id, &blob, diff_id, job.worker().settings.now);
-            layers.insert(blob.digest.0, (entry.layers[0].clone(), None));
-            entries.push(entry);
-        } else {
+        let names = cache_mount::names(job.worker(), id).await?;
+        if names.is_empty() {
             let text = format!("there is no cache mount {id:?} to export");
             plugin_log(spec.shown(), Arc::clone(job.steps().sink())).log(Severity::Warning, text);
+        }
+        for name in names {
+            let (blob, diff_id, lease) =
+                cache_mount::pack(job.worker(), &name, &wish.want.options).await?;
+            leases.push(lease);
+            let entry = entries::mount(&name, &blob, diff_id, job.worker().settings.now);
+            layers.insert(blob.digest.0, (entry.layers[0].clone(), None));
+            entries.push(entry);
         }
     }
     let mut layers: Vec<_> = layers.into_values().collect();

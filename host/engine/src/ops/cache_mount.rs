@@ -217,18 +217,28 @@ fn empty(path: &Path) -> Result<(), Failure> {
     })
 }
 
-/// A cache mount as a blob of the store, and what keeps it there. None if there is no such mount.
+/// The names of the directories that the cache mounts of an id have: several, where they want several
+/// owners or begin with other files (`cache_names` in `exec.rs`).
+pub(crate) async fn names(worker: &BuildWorker, id: &str) -> Result<Vec<String>, Failure> {
+    if worker.cache_mounts.contains_key(id) {
+        return Ok(vec![id.to_owned()]);
+    }
+    let (store, id) = (worker.store.clone(), id.to_owned());
+    let all = blocking(move || store.cache_dirs()).await?;
+    let of_id = |name: &String| match name.strip_prefix(&*id) {
+        Some(rest) => rest.is_empty() || rest.starts_with(" ("),
+        None => false,
+    };
+    Ok(all.into_iter().filter(of_id).collect())
+}
+
+/// A cache mount as a blob of the store, and what keeps it there.
 pub(crate) async fn pack(
     worker: &BuildWorker,
     id: &str,
     options: &CompressOptions,
-) -> Result<Option<(BlobRef, DiffId, Lease)>, Failure> {
-    if !worker.cache_mounts.contains_key(id) {
-        let (store, id) = (worker.store.clone(), id.to_owned());
-        if !blocking(move || store.has_cache_dir(&id)).await? {
-            return Ok(None);
-        }
-    }
+) -> Result<(BlobRef, DiffId, Lease), Failure> {
+    // It is there, so it keeps its owner.
     let dir = CacheMount::take(worker, id, CacheSharing::Locked, CacheOwner::default()).await?;
     let (store, path, options) = (worker.store.clone(), dir.path(), *options);
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
@@ -247,7 +257,7 @@ pub(crate) async fn pack(
         let held = out.inner.commit(Some(&made.digest), Some(made.size))?;
         let media_type = made.compression.oci_layer().to_owned();
         let blob = BlobRef { media_type, digest: made.digest, size: made.size };
-        Ok(Some((blob, made.diff_id, held.into_parts().1)))
+        Ok((blob, made.diff_id, held.into_parts().1))
     })
     .await
 }
