@@ -177,6 +177,7 @@ impl LazyLauncher {
                 subcommand: self.program.1.clone().into(),
                 runtime: self.runtime().await?,
                 grace: std::time::Duration::from_secs(3),
+                handlers: Vec::new(),
             })
             .await
         };

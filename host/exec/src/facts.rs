@@ -128,6 +128,8 @@ pub struct Facts {
     pub cgroups: Cgroups,
     /// Emulators that are installed, by architecture.
     pub emulators: Vec<Emulator>,
+    /// The kernel has binfmt_misc.
+    pub binfmt: bool,
     /// Handlers of the kernel, by name.
     pub handlers: Vec<Handler>,
     /// Where git is, which fetches repositories.
@@ -187,6 +189,7 @@ impl Facts {
             subordinate_ids: namespace::subordinate_ids(search),
             cgroups: Cgroups::of_mounts(&read("/proc/mounts").unwrap_or_default()),
             emulators: emulators(search),
+            binfmt: std::path::Path::new(BINFMT).is_dir(),
             handlers: handlers(),
             git: find_program("git", search),
             lacking: capabilities::BY_NUMBER
@@ -205,20 +208,24 @@ impl Facts {
         self.handlers.iter().find(|h| h.enabled && names.contains(&h.name))
     }
 
-    /// What a runner may know, without any path of the machine. Keys: `rootless`, `cgroups`,
-    /// `cgroup-v2`, `overlay`, `personality`, `binfmt-userns`, `user-namespaces`, `kernel`.
+    /// What a runner may know, without any path of the machine: the names of wit/runner, interface
+    /// `machine`, each with the value `true` or absent.
     pub fn features(&self) -> Attrs {
         let mut attrs = Attrs::default();
-        let yes = |on: bool| if on { "yes" } else { "no" };
-        attrs.push("kernel", self.kernel.as_str());
-        attrs.push("rootless", yes(!self.root));
-        attrs.push("cgroups", self.cgroups.as_str());
-        attrs.push("cgroup-v2", yes(self.cgroups == Cgroups::V2));
-        attrs.push("overlay", yes(self.overlay));
-        attrs.push("user-namespaces", yes(self.root || self.user_namespaces.is_ok()));
-        // A user namespace can have its own binfmt_misc since 6.7.
-        attrs.push("binfmt-userns", yes(kernel_at_least(&self.kernel, 6, 7)));
-        attrs.push("personality", "yes");
+        let userns = self.root || self.user_namespaces.is_ok();
+        for (name, offered) in [
+            ("rootless", !self.root),
+            ("userns", userns),
+            ("cgroup-v2", self.cgroups == Cgroups::V2),
+            // Since 6.7.
+            ("binfmt-userns", userns && self.binfmt && kernel_at_least(&self.kernel, 6, 7)),
+            ("overlay", self.overlay),
+            ("personality", true),
+        ] {
+            if offered {
+                attrs.push(name, "true");
+            }
+        }
         attrs
     }
 
@@ -513,8 +520,11 @@ fn emulators(search: &[PathBuf]) -> Vec<Emulator> {
         .collect()
 }
 
+/// Where binfmt_misc is mounted; a directory once the kernel has it.
+const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
+
 fn handlers() -> Vec<Handler> {
-    let dir = "/proc/sys/fs/binfmt_misc";
+    let dir = BINFMT;
     let mut handlers: Vec<Handler> = fs::read_dir(dir)
         .into_iter()
         .flatten()
@@ -598,6 +608,7 @@ mod tests {
             subordinate_ids: Err(Lack::Program("newuidmap")),
             cgroups: Cgroups::Hybrid,
             emulators: Vec::new(),
+            binfmt: true,
             handlers: Vec::new(),
             git: None,
             lacking: vec!["CAP_SYS_RESOURCE"],
@@ -613,8 +624,12 @@ mod tests {
         let ids = checks.iter().find(|check| check.name == "subordinate ids").unwrap();
         assert!(ids.detail.contains("/etc/subuid") && ids.fixes[0].contains("usermod"), "{ids:?}");
         let root = Facts { root: true, ..nothing };
+        let offered: Vec<(String, String)> = root.features().0;
+        let offered: Vec<&str> = offered.iter().map(|(name, _)| name.as_str()).collect();
         assert!(root.checks(&[]).iter().any(|c| c.detail.contains("CAP_SYS_RESOURCE")));
-        assert_eq!(root.features().get("binfmt-userns"), Some("no"));
+        assert_eq!(offered, ["userns", "personality"]);
+        let newer = Facts { kernel: "6.7.0".to_owned(), ..root }.features();
+        assert_eq!(newer.get("binfmt-userns"), Some("true"));
         let here = Facts::gather(&["/usr/bin".into(), "/usr/sbin".into(), "/bin".into()]);
         assert!(!here.checks(&[]).is_empty() && here.native.contains(&Platform::host()));
     }

@@ -50,7 +50,7 @@ mod sys;
 pub mod user;
 
 pub use inroot::check_root;
-pub use launcher::{Exit, Launcher, LauncherOptions, RunningStep, Step, launcher_main};
+pub use launcher::{Exit, Handler, Launcher, LauncherOptions, RunningStep, Step, launcher_main};
 pub use mounts::{Content, Source};
 pub use runtime::{RuntimeInfo, RuntimeKind};
 pub use spec::{ExecSpec, MountKind, MountSpec};

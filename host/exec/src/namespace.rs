@@ -47,6 +47,15 @@ impl Entered {
     }
 }
 
+/// A user namespace inside the one of this process, with the same ids. Where the extents end is as
+/// outside, since the kernel refuses one that spans two.
+pub fn same_ids() -> Result<UserNamespace, Failure> {
+    let same = |file: &str| -> Result<Vec<IdMap>, Failure> {
+        Ok(own_map(file)?.iter().map(|map| IdMap { outside: map.inside, ..*map }).collect())
+    };
+    Ok(UserNamespace { uids: same("/proc/self/uid_map")?, gids: same("/proc/self/gid_map")? })
+}
+
 /// Enters the namespaces for building. Must be called before any thread is started.
 ///
 /// `search` are directories with programs, for `newuidmap` and `newgidmap`.
@@ -73,11 +82,7 @@ pub fn enter(search: &[PathBuf]) -> Result<Entered, Failure> {
 
 /// What root is root of: the machine, or a user namespace that somebody else has made.
 fn already() -> Result<Entered, Failure> {
-    let maps = |file: &str| {
-        let text = std::fs::read_to_string(file).or_fail(format_args!("read {file}"))?;
-        parse_map(&text).ok_or_else(|| Failure::internal(format!("{file} is not understood")))
-    };
-    let (uids, gids) = (maps("/proc/self/uid_map")?, maps("/proc/self/gid_map")?);
+    let (uids, gids) = (own_map("/proc/self/uid_map")?, own_map("/proc/self/gid_map")?);
     let whole = IdMap { inside: 0, outside: 0, count: u32::MAX };
     if uids == [whole] {
         return Ok(Entered::Root);
@@ -85,6 +90,11 @@ fn already() -> Result<Entered, Failure> {
     let one = uids.iter().map(|map| u64::from(map.count)).sum::<u64>() == 1;
     let single = one.then(|| "the user namespace around this process has one user".to_owned());
     Ok(Entered::User { uids, gids, single })
+}
+
+fn own_map(file: &str) -> Result<Vec<IdMap>, Failure> {
+    let text = std::fs::read_to_string(file).or_fail(format_args!("read {file}"))?;
+    parse_map(&text).ok_or_else(|| Failure::internal(format!("{file} is not understood")))
 }
 
 /// Reads `/proc/<pid>/uid_map` (user_namespaces(7)).

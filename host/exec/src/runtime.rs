@@ -211,6 +211,7 @@ async fn try_runtime(options: &ProbeOptions, runtime: &RuntimeInfo) -> Result<()
         subcommand: options.subcommand.clone(),
         runtime: runtime.clone(),
         grace: Duration::ZERO,
+        handlers: Vec::new(),
     })
     .await?;
     let (root, args) = match tiny_root()? {

@@ -10,6 +10,8 @@ pub(crate) enum Leave {
     /// New user and mount namespaces, in one step (the mount namespace then belongs to the user
     /// namespace).
     UserAndMounts,
+    /// A new user namespace.
+    User,
     /// A new mount namespace, and a new PID namespace for children.
     MountsAndPids,
 }
@@ -21,6 +23,7 @@ pub(crate) fn unshare(what: Leave) -> io::Result<()> {
     let flags = match what {
         Leave::Mounts => UnshareFlags::NEWNS,
         Leave::UserAndMounts => UnshareFlags::NEWUSER | UnshareFlags::NEWNS,
+        Leave::User => UnshareFlags::NEWUSER,
         Leave::MountsAndPids => UnshareFlags::NEWNS | UnshareFlags::NEWPID,
     };
     // SAFETY: the function is unsafe because CLONE_FILES splits the table of file descriptors

@@ -41,6 +41,7 @@ fn main() {
         ("capabilities_are_dockers", capabilities),
         ("system_calls_are_filtered", syscalls),
         ("programs_of_the_32_bit_mode_run_under_the_filter", compat),
+        ("handlers_are_for_their_steps_only", handlers),
         ("limits_apply", limits),
         ("insecure_steps_are_unconfined", insecure),
         ("background_processes_end_with_the_step", background),
@@ -765,6 +766,59 @@ fn probe(machine: &Machine) -> Result {
     Ok(())
 }
 
+/// busybox under the name of `cat` "runs" a file by printing it.
+fn handlers(machine: &Machine) -> Result {
+    let facts = wbuild_exec::facts::Facts::gather(&machine.probe_options().search);
+    if facts.features().get("binfmt-userns") != Some("true") {
+        return Err(Skip(format!("Linux {} has binfmt_misc for root only", facts.kernel)));
+    }
+    let busybox =
+        wbuild_exec::runtime::find_program("busybox", &machine.probe_options().search).unwrap();
+    let handler = |magic: &[u8]| wbuild_exec::Handler {
+        name: "cat".to_owned(),
+        program: busybox.clone(),
+        magic: magic.to_vec(),
+        mask: vec![0xff; magic.len()],
+        flags: "OC".to_owned(),
+    };
+    let outside = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let options = |magic: &[u8]| wbuild_exec::LauncherOptions {
+        handlers: vec![handler(magic)],
+        ..support::options(&machine.runtime)
+    };
+    let start = |magic: &[u8]| machine.block_on(wbuild_exec::Launcher::start(options(magic)));
+    let (first, second) = (start(b"FIRST-").unwrap(), start(b"SECOND-").unwrap());
+    let case = || {
+        let mut case = machine.case();
+        case.exec.user_namespace = Some(wbuild_exec::namespace::same_ids().unwrap());
+        for name in ["FIRST", "SECOND"] {
+            let program = case.root().join(format!("bin/{name}"));
+            fs::write(&program, format!("{name}-program\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        case
+    };
+    let out = case().finish_with(&first, &["/bin/FIRST"]);
+    assert_eq!((out.exit(), out.stdout().as_str()), (0, "FIRST-program\n"), "{out:?}");
+    // A program that a program starts; and the other launcher's kind, at the same time.
+    let script = "FIRST; sh -c FIRST; SECOND 2>/dev/null; echo $?; id -u; touch /made";
+    let made = case();
+    let out = made.finish_with(&first, &["/bin/sh", "-c", script]);
+    let twice = "FIRST-program\nFIRST-program\n";
+    assert!(out.stdout().starts_with(twice) && out.stdout().ends_with("\n0\n"), "{out:?}");
+    assert!(!out.stdout().contains("SECOND"), "{out:?}");
+    assert_eq!(fs::metadata(made.root().join("made")).unwrap().uid(), 0);
+    let out = case().finish_with(&second, &["/bin/SECOND"]);
+    assert_eq!((out.exit(), out.stdout().as_str()), (0, "SECOND-program\n"), "{out:?}");
+    // Ordinary steps know neither.
+    let mut ordinary = case();
+    ordinary.exec.user_namespace = machine.probe_options().user_namespace;
+    let out = ordinary.sh("FIRST 2>/dev/null; SECOND 2>/dev/null; exit 3");
+    assert!(out.exit() == 3 && !out.stdout().contains("program"), "{out:?}");
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), outside);
+    Ok(())
+}
+
 fn ordinary_user(machine: &Machine) -> Result {
     if machine.rootless() || !machine.is_first() {
         return Ok(());
@@ -776,7 +830,15 @@ fn ordinary_user(machine: &Machine) -> Result {
     // Once more, in a user namespace with one user, with every runtime.
     let output = std::process::Command::new("/proc/self/exe")
         .args(["environment", "output_is", "binds", "secrets", "tmpfs", "masked", "capabilities"])
-        .args(["filtered", "missing", "cancel_kills", "leaves_nothing", "stub", "hostile"])
+        .args([
+            "filtered",
+            "missing",
+            "handlers",
+            "cancel_kills",
+            "leaves_nothing",
+            "stub",
+            "hostile",
+        ])
         .env("TMPDIR", place.path())
         .uid(65534)
         .gid(65534)

@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
+use super::handlers;
 use super::wire::{self, File, Outcome, Reply, Request};
 use crate::runtime::RuntimeKind;
 
@@ -47,10 +48,16 @@ const ERROR_LIMIT: usize = 8 << 10;
 
 /// Serves requests until the main process is gone.
 pub(super) fn serve(socket: OwnedFd) -> io::Result<()> {
-    let Some((Request::Start { kind, path, grace_ms }, _)) = wire::receive(socket.as_fd())? else {
+    let Some((Request::Start { kind, path, grace_ms, handlers }, programs)) =
+        wire::receive(socket.as_fd())?
+    else {
         return Ok(());
     };
-    let runtime = match set_up(kind, &path) {
+    let ready = set_up(kind, &path).and_then(|runtime| {
+        handlers::register(&handlers, &programs, &runtime.base)?;
+        Ok(runtime)
+    });
+    let runtime = match ready {
         Ok(runtime) => runtime,
         Err((what, error)) => {
             let what = format!("cannot {what}: {error}");
@@ -68,9 +75,13 @@ struct Runtime {
     base: String,
 }
 
-type Step<T> = Result<T, (String, io::Error)>;
+/// What was attempted, and why it failed.
+pub(super) type Step<T> = Result<T, (String, io::Error)>;
 
-fn attempt<T, E: Into<io::Error>>(result: Result<T, E>, what: impl Into<String>) -> Step<T> {
+pub(super) fn attempt<T, E: Into<io::Error>>(
+    result: Result<T, E>,
+    what: impl Into<String>,
+) -> Step<T> {
     result.map_err(|error| (what.into(), error.into()))
 }
 
@@ -133,7 +144,7 @@ fn mount_cgroups(kind: RuntimeKind, flags: MountFlags) {
     };
 }
 
-fn mount(
+pub(super) fn mount(
     source: &str,
     target: &str,
     kind: &str,

@@ -9,10 +9,13 @@
 //! ```
 //!
 //! A process with threads cannot enter namespaces and has no business cleaning up after others, so
-//! one that has a single thread does. The main process makes file system mounts *detached* and hands
+//! one that has a single thread does. A launcher with handlers begins with a stage more, which
+//! enters a user namespace. The main process makes file system mounts *detached* and hands
 //! over their descriptors; host paths never appear in a request.
 
+mod handlers;
 mod inner;
+mod user;
 mod wire;
 
 use std::any::Any;
@@ -59,6 +62,25 @@ pub struct LauncherOptions {
     pub runtime: RuntimeInfo,
     /// How long a process that handles SIGTERM has to end when its step is cancelled.
     pub grace: Duration,
+    /// What runs programs of other machines in all steps of this launcher. If there is any, the
+    /// launcher is in a user namespace of its own: nothing is registered outside, and its steps need
+    /// the user namespace of [`crate::namespace::same_ids`].
+    pub handlers: Vec<Handler>,
+}
+
+/// A handler of binfmt_misc (the kernel's admin-guide/binfmt-misc).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Handler {
+    /// Letters, digits, `-` and `_`; the emulator sees it as the name of its program.
+    pub name: String,
+    /// The program. It is opened when the launcher starts, so no root needs to hold it.
+    pub program: PathBuf,
+    /// How the files begin that it is for.
+    pub magic: Vec<u8>,
+    /// Which bits of `magic` count; of equal length.
+    pub mask: Vec<u8>,
+    /// Of `O`, `C`, `P`; `F` is always set.
+    pub flags: String,
 }
 
 /// A step to run.
@@ -429,6 +451,7 @@ impl Process {
         let errors = stderr.try_clone().or_fail("make room for the launcher's messages")?;
         let child = Command::new(&options.exe)
             .arg(&options.subcommand)
+            .args((!options.handlers.is_empty()).then_some(user::OUTSIDE))
             .env_clear()
             .current_dir("/")
             .stdin(theirs)
@@ -442,11 +465,14 @@ impl Process {
     }
 
     fn greet(&self, options: &LauncherOptions) -> Result<String, Failure> {
+        let (handlers, programs) = handlers::open(&options.handlers)?;
         let request = Request::Start {
             kind: options.runtime.kind,
             path: options.runtime.path.clone(),
             grace_ms: options.grace.as_millis().try_into().unwrap_or(u64::MAX),
+            handlers,
         };
+        let programs: Vec<BorrowedFd<'_>> = programs.iter().map(AsFd::as_fd).collect();
         let unusable = |why: String| {
             let mut failure = Failure::new(
                 FailureKind::Unavailable,
@@ -455,7 +481,7 @@ impl Process {
             failure.causes.push(why);
             failure.hint("run `wbuild doctor` to see what this machine lacks")
         };
-        wire::send(self.socket.as_fd(), &request, &[])
+        wire::send(self.socket.as_fd(), &request, &programs)
             .map_err(|errno| unusable(errno.to_string()))?;
         match wire::receive(self.socket.as_fd()) {
             Ok(Some((Reply::Ready { base }, _))) => Ok(base),
@@ -491,6 +517,8 @@ impl Process {
 pub fn launcher_main(subcommand: &OsStr, args: &[OsString]) -> i32 {
     let result = match args.first() {
         None => outer(subcommand),
+        Some(stage) if stage == user::OUTSIDE => user::outside(subcommand),
+        Some(stage) if stage == user::INSIDE => user::inside(subcommand),
         Some(stage) if stage == STAGE_2 => innermost(),
         Some(_) => Err(std::io::Error::from(std::io::ErrorKind::InvalidInput)),
     };

@@ -28,12 +28,21 @@ pub(super) const FD_LIMIT: usize = 250;
 /// From the main process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// The first message.
-    Start { kind: RuntimeKind, path: PathBuf, grace_ms: u64 },
+    /// The first message. Descriptors: the program of each handler.
+    Start { kind: RuntimeKind, path: PathBuf, grace_ms: u64, handlers: Vec<Handler> },
     /// Run a step. Descriptors: payload, stdout, stderr, root, then one for each mount.
     Run { id: u64, spec_len: u64, files: Vec<File>, mounts: usize },
     /// End a step's processes.
     Cancel { id: u64 },
+}
+
+/// What runs programs that begin with `magic` under `mask`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Handler {
+    pub name: String,
+    pub magic: Vec<u8>,
+    pub mask: Vec<u8>,
+    pub flags: String,
 }
 
 /// A file to be made for a step; its bytes follow the spec's in the payload, in order.

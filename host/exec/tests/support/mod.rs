@@ -266,12 +266,13 @@ impl Machine {
     }
 }
 
-fn options(runtime: &RuntimeInfo) -> LauncherOptions {
+pub fn options(runtime: &RuntimeInfo) -> LauncherOptions {
     LauncherOptions {
         exe: "/proc/self/exe".into(),
         subcommand: LAUNCHER.into(),
         runtime: runtime.clone(),
         grace: Duration::from_secs(1),
+        handlers: Vec::new(),
     }
 }
 
@@ -350,10 +351,15 @@ impl Case<'_> {
     }
 
     fn finish(&self, args: &[&str]) -> Output {
+        self.finish_with(&self.machine.launcher, args)
+    }
+
+    /// Runs a program with another launcher than the machine's.
+    pub fn finish_with(&self, launcher: &Launcher, args: &[&str]) -> Output {
         self.machine.block_on(async {
             let (step, out, err) = self.step(args);
             let (result, stdout, stderr) =
-                tokio::join!(self.machine.launcher.run(step), read_all(out), read_all(err));
+                tokio::join!(launcher.run(step), read_all(out), read_all(err));
             Output { result, stdout, stderr }
         })
     }
