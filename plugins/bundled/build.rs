@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 /// The bundled components: kind, name, and the package of this workspace that makes it.
-const BUNDLED: [(&str, &str, &str); 6] = [
+const BUNDLED: [(&str, &str, &str); 7] = [
     ("Frontend", "dockerfile", "dockerfile"),
     ("Frontend", "steps", "steps"),
     ("Runner", "native", "native"),
+    ("Runner", "qemu", "qemu"),
     ("Cache", "cache-local", "cache-local"),
     // A repository of a registry, or a directory: which one is decided by what it is granted.
     ("Cache", "registry", "cache-oci"),

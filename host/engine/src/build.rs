@@ -86,7 +86,7 @@ impl Engine {
         job.stop_background().await;
         job.worker().imports.stop();
         // Everything that was cut off ends before this returns, however the build ended.
-        self.launcher.drained().await;
+        self.launchers.drained().await;
         blocking.close();
         blocking.wait().await;
         (stats.steps_run, stats.steps_cached) = steps.counts();
@@ -160,7 +160,7 @@ impl Engine {
                 store.clone(),
                 Arc::clone(session),
                 Arc::clone(steps),
-                self.launcher.search.clone(),
+                self.launchers.search.clone(),
                 reach,
             ),
             locals: Locals::new(store.clone(), Arc::clone(session)),
@@ -181,8 +181,8 @@ impl Engine {
                 explain::place(&request.definition),
                 request.explain,
             ),
-            runners: Runners::new(runners, self.launcher.search.clone()),
-            launcher: Arc::clone(&self.launcher),
+            runners: Runners::new(runners, self.launchers.search.clone()),
+            launchers: Arc::clone(&self.launchers),
             steps: Arc::clone(steps),
             session: Arc::clone(session),
             settings: Settings {

@@ -25,6 +25,7 @@ mod inputs;
 mod inspect;
 mod job;
 mod keyed_secrets;
+mod launchers;
 mod memo;
 mod ops;
 mod present;
@@ -38,17 +39,17 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 use wbuild_api::event::{Event, EventSink};
 use wbuild_api::extension::{CachePlugin, Runner};
 use wbuild_exec::spec::UserNamespace;
-use wbuild_exec::{Launcher, LauncherOptions, RuntimeInfo, RuntimeKind};
 use wbuild_graph::{Failure, FailureKind};
-use wbuild_store::{DocumentKind, Limits, LockWait, OpenOptions, Store};
+use wbuild_store::{Limits, LockWait, OpenOptions, Store};
+
+use crate::launchers::Launchers;
 
 pub use inputs::{Choose, Chosen, Reader};
 pub use wbuild_api::{describe, event, extension, request, session};
@@ -98,7 +99,7 @@ pub struct Plugins {
 /// An open engine.
 pub struct Engine {
     store: Store,
-    launcher: Arc<LazyLauncher>,
+    launchers: Arc<Launchers>,
     limits: Limits,
 }
 
@@ -137,104 +138,13 @@ impl Engine {
         };
         let open = OpenOptions { boot_id, owner, wait, record_aliases, ..OpenOptions::default() };
         let store = blocking(move || Store::open(state_dir, open)).await?;
-        let launcher = Arc::new(LazyLauncher {
-            program: launcher,
-            runtime,
-            search,
-            user_namespace,
-            store: store.clone(),
-            started: OnceCell::new(),
-            resolv_conf: OnceLock::new(),
-        });
-        Ok(Engine { store, launcher, limits })
+        let launchers = Launchers::new(launcher, runtime, search, user_namespace, store.clone());
+        Ok(Engine { store, launchers: Arc::new(launchers), limits })
     }
 
     /// The state directory, for `du` and `prune`.
     pub fn store(&self) -> &Store {
         &self.store
-    }
-}
-
-/// Id of the document that keeps which runtime was found to work.
-const RUNTIME_DOCUMENT: &str = "container runtime";
-
-/// The launcher, started by the first step that runs a process.
-struct LazyLauncher {
-    program: (PathBuf, String),
-    runtime: Option<String>,
-    search: Vec<PathBuf>,
-    user_namespace: Option<UserNamespace>,
-    store: Store,
-    started: OnceCell<Launcher>,
-    resolv_conf: OnceLock<String>,
-}
-
-impl LazyLauncher {
-    async fn get(&self) -> Result<&Launcher, Failure> {
-        let start = async {
-            Launcher::start(LauncherOptions {
-                exe: self.program.0.clone(),
-                subcommand: self.program.1.clone().into(),
-                runtime: self.runtime().await?,
-                grace: std::time::Duration::from_secs(3),
-                handlers: Vec::new(),
-            })
-            .await
-        };
-        self.started.get_or_try_init(|| start).await
-    }
-
-    /// The runtime that worked before and is still the same program, else one that is tried now.
-    async fn runtime(&self) -> Result<RuntimeInfo, Failure> {
-        if let Some(wanted) = &self.runtime {
-            return self.wanted_runtime(wanted);
-        }
-        let id = format!("{RUNTIME_DOCUMENT} {}", self.user_namespace.is_some());
-        // What cannot be read is tried again.
-        let kept = self.store.load_document(DocumentKind::Machine, &id).ok().flatten();
-        let kept = kept.and_then(|data| serde_json::from_slice::<RuntimeInfo>(&data).ok());
-        if let Some(runtime) = kept.filter(RuntimeInfo::is_current) {
-            return Ok(runtime);
-        }
-        let runtime = wbuild_exec::runtime::probe(&wbuild_exec::runtime::ProbeOptions {
-            search: self.search.clone(),
-            exe: self.program.0.clone(),
-            subcommand: self.program.1.clone().into(),
-            user_namespace: self.user_namespace.clone(),
-        })
-        .await?;
-        let data = serde_json::to_vec(&runtime)
-            .map_err(|error| Failure::internal("cannot keep the runtime found").cause(&error))?;
-        self.store.save_document(DocumentKind::Machine, &id, &data)?;
-        Ok(runtime)
-    }
-
-    fn wanted_runtime(&self, wanted: &str) -> Result<RuntimeInfo, Failure> {
-        let unknown = || {
-            Failure::not_found(format!("the container runtime {wanted:?} was not found"))
-                .hint("expected crun, runc, or the path of one")
-        };
-        if !wanted.contains('/') {
-            let mut found = wbuild_exec::runtime::find(&self.search).into_iter();
-            return found.find(|runtime| runtime.kind.as_str() == wanted).ok_or_else(unknown);
-        }
-        let path = Path::new(wanted);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let kind = RuntimeKind::ALL.into_iter().find(|kind| name.contains(kind.as_str()));
-        wbuild_exec::runtime::examine(kind.ok_or_else(unknown)?, path)
-    }
-
-    /// The machine's resolver configuration, read once.
-    fn resolv_conf(&self) -> &str {
-        self.resolv_conf
-            .get_or_init(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
-    }
-
-    /// Waits until nothing of any step is left.
-    async fn drained(&self) {
-        if let Some(launcher) = self.started.get() {
-            launcher.drained().await;
-        }
     }
 }
 

@@ -1,22 +1,36 @@
-//! Which runner runs a platform, and the machine as runners see it.
+//! Which runner runs a platform, the machine as runners see it, and the tools they may use.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 use wbuild_api::extension::{
-    BinfmtEntry, ClampCap, Job, LaunchPlan, LogCap, MachineCap, Runner, RunnerHost, Tool,
+    BinfmtEntry, BinfmtRule, ClampCap, Job, LaunchPlan, LogCap, MachineCap, Runner, RunnerHost,
+    Tool,
 };
+use wbuild_exec::Handler;
 use wbuild_exec::clamp::Grants;
 use wbuild_exec::facts::Facts;
-use wbuild_graph::{Attrs, Failure, FailureKind, Platform};
+use wbuild_graph::{Attrs, Digest, Failure, FailureKind, Platform};
 
 type Slot = Arc<OnceCell<usize>>;
 
+/// The runner that may use emulators. A runner from a file has a path for a name.
+const EMULATING: &str = "qemu";
+/// How the names of emulators begin.
+const EMULATOR: &str = "qemu-";
+
+/// One runner and what it may do.
+struct Line {
+    runner: Arc<dyn Runner>,
+    host: RunnerHost,
+    tools: Arc<Tools>,
+}
+
 /// The runners of one build.
 pub(crate) struct Runners {
-    runners: Vec<(Arc<dyn Runner>, RunnerHost)>,
+    runners: Vec<Line>,
     chosen: Mutex<HashMap<Platform, Slot>>,
 }
 
@@ -26,45 +40,48 @@ impl Runners {
         runners: Vec<(Arc<dyn Runner>, Arc<dyn LogCap>)>,
         search: Vec<PathBuf>,
     ) -> Runners {
-        let machine: Arc<dyn MachineCap> = Arc::new(Machine { search, facts: OnceLock::new() });
+        let facts = Arc::new(OnceLock::new());
         let clamp: Arc<dyn ClampCap> = Arc::new(Clamp);
         let runners = runners
             .into_iter()
             .map(|(runner, log)| {
-                let host =
-                    RunnerHost { machine: Arc::clone(&machine), clamp: Arc::clone(&clamp), log };
-                (runner, host)
+                let granted = runner.identity().name == EMULATING;
+                let tools =
+                    Arc::new(Tools { search: search.clone(), granted, found: Mutex::default() });
+                let machine = Arc::new(Machine {
+                    search: search.clone(),
+                    facts: Arc::clone(&facts),
+                    tools: Arc::clone(&tools),
+                });
+                let host = RunnerHost { machine, clamp: Arc::clone(&clamp), log };
+                Line { runner, host, tools }
             })
             .collect();
         Runners { runners, chosen: Mutex::default() }
     }
 
-    /// The plan of the best runner for the job's platform.
-    pub(crate) async fn plan(&self, job: Job) -> Result<LaunchPlan, Failure> {
+    /// The plan of the best runner for the job's platform, and the handlers that its emulators are.
+    pub(crate) async fn plan(&self, job: Job) -> Result<(LaunchPlan, Vec<Handler>), Failure> {
         let slot = {
             let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(chosen.entry(job.platform.clone()).or_default())
         };
         let index = *slot.get_or_try_init(|| self.choose(&job.platform)).await?;
-        let (runner, host) = &self.runners[index];
-        let plan = runner.make_plan(host.clone(), job).await?;
-        if !plan.binfmt.is_empty() || !plan.tools.is_empty() {
-            return Err(Failure::new(
-                FailureKind::Denied,
-                format!(
-                    "the runner {:?} asks for tools that are not granted",
-                    runner.identity().name
-                ),
-            ));
+        let line = &self.runners[index];
+        let plan = line.runner.make_plan(line.host.clone(), job).await?;
+        if let Some((tool, _)) = plan.tools.first() {
+            return Err(line.denied(tool));
         }
-        Ok(plan)
+        let handlers = plan.binfmt.iter().map(|rule| line.handler(rule));
+        let handlers = handlers.collect::<Result<Vec<_>, Failure>>()?;
+        Ok((plan, handlers))
     }
 
     /// Asks every runner once a platform; the lowest rank wins, the first of equals.
     async fn choose(&self, platform: &Platform) -> Result<usize, Failure> {
         let mut best: Option<(u32, usize)> = None;
         let mut refusals: Vec<Failure> = Vec::new();
-        for (index, (runner, host)) in self.runners.iter().enumerate() {
+        for (index, Line { runner, host, .. }) in self.runners.iter().enumerate() {
             let answers = runner.supports(host.clone(), vec![platform.clone()]).await?;
             match answers.into_iter().next() {
                 Some(Ok(offer)) if best.is_none_or(|(rank, _)| offer.rank < rank) => {
@@ -94,10 +111,74 @@ impl Runners {
     }
 }
 
-/// What runners may know of the machine.
+impl Line {
+    fn denied(&self, tool: &str) -> Failure {
+        let name = self.runner.identity().name;
+        let message =
+            format!("the runner {name:?} asks for the tool {tool:?}, which is not granted");
+        Failure::new(FailureKind::Denied, message)
+    }
+
+    fn handler(&self, rule: &BinfmtRule) -> Result<Handler, Failure> {
+        let found = self.tools.find(&rule.tool).ok_or_else(|| self.denied(&rule.tool))?;
+        Ok(Handler {
+            name: found.tool.name,
+            program: found.path,
+            magic: rule.magic.clone(),
+            mask: rule.mask.clone(),
+            flags: rule.flags.clone(),
+        })
+    }
+}
+
+/// Programs of this machine that one runner may use in steps.
+struct Tools {
+    search: Vec<PathBuf>,
+    /// It may use emulators. Others may use nothing.
+    granted: bool,
+    found: Mutex<BTreeMap<String, Option<FoundTool>>>,
+}
+
+#[derive(Clone)]
+struct FoundTool {
+    path: PathBuf,
+    tool: Tool,
+}
+
+impl Tools {
+    /// The tool of that name, looked at once. One that cannot be read is not there.
+    fn find(&self, name: &str) -> Option<FoundTool> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if !self.granted || !name.starts_with(EMULATOR) || !name.bytes().all(plain) {
+            return None;
+        }
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.entry(name.to_owned()).or_insert_with(|| self.look_for(name)).clone()
+    }
+
+    fn look_for(&self, name: &str) -> Option<FoundTool> {
+        use wbuild_exec::runtime::find_program;
+        // Debian's name of those without libraries, and everybody else's.
+        let path = find_program(&format!("{name}-static"), &self.search)
+            .or_else(|| find_program(name, &self.search))?;
+        let said = std::process::Command::new(&path).arg("--version").output().ok()?;
+        let version = String::from_utf8_lossy(&said.stdout).lines().next().map(str::to_owned);
+        let tool = Tool {
+            name: name.to_owned(),
+            digest: Digest::of(&std::fs::read(&path).ok()?),
+            is_static: wbuild_exec::elf::is_static(&path),
+            version: version.filter(|_| said.status.success()),
+        };
+        Some(FoundTool { path, tool })
+    }
+}
+
+/// What a runner may know of the machine.
 struct Machine {
     search: Vec<PathBuf>,
-    facts: OnceLock<Facts>,
+    /// Of all runners.
+    facts: Arc<OnceLock<Facts>>,
+    tools: Arc<Tools>,
 }
 
 impl Machine {
@@ -125,9 +206,8 @@ impl MachineCap for Machine {
         self.facts().features()
     }
 
-    fn find_tool(&self, _: String) -> Option<Tool> {
-        // No policy grants a tool yet.
-        None
+    fn find_tool(&self, name: String) -> Option<Tool> {
+        Some(self.tools.find(&name)?.tool)
     }
 }
 

@@ -14,11 +14,11 @@ use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind, Op, ResultId, 
 use wbuild_solver::{FoundBy, GONE_INPUT, Miss, Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, Store};
 
-use crate::LazyLauncher;
 use crate::cache::CacheLine;
 use crate::cache::imports::Imports;
 use crate::explain::{self, Explain};
 use crate::inspect::Inspected;
+use crate::launchers::Launchers;
 use crate::ops;
 use crate::room::Room;
 use crate::runners::Runners;
@@ -46,7 +46,7 @@ pub(crate) struct BuildWorker {
     /// Cache mounts that caches elsewhere were asked for, and whether one had them. Held meanwhile.
     pub(crate) restored: tokio::sync::Mutex<BTreeMap<String, bool>>,
     pub(crate) runners: Runners,
-    pub(crate) launcher: Arc<LazyLauncher>,
+    pub(crate) launchers: Arc<Launchers>,
     pub(crate) settings: Settings,
     /// Processes of steps at once.
     pub(crate) exec_slots: Semaphore,

@@ -130,7 +130,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "NAME|PATH")]
     pub frontend: Option<OsString>,
 
-    /// What decides how steps are launched (repeats) [default: native]
+    /// What decides how steps are launched (repeats) [default: native, qemu]
     #[arg(long = "runner", value_name = "NAME|PATH")]
     pub runners: Vec<OsString>,
 

@@ -270,16 +270,16 @@ pub fn build(
         },
         Some(_) => Notes { stats: args.stats, ..Notes::default() },
     };
-    let plugins = |names: &[std::ffi::OsString], default: &str| match names {
-        [] => Ok(vec![PluginName::Bundled(default.to_owned())]),
+    let plugins = |names: &[std::ffi::OsString], defaults: &[&str]| match names {
+        [] => Ok(defaults.iter().map(|name| PluginName::Bundled((*name).to_owned())).collect()),
         _ => names.iter().map(|name| PluginName::parse(name, &environment.cwd)).collect(),
     };
     Ok(Build {
         request,
         lends,
         frontend,
-        runners: plugins(&args.runners, "native")?,
-        caches: plugins(&args.cache_backends, "cache-local")?,
+        runners: plugins(&args.runners, &["native", "qemu"])?,
+        caches: plugins(&args.cache_backends, &["cache-local"])?,
         remotes,
         state_dir: environment.state_dir(args.state.state_dir.as_deref())?,
         boot_id: environment.var(vars::BOOT_ID)?.map(str::to_owned),

@@ -146,26 +146,32 @@ pub(crate) async fn run(
     exec_spec.readonly_root = *access == Access::Ro;
     exec_spec.mounts.clone_from(&assembly.mounts);
     exec_spec.ulimits.clone_from(&exec.ulimits);
-    exec_spec.user_namespace.clone_from(&worker.launcher.user_namespace);
+    exec_spec.user_namespace.clone_from(&worker.launchers.user_namespace);
     if let Some(size) = exec.attrs.get("shm-size") {
         exec_spec.shm_size = size.parse().map_err(|_| {
             Failure::invalid(format!("shm-size is a number of bytes, not {size:?}"))
         })?;
     }
-    let base = spec::base(&exec_spec)?;
-    let plan = worker
-        .runners
-        .plan(Job {
-            platform: exec.platform.clone(),
-            args: exec.args.clone(),
-            env,
-            cwd: exec.cwd.clone(),
-            mounts: assembly.views.clone(),
-            entry_format,
-            base_spec: spec::to_json(&base).to_string(),
-            attrs: wbuild_graph::Attrs::default(),
-        })
-        .await?;
+    let mut base = spec::base(&exec_spec)?;
+    let mut job = Job {
+        platform: exec.platform.clone(),
+        args: exec.args.clone(),
+        env,
+        cwd: exec.cwd.clone(),
+        mounts: assembly.views.clone(),
+        entry_format,
+        base_spec: spec::to_json(&base).to_string(),
+        attrs: wbuild_graph::Attrs::default(),
+    };
+    let (mut plan, mut handlers) = worker.runners.plan(job.clone()).await?;
+    if !handlers.is_empty() && exec_spec.user_namespace.is_none() {
+        // Handlers are in a user namespace, and so is the step then. A plan depends on its job alone,
+        // so the runner is asked again.
+        exec_spec.user_namespace = Some(wbuild_exec::namespace::same_ids()?);
+        base = spec::base(&exec_spec)?;
+        job.base_spec = spec::to_json(&base).to_string();
+        (plan, handlers) = worker.runners.plan(job).await?;
+    }
     for warning in plan.warnings {
         worker.steps.warning(vertex.digest, warning);
     }
@@ -185,7 +191,7 @@ pub(crate) async fn run(
     let Assembly { slots, keep, outputs, .. } = assembly;
     let (stdout, stdout_reader) = output::pipe()?;
     let (stderr, stderr_reader) = output::pipe()?;
-    let launcher = worker.launcher.get().await?;
+    let launcher = worker.launchers.get(handlers).await?;
     let outputs = Arc::new(std::sync::Mutex::new(outputs));
     let step = Step {
         spec: final_spec,
@@ -481,7 +487,7 @@ impl Assembly<'_> {
     ) -> Result<(), Failure> {
         let resolv = match network {
             Network::None => String::new(),
-            _ => files::resolv_conf(self.worker.launcher.resolv_conf(), false),
+            _ => files::resolv_conf(self.worker.launchers.resolv_conf(), false),
         };
         let texts = [("/etc/hosts", files::hosts(hostname, hosts)?), ("/etc/resolv.conf", resolv)];
         for (path, text) in texts {
