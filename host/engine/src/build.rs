@@ -18,6 +18,7 @@ use crate::cache::CacheLine;
 use crate::cache::grants::Grants;
 use crate::cache::imports::Imports;
 use crate::explain::{self, Explain};
+use crate::foreign::Foreign;
 use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
 use crate::room::Room;
@@ -181,6 +182,7 @@ impl Engine {
                 explain::place(&request.definition),
                 request.explain,
             ),
+            foreign: Foreign::default(),
             runners: Runners::new(runners, self.launchers.search.clone()),
             launchers: Arc::clone(&self.launchers),
             steps: Arc::clone(steps),

@@ -358,7 +358,8 @@ impl Job {
         Ok((self.solver.solve(vertex).await?, index))
     }
 
-    /// Tells the steps what the nodes below an edge are called.
+    /// Tells the steps what the nodes below an edge are called, and the worker which of them see
+    /// programs of other architectures.
     fn name_steps(&self, definition: &mut Definition, edge: Edge) {
         // What was named before is fixed, with all below it: a frontend may ask for many edges.
         self.name_below(definition, edge, &mut lock(&self.named));
@@ -366,8 +367,10 @@ impl Job {
 
     fn name_below(&self, definition: &mut Definition, edge: Edge, named: &mut HashSet<NodeId>) {
         let mut stack = vec![edge.node];
+        let mut new = Vec::new();
         while let Some(id) = stack.pop() {
             if named.insert(id) {
+                new.push(id);
                 let digest = definition.digest(id);
                 let mut meta = definition.meta(id).clone();
                 if let Op::Source(SourceOp::Image { reference, .. }) = &definition.vertex(id).op
@@ -379,6 +382,7 @@ impl Job {
                 stack.extend(definition.vertex(id).inputs.iter().map(|input| input.node));
             }
         }
+        self.worker.foreign.note(definition, new);
     }
 
     /// Begins solving in the background; its failure shows when somebody needs the result.

@@ -20,6 +20,7 @@ mod cancel;
 pub mod check;
 pub mod explain;
 mod export;
+mod foreign;
 mod frontend_host;
 mod inputs;
 mod inspect;

@@ -1,6 +1,6 @@
 //! Which runner runs a platform, the machine as runners see it, and the tools they may use.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -60,15 +60,34 @@ impl Runners {
         Runners { runners, chosen: Mutex::default() }
     }
 
-    /// The plan of the best runner for the job's platform, and the handlers that its emulators are.
-    pub(crate) async fn plan(&self, job: Job) -> Result<(LaunchPlan, Vec<Handler>), Failure> {
+    /// The plan of the best runner for the job's platform, and the handlers that its emulators are;
+    /// with those for the platforms of `foreign`, which the job's files are of, where a runner has
+    /// them.
+    pub(crate) async fn plan(
+        &self,
+        job: &Job,
+        foreign: &BTreeSet<Platform>,
+    ) -> Result<(LaunchPlan, Vec<Handler>), Failure> {
+        let (plan, handlers) = self.plan_for(job).await?;
+        let mut handlers = BTreeSet::from_iter(handlers);
+        for platform in foreign.iter().filter(|p| p.architecture != job.platform.architecture) {
+            let job = Job { platform: platform.clone(), ..job.clone() };
+            // The job may never start such a program.
+            if let Ok((_, more)) = self.plan_for(&job).await {
+                handlers.extend(more);
+            }
+        }
+        Ok((plan, handlers.into_iter().collect()))
+    }
+
+    async fn plan_for(&self, job: &Job) -> Result<(LaunchPlan, Vec<Handler>), Failure> {
         let slot = {
             let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(chosen.entry(job.platform.clone()).or_default())
         };
         let index = *slot.get_or_try_init(|| self.choose(&job.platform)).await?;
         let line = &self.runners[index];
-        let plan = line.runner.make_plan(line.host.clone(), job).await?;
+        let plan = line.runner.make_plan(line.host.clone(), job.clone()).await?;
         if let Some((tool, _)) = plan.tools.first() {
             return Err(line.denied(tool));
         }

@@ -17,6 +17,7 @@ use wbuild_store::{Lease, Record, Store};
 use crate::cache::CacheLine;
 use crate::cache::imports::Imports;
 use crate::explain::{self, Explain};
+use crate::foreign::Foreign;
 use crate::inspect::Inspected;
 use crate::launchers::Launchers;
 use crate::ops;
@@ -46,6 +47,8 @@ pub(crate) struct BuildWorker {
     /// Cache mounts that caches elsewhere were asked for, and whether one had them. Held meanwhile.
     pub(crate) restored: tokio::sync::Mutex<BTreeMap<String, bool>>,
     pub(crate) runners: Runners,
+    /// Which steps see programs of other architectures.
+    pub(crate) foreign: Foreign,
     pub(crate) launchers: Arc<Launchers>,
     pub(crate) settings: Settings,
     /// Processes of steps at once.

@@ -163,14 +163,15 @@ pub(crate) async fn run(
         base_spec: spec::to_json(&base).to_string(),
         attrs: wbuild_graph::Attrs::default(),
     };
-    let (mut plan, mut handlers) = worker.runners.plan(job.clone()).await?;
+    let foreign = worker.foreign.of(vertex.digest).unwrap_or_default();
+    let (mut plan, mut handlers) = worker.runners.plan(&job, &foreign).await?;
     if !handlers.is_empty() && exec_spec.user_namespace.is_none() {
         // Handlers are in a user namespace, and so is the step then. A plan depends on its job alone,
         // so the runner is asked again.
         exec_spec.user_namespace = Some(wbuild_exec::namespace::same_ids()?);
         base = spec::base(&exec_spec)?;
         job.base_spec = spec::to_json(&base).to_string();
-        (plan, handlers) = worker.runners.plan(job).await?;
+        (plan, handlers) = worker.runners.plan(&job, &foreign).await?;
     }
     for warning in plan.warnings {
         worker.steps.warning(vertex.digest, warning);
