@@ -28,6 +28,7 @@ need git "git git-daemon" have git
 need openssh-client openssh-clients have ssh-agent
 need openssl openssl have openssl
 need uidmap shadow-utils have newuidmap
+need qemu-user-static qemu-user-static have qemu-aarch64-static
 need runc runc have runc
 need crun crun have crun
 if [ "${CI-}" = true ] && [ "$(id -u)" = 0 ]; then
@@ -63,7 +64,7 @@ check wit cargo xtask wit
 check clippy cargo clippy --workspace --all-targets -- -D warnings
 # --show-output: a test that was skipped says why.
 check tests cargo test --no-fail-fast -- --show-output
-check guest-tests cargo test --no-fail-fast -p dockerfile -p steps -p native -p cache-local -- \
+check guest-tests cargo test --no-fail-fast -p dockerfile -p steps -p native -p qemu -p cache-local -- \
     --show-output
 # Every write of the state directory fails once; compiled in for this only.
 check failpoint-tests cargo test -p wbuild-store --features failpoints --test failpoints -- \

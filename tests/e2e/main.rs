@@ -17,6 +17,7 @@ mod git;
 mod interruption;
 mod keys;
 mod outputs;
+mod platforms;
 mod plugins;
 mod pushing;
 mod registries;
@@ -48,6 +49,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("interruption", interruption::TESTS),
     ("keys", keys::TESTS),
     ("outputs", outputs::TESTS),
+    ("platforms", platforms::TESTS),
     ("plugins", plugins::TESTS),
     ("pushing", pushing::TESTS),
     ("registries", registries::TESTS),

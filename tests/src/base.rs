@@ -1,6 +1,7 @@
 //! The image that cases start from: a static busybox of the distribution, made by wbuild itself.
 //!
 //! Made once for a program and a busybox, under a lock, because several test processes may ask.
+//! [`index`] is the same for several platforms.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -49,30 +50,131 @@ fn make(busybox: &Path) -> Result<PathBuf> {
     }
     let context = folder.join("context");
     std::fs::create_dir(&context)?;
-    write_rootfs(busybox, &context.join("rootfs.tar"))?;
-    std::fs::write(
-        context.join("Dockerfile"),
-        "FROM scratch\n\
-         ADD rootfs.tar /\n\
-         ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         CMD [\"sh\"]\n",
-    )?;
+    write_rootfs(busybox, busybox, &context.join("rootfs.tar"))?;
+    build(&wbuild, &folder, "FROM scratch\nADD rootfs.tar /\n", &[])?;
+    std::fs::write(&stamp_file, stamp)?;
+    Ok(layout)
+}
+
+/// Builds the layout of `folder` from its context.
+fn build(wbuild: &Path, folder: &Path, dockerfile: &str, options: &[&str]) -> Result<()> {
+    let context = folder.join("context");
+    let rest = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         CMD [\"sh\"]\n";
+    std::fs::write(context.join("Dockerfile"), format!("{dockerfile}{rest}"))?;
     Run::of(
-        Command::new(&wbuild)
+        Command::new(wbuild)
             .args(["build", "--progress", "plain"])
-            .arg(format!("--output=type=oci,tar=false,dest={}", layout.display()))
+            .arg(format!("--output=type=oci,tar=false,dest={}", folder.join("layout").display()))
             .arg("--tag=base:latest")
+            .args(options)
             .arg(&context)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", &folder)
+            .env("HOME", folder)
             .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
             .env("WBUILD_STATE_DIR", folder.join("state"))
             .env("WBUILD_CACHE_DIR", crate::scratch()?.join("code-cache")),
     )?
     .success()?;
+    Ok(())
+}
+
+/// Platforms of [`index`] besides that of the machine, and Debian's names of their architectures.
+pub const FOREIGN: [(&str, &str); 4] = [
+    ("linux/386", "i386"),
+    ("linux/arm/v7", "armhf"),
+    ("linux/arm64", "arm64"),
+    ("linux/s390x", "s390x"),
+];
+
+/// The OCI layout of the image for this machine and for [`FOREIGN`], of Debian's packages. Skips where
+/// they cannot be had.
+pub fn index() -> Result<PathBuf> {
+    static LAYOUT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let busybox = skip::need_program("busybox")?;
+    skip::need_program("apt-get")?;
+    skip::need_program("dpkg-deb")?;
+    if cfg!(not(target_arch = "x86_64")) {
+        return skip::skip("the image for several platforms is made on amd64");
+    }
+    LAYOUT
+        .get_or_init(|| make_index(&busybox).map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!("cannot make the image for several platforms: {error}"))
+}
+
+fn make_index(busybox: &Path) -> Result<PathBuf> {
+    let folder = crate::scratch()?.join("index");
+    let context = folder.join("context");
+    std::fs::create_dir_all(&context)?;
+    let lock = File::create(folder.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+
+    let wbuild = crate::wbuild_program()?;
+    let stamp = format!("1 {} {}", identity(&wbuild)?, identity(busybox)?);
+    let (layout, stamp_file) = (folder.join("layout"), folder.join("stamp"));
+    if std::fs::read_to_string(&stamp_file).is_ok_and(|made_of| made_of == stamp) {
+        return Ok(layout);
+    }
+    let _ = std::fs::remove_dir_all(&layout);
+    let mut platforms = vec!["linux/amd64"];
+    let root = |platform: &str| {
+        let name = platform.trim_start_matches("linux/").replace('/', "");
+        context.join(format!("rootfs-{name}.tar"))
+    };
+    write_rootfs(busybox, busybox, &root("linux/amd64"))?;
+    for (platform, debian) in FOREIGN {
+        let program = packaged(debian, &folder)?;
+        write_rootfs(&program, busybox, &root(platform))?;
+        platforms.push(platform);
+    }
+    let dockerfile = "FROM scratch\nARG TARGETARCH TARGETVARIANT\n\
+        ADD rootfs-$TARGETARCH$TARGETVARIANT.tar /\n";
+    build(&wbuild, &folder, dockerfile, &["--platform", &platforms.join(",")])?;
     std::fs::write(&stamp_file, stamp)?;
     Ok(layout)
+}
+
+/// The static busybox of another architecture, from the machine's own package server. Nothing of the
+/// machine's package lists is touched.
+fn packaged(debian: &str, folder: &Path) -> Result<PathBuf> {
+    let place = folder.join(debian);
+    let program = place.join("root/bin/busybox");
+    if program.exists() {
+        return Ok(program);
+    }
+    for part in ["state/lists/partial", "cache/archives/partial", "root"] {
+        std::fs::create_dir_all(place.join(part))?;
+    }
+    std::fs::write(place.join("status"), "")?;
+    let apt = |command: &[&str]| -> Result<Run> {
+        let shown = place.display();
+        Run::of(
+            Command::new("apt-get")
+                .arg("-qq")
+                .args(["-o", &format!("Dir::State={shown}/state")])
+                .args(["-o", &format!("Dir::State::status={shown}/status")])
+                .args(["-o", &format!("Dir::Cache={shown}/cache")])
+                .args(["-o", &format!("APT::Architecture={debian}")])
+                .args(["-o", &format!("APT::Architectures={debian}")])
+                .args(["-o", "Acquire::Languages=none"])
+                .args(["-o", "APT::Sandbox::User=root"])
+                .args(command)
+                .current_dir(&place),
+        )
+    };
+    // One list of several may be on the move; whether the package is found tells.
+    let update = apt(&["update"])?;
+    apt(&["download", "busybox-static"])?
+        .success()
+        .with_context(|| format!("the lists said: {}", update.stderr))?;
+    let package = std::fs::read_dir(&place)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("there is no package")?;
+    Run::of(Command::new("dpkg-deb").arg("-x").arg(package).arg(place.join("root")))?.success()?;
+    Ok(program)
 }
 
 /// Changes when the file does.
@@ -82,8 +184,9 @@ fn identity(path: &Path) -> Result<String> {
     Ok(format!("{} {} {}", path.display(), meta.len(), modified.as_nanos()))
 }
 
-fn write_rootfs(busybox: &Path, to: &Path) -> Result<()> {
-    let applets = Run::of(Command::new(busybox).arg("--list"))?.success()?;
+/// `lister` says what applets there are, since `busybox` may not run here.
+fn write_rootfs(busybox: &Path, lister: &Path, to: &Path) -> Result<()> {
+    let applets = Run::of(Command::new(lister).arg("--list"))?.success()?;
     let program = std::fs::read(busybox)?;
     ensure!(!needs_interpreter(&program), "{} is not static", busybox.display());
 

@@ -190,6 +190,7 @@ fn inspect_says_what_a_component_is() {
     for (name, kind, import) in [
         ("steps", PluginKind::Frontend, "wbuild:frontend/graph@0.1.0"),
         ("native", PluginKind::Runner, "wbuild:runner/machine@0.1.0"),
+        ("qemu", PluginKind::Runner, "wbuild:runner/machine@0.1.0"),
         ("cache-local", PluginKind::Cache, "wbuild:cache/kv@0.1.0"),
     ] {
         let info = run(load(&host, name).inspect()).expect(name);
