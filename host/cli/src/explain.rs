@@ -281,6 +281,10 @@ mod tests {
                  (made 1 minute ago); what it stands on and reads is the same",
             ),
             (
+                found(KeyKind::Definition, RecordSource::Elsewhere("r.example/c:1".into())),
+                "found by its definition key 2c70e12b7a06: in r.example/c:1 (made 1 minute ago)",
+            ),
+            (
                 Explanation::Gone { made: 40 },
                 "nothing has changed, but its result (made 1 minute ago) is no longer there",
             ),

@@ -315,6 +315,8 @@ mod tests {
             let mount = store.try_cache_dir(id, CacheSharing::Locked, owner()).unwrap().unwrap();
             assert_ne!(mount.path(), repository.path());
         }
+        let ids = [format!("git-{}", Digest::of(url.as_bytes()).hex()), url.to_owned()];
+        assert_eq!(store.cache_dirs().unwrap(), ids);
         let kinds: Vec<_> = store.du().unwrap().into_iter().map(|e| e.description).collect();
         assert_eq!(kinds.iter().filter(|kind| *kind == "git repository").count(), 1);
     }
