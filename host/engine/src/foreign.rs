@@ -55,20 +55,20 @@ impl Foreign {
 
 #[cfg(test)]
 mod tests {
-    use wbuild_graph::Attrs;
+    use wbuild_graph::{Attrs, Edge};
 
     use super::*;
 
     #[test]
     fn what_comes_of_foreign_images_is_known_downstream() {
         let mut definition = Definition::default();
-        let mut image = |architecture: &str, definition: &mut Definition| {
+        let image = |architecture: &str, definition: &mut Definition| {
             let op = Op::Source(SourceOp::Image {
                 reference: architecture.to_owned(),
                 platform: Platform::new("linux", architecture, None),
                 attrs: Attrs::default(),
             });
-            definition.insert(op, Vec::new()).expect("a node")[0]
+            Edge { node: definition.insert(op, Vec::new()).expect("a node"), index: 0 }
         };
         let own = Platform::host().architecture;
         let (home, arm, risc) = (
@@ -76,8 +76,9 @@ mod tests {
             image("arm", &mut definition),
             image("riscv64", &mut definition),
         );
-        let merged = |inputs: Vec<_>, definition: &mut Definition| {
-            definition.insert(Op::Merge, inputs).expect("a node")[0]
+        let merged = |inputs: Vec<_>, definition: &mut Definition| Edge {
+            node: definition.insert(Op::Merge, inputs).expect("a node"),
+            index: 0,
         };
         let pure = merged(vec![home, home], &mut definition);
         let mixed = merged(vec![pure, arm], &mut definition);

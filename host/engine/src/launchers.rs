@@ -13,6 +13,9 @@ use wbuild_store::{DocumentKind, Store};
 /// Id of the document that keeps which runtime was found to work.
 const RUNTIME_DOCUMENT: &str = "container runtime";
 
+/// By the handlers they have.
+type Started = BTreeMap<Vec<Handler>, Arc<OnceCell<Arc<Launcher>>>>;
+
 /// The launchers, each started by the first step that needs it.
 pub(crate) struct Launchers {
     program: (PathBuf, String),
@@ -21,8 +24,7 @@ pub(crate) struct Launchers {
     /// The one that each step needs.
     pub(crate) user_namespace: Option<UserNamespace>,
     store: Store,
-    /// By the handlers they have.
-    started: Mutex<BTreeMap<Vec<Handler>, Arc<OnceCell<Arc<Launcher>>>>>,
+    started: Mutex<Started>,
     resolv_conf: OnceLock<String>,
 }
 
@@ -64,7 +66,7 @@ impl Launchers {
         cell.get_or_try_init(|| start).await.cloned()
     }
 
-    fn started(&self) -> MutexGuard<'_, BTreeMap<Vec<Handler>, Arc<OnceCell<Arc<Launcher>>>>> {
+    fn started(&self) -> MutexGuard<'_, Started> {
         self.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
