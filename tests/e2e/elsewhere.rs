@@ -282,7 +282,8 @@ fn blobs_that_were_changed() -> Result<()> {
         Ok(std::fs::write(blob, bytes)?)
     };
     let absent = |blob: &Path| Ok(std::fs::remove_file(blob)?);
-    let changes: [(&str, &dyn Fn(&Path) -> Result<()>); 3] =
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path) -> Result<()>);
+    let changes: [Change<'_>; 3] =
         [("flipped", &flipped), ("longer", &longer), ("absent", &absent)];
     for (state, change) in changes {
         spoil(&sandbox.path("registry"), &known, change)?;
@@ -430,7 +431,7 @@ fn several_at_once() -> Result<()> {
     sandbox.build(&[&to[0], &to[1], &to[2]])?.success()?;
     // The first that has it is taken, wherever the others are.
     let from = [
-        format!("--cache-from=127.0.0.1:1/nowhere"),
+        "--cache-from=127.0.0.1:1/nowhere".to_owned(),
         "--cache-from=type=local,src=three".to_owned(),
         format!("--cache-from={two}"),
     ];
