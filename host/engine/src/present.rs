@@ -131,7 +131,8 @@ impl BuildWorker {
             let slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
             let unpacked = self.images.unpack_layer(layer, below, key_of(*index)).await;
             drop(slot);
-            let (snapshot, lease) = unpacked.map_err(|failure| self.refused(layer, failure))?;
+            let unpacked = unpacked.map_err(|failure| self.refused(layer, tree, failure));
+            let (snapshot, lease) = unpacked?;
             layer.learn(|facts| facts.snapshot = Some(snapshot));
             layer.hold(lease);
         }
@@ -204,14 +205,23 @@ impl BuildWorker {
     }
 
     /// What it means that a layer cannot be unpacked: of one from elsewhere, that it is not what the
-    /// cache said, so that it counts as gone.
-    fn refused(&self, layer: &Layer, failure: Failure) -> Failure {
+    /// cache said, so that it counts as gone; and with it what else of `tree` is to come from there,
+    /// since a result is made anew only once.
+    fn refused(&self, layer: &Layer, tree: &Tree, failure: Failure) -> Failure {
         let blamed = [FailureKind::Invalid, FailureKind::Unsupported, FailureKind::Limit];
         if let (Some(place), Some(blob)) = (&layer.place, layer.facts().blob)
             && blamed.contains(&failure.kind)
         {
             self.imports.refuse(place, &blob, &failure);
-            layer.lose();
+            let same = |other: &&Arc<Layer>| {
+                other.place.as_ref() == Some(place) && other.facts().snapshot.is_none()
+            };
+            for other in tree.layers.iter().filter(same) {
+                other.lose();
+                if let Some(blob) = other.facts().blob {
+                    self.imports.doubt(place, &blob);
+                }
+            }
             return Failure { kind: FailureKind::Gone, ..failure };
         }
         failure

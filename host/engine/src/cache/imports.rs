@@ -278,6 +278,13 @@ impl Imports {
         }
     }
 
+    /// Does without a blob of a cache that has lied about another.
+    pub(crate) fn doubt(&self, id: &str, blob: &BlobRef) {
+        if let Some(place) = self.place(id) {
+            lock(&place.gone).insert(blob.digest.0);
+        }
+    }
+
     /// Whether a blob of a cache turned out to be gone.
     pub(crate) fn lacks(&self, id: &str, blob: &BlobRef) -> bool {
         self.place(id).is_some_and(|place| lock(&place.gone).contains(&blob.digest.0))
