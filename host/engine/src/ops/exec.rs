@@ -1,6 +1,6 @@
 //! Running a process: mounts from inputs, the runner's plan, output, and the layers it leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use wbuild_exec::spec::{self, files};
 use wbuild_exec::stubs::{self, TargetKind};
 use wbuild_exec::{Content, ExecSpec, MountSpec, Source, Step, output, user};
 use wbuild_graph::op::{Access, ExecOp, Mount, MountKind, MountMode, Network, Sharing};
-use wbuild_graph::{Failure, FailureKind};
+use wbuild_graph::{Diagnostic, Failure, FailureKind, Platform, Severity};
 use wbuild_solver::SolveVertex;
 use wbuild_store::{CacheOwner, CacheSharing, Lease, SnapshotBuilder, SnapshotId};
 use wbuild_tree::path::RelPath;
@@ -163,8 +163,18 @@ pub(crate) async fn run(
         base_spec: spec::to_json(&base).to_string(),
         attrs: wbuild_graph::Attrs::default(),
     };
-    let foreign = worker.foreign.of(vertex.digest).unwrap_or_default();
+    let mut foreign = worker.foreign.of(vertex.digest).unwrap_or_default();
     let (mut plan, mut handlers) = worker.runners.plan(&job, &foreign).await?;
+    if !handlers.is_empty()
+        && !foreign.is_empty()
+        && let Err(failure) = worker.launchers.get(handlers.clone()).await
+    {
+        // A step that has foreign programs may never start one, so it has to do without. One that is
+        // foreign itself fails below.
+        worker.steps.warning(vertex.digest, without_emulators(&foreign, &failure));
+        foreign = Arc::default();
+        (plan, handlers) = worker.runners.plan(&job, &foreign).await?;
+    }
     if !handlers.is_empty() && exec_spec.user_namespace.is_none() {
         // Handlers are in a user namespace, and so is the step then. A plan depends on its job alone,
         // so the runner is asked again.
@@ -250,6 +260,23 @@ pub(crate) async fn run(
     })
     .await?;
     Ok(Solved::new(trees, outcome))
+}
+
+/// Says that programs of other platforms cannot run in a step that has some.
+fn without_emulators(foreign: &BTreeSet<Platform>, failure: &Failure) -> Diagnostic {
+    let platforms: Vec<String> = foreign.iter().map(ToString::to_string).collect();
+    Diagnostic {
+        severity: Severity::Warning,
+        code: Some("no-emulators".to_owned()),
+        message: format!(
+            "programs for {} cannot run in this step: {failure}",
+            platforms.join(", ")
+        ),
+        labels: Vec::new(),
+        help: failure.hints.first().cloned(),
+        url: None,
+        attrs: wbuild_graph::Attrs::default(),
+    }
 }
 
 /// Reads a pipe to its end: everything is shown, the first `limit` bytes are kept.
