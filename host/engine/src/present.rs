@@ -10,7 +10,8 @@ use futures_util::future::{try_join, try_join_all};
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind};
 use wbuild_oci::reference::Reference;
-use wbuild_store::{BlobRef, SnapshotId, View};
+use wbuild_store::{BlobRef, Lease, SnapshotId, Stack, View};
+use wbuild_tree::Base;
 use wbuild_tree::root::Root;
 
 use crate::cancel::CancelOnDrop;
@@ -26,11 +27,15 @@ impl BuildWorker {
         blocking(move || store.view(&snapshots)).await
     }
 
-    /// The same for looking up names and metadata: large files may lack their contents.
-    pub(crate) async fn names(&self, tree: &Tree) -> Result<View, Failure> {
-        let snapshots = self.unfilled(tree).await?;
-        let store = self.store.clone();
-        blocking(move || store.view(&snapshots)).await
+    /// The layers for a further one to be written over them, and what keeps them: names and
+    /// metadata are looked up, large files may lack their contents. None if there are none.
+    pub(crate) async fn base(&self, tree: &Tree) -> Result<Option<(Base, Lease)>, Failure> {
+        if tree.layers.is_empty() {
+            return Ok(None);
+        }
+        let Stack { dir, paths, lease } = self.store.stack(&self.unfilled(tree).await?)?;
+        let root = Root::from_fd(dir, "the tree below");
+        Ok(Some((Base::stack(root, paths), lease)))
     }
 
     /// Makes every layer's files present; returns their snapshots, bottom first.

@@ -121,7 +121,7 @@ pub use lock::{LockHolder, LockWait, WaitCallback};
 pub use overlay::{MAX_LAYERS, OverlayApi, overlay_api};
 pub use prune::{Choice, PruneFilter, PruneReport};
 pub use record::{BlobRef, ExecOutcome, LayerRecord, OutputRecord, Record};
-pub use snapshot::{SnapshotBuilder, SnapshotId, View};
+pub use snapshot::{SnapshotBuilder, SnapshotId, Stack, View};
 pub use space::{Bounds, Disk, Limits, Space};
 pub use store::{OpenOptions, Sealed, Store};
 pub use usage::{UsageEntry, UsageKind};

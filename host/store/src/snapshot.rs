@@ -1,7 +1,8 @@
 //! Snapshots: directories that are layers for overlayfs, and the merged trees made of them.
 //!
 //! ```text
-//! tmp/snap-<id>/{fs,work}    being built: `fs` is an upper directory, `work` overlay's scratch
+//! tmp/snap-<id>/{fs,work}    being built: `fs` is an upper directory, `work` overlay's scratch,
+//!                            there once it is mounted
 //! snapshots/<id>/fs          committed; never changed again
 //! ```
 //!
@@ -106,7 +107,8 @@ pub struct SnapshotBuilder {
     id: SnapshotId,
     folder: Folder,
     fs: OwnedFd,
-    work: OwnedFd,
+    /// It was mounted, and so has a scratch directory.
+    mounted: AtomicBool,
     /// It was mounted as the lowest layer, where whiteouts mean nothing and show as devices.
     lowest: AtomicBool,
     committed: bool,
@@ -153,6 +155,18 @@ impl View {
     }
 }
 
+/// Layers side by side, not merged: for who looks a few names up and needs no mount for that. As
+/// long as the lease exists they are not evicted.
+#[derive(Debug)]
+pub struct Stack {
+    /// The directory in which they are.
+    pub dir: OwnedFd,
+    /// Their paths in it, topmost first, each layer once.
+    pub paths: Vec<String>,
+    /// What keeps them.
+    pub lease: Lease,
+}
+
 impl Store {
     /// Begins a snapshot with an empty `fs` (mode 0755).
     pub fn begin_snapshot(&self) -> Result<SnapshotBuilder> {
@@ -163,18 +177,16 @@ impl Store {
         inner.tmp.make_dir(&name, PRIVATE_DIR)?;
         let folder = inner.tmp.sub(&name)?;
         folder.make_dir("fs", Mode::from_raw_mode(0o755))?;
-        folder.make_dir("work", PRIVATE_DIR)?;
         let fs = open_dir(&folder, "fs")?;
         // The umask may have taken bits that the root directory of an image must have.
         rustix::fs::fchmod(&fs, Mode::from_raw_mode(0o755))
             .map_err(|e| folder.error("set the mode of", "fs", e))?;
-        let work = open_dir(&folder, "work")?;
         Ok(SnapshotBuilder {
             store: self.clone(),
             id,
             folder,
             fs,
-            work,
+            mounted: AtomicBool::new(false),
             lowest: AtomicBool::new(false),
             committed: false,
         })
@@ -201,6 +213,18 @@ impl Store {
             }
         };
         Ok(View { fd, is_mount: unique.len() > 1, lease })
+    }
+
+    /// The directories of `layers`, lowest first, as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SnapshotGone`].
+    pub fn stack(&self, layers: &[SnapshotId]) -> Result<Stack> {
+        let (lease, unique) = self.hold_layers(layers)?;
+        let dir = self.inner.snapshots.as_fd().try_clone_to_owned();
+        let dir = dir.map_err(|e| Error::io("duplicate", self.inner.snapshots.path(), e))?;
+        Ok(Stack { dir, paths: unique.iter().map(layer_path).collect(), lease })
     }
 
     /// Like [`Store::view`], but always a read-only mount, to be put into a step.
@@ -254,7 +278,9 @@ impl Store {
             _ if unique.is_empty() => open_dir(&inner.root, "empty"),
             _ => inner.open_layer(unique[index - extra]),
         };
-        let upper = Upper { fs: builder.fs.as_fd(), work: builder.work.as_fd() };
+        builder.mounted.store(true, Ordering::Relaxed);
+        let work = builder.folder.ensure("work")?;
+        let upper = Upper { fs: builder.fs.as_fd(), work: work.as_fd() };
         let fd = overlay::mount(inner.kind, count, open, Some(upper), &inner.tmp)?;
         Ok(View { fd, is_mount: true, lease })
     }
@@ -312,7 +338,9 @@ impl SnapshotBuilder {
         let store = self.store.clone();
         let inner = &*store.inner;
         // A volatile mount leaves a mark in it that forbids its reuse, and it holds nothing else.
-        self.folder.remove_all("work")?;
+        if self.mounted.load(Ordering::Relaxed) {
+            self.folder.remove_all("work")?;
+        }
         failpoint!("snapshot::finished", self.folder.path());
         inner.account.begin(&inner.root)?;
         inner.account.add_file(Meter::default().measure(&inner.tmp, &building_name(self.id))?);
@@ -350,7 +378,7 @@ impl Inner {
     }
 
     pub(crate) fn open_layer(&self, id: SnapshotId) -> Result<OwnedFd> {
-        let name = format!("{id}/fs");
+        let name = layer_path(&id);
         match rustix::fs::openat(&self.snapshots, &name, DIR_FLAGS, Mode::empty()) {
             Ok(fd) => Ok(fd),
             Err(rustix::io::Errno::NOENT) => Err(Error::SnapshotGone { id }),
@@ -376,6 +404,11 @@ impl Inner {
 
 const DIR_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Where a layer's directory is among the snapshots.
+fn layer_path(id: &SnapshotId) -> String {
+    format!("{id}/fs")
+}
 
 fn building_name(id: SnapshotId) -> String {
     format!("snap-{id}")

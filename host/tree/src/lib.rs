@@ -36,7 +36,7 @@
 //! // On a miss: into the upper directory of a new snapshot, over the base's merged view.
 //! let upper = Root::open("snapshots/1/upper".as_ref(), "the new layer")?;
 //! let base = Root::open("mounts/base".as_ref(), "the base")?;
-//! let mut layer = LayerWriter::new(upper, Some(base), XattrKind::Trusted, work)?;
+//! let mut layer = LayerWriter::new(upper, Some(base.into()), XattrKind::Trusted, work)?;
 //! layer.copy(&source, &selection, "/app/", &CopyOptions::default())?;
 //! layer.finish()?;
 //! # let _ = digest;
@@ -71,8 +71,8 @@ pub use digest::{layer_digest, layer_nodes_digest, read_layer, tree_digest};
 pub use error::{Missing, Result, TreeError};
 pub use index::DigestIndex;
 pub use layer::{
-    CopyOptions, CopyReport, EntryMeta, LayerWriter, LentFile, LentFiles, LentReader, LinkOptions,
-    MkdirOptions, NewEntry, Owner, RemoveOptions, WriteOptions,
+    Base, CopyOptions, CopyReport, EntryMeta, LayerWriter, LentFile, LentFiles, LentReader,
+    LinkOptions, MkdirOptions, NewEntry, Owner, RemoveOptions, WriteOptions,
 };
 pub use mode::ModeChange;
 pub use par::{Cancel, Work};

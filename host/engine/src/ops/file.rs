@@ -13,9 +13,9 @@ use wbuild_graph::op::{EntryOpts, FileAction, FileActionKind, FileOp, Unpack};
 use wbuild_graph::{ContentDigest, Failure, Span};
 use wbuild_oci::layer::{Limits, Ownership, UnpackOptions, unpack};
 use wbuild_solver::SolveVertex;
-use wbuild_store::{Store, View};
+use wbuild_store::Store;
 use wbuild_tree::layer::{
-    CopyOptions, LayerWriter, LinkOptions, MkdirOptions, Owner, RemoveOptions, WriteOptions,
+    Base, CopyOptions, LayerWriter, LinkOptions, MkdirOptions, Owner, RemoveOptions, WriteOptions,
 };
 use wbuild_tree::mode::ModeChange;
 use wbuild_tree::par::Work;
@@ -54,16 +54,9 @@ pub(crate) async fn run(
             ));
         }
     };
-    // The names of a lower layer are all that is looked up in it, unless owners are.
-    let base = match below.layers.is_empty() {
-        true => None,
-        false if needs_names(op) => Some(worker.view(&below).await?),
-        false => Some(worker.names(&below).await?),
-    };
-    let names = match op.names_from {
-        Some(index) if op.names_from != op.base && needs_names(op) => {
-            Some(worker.files_of(input(index)?).await?)
-        }
+    let (base, lease) = worker.base(&below).await?.unzip();
+    let names = match op.names_from.or(op.base) {
+        Some(index) if needs_names(op) => Some(worker.files_of(input(index)?).await?),
         _ => None,
     };
     let mut opened: Vec<Option<Arc<Opened>>> = inputs.iter().map(|_| None).collect();
@@ -81,11 +74,9 @@ pub(crate) async fn run(
     let (store, actions, now) = (worker.store.clone(), op.actions.clone(), worker.settings.now);
     let lends = worker.settings.lend.then(|| lender(op)).flatten();
     let (layer, read) = blocking(move || -> Result<(Arc<Layer>, ReadAgain), Failure> {
+        let _kept = lease;
         let mut read = ReadAgain::default();
         let names = names.as_ref().map(|(fd, _)| fd.as_fd());
-        let names = names.or_else(|| base.as_ref().map(AsFd::as_fd));
-        let base = base.as_ref().map(View::open_dir).transpose()?;
-        let base = base.map(|fd| Root::from_fd(fd, "the tree below"));
         let lender = lends.and_then(|source| opened[source].clone());
         let layer = write_layer(&store, base, now, &work, lender, |writer| {
             for action in &actions {
@@ -142,7 +133,7 @@ fn duplicate(fd: std::os::fd::BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
 /// Makes a snapshot by `write`. With a `lender` large files that are copied from it stay there.
 pub(crate) fn write_layer(
     store: &Store,
-    base: Option<Root>,
+    base: Option<Base>,
     now: u64,
     work: &Work,
     lender: Option<Arc<Opened>>,

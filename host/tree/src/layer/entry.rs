@@ -235,7 +235,8 @@ impl LayerWriter {
     /// Makes something of the base that is no directory exist in the upper tree.
     fn copy_up_node(&self, at: &DirAt, name: &[u8], stat: &Stat) -> std::result::Result<(), Errno> {
         let upper = at.upper.as_ref().expect("the directory was copied up").as_fd();
-        let base = at.base.as_ref().expect("found there").as_fd();
+        let base = at.base.as_ref().expect("found there").open_for(name)?;
+        let base = base.as_fd();
         let defaults = self.defaults_in(upper)?;
         let meta = Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: Some(stat.mtime) };
         let xattrs = xattr::read(Holder::At(base, name))?;

@@ -16,6 +16,7 @@
 //!   [`LayerWriter::finish`] sets these times; without it the layer is complete but for them.
 
 mod actions;
+mod base;
 mod copy;
 mod entry;
 mod file;
@@ -24,7 +25,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
@@ -38,12 +39,14 @@ use crate::walk::walk;
 use crate::xattr::{self, Holder, XattrKind, Xattrs};
 
 pub use actions::{LinkOptions, MkdirOptions, RemoveOptions, WriteOptions};
+pub use base::Base;
 pub use copy::{CopyOptions, CopyReport, Owner};
 pub use entry::{EntryMeta, NewEntry};
 pub use lent::{LentFile, LentFiles, LentReader};
 
+use base::{BaseDir, open_dir};
 use file::{Defaults, Meta};
-use view::{DirAt, Found, open_dir};
+use view::{DirAt, Found};
 
 /// Links followed while a destination is resolved, as many as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -52,7 +55,7 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug)]
 pub struct LayerWriter {
     upper: Root,
-    base: Option<Root>,
+    base: Option<Arc<Base>>,
     kind: XattrKind,
     /// Owner and mask of what this process makes.
     process: Defaults,
@@ -86,14 +89,14 @@ struct NewDir {
 
 impl LayerWriter {
     /// Writes into the directory `upper`, which may hold an earlier part of the same layer. `base`
-    /// is the merged view of everything below it, mounted read-only or a single layer's directory;
-    /// none means an empty base. `kind` is that of the overlay the layer will be mounted with.
+    /// is everything below it; none means an empty base. `kind` is that of the overlay the layers are
+    /// mounted with.
     ///
     /// The upper directory itself becomes `/`: it gets the base's metadata, or 0755 root.
     ///
     /// # Errors
     /// The directories cannot be looked at, or the upper one not be given its metadata.
-    pub fn new(upper: Root, base: Option<Root>, kind: XattrKind, work: Work) -> Result<Self> {
+    pub fn new(upper: Root, base: Option<Base>, kind: XattrKind, work: Work) -> Result<Self> {
         let process = Defaults {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
@@ -101,7 +104,7 @@ impl LayerWriter {
         };
         let mut writer = LayerWriter {
             upper,
-            base,
+            base: base.map(Arc::new),
             kind,
             process,
             times: BTreeMap::new(),
@@ -120,6 +123,7 @@ impl LayerWriter {
         let now = stat_fd(upper)?;
         let (mode, uid, gid) = match &self.base {
             Some(base) => {
+                let base = base.root().open()?;
                 let stat = stat_fd(base.as_fd())?;
                 xattr::replace(Holder::Fd(upper), &xattr::read(Holder::Fd(base.as_fd()))?)?;
                 self.times.insert(RelPath::root(), stat.mtime);
@@ -199,11 +203,8 @@ impl LayerWriter {
 
     fn root_at(&self) -> std::result::Result<DirAt, Errno> {
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
-        let open = |root: &Root| open_beneath(root.as_fd(), b"", flags, Links::Refuse);
-        Ok(DirAt {
-            upper: Some(open(&self.upper)?),
-            base: self.base.as_ref().map(open).transpose()?,
-        })
+        let upper = open_beneath(self.upper.as_fd(), b"", flags, Links::Refuse)?;
+        Ok(DirAt { upper: Some(upper), base: self.base.as_ref().map(Base::root) })
     }
 
     /// Where a path of the merged tree ends. With `follow`, links on the way are followed within
@@ -275,8 +276,7 @@ impl LayerWriter {
             Some(stat) => Some(stat),
             None if dirs.len() == names.len() + 1 => {
                 let dir = dirs.last().expect("the root stays");
-                let fd = dir.upper.as_ref().or(dir.base.as_ref()).expect("one of them is there");
-                Some(stat_fd(fd.as_fd()).map_err(fail)?)
+                Some(dir.stat().map_err(fail)?)
             }
             None => None,
         };
@@ -300,8 +300,9 @@ impl LayerWriter {
             match found {
                 Found::Upper(stat) if stat.is_dir() => {}
                 Found::Base(stat) if stat.is_dir() => {
-                    let base = at.base.as_ref().expect("found there").as_fd();
-                    self.copy_up(upper, base, name, &stat).map_err(|errno| fail(self, errno))?;
+                    let base = at.base.as_ref().expect("found there");
+                    copy_up(upper, base, name, &stat, self.process)
+                        .map_err(|errno| fail(self, errno))?;
                     self.times.insert(here.clone(), stat.mtime);
                 }
                 Found::Absent { .. } => {
@@ -332,17 +333,6 @@ impl LayerWriter {
             at = entered.map_err(|errno| fail(self, errno))?;
         }
         Ok((at, made))
-    }
-
-    /// Makes a directory of the base exist in the upper tree, with its metadata but for the time.
-    fn copy_up(
-        &mut self,
-        upper: BorrowedFd<'_>,
-        base: BorrowedFd<'_>,
-        name: &[u8],
-        stat: &Stat,
-    ) -> std::result::Result<(), Errno> {
-        copy_up(upper, base, name, stat, self.process)
     }
 
     /// Metadata of a directory that was just made. Its time is set by [`LayerWriter::finish`].
@@ -383,15 +373,15 @@ impl LayerWriter {
     }
 }
 
-/// See [`LayerWriter::copy_up`].
+/// Makes a directory of the base exist in the upper tree, with its metadata but for the time.
 fn copy_up(
     upper: BorrowedFd<'_>,
-    base: BorrowedFd<'_>,
+    base: &BaseDir,
     name: &[u8],
     stat: &Stat,
     process: Defaults,
 ) -> std::result::Result<(), Errno> {
-    let from = open_dir(base, name)?;
+    let from = open_dir(base.open_for(name)?.as_fd(), name)?;
     rustix::fs::mkdirat(upper, name, Mode::RWXU)?;
     let to = open_dir(upper, name)?;
     let now = stat_fd(to.as_fd())?;

@@ -1,12 +1,12 @@
 //! A directory as the container will see it: an upper directory over a base that is only read.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::root::{Names, read_link_at, stat_at};
+use super::base::{BaseDir, open_dir};
+use crate::root::{Names, read_link_at, stat_at, stat_fd};
 use crate::stat::Stat;
 use crate::xattr::{self, XattrKind};
 
@@ -14,7 +14,7 @@ use crate::xattr::{self, XattrKind};
 pub(super) struct DirAt {
     pub upper: Option<OwnedFd>,
     /// None if the base has no directory here or the upper one is opaque.
-    pub base: Option<OwnedFd>,
+    pub base: Option<BaseDir>,
 }
 
 /// What is under a name.
@@ -41,12 +41,6 @@ impl Found {
     }
 }
 
-/// Opens a name as a directory, not following it.
-pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
-}
-
 impl DirAt {
     pub fn find(&self, name: &[u8]) -> Result<Found, Errno> {
         if let Some(upper) = &self.upper
@@ -64,25 +58,23 @@ impl DirAt {
         })
     }
 
+    /// Metadata of the directory itself.
+    pub fn stat(&self) -> Result<Stat, Errno> {
+        match (&self.upper, &self.base) {
+            (Some(upper), _) => stat_fd(upper.as_fd()),
+            (None, Some(base)) => base.stat(),
+            (None, None) => Err(Errno::NOENT),
+        }
+    }
+
     /// What the base has under the name, whatever the upper directory says.
     pub fn in_base(&self, name: &[u8]) -> Result<Option<Stat>, Errno> {
-        match &self.base {
-            // A base of one layer may be given as that layer's directory, with its whiteouts.
-            Some(base) => Ok(stat_at(base.as_fd(), name)?.filter(|stat| !stat.is_whiteout())),
-            None => Ok(None),
-        }
+        self.base.as_ref().map_or(Ok(None), |base| base.find(name))
     }
 
     /// The directory under a name, `found` being what [`DirAt::find`] said.
     pub fn enter(&self, name: &[u8], found: Found, kind: XattrKind) -> Result<DirAt, Errno> {
-        let in_base = || match &self.base {
-            Some(base) => match open_dir(base.as_fd(), name) {
-                Ok(fd) => Ok(Some(fd)),
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-                Err(errno) => Err(errno),
-            },
-            None => Ok(None),
-        };
+        let in_base = || self.base.as_ref().map_or(Ok(None), |base| base.enter(name, kind));
         match (found, &self.upper) {
             (Found::Upper(_), Some(upper)) => {
                 let upper = open_dir(upper.as_fd(), name)?;
@@ -100,9 +92,8 @@ impl DirAt {
 
     pub fn read_link(&self, name: &[u8], found: Found) -> Result<Box<[u8]>, Errno> {
         match (found, &self.upper, &self.base) {
-            (Found::Upper(_), Some(dir), _) | (Found::Base(_), _, Some(dir)) => {
-                read_link_at(dir.as_fd(), name)
-            }
+            (Found::Upper(_), Some(dir), _) => read_link_at(dir.as_fd(), name),
+            (Found::Base(_), _, Some(dir)) => dir.read_link(name),
             _ => Err(Errno::NOENT),
         }
     }
@@ -110,12 +101,15 @@ impl DirAt {
     /// All names, sorted.
     pub fn names(&self) -> Result<BTreeSet<Box<[u8]>>, Errno> {
         let mut names = BTreeSet::new();
-        for dir in [&self.upper, &self.base].into_iter().flatten() {
+        if let Some(upper) = &self.upper {
             // A directory that was listed before is at its end.
-            let again = open_dir(dir.as_fd(), b".")?;
+            let again = open_dir(upper.as_fd(), b".")?;
             for (name, _) in Names::read(again.as_fd(), &mut Vec::new())?.iter() {
                 names.insert(Box::from(name.to_bytes()));
             }
+        }
+        if let Some(base) = &self.base {
+            base.add_names(&mut names)?;
         }
         let mut gone = Vec::new();
         for name in &names {

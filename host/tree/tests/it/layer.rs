@@ -4,18 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use wbuild_tree::{
-    EntryMeta, LayerWriter, LinkOptions, Mark, MkdirOptions, NewEntry, Owner, RelPath,
-    RemoveOptions, Result, TreeError, Work, WriteOptions, layer_digest, read_layer,
+    EntryMeta, LayerWriter, LinkOptions, Mark, MkdirOptions, NewEntry, RelPath, RemoveOptions,
+    Result, TreeError, Work, WriteOptions, layer_digest, read_layer,
 };
 
 use crate::support::*;
-
-fn ids() -> (u32, u32) {
-    match me() {
-        Owner::Fixed { uid, gid } => (uid, gid),
-        Owner::Kept => unreachable!("these are fixed"),
-    }
-}
 
 fn write_options() -> WriteOptions {
     let (uid, gid) = ids();
@@ -29,7 +22,7 @@ fn mkdir_options(parents: bool) -> MkdirOptions {
 
 fn writer(base: &Tree, upper: &Tree) -> LayerWriter {
     let (base, upper) = (base.root("the base"), upper.root("the new layer"));
-    LayerWriter::new(upper, Some(base), xattr_kind(), Work::default()).unwrap()
+    LayerWriter::new(upper, Some(base.into()), xattr_kind(), Work::default()).unwrap()
 }
 
 /// Runs actions over a base and checks the layer itself and what a mount of it shows.

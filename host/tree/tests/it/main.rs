@@ -7,4 +7,5 @@ mod layer;
 mod lent;
 mod paths;
 mod races;
+mod stack;
 mod support;

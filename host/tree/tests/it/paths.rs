@@ -107,7 +107,7 @@ impl Rig {
     }
 
     pub fn writer(&self) -> LayerWriter {
-        let base = Some(self.root("base"));
+        let base = Some(self.root("base").into());
         LayerWriter::new(self.root("upper"), base, xattr_kind(), Work::default()).unwrap()
     }
 }

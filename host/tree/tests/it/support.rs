@@ -168,6 +168,14 @@ pub fn my_options() -> CopyOptions {
     CopyOptions { owner: me(), ..CopyOptions::default() }
 }
 
+/// [`me`] in numbers.
+pub fn ids() -> (u32, u32) {
+    match me() {
+        Owner::Fixed { uid, gid } => (uid, gid),
+        Owner::Kept => unreachable!("these are fixed"),
+    }
+}
+
 /// The options of an instruction without flags.
 pub fn plain() -> SelectOptions {
     SelectOptions { wildcard: true, contents_only: true, follow_links: true, ..Default::default() }
@@ -230,7 +238,7 @@ impl<'a> Copy<'a> {
     }
 
     pub fn writer(&self) -> LayerWriter {
-        let base = self.base.map(|base| base.root("the base"));
+        let base = self.base.map(|base| base.root("the base").into());
         let upper = self.upper.root("the new layer");
         LayerWriter::new(upper, base, xattr_kind(), Work::default()).unwrap()
     }
@@ -255,8 +263,15 @@ impl<'a> Copy<'a> {
 /// What a container would see: the layer mounted over the base, as [`Tree::list`] prints it.
 /// `None` where overlays cannot be mounted.
 pub fn mounted(test: &str, base: &Tree, upper: &Tree) -> Option<Vec<String>> {
+    mounted_stack(test, &[base], upper)
+}
+
+/// The same over several layers, topmost first.
+pub fn mounted_stack(test: &str, below: &[&Tree], upper: &Tree) -> Option<Vec<String>> {
     // On the file system of the upper directory and empty, as an overlay wants it.
     let work = tempfile::tempdir_in(upper.dir.path().parent().unwrap()).unwrap();
+    let lower: Vec<String> =
+        below.iter().map(|layer| layer.dir.path().display().to_string()).collect();
     let script = r#"
         mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$3" 2>/dev/null || exit 77
         cd "$3" && find . -mindepth 1 \( -type d -printf '%P dir %m\n' -o -type l -printf '%P -> %l\n' \
@@ -264,7 +279,7 @@ pub fn mounted(test: &str, base: &Tree, upper: &Tree) -> Option<Vec<String>> {
     "#;
     let output = Command::new("unshare")
         .args(["-m", "sh", "-c", script, "sh"])
-        .args([base.dir.path(), upper.dir.path(), work.path()])
+        .args([Path::new(&lower.join(":")), upper.dir.path(), work.path()])
         .output();
     match output {
         Ok(output) if output.status.success() => {

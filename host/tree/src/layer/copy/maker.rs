@@ -10,8 +10,9 @@ use super::order::Children;
 use super::{CopyOptions, CopyReport, DirTime, Owner, PIECE};
 use crate::content::{Node, open_file};
 use crate::error::{Result, TreeError, show};
+use crate::layer::base::open_dir;
 use crate::layer::file::{self, DataError, Defaults, Meta};
-use crate::layer::view::{DirAt, Found, open_dir};
+use crate::layer::view::{DirAt, Found};
 use crate::layer::{LayerWriter, LentFile, copy_up, make_dir, set_dir};
 use crate::path::{RelPath, join, split};
 use crate::root::{DirCursor, Links, open_beneath, read_link_at};
@@ -201,10 +202,7 @@ impl Maker<'_> {
         let fail = |errno| self.writer.error("open", dir.as_bytes(), errno);
         let upper = self.writer.open_upper(dir.as_bytes()).map_err(fail)?;
         let base = match &self.writer.base {
-            Some(base) if job.base => {
-                let open = open_beneath(base.as_fd(), dir.as_bytes(), flags, Links::Refuse);
-                Some(open.map_err(fail)?)
-            }
+            Some(base) if job.base => Some(base.open(&dir, self.writer.kind).map_err(fail)?),
             _ => None,
         };
         let defaults = self.writer.defaults_in(upper.as_fd()).map_err(fail)?;
@@ -266,7 +264,7 @@ impl Maker<'_> {
                 (false, entered.base.is_some())
             }
             Found::Base(stat) if stat.is_dir() => {
-                let base = place.at.base.as_ref().expect("found there").as_fd();
+                let base = place.at.base.as_ref().expect("found there");
                 copy_up(place.upper(), base, place.name, &stat, self.process).map_err(fail)?;
                 worker.times.push((here.clone(), DirTime::CopiedUp(stat.mtime)));
                 (false, true)
@@ -408,13 +406,7 @@ impl Maker<'_> {
         let dir = RelPath::trusted(dir);
         let upper = self.writer.open_upper(dir.as_bytes()).map_err(fail)?;
         let base = match &self.writer.base {
-            Some(base) if link.base => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-                Some(
-                    open_beneath(base.as_fd(), dir.as_bytes(), flags, Links::Refuse)
-                        .map_err(fail)?,
-                )
-            }
+            Some(base) if link.base => Some(base.open(&dir, self.writer.kind).map_err(fail)?),
             _ => None,
         };
         let at = DirAt { upper: Some(upper), base };
