@@ -2,8 +2,8 @@
 
 mod known;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -161,6 +161,8 @@ struct Cell<W: Worker> {
     loss: Arc<Lazy<()>>,
     /// It was found and is gone: not to be looked up again.
     anew: AtomicBool,
+    /// Outputs that other vertices take as they are: they will ask for the identity of these.
+    taken: Mutex<BTreeSet<u32>>,
 }
 
 struct Shared<W: Worker> {
@@ -205,6 +207,7 @@ impl<W: Worker> Solver<W> {
     /// Makes an edge and all it needs known to the solver; nothing runs yet.
     pub fn load(&self, definition: &mut Definition, edge: Edge) -> (VertexDigest, u32) {
         let mut stack = vec![edge.node];
+        let mut taken = Vec::new();
         let mut cells = self.cells();
         while let Some(id) = stack.pop() {
             let digest = definition.digest(id);
@@ -217,7 +220,13 @@ impl<W: Worker> Solver<W> {
                 .iter()
                 .map(|input| (definition.digest(input.node), input.index))
                 .collect();
-            stack.extend(vertex.inputs.iter().map(|input| input.node));
+            let by_content = vertex.op.content_inputs(vertex.inputs.len());
+            for (input, by_content) in vertex.inputs.iter().zip(by_content) {
+                if !by_content {
+                    taken.push((definition.digest(input.node), input.index));
+                }
+                stack.push(input.node);
+            }
             let ignore_cache = definition.ignores_cache(id);
             let cell = Cell {
                 vertex: SolveVertex { digest, vertex, inputs, ignore_cache },
@@ -225,8 +234,13 @@ impl<W: Worker> Solver<W> {
                 result: Lazy::new(),
                 loss: Lazy::new(),
                 anew: AtomicBool::new(false),
+                taken: Mutex::default(),
             };
             cells.insert(digest, Arc::new(cell));
+        }
+        for (digest, index) in taken {
+            let cell = cells.get(&digest).expect("all inputs were loaded");
+            cell.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
         }
         (definition.digest(edge.node), edge.index)
     }
@@ -457,13 +471,32 @@ impl<W: Worker> Solver<W> {
                 return Err(Lost { input, failure });
             }
         };
-        if let Err(failure) = worker.save(vertex, keys, &outputs).await {
+        if let Err(failure) = self.keep(vertex, keys, &outputs).await {
             running.ended = failure.kind != FailureKind::Gone;
             return Err(failure.into());
         }
         running.ended = true;
         self.tell(vertex, VertexEvent::Done);
         Ok(Solved { outputs, found: false })
+    }
+
+    /// Saves what was made; with the identities that will be asked for, so that it is written once.
+    async fn keep(
+        &self,
+        vertex: &SolveVertex,
+        keys: Vec<CacheKey>,
+        outputs: &W::Outputs,
+    ) -> Result<(), Failure> {
+        let worker = &self.shared.worker;
+        let taken = {
+            let cell = self.cell(vertex.digest);
+            let taken = cell.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.clone()
+        };
+        for index in taken {
+            worker.result_id((outputs, index)).await?;
+        }
+        worker.save(vertex, keys, outputs).await
     }
 
     /// Reports a failure.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+    AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
 };
 use rustix::io::Errno;
 
@@ -168,6 +168,15 @@ impl Folder {
             .map_err(|errno| self.error("rename", name, errno))
     }
 
+    /// Makes a hard link, unless the new name exists: then it answers `false`.
+    pub(crate) fn try_link(&self, name: &str, to: &Folder, new_name: &str) -> Result<bool> {
+        match rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(to.error("link", new_name, errno)),
+        }
+    }
+
     /// Makes a hard link; the new name must not exist.
     pub(crate) fn link(&self, name: &str, to: &Folder, new_name: &str) -> Result<()> {
         rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty())
@@ -220,8 +229,11 @@ impl Folder {
     /// Names and kinds of the entries, sorted by name. Names that are no UTF-8 are left out: the
     /// store makes none.
     pub(crate) fn list(&self) -> Result<Vec<(String, FileType)>> {
-        let entries =
-            read_entries(self.fd.as_fd()).map_err(|errno| self.error("list", ".", errno))?;
+        // This one may have been read before.
+        let fresh = open_dir(self.fd.as_fd(), c".");
+        let entries = fresh
+            .and_then(|dir| read_entries(dir.as_fd()))
+            .map_err(|errno| self.error("list", ".", errno))?;
         let mut out: Vec<_> = entries
             .into_iter()
             .filter_map(|(name, kind)| Some((name.into_string().ok()?, kind)))
@@ -296,19 +308,63 @@ pub(crate) trait Visitor {
     }
 }
 
+/// Levels of a walk whose directories stay open; of those further down only the deepest does.
+const OPEN_LEVELS: usize = 32;
+
 struct Level {
     name: CString,
-    id: (u64, u64),
+    dir: Dir,
     entries: std::vec::IntoIter<(CString, FileType)>,
+}
+
+/// A directory on the way of a walk.
+enum Dir {
+    Open(OwnedFd),
+    /// Device and inode, by which it is known again.
+    Closed(u64, u64),
+}
+
+impl Dir {
+    fn close(&mut self) -> rustix::io::Result<()> {
+        if let Dir::Open(fd) = self {
+            let stat = rustix::fs::fstat(fd)?;
+            *self = Dir::Closed(stat.st_dev, stat.st_ino);
+        }
+        Ok(())
+    }
+
+    /// Opens it again, as the parent of `child`.
+    fn reopen(&mut self, child: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        if let Dir::Closed(dev, ino) = *self {
+            let fd = open_dir(child, c"..")?;
+            let stat = rustix::fs::fstat(&fd)?;
+            if (stat.st_dev, stat.st_ino) != (dev, ino) {
+                // Moved by a process that writes in here: going on would visit other places.
+                return Err(Errno::STALE);
+            }
+            *self = Dir::Open(fd);
+        }
+        Ok(())
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Dir::Open(fd) => fd.as_fd(),
+            Dir::Closed(..) => unreachable!("the deepest directory of a walk is open"),
+        }
+    }
 }
 
 fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(parent, name, DIR_FLAGS, Mode::empty())
 }
 
+/// All entries of a directory that was just opened.
 fn read_entries(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(CString, FileType)>> {
     let mut out = Vec::new();
-    for entry in Dir::read_from(dir)? {
+    let mut buffer = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
@@ -318,31 +374,27 @@ fn read_entries(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<(CString, FileTyp
     Ok(out)
 }
 
-fn level(dir: BorrowedFd<'_>, name: CString) -> rustix::io::Result<Level> {
-    let stat = rustix::fs::fstat(dir)?;
-    Ok(Level { name, id: (stat.st_dev, stat.st_ino), entries: read_entries(dir)?.into_iter() })
+/// `dir` was just opened: nothing has been read of it.
+fn level(dir: OwnedFd, name: CString) -> rustix::io::Result<Level> {
+    let entries = read_entries(dir.as_fd())?.into_iter();
+    Ok(Level { name, dir: Dir::Open(dir), entries })
 }
 
 /// Walks the tree below `root`, depth first, without following links or crossing a rename.
 /// Entries that vanish meanwhile are skipped.
 pub(crate) fn walk(root: OwnedFd, visitor: &mut dyn Visitor) -> rustix::io::Result<()> {
-    let mut current = root;
-    let mut stack = vec![level(current.as_fd(), CString::default())?];
+    let mut stack = vec![level(root, CString::default())?];
     while let Some(top) = stack.last_mut() {
         let Some((name, kind)) = top.entries.next() else {
             let done = stack.pop().expect("the loop holds a level");
-            let Some(parent) = stack.last() else { break };
-            current = open_dir(current.as_fd(), c"..")?;
-            let stat = rustix::fs::fstat(&current)?;
-            if (stat.st_dev, stat.st_ino) != parent.id {
-                // Moved by a process that writes in here: going on would visit other places.
-                return Err(Errno::STALE);
-            }
-            visitor.leave(current.as_fd(), &done.name)?;
+            let Some(parent) = stack.last_mut() else { break };
+            parent.dir.reopen(done.dir.fd())?;
+            visitor.leave(parent.dir.fd(), &done.name)?;
             continue;
         };
+        let current = top.dir.fd();
         let kind = if kind == FileType::Unknown {
-            match rustix::fs::statat(&current, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            match rustix::fs::statat(current, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(errno),
@@ -350,18 +402,21 @@ pub(crate) fn walk(root: OwnedFd, visitor: &mut dyn Visitor) -> rustix::io::Resu
         } else {
             kind
         };
-        match visitor.entry(current.as_fd(), &name, kind) {
+        match visitor.entry(current, &name, kind) {
             Ok(true) if kind == FileType::Directory => {}
             Ok(_) | Err(Errno::NOENT) => continue,
             Err(errno) => return Err(errno),
         }
-        let child = match open_dir(current.as_fd(), &name) {
+        let child = match open_dir(current, &name) {
             Ok(child) => child,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
             Err(errno) => return Err(errno),
         };
-        stack.push(level(child.as_fd(), name)?);
-        current = child;
+        let child = level(child, name)?;
+        if stack.len() > OPEN_LEVELS {
+            stack.last_mut().expect("the loop holds a level").dir.close()?;
+        }
+        stack.push(child);
     }
     Ok(())
 }

@@ -5,9 +5,10 @@
 //! records/ab/<key hex>~    what it replaced, kept until the replacement is durable
 //! ```
 //!
-//! Written as `tmp/rec-*`, then linked and renamed into place key by key. A crash in between
-//! leaves a record that has fewer keys than it says: still a right answer. The modification time
-//! is the time of last use, shared by all keys because they share the file.
+//! Written as `tmp/rec-*`, then linked into place key by key, by way of a rename where a record is
+//! replaced. A crash in between leaves a record that has fewer keys than it says: still a right
+//! answer. The modification time is the time of last use, shared by all keys because they share the
+//! file.
 //!
 //! A record replaced before its replacement is sealed would be lost in a power cut although it was
 //! acknowledged; therefore a sealed one stays reachable as `~` until then. The link for it is made
@@ -252,6 +253,9 @@ impl Inner {
     fn install(&self, source: &str, key: &CacheKey) -> Result<()> {
         let (shard, name) = place(key);
         let shard = self.records.ensure(&shard)?;
+        if self.tmp.try_link(source, &shard, &name)? {
+            return Ok(());
+        }
         if let Some(file) = shard.try_open(&name)? {
             self.keep_previous(&shard, &name, &file)?;
             lock(&self.replaced).push(Replaced { key: *key });
