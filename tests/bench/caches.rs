@@ -26,7 +26,7 @@ impl Bench {
         let registry = RefCell::new(None);
         let empty_registry = || -> Result<()> {
             registry.replace(None);
-            floors::remove(&folder)?;
+            self.put_aside(&folder)?;
             registry.replace(Some(Registry::start(&folder, false)?));
             Ok(())
         };
@@ -45,7 +45,7 @@ impl Bench {
         };
 
         empty_registry()?;
-        self.forget()?;
+        self.set_aside()?;
         export()?;
         let content = {
             let registry = registry.borrow();
@@ -58,9 +58,9 @@ impl Bench {
         })?;
         let floor = Some(("sha256, gzip, loopback", floor));
         let runs = self.options.runs;
-        let times = Times::of(runs, |_| self.forget(), |_| self.build("caches", &[]))?;
+        let times = Times::of(runs, |_| self.set_aside(), |_| self.build("caches", &[]))?;
         self.show("caches, cold, no export", &times, None);
-        let cold = |_| empty_registry().and_then(|()| self.forget());
+        let cold = |_| empty_registry().and_then(|()| self.set_aside());
         self.show("cachemax, cold build", &Times::of(runs, cold, |_| export())?, floor);
         let built = |run| {
             cold(run)?;
@@ -70,7 +70,7 @@ impl Bench {
         let again = Times::of(runs, |_| Ok(()), |_| export())?;
         self.show("cachemax, again", &again, Some(("fork+exec", self.median_of(floors::process)?)));
 
-        self.forget()?;
+        self.set_aside()?;
         let run = import(&[])?;
         let steps = run.steps();
         let ran: Vec<_> = steps.iter().filter(|step| step.name.contains("RUN ")).collect();
@@ -79,16 +79,16 @@ impl Bench {
             "an import must leave nothing to run:\n{}",
             run.stderr
         );
-        let times = Times::of(runs, |_| self.forget(), |_| Ok(import(&[])?.took))?;
+        let times = Times::of(runs, |_| self.set_aside(), |_| Ok(import(&[])?.took))?;
         let process = self.median_of(floors::process)?;
         self.show("cacheimport", &times, Some(("fork+exec", process)));
         let archive = self.sandbox.path("imported.tar");
         let output = format!("--output=type=oci,dest={}", archive.display());
-        let times = Times::of(runs, |_| self.forget(), |_| Ok(import(&[&output])?.took))?;
+        let times = Times::of(runs, |_| self.set_aside(), |_| Ok(import(&[&output])?.took))?;
         let bytes = archive.metadata()?.len();
         let floor = self.median_of(|| Ok(floors::loopback(bytes)? + floors::hash(&archive)?))?;
         self.show("cacheimport, as archive", &times, Some(("loopback, sha256", floor)));
-        Ok(())
+        self.clear_aside()
     }
 }
 

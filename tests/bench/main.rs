@@ -18,6 +18,7 @@ mod memory;
 mod registries;
 mod workloads;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -98,7 +99,8 @@ fn main() -> Result<()> {
     println!("{}", wbuild_tests::wbuild_program()?.display());
     println!("{} runs each, scale {}, load {}", options.runs, options.scale, load());
     println!("{:<26} {:>9} {:>9} {:>9}   {:>7}  floor, ms", "ms", "min", "median", "max", "×floor");
-    let bench = Bench { options, contexts, sandbox, docker, runtime: floors::Runtime::prepare()? };
+    let runtime = floors::Runtime::prepare()?;
+    let bench = Bench { options, contexts, sandbox, docker, runtime, aside: RefCell::new(0) };
     bench.all()?;
     println!("load {}", load());
     let seed = u64::from(std::process::id());
@@ -168,6 +170,8 @@ struct Bench {
     sandbox: Sandbox,
     docker: Option<Docker>,
     runtime: Option<floors::Runtime>,
+    /// How many things were set aside.
+    aside: RefCell<usize>,
 }
 
 /// A build that changes nothing is short: it is run more often.
@@ -235,19 +239,26 @@ impl Bench {
         Ok(Some(docker.client(&all)?.success()?.took))
     }
 
-    fn aside(&self, run: usize) -> PathBuf {
-        self.sandbox.path(&format!("state-{run}"))
-    }
-
     /// Like [`Bench::forget`] without a removal: ext4 gives an inode that was freed in the last
     /// minute to nobody, and steps over each of them when it makes a file. Removing thousands of
     /// files costs the build after it more than all its own work.
-    fn set_aside(&self, run: usize) -> Result<()> {
-        let state = self.sandbox.path("state");
-        if state.exists() {
-            std::fs::rename(state, self.aside(run))?;
+    fn set_aside(&self) -> Result<()> {
+        self.put_aside(&self.sandbox.path("state"))
+    }
+
+    fn put_aside(&self, path: &Path) -> Result<()> {
+        if path.exists() {
+            let aside = self.aside.replace_with(|number| *number + 1);
+            std::fs::rename(path, self.sandbox.path(&format!("aside-{aside}")))?;
         }
         Ok(())
+    }
+
+    /// Removes what was set aside.
+    fn clear_aside(&self) -> Result<()> {
+        let count = self.aside.take();
+        (0..count)
+            .try_for_each(|number| floors::remove(&self.sandbox.path(&format!("aside-{number}"))))
     }
 
     fn forget_peer(&self) -> Result<()> {
@@ -443,11 +454,11 @@ impl Bench {
             "graph500, cold",
             self.options.runs,
             Some(("500 renames, syncfs", records)),
-            |run| self.set_aside(run),
+            |_| self.set_aside(),
             |_| self.build("graph500", &[]),
             |_| self.peer("graph500", &["--no-cache"]),
         )?;
-        (0..self.options.runs).try_for_each(|run| floors::remove(&self.aside(run)))?;
+        self.clear_aside()?;
         let walk = self.median_of(|| floors::stat_walk(&self.path("graph500")))?;
         self.unchanged("graph500, unchanged", "graph500", ("stat walk", walk))
     }

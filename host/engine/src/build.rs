@@ -198,6 +198,7 @@ impl Engine {
             keyed: Mutex::default(),
             main_context: OnceLock::new(),
             unsaved: Mutex::default(),
+            made: OnceLock::new(),
             room: Arc::clone(room),
             store,
         }

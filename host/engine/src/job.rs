@@ -396,6 +396,11 @@ impl Job {
         }
     }
 
+    /// Runs something beside the build, which ends with the build if not before.
+    pub(crate) fn beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.background).tasks.spawn(crate::tracked(task));
+    }
+
     /// Ends what was begun in the background.
     pub(crate) async fn stop_background(&self) {
         let mut tasks = std::mem::take(&mut lock(&self.background).tasks);

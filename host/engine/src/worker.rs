@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
 use wbuild_api::session::Session;
 use wbuild_graph::op::SourceOp;
 use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind, Op, ResultId, VertexDigest};
@@ -62,6 +63,8 @@ pub(crate) struct BuildWorker {
     pub(crate) main_context: OnceLock<VertexDigest>,
     /// Results whose records wait until their layers lack nothing; see [`BuildWorker::settle`].
     pub(crate) unsaved: Mutex<Vec<Arc<Solved>>>,
+    /// Hears of each result that is made, if somebody wants to.
+    pub(crate) made: OnceLock<UnboundedSender<Arc<Solved>>>,
     pub(crate) room: Arc<Room>,
 }
 
@@ -284,11 +287,15 @@ impl Worker for BuildWorker {
             ..Record::default()
         };
         *outputs.record() = Some(record);
-        if outputs.is_lent() {
-            lock(&self.unsaved).push(Arc::clone(outputs));
-            return Ok(());
+        match outputs.is_lent() {
+            true => lock(&self.unsaved).push(Arc::clone(outputs)),
+            false => self.put(outputs)?,
         }
-        self.put(outputs)
+        if let Some(made) = self.made.get() {
+            // Who wanted to hear of it may be gone.
+            let _ = made.send(Arc::clone(outputs));
+        }
+        Ok(())
     }
 
     async fn forget(&self, outputs: &Arc<Solved>) -> Result<(), Failure> {

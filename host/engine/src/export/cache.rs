@@ -110,6 +110,37 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Failure> {
     Ok(())
 }
 
+/// From now on, makes the layers of what the build makes to blobs as soon as they are there, if a
+/// cache is to have all of them: what is compressed while steps wait, or while others run, need not be
+/// compressed at the end. One layer at a time, so that steps get at their files.
+pub(super) fn begin(job: &Arc<Job>) -> Result<(), Failure> {
+    for spec in &job.request().cache_to {
+        let wish = Wish::of(job.request(), spec)?;
+        if wish.mode != Mode::Max {
+            continue;
+        }
+        let (made, mut hear) = tokio::sync::mpsc::unbounded_channel();
+        if job.worker().made.set(made).is_err() {
+            return Ok(());
+        }
+        let (task, want) = (Arc::clone(job), wish.want);
+        job.beside(async move {
+            while let Some(solved) = hear.recv().await {
+                if solved.outcome.is_some() {
+                    continue;
+                }
+                for tree in trees(&solved).into_iter().flatten() {
+                    let Some(layer) = tree.layers.last() else { continue };
+                    // What fails here fails again, and is told, when the cache is written.
+                    let _ = blob(&task, layer, want).await;
+                }
+            }
+        });
+        return Ok(());
+    }
+    Ok(())
+}
+
 /// Writes all caches; `roots` are the results of the build.
 pub(super) async fn export(job: &Arc<Job>, roots: &[Edge]) -> Result<(), Failure> {
     let specs = job.request().cache_to.iter().filter(|spec| spec.backend != CacheSpec::INLINE);

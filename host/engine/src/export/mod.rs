@@ -53,6 +53,7 @@ const ATTEMPTS: usize = 3;
 /// Solves everything that was yielded, then writes every output, and caches elsewhere beside them.
 pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> {
     let roots = roots(job);
+    cache::begin(job)?;
     for attempt in 1.. {
         let solved: Vec<Arc<Solved>> =
             try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
