@@ -1,7 +1,7 @@
 //! File ops: one layer from copies, writes, directories, removals and links.
 //!
-//! The layer is written straight into a new snapshot, with the tree below it as a read-only view:
-//! nothing is mounted for writing.
+//! The layer is written straight into a new snapshot, and names are looked up in the layers below
+//! it: nothing is mounted.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
