@@ -249,7 +249,7 @@ impl Bench {
     fn put_aside(&self, path: &Path) -> Result<()> {
         if path.exists() {
             let aside = self.aside.replace_with(|number| *number + 1);
-            std::fs::rename(path, self.sandbox.path(&format!("aside-{aside}")))?;
+            std::fs::rename(path, self.sandbox.path(format!("aside-{aside}")))?;
         }
         Ok(())
     }
@@ -258,7 +258,7 @@ impl Bench {
     fn clear_aside(&self) -> Result<()> {
         let count = self.aside.take();
         (0..count)
-            .try_for_each(|number| floors::remove(&self.sandbox.path(&format!("aside-{number}"))))
+            .try_for_each(|number| floors::remove(&self.sandbox.path(format!("aside-{number}"))))
     }
 
     fn forget_peer(&self) -> Result<()> {

@@ -26,6 +26,9 @@ use crate::xattr::{self, XattrKind};
 
 type Result<T> = std::result::Result<T, Errno>;
 
+/// Layers that make up a directory, by number, topmost first.
+type Merged = Arc<[usize]>;
+
 /// What a new layer lies on.
 pub struct Base {
     /// The directory in which those of the layers are.
@@ -33,7 +36,7 @@ pub struct Base {
     /// Paths of the layers in it, topmost first; empty: the directory itself.
     layers: Vec<Box<[u8]>>,
     /// Which layers make up the directories that were entered.
-    entered: Mutex<HashMap<Box<[u8]>, Arc<[usize]>>>,
+    entered: Mutex<HashMap<Box<[u8]>, Merged>>,
 }
 
 impl fmt::Debug for Base {
@@ -54,7 +57,7 @@ impl Base {
         Base { dir, layers, entered: Mutex::default() }
     }
 
-    fn entered(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<[usize]>>> {
+    fn entered(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Merged>> {
         self.entered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,7 +86,7 @@ pub(super) struct BaseDir {
     /// From the root; empty for the root itself, else without slashes at its ends.
     path: Box<[u8]>,
     /// The layers that make it up, topmost first. Never empty.
-    layers: Arc<[usize]>,
+    layers: Merged,
 }
 
 impl BaseDir {
@@ -143,7 +146,7 @@ impl BaseDir {
         let layers = match known {
             Some(layers) => layers,
             None => {
-                let layers: Arc<[usize]> = self.layers_with(name, kind)?.into();
+                let layers: Merged = self.layers_with(name, kind)?.into();
                 self.base.entered().insert(path.clone(), Arc::clone(&layers));
                 layers
             }
