@@ -22,6 +22,7 @@ pub mod explain;
 mod export;
 mod foreign;
 mod frontend_host;
+pub mod imagetools;
 mod inputs;
 mod inspect;
 mod job;

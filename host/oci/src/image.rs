@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::media::{Descriptor, MAX_CONFIG, Manifest};
 
 /// Deepest nesting of indexes that is followed.
-pub(crate) const MAX_NESTED_INDEXES: usize = 4;
+pub const MAX_NESTED_INDEXES: usize = 4;
 
 /// A resolved image: manifest and config, checked against each other.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,6 +4,7 @@
 //!
 //! - [`Reference`] parses and normalises image names; [`media::Document`] decodes manifests and
 //!   indexes; [`ImageConfig`] keeps configs byte for byte and finishes those of built images.
+//! - [`join`] makes one index of images and indexes.
 //! - [`layer`] writes layers from overlay upper directories ([`layer::write_upper`] into a
 //!   [`layer::LayerBuilder`]) and applies them ([`layer::apply`]). Blocking; call it on a blocking
 //!   thread.
@@ -20,6 +21,7 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 pub mod image;
+pub mod join;
 pub mod layer;
 pub mod layout;
 pub mod media;

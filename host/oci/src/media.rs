@@ -294,7 +294,7 @@ impl Descriptor {
     }
 
     /// Whether it is an attestation rather than an image: it would not run anywhere.
-    fn is_attestation(&self) -> bool {
+    pub fn is_attestation(&self) -> bool {
         self.annotation("vnd.docker.reference.type").is_some()
             || self.platform.as_ref().is_some_and(|p| p.os == "unknown")
     }

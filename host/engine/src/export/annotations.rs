@@ -14,7 +14,7 @@ use wbuild_oci::layout::{ExportImage, IndexAnnotations};
 const PREFIX: &str = "annotation";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
+pub(crate) enum Level {
     Manifest,
     ManifestDescriptor,
     Index,
@@ -29,7 +29,7 @@ struct Annotation {
 }
 
 /// All annotations of an output.
-pub(super) struct Annotations(Vec<Annotation>);
+pub(crate) struct Annotations(Vec<Annotation>);
 
 impl Annotations {
     /// Whether an attribute is an annotation.
@@ -37,11 +37,23 @@ impl Annotations {
         key.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with(['.', '-', '[']))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Reads them.
+    /// Reads them, whatever there is to annotate.
+    pub(crate) fn read(attrs: &Attrs) -> Result<Annotations, Failure> {
+        let given = attrs.0.iter().filter(|(key, _)| Annotations::is_key(key));
+        let all = given.map(|(key, value)| parse(key, value));
+        Ok(Annotations(all.collect::<Result<_, Failure>>()?))
+    }
+
+    /// Whether there is one of this level.
+    pub(crate) fn has(&self, level: Level) -> bool {
+        self.0.iter().any(|annotation| annotation.level == level)
+    }
+
+    /// Reads those of a build's output.
     pub(super) fn of(request: &BuildRequest, attrs: &Attrs) -> Result<Annotations, Failure> {
         let platforms = match &request.platforms[..] {
             [] => vec![Platform::host()],
@@ -85,7 +97,8 @@ impl Annotations {
         }
     }
 
-    fn at(&self, level: Level, platform: Option<&Platform>) -> BTreeMap<String, String> {
+    /// Those of a level, for a platform where it has one.
+    pub(crate) fn at(&self, level: Level, platform: Option<&Platform>) -> BTreeMap<String, String> {
         let here = self.0.iter().filter(|annotation| annotation.level == level);
         let (general, special): (Vec<_>, Vec<_>) = here.partition(|a| a.platform.is_none());
         let special = special.into_iter().filter(|a| a.platform.as_ref() == platform);

@@ -4,7 +4,7 @@
 //! dates, which SOURCE_DATE_EPOCH fixes.
 
 mod allocate;
-mod annotations;
+pub(crate) mod annotations;
 pub(crate) mod attrs;
 mod cache;
 mod daemon;

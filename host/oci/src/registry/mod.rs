@@ -22,6 +22,7 @@ mod auth;
 mod blob;
 mod challenge;
 mod credentials;
+mod file_sink;
 mod hosts;
 mod http;
 mod push;
@@ -43,6 +44,7 @@ pub use challenge::{Challenge, parse_challenges};
 pub use credentials::{
     Anonymous, Credential, CredentialHelper, Credentials, DockerConfig, DockerCredentials,
 };
+pub use file_sink::FileSink;
 pub use hosts::{Host, Hosts, Identity, Mirror, Trust};
 pub use push::{PushSource, Pushed};
 
