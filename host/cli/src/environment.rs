@@ -72,7 +72,8 @@ pub mod vars {
     pub const BOOT_ID: &str = "WBUILD_BOOT_ID";
     /// Directories with programs: the OCI runtime, emulators, credential helpers.
     pub const PATH: &str = "PATH";
-    /// Where the whole output of a long step waits while only its end is on the screen.
+    /// Where the whole output of a long step waits while only its end is on the screen, and where
+    /// layers are on their way from one registry to another.
     pub const TMPDIR: &str = "TMPDIR";
 }
 
@@ -197,6 +198,11 @@ impl Environment {
             false => self.xdg(vars::XDG_CACHE_HOME, ".cache"),
         };
         ours.unwrap_or_else(|| PathBuf::from("/var/cache/wbuild")).join("code")
+    }
+
+    /// Where files may be that nobody needs later.
+    pub fn temp_dir(&self) -> PathBuf {
+        self.var_os(vars::TMPDIR).map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
     }
 
     /// Directories with programs: `PATH`, then those of the system, which the `PATH` of an ordinary

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use wbuild_cli::args::{self, Cli, Command, PluginCommand};
+use wbuild_cli::args::{self, Cli, Command, ImagetoolsCommand, PluginCommand};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::report::Report;
@@ -61,6 +61,12 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
         Some(Command::Prune(args)) => commands::prune::run(&args, environment),
         Some(Command::Fsck(args)) => commands::fsck::run(&args, environment),
         Some(Command::Doctor(args)) => commands::doctor::run(&args, environment),
+        Some(Command::Imagetools(ImagetoolsCommand::Inspect(args))) => {
+            commands::imagetools::inspect(&args, environment)
+        }
+        Some(Command::Imagetools(ImagetoolsCommand::Create(args))) => {
+            commands::imagetools::create(&args, environment)
+        }
         Some(Command::Plugin(PluginCommand::Inspect(args))) => {
             commands::plugin::inspect(&args, environment)
         }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use wbuild_api::event::BuildReport;
+use wbuild_api::event::{BuildReport, ImageReport};
 use wbuild_graph::Digest;
 
 use crate::exit::Fault;
@@ -19,24 +19,33 @@ pub fn image_id(report: &BuildReport) -> Option<Digest> {
 /// The metadata file: keys as buildx writes them for the first image, and all images below
 /// `wbuild.images`.
 pub fn metadata(report: &BuildReport) -> Value {
-    let mut out = Map::new();
-    if let Some(image) = report.images.first() {
-        if let Some(digest) = image.digest {
-            out.insert("containerimage.digest".to_owned(), json!(digest));
-        }
-        if let Some(config) = image.config {
-            out.insert("containerimage.config.digest".to_owned(), json!(config));
-        }
-        if let Some(descriptor) = &image.descriptor {
-            out.insert("containerimage.descriptor".to_owned(), json!(descriptor));
-        }
-        if !image.names.is_empty() {
-            out.insert("image.name".to_owned(), json!(image.names.join(",")));
-        }
-    }
+    let mut out = report.images.first().map(image).unwrap_or_default();
     out.insert("wbuild.images".to_owned(), json!(report.images));
     out.insert("wbuild.stats".to_owned(), json!(report.stats));
     Value::Object(out)
+}
+
+/// The digest of a manifest or index.
+pub const DIGEST: &str = "containerimage.digest";
+/// All names, with commas between.
+pub const NAMES: &str = "image.name";
+
+/// What is said of one image.
+pub fn image(image: &ImageReport) -> Map<String, Value> {
+    let mut out = Map::new();
+    if let Some(digest) = image.digest {
+        out.insert(DIGEST.to_owned(), json!(digest));
+    }
+    if let Some(config) = image.config {
+        out.insert("containerimage.config.digest".to_owned(), json!(config));
+    }
+    if let Some(descriptor) = &image.descriptor {
+        out.insert("containerimage.descriptor".to_owned(), json!(descriptor));
+    }
+    if !image.names.is_empty() {
+        out.insert(NAMES.to_owned(), json!(image.names.join(",")));
+    }
+    out
 }
 
 /// Replaces a file in one step, so that a reader sees the old content or the new.
@@ -56,7 +65,7 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wbuild_api::event::{ImageDescriptor, ImageReport};
+    use wbuild_api::event::ImageDescriptor;
 
     #[test]
     fn ids_are_those_of_buildx() {

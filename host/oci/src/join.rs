@@ -64,8 +64,7 @@ pub fn join(parts: &[Part]) -> Result<Index> {
         return Err(Error::invalid("there is no image to join"));
     }
     let docker = |d: &Descriptor| matches!(&*d.media_type, DOCKER_MANIFEST | DOCKER_LIST);
-    let family =
-        if list.iter().all(docker) { MediaFamily::Docker } else { MediaFamily::Oci };
+    let family = if list.iter().all(docker) { MediaFamily::Docker } else { MediaFamily::Oci };
     let index = Index::new(family, list);
     check_size(&index)?;
     Ok(index)

@@ -10,6 +10,7 @@ pub mod build;
 pub mod cache;
 pub mod call;
 pub mod csv;
+pub mod imagetools;
 pub mod values;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::BuildArgs;
+pub use imagetools::ImagetoolsCommand;
 use wbuild_store::Space;
 
 use crate::filter::Filter;
@@ -80,6 +82,9 @@ pub enum Command {
     Fsck(FsckArgs),
     /// Show what this machine offers for building, and what is missing
     Doctor(DoctorArgs),
+    /// Look into images in registries, and join several into one
+    #[command(subcommand)]
+    Imagetools(ImagetoolsCommand),
     /// Look at plugins
     #[command(subcommand)]
     Plugin(PluginCommand),

@@ -1,4 +1,4 @@
-//! An engine for the time of one command: threads, session, signals.
+//! Threads, session, signals and an engine for the time of one command.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use wbuild_cli::progress::plain::Plain;
 use wbuild_cli::progress::tty::Tty;
 use wbuild_cli::progress::{Quiet, Renderer};
 use wbuild_cli::report::style::Style;
-use wbuild_cli::resolve::{Build, Display};
+use wbuild_cli::resolve::{Build, Display, Lends};
 use wbuild_cli::session::LocalSession;
 use wbuild_cli::terminal;
 use wbuild_exec::spec::UserNamespace;
@@ -45,19 +45,9 @@ pub fn with_engine<T>(
     events: Arc<dyn EventSink>,
     work: impl AsyncFnOnce(&Engine, Job) -> Result<T, Box<BuildError>>,
 ) -> Result<T, Box<BuildError>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()
-        .map_err(|error| alone(Failure::internal("cannot start threads").cause(&error)))?;
-    let docker_config = build.lends.docker_config.clone();
-    let given = environment.var(vars::AUTH_CONFIG).map_err(|fault| alone(*fault.failure))?;
-    let given = given.map(str::to_owned);
-    let credentials = FromDocker::new(given, docker_config, environment.search_path());
-    let session: Arc<dyn Session> = Arc::new(LocalSession::new(build.lends, Arc::new(credentials)));
     let options = EngineOptions {
         state_dir: build.state_dir,
-        launcher: (PathBuf::from("/proc/self/exe"), LAUNCHER.to_owned()),
+        launcher: launcher(),
         runtime: build.runtime,
         search: environment.search_path(),
         user_namespace,
@@ -68,24 +58,54 @@ pub fn with_engine<T>(
         limits: build.limits,
     };
     let request = build.request;
-    let result = runtime.block_on(async move {
-        let cancel = CancellationToken::new();
-        signals::listen(cancel.clone(), Arc::clone(&events))
-            .map_err(|fault| alone(*fault.failure))?;
+    let sink = Arc::clone(&events);
+    with_session(build.lends, environment, events, async move |session, cancel| {
+        let events = sink;
         let engine = tokio::select! {
             opened = Engine::open(options, Arc::clone(&events)) => opened.map_err(alone)?,
             // Another build holds the state directory, and the user does not want to wait.
             () = cancel.cancelled() => return Err(alone(Failure::cancelled())),
         };
         work(&engine, Job { request, session, plugins, events, cancel }).await
+    })
+}
+
+/// The program that starts launchers, and its hidden subcommand.
+pub fn launcher() -> (PathBuf, String) {
+    (PathBuf::from("/proc/self/exe"), LAUNCHER.to_owned())
+}
+
+/// Threads, the client's session and signals for the time of `work`, without an engine. The token is
+/// cancelled by Ctrl-C.
+pub fn with_session<T>(
+    lends: Lends,
+    environment: &Environment,
+    events: Arc<dyn EventSink>,
+    work: impl AsyncFnOnce(Arc<dyn Session>, CancellationToken) -> Result<T, Box<BuildError>>,
+) -> Result<T, Box<BuildError>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| alone(Failure::internal("cannot start threads").cause(&error)))?;
+    let docker_config = lends.docker_config.clone();
+    let given = environment.var(vars::AUTH_CONFIG).map_err(|fault| alone(*fault.failure))?;
+    let given = given.map(str::to_owned);
+    let credentials = FromDocker::new(given, docker_config, environment.search_path());
+    let session: Arc<dyn Session> = Arc::new(LocalSession::new(lends, Arc::new(credentials)));
+    let result = runtime.block_on(async move {
+        let cancel = CancellationToken::new();
+        signals::listen(cancel.clone(), Arc::clone(&events))
+            .map_err(|fault| alone(*fault.failure))?;
+        work(session, cancel).await
     });
-    // The engine has cleaned up. What still blocks (waiting for a lock) ends with the process.
+    // All is cleaned up. What still blocks (waiting for a lock) ends with the process.
     runtime.shutdown_background();
     result
 }
 
 /// A failure outside of any step.
-fn alone(failure: Failure) -> Box<BuildError> {
+pub fn alone(failure: Failure) -> Box<BuildError> {
     Box::new(BuildError { failure, step: None, sources: Default::default() })
 }
 

@@ -7,6 +7,7 @@ pub mod du;
 mod engine;
 pub mod explain;
 pub mod fsck;
+pub mod imagetools;
 pub mod plugin;
 pub mod prune;
 

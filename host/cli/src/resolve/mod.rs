@@ -103,6 +103,21 @@ pub struct Lends {
     pub archive: Option<Vec<u8>>,
 }
 
+impl Lends {
+    /// What is needed to ask registries, and nothing else. `registry_config` is the option.
+    pub fn to_registries(
+        registry_config: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Lends, Fault> {
+        Ok(Lends {
+            docker_config: environment.docker_config_dir(),
+            registries: registries::read(registry_config, environment)?,
+            proxies: environment.proxies()?,
+            ..Lends::default()
+        })
+    }
+}
+
 /// A directory the client lends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
@@ -175,12 +190,9 @@ pub fn build(
     let inputs = definition::find(args, named.as_ref(), environment, stdin)?;
 
     let mut lends = Lends {
-        docker_config: environment.docker_config_dir(),
-        registries: registries::read(args.registry_config.as_deref(), environment)?,
-        proxies: environment.proxies()?,
         known_hosts: environment.known_hosts(),
         archive: inputs.archive,
-        ..Lends::default()
+        ..Lends::to_registries(args.registry_config.as_deref(), environment)?
     };
     let mut contexts = BTreeMap::from([("context".to_owned(), inputs.context)]);
     for arg in &args.contexts {
@@ -221,7 +233,7 @@ pub fn build(
             .hint("name it: -t REGISTRY/NAME:TAG"));
     }
     let epoch = source_date_epoch(args, environment)?;
-    let display = display(args, environment)?;
+    let display = display(args.quiet, args.progress, environment)?;
     let mut options = options(args, environment, epoch)?;
     let (frontend, remarks) = match named {
         Some(named) => (Some(named), Vec::new()),
@@ -456,11 +468,16 @@ fn jobs(args: &BuildArgs, environment: &Environment) -> Result<Option<usize>, Fa
     }
 }
 
-fn display(args: &BuildArgs, environment: &Environment) -> Result<Display, Fault> {
-    if args.quiet {
+/// How work is shown.
+pub fn display(
+    quiet: bool,
+    progress: Option<ProgressArg>,
+    environment: &Environment,
+) -> Result<Display, Fault> {
+    if quiet {
         return Ok(Display::Quiet);
     }
-    let asked = match args.progress {
+    let asked = match progress {
         Some(asked) => asked,
         None => match environment.var(vars::PROGRESS)? {
             Some(text) => text

@@ -161,15 +161,15 @@ impl Blobs {
                     let mut file = file;
                     let mut from = Layout::open_path(&directory)?.blob(&blob)?;
                     // What does not have its digest says so itself.
-                    std::io::copy(&mut from, &mut file).map_err(|error| {
-                        match error.downcast::<wbuild_oci::Error>() {
-                            Ok(error) => error,
-                            Err(error) => wbuild_oci::Error::new(
-                                wbuild_oci::ErrorKind::Io,
-                                format!("cannot copy {} from {}", blob.digest, directory.display()),
-                            )
-                            .because(error),
-                        }
+                    std::io::copy(&mut from, &mut file).map_err(|error| match error
+                        .downcast::<wbuild_oci::Error>(
+                    ) {
+                        Ok(error) => error,
+                        Err(error) => wbuild_oci::Error::new(
+                            wbuild_oci::ErrorKind::Io,
+                            format!("cannot copy {} from {}", blob.digest, directory.display()),
+                        )
+                        .because(error),
                     })?;
                     Ok(file)
                 })

@@ -227,7 +227,8 @@ impl ImageTools {
 
 /// Annotations belong to what is made here: the index and what it says of images.
 fn check_levels(annotations: &Annotations) -> Result<(), Failure> {
-    for (level, word) in [(Level::Manifest, "manifest"), (Level::IndexDescriptor, "index-descriptor")]
+    for (level, word) in
+        [(Level::Manifest, "manifest"), (Level::IndexDescriptor, "index-descriptor")]
     {
         if annotations.has(level) {
             let message = format!("annotations of level {word} cannot be added to what is joined");
@@ -266,8 +267,7 @@ fn settle(create: &Create) -> Result<Vec<(Place, Wanted)>, Failure> {
         let message = format!("there are more than {MAX_SOURCES} sources");
         return Err(Failure::new(FailureKind::Limit, message));
     }
-    let mut repositories: BTreeSet<String> =
-        create.targets.iter().map(Reference::name).collect();
+    let mut repositories: BTreeSet<String> = create.targets.iter().map(Reference::name).collect();
     let mut near: Option<&Reference> = create.targets.first();
     for source in &create.sources {
         if let Some(Place::Registry(reference)) = &source.place {

@@ -5,6 +5,7 @@ mod applying;
 mod content;
 mod hostile;
 mod hostile_registries;
+mod joining;
 mod layouts;
 mod mirrors;
 mod pushing;
