@@ -14,6 +14,7 @@ mod downloads;
 mod elsewhere;
 mod explain;
 mod git;
+mod imagetools;
 mod interruption;
 mod keys;
 mod outputs;
@@ -46,6 +47,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("elsewhere", elsewhere::TESTS),
     ("explain", explain::TESTS),
     ("git", git::TESTS),
+    ("imagetools", imagetools::TESTS),
     ("interruption", interruption::TESTS),
     ("keys", keys::TESTS),
     ("outputs", outputs::TESTS),

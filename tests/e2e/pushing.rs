@@ -1,5 +1,6 @@
 //! Images pushed to a real registry, and what others make of them.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -197,6 +198,14 @@ fn with_tls_and_a_password() -> Result<()> {
     password("push-tls", true)
 }
 
+/// Docker's configuration with the password of a registry's user.
+pub fn write_credentials(folder: &Path, host: &str, password: &str) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let auth = STANDARD.encode(format!("{USER}:{password}"));
+    let config = format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{auth}\"}}}}}}");
+    Ok(std::fs::write(folder.join("config.json"), config)?)
+}
+
 fn password(name: &str, tls: bool) -> Result<()> {
     let sandbox = Sandbox::with(name, &[("Dockerfile", "FROM scratch\nCOPY x /x\n"), ("x", "x")])?;
     let registry = Registry::with(&sandbox.path("registry"), Settings { password: true, tls })?;
@@ -212,9 +221,7 @@ fn password(name: &str, tls: bool) -> Result<()> {
         let folder = sandbox.path("docker");
         std::fs::create_dir_all(&folder)?;
         if let Some(password) = password {
-            let auth = STANDARD.encode(format!("{USER}:{password}"));
-            let config = format!("{{\"auths\": {{\"{host}\": {{\"auth\": \"{auth}\"}}}}}}");
-            std::fs::write(folder.join("config.json"), config)?;
+            write_credentials(&folder, &host, password)?;
         }
         let arguments = [&name, "--push", "--registry-config=registries.toml"];
         let mut command = sandbox.build_command(&arguments)?;

@@ -144,13 +144,19 @@ impl Registry {
     /// Takes an image out of it into a new OCI layout, by skopeo, which checks every blob; all
     /// platforms of an index.
     pub fn pull(&self, name: &str, layout: &Path) -> Result<()> {
-        let mut command = self.skopeo(&[
-            "copy",
-            "--quiet",
-            "--all",
-            "--preserve-digests",
-            "--src-tls-verify=false",
-        ])?;
+        self.pull_as(&["copy", "--quiet", "--all", "--preserve-digests"], name, layout)
+    }
+
+    /// [`Self::pull`] of what an index has for linux on one architecture.
+    pub fn pull_for(&self, architecture: &str, name: &str, layout: &Path) -> Result<()> {
+        let platform = ["--override-os=linux", &format!("--override-arch={architecture}")];
+        let args = [&platform[..], &["copy", "--quiet", "--preserve-digests"]].concat();
+        self.pull_as(&args, name, layout)
+    }
+
+    fn pull_as(&self, args: &[&str], name: &str, layout: &Path) -> Result<()> {
+        let mut command = self.skopeo(args)?;
+        command.arg("--src-tls-verify=false");
         if self.settings.password {
             command.arg(format!("--src-creds={USER}:{PASSWORD}"));
         }

@@ -56,9 +56,9 @@ fn names_command(command: &Command, word: &OsStr) -> bool {
 
 /// The options of the program itself and of each command, so that `-f` is known wherever it stands.
 fn options(command: &Command) -> impl Iterator<Item = &clap::Arg> {
-    let commands = command.get_subcommands();
-    let inner = commands.clone().flat_map(Command::get_subcommands);
-    command.get_arguments().chain(commands.chain(inner).flat_map(Command::get_arguments))
+    let inner = command.get_subcommands().flat_map(Command::get_subcommands);
+    let commands = command.get_subcommands().chain(inner);
+    command.get_arguments().chain(commands.flat_map(Command::get_arguments))
 }
 
 /// `--switch=true` and `--switch=false` of an option that takes no value, as Go's flag parser has

@@ -65,7 +65,7 @@ pub struct ImageCreateArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Make an index of a single image, too; =false gives the image another name
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "true", default_missing_value = "true", hide_default_value = true)]
     pub prefer_index: bool,
     /// Write what was made to a file, as JSON
