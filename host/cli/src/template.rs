@@ -36,6 +36,8 @@ enum Expression {
     Path(Vec<String>),
     Constant(Value),
     Call(Function, Vec<Expression>),
+    /// Names behind a parenthesis.
+    Of(Box<Expression>, Vec<String>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,7 @@ impl Template {
                 Expression::Path(path) => path.first().is_none_or(|first| same(first, name)),
                 Expression::Constant(_) => false,
                 Expression::Call(_, given) => given.iter().any(|what| expression(what, name)),
+                Expression::Of(what, _) => expression(what, name),
             }
         }
         nodes(&self.0, name)
@@ -162,14 +165,14 @@ fn action(text: &str) -> Result<Action, String> {
     })
 }
 
-/// Words, strings with their quotes, and parentheses.
+/// Words, strings with their quotes, and parentheses; names belong to the one they stand behind.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let mut out = Vec::new();
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
             c if c.is_whitespace() => {}
-            '(' | ')' => out.push(c.to_string()),
+            '(' => out.push(c.to_string()),
             '"' | '`' => {
                 let mut word = String::from(c);
                 let mut escaped = false;
@@ -239,24 +242,27 @@ fn operand(words: &[String], at: &mut usize, depth: usize) -> Result<Expression,
             return Err(format!("more than {MAX_DEPTH} parentheses lie in each other"));
         }
         let (start, mut open) = (*at, 1);
+        let mut behind = "";
         while open > 0 {
-            match words.get(*at).map(String::as_str) {
-                Some("(") => open += 1,
-                Some(")") => open -= 1,
-                Some(_) => {}
-                None => return Err("a ) is missing".to_owned()),
+            let word = words.get(*at).ok_or("a ) is missing")?;
+            match (word.strip_prefix(')'), &word[..]) {
+                (Some(rest), _) => (open, behind) = (open - 1, rest),
+                (None, "(") => open += 1,
+                (None, _) => {}
             }
             *at += 1;
         }
-        return expression(&words[start..*at - 1], depth + 1);
+        let inside = expression(&words[start..*at - 1], depth + 1)?;
+        if behind.is_empty() {
+            return Ok(inside);
+        }
+        return Ok(Expression::Of(Box::new(inside), names(behind)?));
     }
-    if let Some(path) = word.strip_prefix('.') {
-        let names: Vec<String> = path.split('.').map(str::to_owned).collect();
-        return match (path.is_empty(), names.iter().any(String::is_empty)) {
-            (true, _) => Ok(Expression::Path(Vec::new())),
-            (false, true) => Err(format!("{word:?} is no name")),
-            (false, false) => Ok(Expression::Path(names)),
-        };
+    if word == "." {
+        return Ok(Expression::Path(Vec::new()));
+    }
+    if word.starts_with('.') {
+        return Ok(Expression::Path(names(word)?));
     }
     if let Some(raw) = word.strip_prefix('`').and_then(|word| word.strip_suffix('`')) {
         return Ok(Expression::Constant(Value::from(raw)));
@@ -269,6 +275,16 @@ fn operand(words: &[String], at: &mut usize, depth: usize) -> Result<Expression,
         "{word:?} is more than wbuild understands of templates; it knows .Name, json, index, range, \
          if, print, println and len"
     ))
+}
+
+/// `.A.B`
+fn names(path: &str) -> Result<Vec<String>, String> {
+    let names = path.strip_prefix('.').map(|path| path.split('.').map(str::to_owned));
+    let names: Vec<String> = names.into_iter().flatten().collect();
+    if names.is_empty() || names.iter().any(String::is_empty) {
+        return Err(format!("{path:?} is no name"));
+    }
+    Ok(names)
 }
 
 /// Nodes up to the end of a block, and what ended it.
@@ -376,6 +392,13 @@ fn value(what: &Expression, dot: &Value, top: &Value) -> Result<Value, String> {
                 };
             }
             Ok(found.clone())
+        }
+        Expression::Of(what, names) => {
+            let mut found = value(what, dot, top)?;
+            for name in names {
+                found = member(&found, name).cloned().unwrap_or_default();
+            }
+            Ok(found)
         }
         Expression::Call(function, given) => {
             let values = given.iter().map(|what| value(what, dot, top));
@@ -492,7 +515,9 @@ mod tests {
             ("{{ .name }}!", "r/x!"),
             ("{{.Manifest.Digest}} {{.Manifest.Size}}", "sha256:a 7"),
             ("{{json .Name}}", "\"r/x\""),
-            ("{{json (index .Manifest.Manifests 1).x}}", "error: \".x\""),
+            ("{{(index .Manifest.Manifests 1).Annotations.x}}", "1"),
+            ("{{json (index .Manifest.Manifests 1).nothing}}", "null"),
+            ("{{print (.Name).}}", "error: \".\" is no name"),
             (
                 "{{(index .Manifest.Manifests 0)}}",
                 "map[digest:b platform:map[architecture:arm64 os.version:1]]",

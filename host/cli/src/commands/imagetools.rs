@@ -47,7 +47,8 @@ pub fn inspect(args: &ImageInspectArgs, environment: &Environment) -> Result<Exi
         let document = imagetools::document(&place, &found, configs.as_deref());
         let text = format.render(&document);
         let text = text.map_err(|error| Fault::usage(format!("cannot use --format: {error}")))?;
-        terminal::print(format!("{}\n", text.strip_suffix('\n').unwrap_or(&text)).as_bytes())?;
+        let text = terminal::plain(text.strip_suffix('\n').unwrap_or(&text));
+        terminal::print(format!("{text}\n").as_bytes())?;
     } else {
         terminal::print(imagetools::text(&place, &found).as_bytes())?;
     }
