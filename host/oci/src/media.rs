@@ -28,6 +28,9 @@ pub const MAX_ARTIFACT_LAYERS: usize = 10_000;
 /// Most entries of one index.
 pub const MAX_INDEX_ENTRIES: usize = 10_000;
 
+/// Most platforms that a message lists.
+const MAX_OFFERED: usize = 50;
+
 /// OCI image manifest.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// OCI image index.
@@ -445,6 +448,11 @@ impl Index {
         }
         let message = format!("{what} has no image for {wanted}");
         let error = Error::new(ErrorKind::NotFound, message);
+        let more = offered.len().saturating_sub(MAX_OFFERED);
+        if more > 0 {
+            offered.truncate(MAX_OFFERED);
+            offered.push(format!("{more} more"));
+        }
         Err(if offered.is_empty() {
             error.hint("it holds no image that names a platform")
         } else {

@@ -47,7 +47,12 @@ pub fn inspect(args: &ImageInspectArgs, environment: &Environment) -> Result<Exi
         let document = imagetools::document(&place, &found, configs.as_deref());
         let text = format.render(&document);
         let text = text.map_err(|error| Fault::usage(format!("cannot use --format: {error}")))?;
-        let text = terminal::plain(text.strip_suffix('\n').unwrap_or(&text));
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        // Programs get tabs and all else as the template has them.
+        let text = match environment.stdout_terminal {
+            true => terminal::plain(text),
+            false => text.to_owned(),
+        };
         terminal::print(format!("{text}\n").as_bytes())?;
     } else {
         terminal::print(imagetools::text(&place, &found).as_bytes())?;
