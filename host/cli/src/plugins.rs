@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wbuild::extension::DefinitionFile;
+use wbuild::extension::{DefinitionFile, Runner};
 use wbuild::request::ContextSpec;
 use wbuild::{Choose, Chosen, Plugins, Reader};
 use wbuild_bundled::{Bundled, Kind};
@@ -22,7 +22,6 @@ pub fn host(environment: &Environment) -> PluginHost {
 
 /// The plugins of a build. Nothing is compiled yet.
 pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
-    let runners = build.runners.iter().map(|name| load(host, Kind::Runner, name)?.runner());
     let caches = build.caches.iter().map(|name| load(host, Kind::Cache, name)?.cache());
     let remotes = build.remotes.iter().map(|(backend, name)| {
         Ok::<_, Failure>((backend.clone(), load(host, Kind::Cache, name)?.cache()?))
@@ -36,10 +35,16 @@ pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
                 options: build.request.options.clone(),
             })),
         },
-        runners: runners.collect::<Result<_, Failure>>()?,
+        runners: runners(host, &build.runners)?,
         caches: caches.collect::<Result<_, Failure>>()?,
         remotes: remotes.collect::<Result<_, Failure>>()?,
     })
+}
+
+/// Runners, in order. Nothing is compiled yet.
+pub fn runners(host: &PluginHost, names: &[PluginName]) -> Result<Vec<Arc<dyn Runner>>, Fault> {
+    let runners = names.iter().map(|name| load(host, Kind::Runner, name)?.runner());
+    Ok(runners.collect::<Result<_, Failure>>()?)
 }
 
 /// Chooses the frontend of a definition that is not here before the build.

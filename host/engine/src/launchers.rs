@@ -23,7 +23,8 @@ pub(crate) struct Launchers {
     pub(crate) search: Vec<PathBuf>,
     /// The one that each step needs.
     pub(crate) user_namespace: Option<UserNamespace>,
-    store: Store,
+    /// Keeps which runtime was found to work; none = it is found anew.
+    store: Option<Store>,
     started: Mutex<Started>,
     resolv_conf: OnceLock<String>,
 }
@@ -35,7 +36,7 @@ impl Launchers {
         runtime: Option<String>,
         search: Vec<PathBuf>,
         user_namespace: Option<UserNamespace>,
-        store: Store,
+        store: Option<Store>,
     ) -> Launchers {
         Launchers {
             program,
@@ -77,8 +78,10 @@ impl Launchers {
         }
         let id = format!("{RUNTIME_DOCUMENT} {}", self.user_namespace.is_some());
         // What cannot be read is tried again.
-        let kept = self.store.load_document(DocumentKind::Machine, &id).ok().flatten();
-        let kept = kept.and_then(|data| serde_json::from_slice::<RuntimeInfo>(&data).ok());
+        let kept = self.store.as_ref();
+        let kept = kept.and_then(|store| store.load_document(DocumentKind::Machine, &id).ok());
+        let kept =
+            kept.flatten().and_then(|data| serde_json::from_slice::<RuntimeInfo>(&data).ok());
         if let Some(runtime) = kept.filter(RuntimeInfo::is_current) {
             return Ok(runtime);
         }
@@ -89,9 +92,12 @@ impl Launchers {
             user_namespace: self.user_namespace.clone(),
         })
         .await?;
-        let data = serde_json::to_vec(&runtime)
-            .map_err(|error| Failure::internal("cannot keep the runtime found").cause(&error))?;
-        self.store.save_document(DocumentKind::Machine, &id, &data)?;
+        if let Some(store) = &self.store {
+            let data = serde_json::to_vec(&runtime).map_err(|error| {
+                Failure::internal("cannot keep the runtime found").cause(&error)
+            })?;
+            store.save_document(DocumentKind::Machine, &id, &data)?;
+        }
         Ok(runtime)
     }
 

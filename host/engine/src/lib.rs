@@ -27,9 +27,11 @@ mod inputs;
 mod inspect;
 mod job;
 mod keyed_secrets;
+mod launch;
 mod launchers;
 mod memo;
 mod ops;
+pub mod platforms;
 mod present;
 mod room;
 mod runners;
@@ -140,7 +142,8 @@ impl Engine {
         };
         let open = OpenOptions { boot_id, owner, wait, record_aliases, ..OpenOptions::default() };
         let store = blocking(move || Store::open(state_dir, open)).await?;
-        let launchers = Launchers::new(launcher, runtime, search, user_namespace, store.clone());
+        let kept = Some(store.clone());
+        let launchers = Launchers::new(launcher, runtime, search, user_namespace, kept);
         Ok(Engine { store, launchers: Arc::new(launchers), limits })
     }
 

@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 use wbuild_api::extension::{
-    BinfmtEntry, BinfmtRule, ClampCap, Job, LaunchPlan, LogCap, MachineCap, Runner, RunnerHost,
-    Tool,
+    BinfmtEntry, BinfmtRule, ClampCap, Job, LaunchPlan, LogCap, MachineCap, Offer, Runner,
+    RunnerHost, Tool,
 };
 use wbuild_exec::Handler;
 use wbuild_exec::clamp::Grants;
 use wbuild_exec::facts::Facts;
 use wbuild_graph::{Attrs, Digest, Failure, FailureKind, Platform};
 
-type Slot = Arc<OnceCell<usize>>;
+/// Which runner, and what it offers.
+type Slot = Arc<OnceCell<(usize, Offer)>>;
 
 /// The runner that may use emulators. A runner from a file has a path for a name.
 const EMULATING: &str = "qemu";
@@ -80,13 +81,29 @@ impl Runners {
         Ok((plan, handlers.into_iter().collect()))
     }
 
-    async fn plan_for(&self, job: &Job) -> Result<(LaunchPlan, Vec<Handler>), Failure> {
+    /// The runner whose offer for the platform is the best.
+    async fn best(&self, platform: &Platform) -> Result<(&Line, Offer), Failure> {
         let slot = {
             let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(chosen.entry(job.platform.clone()).or_default())
+            Arc::clone(chosen.entry(platform.clone()).or_default())
         };
-        let index = *slot.get_or_try_init(|| self.choose(&job.platform)).await?;
-        let line = &self.runners[index];
+        let (index, offer) = slot.get_or_try_init(|| self.choose(platform)).await?;
+        Ok((&self.runners[*index], offer.clone()))
+    }
+
+    /// The name of the runner that runs a platform, and its offer.
+    pub(crate) async fn offer(&self, platform: &Platform) -> Result<(String, Offer), Failure> {
+        let (line, offer) = self.best(platform).await?;
+        Ok((line.runner.identity().name, offer))
+    }
+
+    /// What is known of an emulator that a plan has named.
+    pub(crate) fn tool(&self, name: &str) -> Option<Tool> {
+        self.runners.iter().find_map(|line| line.tools.find(name)).map(|found| found.tool)
+    }
+
+    async fn plan_for(&self, job: &Job) -> Result<(LaunchPlan, Vec<Handler>), Failure> {
+        let (line, _) = self.best(&job.platform).await?;
         let plan = line.runner.make_plan(line.host.clone(), job.clone()).await?;
         if let Some((tool, _)) = plan.tools.first() {
             return Err(line.denied(tool));
@@ -97,14 +114,14 @@ impl Runners {
     }
 
     /// Asks every runner once a platform; the lowest rank wins, the first of equals.
-    async fn choose(&self, platform: &Platform) -> Result<usize, Failure> {
-        let mut best: Option<(u32, usize)> = None;
+    async fn choose(&self, platform: &Platform) -> Result<(usize, Offer), Failure> {
+        let mut best: Option<(usize, Offer)> = None;
         let mut refusals: Vec<Failure> = Vec::new();
         for (index, Line { runner, host, .. }) in self.runners.iter().enumerate() {
             let answers = runner.supports(host.clone(), vec![platform.clone()]).await?;
             match answers.into_iter().next() {
-                Some(Ok(offer)) if best.is_none_or(|(rank, _)| offer.rank < rank) => {
-                    best = Some((offer.rank, index));
+                Some(Ok(offer)) if best.as_ref().is_none_or(|(_, it)| offer.rank < it.rank) => {
+                    best = Some((index, offer));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(failure)) => refusals.push(failure),
@@ -116,8 +133,8 @@ impl Runners {
                 }
             }
         }
-        if let Some((_, index)) = best {
-            return Ok(index);
+        if let Some(best) = best {
+            return Ok(best);
         }
         let message = format!("no runner can run steps for {platform} on this machine");
         let mut failure = Failure::unsupported(message);

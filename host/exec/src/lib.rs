@@ -47,6 +47,7 @@ pub mod runtime;
 pub mod spec;
 pub mod stubs;
 mod sys;
+pub mod tiny;
 pub mod user;
 
 pub use inroot::check_root;

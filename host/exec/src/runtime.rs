@@ -6,7 +6,6 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use wbuild_graph::{Failure, FailureKind};
 
 use crate::fail::OrFail;
-use crate::launcher::{Launcher, LauncherOptions, Step};
+use crate::launcher::{Launcher, LauncherOptions};
 use crate::mounts::Source;
 use crate::spec::{ExecSpec, UserNamespace, base};
+use crate::tiny;
 
 /// A kind of OCI runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,8 +214,9 @@ async fn try_runtime(options: &ProbeOptions, runtime: &RuntimeInfo) -> Result<()
         handlers: Vec::new(),
     })
     .await?;
-    let (root, args) = match tiny_root()? {
-        Some(root) => (Source::Mount(root), vec!["/probe".to_owned()]),
+    let architecture = wbuild_graph::Platform::host().architecture;
+    let (root, args) = match tiny::root(&architecture)? {
+        Some(root) => (Source::Mount(root), vec![tiny::PROGRAM.to_owned()]),
         // An architecture without a tiny program: the machine's own root and the runtime itself.
         None => {
             let root = std::fs::File::open("/").or_fail("open /")?;
@@ -226,90 +227,7 @@ async fn try_runtime(options: &ProbeOptions, runtime: &RuntimeInfo) -> Result<()
     let mut exec = ExecSpec::new(args);
     exec.readonly_root = true;
     exec.user_namespace.clone_from(&options.user_namespace);
-    let null = || -> Result<OwnedFd, Failure> {
-        Ok(std::fs::OpenOptions::new()
-            .write(true)
-            .open("/dev/null")
-            .or_fail("open /dev/null")?
-            .into())
-    };
-    let step = Step {
-        spec: base(&exec)?,
-        root,
-        slots: Default::default(),
-        stdout: null()?,
-        stderr: null()?,
-        keep: None,
-    };
-    let run = tokio::time::timeout(Duration::from_secs(20), launcher.run(step));
-    match run.await {
-        Ok(Ok(exit)) if exit.code == 0 => Ok(()),
-        Ok(Ok(exit)) => Err(Failure::internal(format!("it ended with code {}", exit.code))),
-        Ok(Err(failure)) => Err(failure),
-        Err(_) => Err(Failure::new(FailureKind::Unavailable, "it did not end within 20 seconds")),
-    }
-}
-
-/// A root in memory that holds one program, `/probe`, which ends with code 0; `None` where this
-/// crate knows no program for the architecture.
-fn tiny_root() -> Result<Option<OwnedFd>, Failure> {
-    use rustix::fs::{Mode, OFlags};
-    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-    let Some(program) = tiny_program() else { return Ok(None) };
-    let attempt = "make a root in memory to try the runtime with";
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).or_fail(attempt)?;
-    rustix::mount::fsconfig_set_string(&context, "mode", "755").or_fail(attempt)?;
-    rustix::mount::fsconfig_create(&context).or_fail(attempt)?;
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    let root = rustix::mount::fsmount(&context, flags, MountAttrFlags::empty()).or_fail(attempt)?;
-    for name in ["dev", "proc", "sys"] {
-        rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755)).or_fail(attempt)?;
-    }
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file =
-        rustix::fs::openat(&root, "probe", flags, Mode::from_raw_mode(0o755)).or_fail(attempt)?;
-    std::io::Write::write_all(&mut std::fs::File::from(file), &program).or_fail(attempt)?;
-    Ok(Some(root))
-}
-
-/// An ELF file (elf(5)) with one segment and the code for `exit(0)`.
-fn tiny_program() -> Option<Vec<u8>> {
-    let (machine, code): (u16, &[u8]) = match std::env::consts::ARCH {
-        // mov eax, 60; xor edi, edi; syscall
-        "x86_64" => (62, &[0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]),
-        // mov x8, #93; mov x0, #0; svc #0
-        "aarch64" => (183, &[0xa8, 0x0b, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0, 0xd4]),
-        // li a7, 93; li a0, 0; ecall
-        "riscv64" => (243, &[0x93, 0x08, 0xd0, 0x05, 0x13, 0x05, 0, 0, 0x73, 0, 0, 0]),
-        _ => return None,
-    };
-    const HEADERS: u64 = 64 + 56;
-    const BASE: u64 = 0x40_0000;
-    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    // Type (executable), machine.
-    for half in [2, machine] {
-        file.extend(half.to_le_bytes());
-    }
-    file.extend(1u32.to_le_bytes());
-    // Entry, program headers, no sections.
-    for wide in [BASE + HEADERS, 64, 0] {
-        file.extend(wide.to_le_bytes());
-    }
-    file.extend(0u32.to_le_bytes());
-    // Sizes and numbers of headers.
-    for half in [64u16, 56, 1, 0, 0, 0] {
-        file.extend(half.to_le_bytes());
-    }
-    // The segment: loaded, readable and executable.
-    for word in [1u32, 5] {
-        file.extend(word.to_le_bytes());
-    }
-    let size = HEADERS + code.len() as u64;
-    for wide in [0, BASE, BASE, size, size, 0x1000] {
-        file.extend(wide.to_le_bytes());
-    }
-    file.extend(code);
-    Some(file)
+    tiny::run(&launcher, base(&exec)?, root).await
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::BuildArgs;
 pub use imagetools::ImagetoolsCommand;
+use wbuild_graph::Platform;
 use wbuild_store::Space;
 
 use crate::filter::Filter;
@@ -195,9 +196,14 @@ pub struct FsckArgs {
 
 /// Show what this machine offers for building, and what is missing
 ///
-/// Ends with 1 if builds with RUN steps cannot work here.
+/// Ends with 1 if builds with RUN steps cannot work here, or not for a platform that was named.
 #[derive(Args, Debug)]
 pub struct DoctorArgs {
+    /// Say for which platforms steps can run here and how, by running something for each; the usual
+    /// ones, or those named (commas). Nothing is registered on the machine for it
+    #[arg(long, value_name = "PLATFORM", num_args = 0..=1, require_equals = true,
+        value_delimiter = ',')]
+    pub platforms: Option<Vec<Platform>>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's help")]
     pub state: StateArgs,

@@ -10,6 +10,9 @@ use wbuild_exec::facts::{Check, Facts, State};
 
 /// Runs the command.
 pub fn run(args: &DoctorArgs, environment: &Environment) -> Result<Exit, Fault> {
+    if let Some(named) = &args.platforms {
+        return super::platforms::run(named, args.json, environment);
+    }
     let search = environment.search_path();
     let state_dir = environment.state_dir(args.state.state_dir.as_deref())?;
     let code_cache = environment.code_cache_dir();

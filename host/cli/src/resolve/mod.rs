@@ -30,6 +30,9 @@ use crate::plugin_name::{self, PluginName};
 use crate::registries::{self, Registries};
 use crate::syntax;
 
+/// The runners of a build that names none.
+pub const RUNNERS: [&str; 2] = ["native", "qemu"];
+
 /// Everything one build needs.
 #[derive(Clone, Debug)]
 pub struct Build {
@@ -290,7 +293,7 @@ pub fn build(
         request,
         lends,
         frontend,
-        runners: plugins(&args.runners, &["native", "qemu"])?,
+        runners: plugins(&args.runners, &RUNNERS)?,
         caches: plugins(&args.cache_backends, &["cache-local"])?,
         remotes,
         state_dir: environment.state_dir(args.state.state_dir.as_deref())?,

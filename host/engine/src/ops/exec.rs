@@ -19,6 +19,7 @@ use wbuild_tree::path::RelPath;
 use wbuild_tree::root::Root;
 
 use crate::blocking;
+use crate::launch::{self, Launch};
 use crate::ops::agent::LentAgent;
 use crate::ops::cache_mount::{self, CacheMount};
 use crate::ops::content::ReadAgain;
@@ -137,7 +138,7 @@ pub(crate) async fn run(
     let entry_format =
         wbuild_exec::elf::entry_format(root_view.as_fd(), &exec.args[0], &exec.cwd, path)?;
     let mut exec_spec = ExecSpec::new(exec.args.clone());
-    exec_spec.env.clone_from(&env);
+    exec_spec.env = env;
     exec_spec.cwd.clone_from(&exec.cwd);
     exec_spec.user = identity;
     exec_spec.hostname = hostname;
@@ -152,46 +153,20 @@ pub(crate) async fn run(
             Failure::invalid(format!("shm-size is a number of bytes, not {size:?}"))
         })?;
     }
-    let mut base = spec::base(&exec_spec)?;
-    let mut job = Job {
-        platform: exec.platform.clone(),
-        args: exec.args.clone(),
-        env,
-        cwd: exec.cwd.clone(),
+    let job = Job {
         mounts: assembly.views.clone(),
         entry_format,
-        base_spec: spec::to_json(&base).to_string(),
-        attrs: wbuild_graph::Attrs::default(),
+        ..launch::job(&exec_spec, &exec.platform)
     };
-    let mut foreign = worker.foreign.of(vertex.digest).unwrap_or_default();
-    let (mut plan, mut handlers) = worker.runners.plan(&job, &foreign).await?;
-    if !handlers.is_empty()
-        && !foreign.is_empty()
-        && let Err(failure) = worker.launchers.get(handlers.clone()).await
-    {
-        // A step that has foreign programs may never start one, so it has to do without. One that is
-        // foreign itself fails below.
+    let foreign = worker.foreign.of(vertex.digest).unwrap_or_default();
+    let (runners, launchers) = (&worker.runners, &worker.launchers);
+    let launch = launch::plan(runners, launchers, exec_spec, job, foreign).await?;
+    let Launch { spec: mut final_spec, handlers, warnings, without, .. } = launch;
+    if let Some((foreign, failure)) = without {
         worker.steps.warning(vertex.digest, without_emulators(&foreign, &failure));
-        foreign = Arc::default();
-        (plan, handlers) = worker.runners.plan(&job, &foreign).await?;
     }
-    if !handlers.is_empty() && exec_spec.user_namespace.is_none() {
-        // Handlers are in a user namespace, and so is the step then. A plan depends on its job alone,
-        // so the runner is asked again.
-        exec_spec.user_namespace = Some(wbuild_exec::namespace::same_ids()?);
-        base = spec::base(&exec_spec)?;
-        job.base_spec = spec::to_json(&base).to_string();
-        (plan, handlers) = worker.runners.plan(&job, &foreign).await?;
-    }
-    for warning in plan.warnings {
+    for warning in warnings {
         worker.steps.warning(vertex.digest, warning);
-    }
-    let mut final_spec = match &plan.spec {
-        None => base,
-        Some(text) => spec::late::from_json(text)?,
-    };
-    if let Some(domain) = &plan.personality {
-        spec::late::set_personality(&mut final_spec, domain)?;
     }
     // What is in no key is not shown to runners either.
     let late = exec.volatile_env.iter().chain(&assembly.secret_env);

@@ -21,11 +21,13 @@ pub mod seccomp;
 
 use std::path::PathBuf;
 
+/// An OCI runtime spec.
+pub use oci_spec::runtime::Spec;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
     LinuxNamespaceType, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    ProcessBuilder, RootBuilder, SpecBuilder, UserBuilder,
 };
 use wbuild_graph::Failure;
 use wbuild_graph::op::{Network, Security, Ulimit};
