@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("appending_and_annotations", appending),
     ("what_is_shown_of_an_image", shown),
     ("what_cannot_be_joined", wrong_sources),
+    ("a_platform_that_is_not_there", no_such_platform),
 ];
 
 const AMD64: &str = "linux/amd64";
@@ -109,9 +110,44 @@ fn images_of_two_machines() -> Result<()> {
             (registry.manifest("team/app:1")?, registry.manifest(&format!("team/app:{other}"))?);
         ensure!(one == two, "{one}\n{two}");
     }
-    let run = sandbox.build(&["-f=context/onto", "--platform=linux/s390x"])?.expect(1)?;
-    run.says("has no image for linux/s390x")?;
-    run.says("linux/amd64, linux/arm64")
+    Ok(())
+}
+
+/// Wherever an image is, it says what it has.
+fn no_such_platform() -> Result<()> {
+    let (sandbox, registry) = start("no-platform")?;
+    let name = format!("{}/team/app", registry.host());
+    let amd64 = build_part(&sandbox, &name, AMD64, "amd64.json")?;
+    let arm64 = build_part(&sandbox, &name, ARM64, "arm64.json")?;
+    create(&sandbox, &[&format!("-t={name}:1"), &amd64, &arm64])?.success()?;
+    create(&sandbox, &[&format!("-t={name}:one"), &arm64])?.success()?;
+    for (platform, layout) in [(ARM64, "single"), (&*format!("{AMD64},{ARM64}"), "index")] {
+        let output = format!("-o=type=oci,tar=false,dest={layout}");
+        sandbox.build(&[&output, &format!("--platform={platform}")])?.success()?;
+    }
+    let single = format!("{name}@{arm64}");
+    for (from, says) in [
+        (format!("{name}:1"), "it has linux/amd64, linux/arm64;"),
+        (format!("{name}:one"), "it has linux/arm64;"),
+        (single, "is an image for linux/arm64, not for linux/s390x"),
+        ("single".to_owned(), "is an image for linux/arm64, not for linux/s390x"),
+        ("index".to_owned(), "it has linux/amd64, linux/arm64;"),
+    ] {
+        let contexts = ["single", "index"];
+        let contexts = contexts.map(|name| format!("--build-context={name}=oci-layout://{name}"));
+        let platform = "--platform=linux/s390x";
+        for (file, args) in [
+            (format!("FROM {from}\n"), vec![platform]),
+            (format!("FROM --platform=linux/s390x {from}\n"), vec![]),
+            (format!("FROM scratch\nCOPY --from={from} /which /\n"), vec![platform]),
+        ] {
+            sandbox.write("onto", &file)?;
+            let mut all = vec!["-f=context/onto", &contexts[0], &contexts[1]];
+            all.extend(args);
+            sandbox.build(&all)?.expect(1)?.says(says)?;
+        }
+    }
+    Ok(())
 }
 
 fn within_a_registry() -> Result<()> {

@@ -33,7 +33,7 @@ fn build(sandbox: &Sandbox, args: &[&str]) -> Result<Run> {
 }
 
 /// What of emulation everybody on the machine would see.
-fn registered() -> Result<(String, Vec<String>)> {
+pub fn registered() -> Result<(String, Vec<String>)> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let entries = std::fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten();
     let mut names: Vec<String> = entries

@@ -1,16 +1,19 @@
 //! The state directory, and what is the same wherever a build runs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use wbuild_tests::machine;
 use wbuild_tests::run::{DEADLINE, Run};
 use wbuild_tests::sandbox::Sandbox;
+use wbuild_tests::skip;
 
 use crate::Test;
+use crate::platforms::registered;
 
 pub const TESTS: &[Test] = &[
     ("use_and_prune", use_and_prune),
     ("nothing_is_used_yet", nothing_is_used_yet),
     ("doctor", doctor),
+    ("doctor_of_platforms", doctor_of_platforms),
     ("images_are_reproducible", images_are_reproducible),
     ("times_are_clamped", times_are_clamped),
     ("two_builds_at_once", two_builds_at_once),
@@ -83,6 +86,37 @@ fn doctor() -> Result<()> {
         ensure!(check["state"] != "missing" || check["fix"].is_string(), "no remedy: {check}");
     }
     sandbox.run(["doctor"])?.expect(seen.code)?;
+    Ok(())
+}
+
+/// It says what a build does, and nothing is registered on the machine for it.
+fn doctor_of_platforms() -> Result<()> {
+    let sandbox = Sandbox::new("doctor-platforms")?;
+    let before = registered()?;
+    let report = sandbox.run(["doctor", "--platforms", "--json"])?.success()?.json()?;
+    ensure!(registered()? == before, "{:?} became {:?}", before, registered()?);
+    let all = report["platforms"].as_array().context("platforms")?;
+    let of = |name: &str| all.iter().find(|it| it["platform"] == name).context("not asked");
+    let own = of("linux/amd64")?;
+    if cfg!(target_arch = "x86_64") {
+        ensure!(own["how"] == "native" && own["ran"] == true, "{own}");
+        ensure!(of("linux/386")?["how"] == "personality", "{report}");
+    }
+    for answer in all {
+        let remedy = answer["fixes"].as_array().is_some_and(|fixes| !fixes.is_empty());
+        ensure!(answer["works"] == true || remedy, "no remedy: {answer}");
+    }
+    let run = sandbox.run(["doctor", "--platforms=linux/sparc64"])?.expect(1)?;
+    ensure!(run.text()?.contains("QEMU does not emulate linux/sparc64"), "{}", run.text()?);
+    skip::need_program("qemu-aarch64-static")?;
+    let arm = of("linux/arm64")?;
+    ensure!(arm["how"] == "own-handler" && arm["ran"] == true, "{arm}");
+    let path = arm["emulators"][0]["path"].as_str().unwrap_or_default();
+    ensure!(path.ends_with("/qemu-aarch64-static"), "{arm}");
+    // As a runtime that cannot be used shows, something was run.
+    let mut command = sandbox.wbuild(["doctor", "--platforms=linux/arm64"])?;
+    let run = Run::of(command.env("WBUILD_RUNTIME", "/bin/false"))?.expect(1)?;
+    ensure!(run.text()?.starts_with("no   linux/arm64"), "{}", run.text()?);
     Ok(())
 }
 
