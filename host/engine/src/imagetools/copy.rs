@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use wbuild_graph::{Digest, Failure};
+use wbuild_graph::{Digest, Failure, FailureKind};
 use wbuild_oci::image::MAX_NESTED_INDEXES;
 use wbuild_oci::layout::Layout;
-use wbuild_oci::media::{Descriptor, Document, is_distributable};
+use wbuild_oci::media::{Descriptor, Document, Manifest, is_distributable};
 use wbuild_oci::reference::Reference;
 use wbuild_oci::registry::{Client, Fetched, FileSink, PushSource};
 
@@ -65,8 +65,18 @@ impl ImageTools {
             if matches!(place, Place::Registry(from) if from.name() == repository.name()) {
                 continue;
             }
-            let root = fetched.descriptor.digest == created.descriptor.digest;
-            self.copy(place, fetched, repository, step, &mut done, root, 0).await?;
+            let source: Arc<dyn PushSource> = Arc::new(Blobs {
+                place: place.clone(),
+                client: self.client(),
+                scratch: self.scratch.clone(),
+                step: Arc::clone(step),
+            });
+            let mut copying = Copying { tools: self, place, to: repository, source, done };
+            // What is pushed by name needs no other; an index that was taken apart is not wanted.
+            let named = fetched.descriptor.digest != created.descriptor.digest
+                && matches!(fetched.document, Document::Manifest(_));
+            copying.document(fetched, named, 0).await?;
+            done = copying.done;
         }
         let Descriptor { media_type, .. } = &created.descriptor;
         let client = self.client();
@@ -75,63 +85,64 @@ impl ImageTools {
         }
         Ok(())
     }
+}
 
-    /// Copies what a document names and, unless it is the `root` that is pushed by name or an index
-    /// that was taken apart, the document.
-    #[allow(clippy::too_many_arguments)] // One recursion's state, not an interface.
-    fn copy<'a>(
-        &'a self,
-        place: &'a Place,
-        fetched: &'a Fetched,
-        to: &'a Reference,
-        step: &'a Arc<InternalStep>,
-        done: &'a mut BTreeSet<Digest>,
-        root: bool,
+/// What goes from one place to one repository.
+struct Copying<'a> {
+    tools: &'a ImageTools,
+    place: &'a Place,
+    to: &'a Reference,
+    source: Arc<dyn PushSource>,
+    /// Documents that are there, or were left out, with all they name.
+    done: BTreeSet<Digest>,
+}
+
+impl Copying<'_> {
+    /// Copies what a document names and, if it is to be `named` by its digest, the document.
+    fn document<'b>(
+        &'b mut self,
+        fetched: &'b Fetched,
+        named: bool,
         depth: usize,
-    ) -> BoxFuture<'a, Result<(), Failure>> {
+    ) -> BoxFuture<'b, Result<(), Failure>> {
         Box::pin(async move {
             let Fetched { descriptor, bytes, document } = fetched;
-            if !done.insert(descriptor.digest) {
+            if !self.done.insert(descriptor.digest) {
                 return Ok(());
             }
             match document {
+                Document::Index(_) if depth > MAX_NESTED_INDEXES => {
+                    let place = self.place;
+                    let message = format!("{place} nests more than {MAX_NESTED_INDEXES} indexes");
+                    return Err(Failure::new(FailureKind::Limit, message));
+                }
                 Document::Index(index) => {
-                    if depth > MAX_NESTED_INDEXES {
-                        let message =
-                            format!("{place} nests more than {MAX_NESTED_INDEXES} indexes");
-                        return Err(Failure::new(wbuild_graph::FailureKind::Limit, message));
-                    }
                     for entry in &index.manifests {
-                        let below = self.document(place, entry).await?;
-                        self.copy(place, &below, to, step, done, false, depth + 1).await?;
-                    }
-                    if depth == 0 {
-                        return Ok(());
+                        let below = self.tools.document(self.place, entry).await?;
+                        self.document(&below, true, depth + 1).await?;
                     }
                 }
-                Document::Manifest(manifest) => {
-                    let blobs = manifest.layers.iter().chain([&manifest.config]);
-                    let blobs = blobs.filter(|blob| is_distributable(&blob.media_type));
-                    let blobs: BTreeMap<Digest, &Descriptor> =
-                        blobs.map(|blob| (blob.digest, blob)).collect();
-                    let blobs: Vec<Descriptor> = blobs.into_values().cloned().collect();
-                    let source: Arc<dyn PushSource> = Arc::new(Blobs {
-                        place: place.clone(),
-                        client: self.client(),
-                        scratch: self.scratch.clone(),
-                        step: Arc::clone(step),
-                    });
-                    for answer in self.client().push_blobs(to, &blobs, &source).await? {
-                        answer?;
-                    }
-                }
+                Document::Manifest(manifest) => self.blobs(manifest).await?,
             }
-            if !root {
-                let name = to.at(&descriptor.digest.to_string())?;
-                self.client().push_manifest(&name, &descriptor.media_type, bytes).await?;
+            if named {
+                let name = self.to.at(&descriptor.digest.to_string())?;
+                let client = self.tools.client();
+                client.push_manifest(&name, &descriptor.media_type, bytes).await?;
             }
             Ok(())
         })
+    }
+
+    async fn blobs(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let blobs = manifest.layers.iter().chain([&manifest.config]);
+        let blobs = blobs.filter(|blob| is_distributable(&blob.media_type));
+        // Each once.
+        let blobs: BTreeMap<Digest, &Descriptor> = blobs.map(|blob| (blob.digest, blob)).collect();
+        let blobs: Vec<Descriptor> = blobs.into_values().cloned().collect();
+        for answer in self.tools.client().push_blobs(self.to, &blobs, &self.source).await? {
+            answer?;
+        }
+        Ok(())
     }
 }
 

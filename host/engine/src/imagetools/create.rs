@@ -118,6 +118,10 @@ impl ImageTools {
         let annotations = Annotations::read(&create.annotations)?;
         check_levels(&annotations)?;
         let sources = settle(create)?;
+        if let Some(target) = create.targets.first().filter(|_| create.append) {
+            // A mirror that is late would take away what was appended last.
+            self.client().without_mirrors(target.registry()).await;
+        }
         let found = sources.iter().map(|(place, wanted)| self.source(place, wanted));
         let found: Vec<_> = found.collect();
         let parts: Vec<(Fetched, Part)> =
