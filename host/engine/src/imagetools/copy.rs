@@ -93,7 +93,7 @@ struct Copying<'a> {
     place: &'a Place,
     to: &'a Reference,
     source: Arc<dyn PushSource>,
-    /// Documents that are there, or were left out, with all they name.
+    /// Documents that are there, with all they name.
     done: BTreeSet<Digest>,
 }
 
@@ -107,7 +107,7 @@ impl Copying<'_> {
     ) -> BoxFuture<'b, Result<(), Failure>> {
         Box::pin(async move {
             let Fetched { descriptor, bytes, document } = fetched;
-            if !self.done.insert(descriptor.digest) {
+            if named && !self.done.insert(descriptor.digest) {
                 return Ok(());
             }
             match document {
