@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind};
 use wbuild_oci::reference::Reference;
@@ -173,28 +173,47 @@ impl BuildWorker {
         }
         let places = places.into_iter().map(|(place, (layers, blobs))| async move {
             let answers = Box::pin(self.imports.fetch(place, &blobs)).await;
-            layers.iter().zip(answers).try_for_each(|(layer, answer)| lost_if_gone(layer, answer))
+            // All that are gone are noted, whichever is the first.
+            let answers = layers.iter().zip(answers);
+            let answers = answers.map(|(layer, answer)| lost_if_gone(layer, answer));
+            answers.collect::<Vec<_>>().into_iter().collect::<Result<(), Failure>>()
         });
+        // Every cache is heard.
+        let places = async { join_all(places).await.into_iter().collect::<Result<(), Failure>>() };
         let others =
             others.into_iter().map(|layer| async { self.fetch_layer(layer).await.map(|_| ()) });
-        try_join(try_join_all(places), try_join_all(others)).await.map(|_| ())
+        try_join(places, try_join_all(others)).await.map(|_| ())
+    }
+
+    /// Finds out what else of an output is gone, where something is: then it is made anew once, and not
+    /// for each layer again.
+    pub(crate) async fn count_losses(&self, output: &Output) {
+        let Output::Tree(tree) = output else { return };
+        let absent =
+            |layer: &&Arc<Layer>| layer.place.is_some() && layer.facts().snapshot.is_none();
+        let layers: Vec<_> = tree.layers.iter().filter(absent).collect();
+        // What is gone is noted; what comes is there already when it is wanted.
+        let _ = self.fetch_layers(&layers).await;
     }
 
     /// Whether a layer of an output cannot be had any more.
-    pub(crate) fn is_lost(&self, output: &Output) -> bool {
-        let Output::Tree(tree) = output else { return false };
-        let lost = |layer: &Arc<Layer>| {
-            if layer.is_lost() {
-                return true;
-            }
-            // Found to be gone by somebody who had it from another record.
+    pub(crate) fn is_lost(&self, output: &Output) -> Result<bool, Failure> {
+        let Output::Tree(tree) = output else { return Ok(false) };
+        for layer in &tree.layers {
+            // Found to be gone; or by somebody who had it from another record.
             let facts = layer.facts();
-            match (&layer.place, facts.blob, facts.snapshot) {
-                (Some(place), Some(blob), None) => self.imports.lacks(place, &blob),
-                _ => false,
+            let lost = layer.is_lost()
+                || match (&layer.place, &layer.origin, &facts.blob, facts.snapshot) {
+                    (Some(place), _, Some(blob), None) => self.imports.lacks(place, blob)?,
+                    // Made here, and kept as a blob alone.
+                    (None, Origin::Made, Some(blob), None) => !self.store.has_blob(&blob.digest)?,
+                    _ => false,
+                };
+            if lost {
+                return Ok(true);
             }
-        };
-        tree.layers.iter().any(lost)
+        }
+        Ok(false)
     }
 
     /// The repository of `registry` that a layer lies in already, if there is one.

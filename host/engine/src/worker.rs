@@ -333,11 +333,13 @@ impl Worker for BuildWorker {
 impl BuildWorker {
     /// Fails if an input has layers that are gone, and says which.
     fn check_inputs(&self, inputs: &[Output]) -> Result<(), Failure> {
-        match inputs.iter().position(|input| self.is_lost(input)) {
-            Some(input) => Err(Failure::new(FailureKind::Gone, "the files of a layer are gone")
-                .attr(GONE_INPUT, input.to_string())),
-            None => Ok(()),
+        for (number, input) in inputs.iter().enumerate() {
+            if self.is_lost(input)? {
+                return Err(Failure::new(FailureKind::Gone, "the files of a layer are gone")
+                    .attr(GONE_INPUT, number.to_string()));
+            }
         }
+        Ok(())
     }
 
     /// Does what an op says, once.

@@ -369,13 +369,22 @@ async fn a_cache_that_is_broken_or_lies_costs_time_only() {
 }
 
 /// Stacks layers without reading them.
-fn stacked(host: &FrontendHost) -> Result<(), Failure> {
+fn stack(host: &FrontendHost) -> Edge {
     let part = |name: &str| file(host, None, None, write(&format!("/{name}"), name));
     let merge = |inputs: Vec<Edge>| host.graph.insert(Op::Merge, inputs).expect("merge")[0];
     let below = merge(vec![part("one"), part("two")]);
     let context = local(host);
-    let linked = merge(vec![below, file(host, None, Some(context), copy(0, "/f", "/f"))]);
-    // And one that reads of what was stacked.
+    merge(vec![below, file(host, None, Some(context), copy(0, "/f", "/f"))])
+}
+
+/// A stack that nobody reads before it is written.
+fn unread(host: &FrontendHost) -> Result<(), Failure> {
+    yield_image(host, stack(host))
+}
+
+/// And one that is read of.
+fn stacked(host: &FrontendHost) -> Result<(), Failure> {
+    let linked = stack(host);
     yield_image(host, file(host, Some(linked), Some(linked), copy(1, "/one", "/copied")))
 }
 
@@ -401,6 +410,65 @@ async fn layers_that_were_stacked_unread_are_made_anew_where_they_are_gone() {
             assert_eq!(read(&second, name), text, "{fault:?} {change}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stack_whose_layers_nobody_has_any_more_is_made_anew_when_it_is_written() {
+    if !privileged("a_stack_whose_layers_nobody_has_any_more_is_made_anew") {
+        return;
+    }
+    let memory = Memory::new(Fault::Nothing);
+    let mut first = machine(&memory);
+    first.request.cache_to = vec![spec(&[("mode", "max")])];
+    first.build(unread).await.expect("built");
+    // Named by this build, and not asked for any more.
+    for (asked, change) in [(true, false), (true, true), (false, false), (false, true)] {
+        for kind in [OutputKind::Local, OutputKind::Oci] {
+            let mut second = machine(&memory);
+            second.request.cache_from = vec![spec(&[])];
+            // The records come, and no layer.
+            let outputs = std::mem::take(&mut second.request.outputs);
+            second.build(unread).await.expect("built");
+            second.request.outputs = outputs;
+            if kind == OutputKind::Oci {
+                second.output(kind, OutputDest::File(second.path("out.tar")), &[]);
+            }
+            if change {
+                second.write("f", "changed");
+            }
+            let fault = if asked { Fault::Gone } else { Fault::Nothing };
+            second.remotes.insert("memory".to_owned(), Arc::new(memory.with(fault)));
+            second.request.cache_from.truncate(usize::from(asked));
+            let built = second.build(unread).await;
+            built.unwrap_or_else(|error| panic!("{asked} {change} {kind:?}: {}", error.failure));
+            if kind == OutputKind::Local {
+                let f = if change { "changed" } else { "content" };
+                for (name, text) in [("one", "one"), ("two", "two"), ("f", f)] {
+                    assert_eq!(read(&second, name), text, "{asked} {change}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stack_that_two_caches_have_lost_is_made_anew() {
+    if !privileged("a_stack_that_two_caches_have_lost_is_made_anew") {
+        return;
+    }
+    let memory = Memory::new(Fault::Nothing);
+    let mut first = machine(&memory);
+    first.request.cache_to = vec![spec(&[("mode", "max")])];
+    first.build(unread).await.expect("built");
+    let mut second = machine(&memory);
+    second.remotes.insert("another".to_owned(), Arc::new(memory.with(Fault::Gone)));
+    second.remotes.insert("memory".to_owned(), Arc::new(memory.with(Fault::Gone)));
+    let another = CacheSpec { backend: "another".to_owned(), ..spec(&[]) };
+    second.request.cache_from = vec![spec(&[]), another];
+    second.output(OutputKind::Oci, OutputDest::File(second.path("out.tar")), &[]);
+    // What the first has lost is found in the second, and is gone there, too.
+    second.build(unread).await.unwrap_or_else(|error| panic!("{}", error.failure));
+    assert_eq!(counts(&second).1, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

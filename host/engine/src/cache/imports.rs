@@ -28,7 +28,7 @@ use super::repository::Progress;
 use crate::steps::Steps;
 
 /// How long a cache may take to answer: the first time with all it has to fetch before.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may keep a build waiting in all.
 const BUDGET: Duration = Duration::from_secs(60);
 /// The most keys of a record that are handed on.
@@ -285,9 +285,13 @@ impl Imports {
         }
     }
 
-    /// Whether a blob of a cache turned out to be gone.
-    pub(crate) fn lacks(&self, id: &str, blob: &BlobRef) -> bool {
-        self.place(id).is_some_and(|place| lock(&place.gone).contains(&blob.digest.0))
+    /// Whether a blob of a cache turned out to be gone. From one that is not this build's it can only
+    /// have come before.
+    pub(crate) fn lacks(&self, id: &str, blob: &BlobRef) -> Result<bool, Failure> {
+        match self.place(id) {
+            Some(place) => Ok(lock(&place.gone).contains(&blob.digest.0)),
+            None => Ok(!self.store.has_blob(&blob.digest)?),
+        }
     }
 
     /// The repository that a cache is, if it is one of `registry`.

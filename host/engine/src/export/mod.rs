@@ -58,16 +58,25 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
         let solved: Vec<Arc<Solved>> =
             try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
         let written = try_join(outputs(job), cache::export(job, &roots)).await;
-        let lost = |(edge, solved): (&Edge, Arc<Solved>)| {
-            let output = solved.outputs.get(edge.index as usize);
-            let lost = output.is_some_and(|output| job.worker().is_lost(output));
-            lost.then_some((*edge, solved))
+        let failure = match written {
+            Ok((reports, ())) => return Ok(reports),
+            Err(failure) => failure,
         };
-        let lost: Vec<(Edge, Arc<Solved>)> = roots.iter().zip(solved).filter_map(lost).collect();
-        if written.is_ok() || lost.is_empty() || attempt == ATTEMPTS {
-            return written.map(|(reports, ())| reports);
+        let mut lost: Vec<(Edge, Arc<Solved>)> = Vec::new();
+        for (edge, solved) in roots.iter().zip(solved) {
+            if let Some(output) = solved.outputs.get(edge.index as usize)
+                && job.worker().is_lost(output)?
+            {
+                lost.push((*edge, solved));
+            }
+        }
+        if lost.is_empty() || attempt == ATTEMPTS {
+            return Err(failure);
         }
         for (edge, solved) in lost {
+            if let Some(output) = solved.outputs.get(edge.index as usize) {
+                job.worker().count_losses(output).await;
+            }
             job.forget(edge, &solved).await?;
         }
     }

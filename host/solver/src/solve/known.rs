@@ -56,12 +56,13 @@ impl<W: Worker> Solver<W> {
     }
 
     /// Forgets the result of a loaded vertex, whose data turned out to be gone; the next solve makes
-    /// it anew.
+    /// it anew, however often that happens: it is for the caller to end.
     ///
     /// # Errors
     ///
     /// What dropping the stored result failed with.
     pub async fn forget(&self, vertex: VertexDigest, outputs: &W::Outputs) -> Result<(), Failure> {
+        self.cell(vertex).loss.reset();
         self.lose(vertex, outputs).await.map_err(|failure| Failure::clone(&failure))
     }
 }
