@@ -66,10 +66,10 @@ impl Renderer for Tty {
     fn event(&mut self, event: &Event, _: &[LogLine], model: &Model, _: &mut Vec<u8>) {
         match event {
             Event::StepStarted { .. } => self.waiting = None,
-            Event::StepEnded { step, .. } => {
+            Event::StepEnded { step, from, .. } => {
                 if let Some(step) = model.step(*step) {
                     let (columns, _) = (self.window)();
-                    let line = self.step_line(step, model.now_ms, columns);
+                    let line = self.step_line(step, from.as_deref(), model.now_ms, columns);
                     self.scroll(&line);
                 }
             }
@@ -194,7 +194,7 @@ impl Tty {
         let hidden = running.len() - shown;
         let logs = room.saturating_sub(shown).checked_div(shown).unwrap_or(0).min(LOG_LINES);
         for (_, step) in &running[hidden..] {
-            frame.push(self.step_line(step, model.now_ms, columns));
+            frame.push(self.step_line(step, None, model.now_ms, columns));
             for text in details(step, logs) {
                 let line = terminal::truncate(&format!(" => => {text}"), columns);
                 frame.push(self.style.paint(Paint::Dim, &line));
@@ -203,8 +203,9 @@ impl Tty {
         frame
     }
 
-    /// ` => CACHED [2/5] RUN x            0.1s`, cut to the width of the terminal.
-    fn step_line(&self, step: &Step, now_ms: u64, columns: usize) -> String {
+    /// ` => CACHED [2/5] RUN x from r/cache 0.1s`, cut to the width of the terminal; `from` is the cache
+    /// elsewhere that it was found in.
+    fn step_line(&self, step: &Step, from: Option<&str>, now_ms: u64, columns: usize) -> String {
         let (mark, paint) = match &step.state {
             State::Ended(StepEnd::Cached) => ("CACHED ", Paint::Good),
             State::Ended(StepEnd::Failed(_)) => ("ERROR ", Paint::Error),
@@ -215,12 +216,20 @@ impl Tty {
         let time = units::seconds(step.elapsed_ms(now_ms));
         let fixed = " => ".len() + mark.len() + 1 + time.len();
         let room = columns.saturating_sub(fixed);
-        let name = terminal::truncate(&step.name, room);
-        let gap = " ".repeat(room.saturating_sub(terminal::width(&name)));
+        let from = from.map_or_else(String::new, |from| {
+            let from = format!(" from {}", terminal::plain(from).replace('\n', " "));
+            // Beside a long name, too.
+            let left = room.saturating_sub(terminal::width(&step.name)).max(room / 2);
+            terminal::truncate(&from, left)
+        });
+        let name = terminal::truncate(&step.name, room.saturating_sub(terminal::width(&from)));
+        let taken = terminal::width(&name) + terminal::width(&from);
+        let gap = " ".repeat(room.saturating_sub(taken));
         let arrow = self.style.paint(paint, "=>");
         let mark = self.style.paint(paint, mark);
+        let from = self.style.paint(Paint::Dim, &from);
         let mut line = String::new();
-        let _ = write!(line, " {arrow} {mark}{name}{gap} {time}");
+        let _ = write!(line, " {arrow} {mark}{name}{from}{gap} {time}");
         line
     }
 }
