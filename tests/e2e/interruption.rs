@@ -49,6 +49,13 @@ fn ended_by(name: &str, signal: Signal, code: i32) -> Result<()> {
     ensure!(signalled.elapsed() < Duration::from_secs(15), "it took {:?}", signalled.elapsed());
     ensure!(!sandbox.path("image").exists(), "an image was written");
     nothing_left(&sandbox, &sleep)?;
+    if code == 130 {
+        // What ran is told of even so.
+        let told = sandbox.run(["explain"])?.success()?;
+        for step in ["RUN echo first", "RUN echo begun"] {
+            ensure!(told.text()?.contains(step), "{}", told.text()?);
+        }
+    }
 
     // What had ended is kept; the next build works.
     sandbox.write("Dockerfile", &file.replace(&sleep, "true"))?;

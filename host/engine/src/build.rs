@@ -97,6 +97,10 @@ impl Engine {
         let served = match result {
             Ok(answer) => Ok(Served { answer, sources, stats }),
             Err(failure) => {
+                if cancelled && job.worker().explain.has_run() {
+                    // A small file; what ran is a question even so.
+                    job.worker().explain.keep(&steps, &sources).await;
+                }
                 // What did succeed is kept for the next build.
                 if !cancelled && let Err(error) = self.finish(&job).await {
                     events.event(Event::PluginLog {

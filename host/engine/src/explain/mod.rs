@@ -269,6 +269,11 @@ impl Explain {
         InputFacts { role: ingredients::role(vertex.op(), input), name, value, files }
     }
 
+    /// Whether a step has run, or has begun to.
+    pub(crate) fn has_run(&self) -> bool {
+        !self.state().missed.is_empty()
+    }
+
     /// Keeps what is of use to the next build and to `wbuild explain`.
     pub(crate) async fn keep(&self, steps: &Steps, sources: &SourceMap) {
         let ended = steps.all_ended();
