@@ -28,6 +28,7 @@ use bindings::wbuild::cache::kv::Bucket;
 use bindings::wbuild::types::log::log;
 use bindings::wbuild::types::types::{Failure, Severity};
 use cache_records::PruneOptions;
+use cache_records::session::{self, Need, Opened, writes};
 use records::{Kv, Pair, Records};
 
 struct CacheLocal;
@@ -39,22 +40,25 @@ struct Session {
     saved: usize,
 }
 
+impl Opened for Session {
+    type Failure = Failure;
+
+    fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    fn failure(kind: &str, message: String) -> Failure {
+        failure(kind, message)
+    }
+}
+
 thread_local! {
     static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
 }
 
 impl Guest for CacheLocal {
     fn open(mode: String, config: Attrs) -> Result<(), Failure> {
-        let writable = match mode.as_str() {
-            "read" => false,
-            "write" => true,
-            other => {
-                return Err(failure(
-                    "invalid",
-                    format!("backend.open: mode {other:?} is neither read nor write"),
-                ));
-            }
-        };
+        let writable = writes(&mode).map_err(|message| failure("invalid", message))?;
         refuse_unknown("backend.open", &config, &[])?;
         let records =
             Records { index: Bucket::open("records")?, results: Bucket::open("results")? };
@@ -113,27 +117,13 @@ impl Guest for CacheLocal {
     }
 }
 
-/// What a call does to the backend.
-#[derive(Clone, Copy, PartialEq)]
-enum Need {
-    Read,
-    Write,
-}
-
 /// Runs `action` on the session, if there is one and its mode allows it.
 fn with<T>(
     need: Need,
     call: &str,
     action: impl FnOnce(&mut Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    SESSION.with_borrow_mut(|session| match session {
-        None => Err(failure("invalid", format!("backend.{call} was called before backend.open"))),
-        Some(session) if need == Need::Write && !session.writable => Err(failure(
-            "denied",
-            format!("backend.{call} on a backend that was opened for reading"),
-        )),
-        Some(session) => action(session),
-    })
+    session::with(&SESSION, need, call, action)
 }
 
 fn present(layer: &Descriptor) -> Result<Blob, Failure> {

@@ -32,6 +32,7 @@ use bindings::wbuild::cache::repository;
 use bindings::wbuild::types::log::log;
 use bindings::wbuild::types::types::{Failure, Severity};
 use cache_records::document::{self, MAX_BYTES, MAX_LAYERS, MEDIA_TYPE};
+use cache_records::session::{self, Need, Opened, writes};
 use cache_records::{Hash, Layer, PER_KEY, PruneOptions, Record, Table};
 use config::Config;
 
@@ -54,20 +55,25 @@ struct Session {
     pushed: BTreeSet<Hash>,
 }
 
+impl Opened for Session {
+    type Failure = Failure;
+
+    fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    fn failure(kind: &str, message: String) -> Failure {
+        failure(kind, message)
+    }
+}
+
 thread_local! {
     static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
 }
 
 impl Guest for CacheOci {
     fn open(mode: String, config: Attrs) -> Result<(), Failure> {
-        let writable = match mode.as_str() {
-            "read" => false,
-            "write" => true,
-            other => {
-                let message = format!("backend.open: mode {other:?} is neither read nor write");
-                return Err(failure("invalid", message));
-            }
-        };
+        let writable = writes(&mode).map_err(|message| failure("invalid", message))?;
         let config = Config::parse(&config).map_err(|(kind, message)| failure(kind, message))?;
         let (saved, pushed) = (Table::default(), BTreeSet::new());
         SESSION.set(Some(Session { config, writable, present: None, saved, pushed }));
@@ -329,27 +335,13 @@ fn read_blob(digest: &str, size: u64, most: usize) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// What a call does to the cache.
-#[derive(Clone, Copy, PartialEq)]
-enum Need {
-    Read,
-    Write,
-}
-
 /// Runs `action` on the session, if there is one and its mode allows it.
 fn with<T>(
     need: Need,
     call: &str,
     action: impl FnOnce(&mut Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    SESSION.with_borrow_mut(|session| match session {
-        None => Err(failure("invalid", format!("backend.{call} was called before backend.open"))),
-        Some(session) if need == Need::Write && !session.writable => {
-            let message = format!("backend.{call} on a backend that was opened for reading");
-            Err(failure("denied", message))
-        }
-        Some(session) => action(session),
-    })
+    session::with(&SESSION, need, call, action)
 }
 
 fn hash(text: &str) -> Result<Hash, Failure> {

@@ -6,12 +6,14 @@
 //! - [`codec`]: numbers, texts and lists as bytes;
 //! - [`document`]: many records as one document, for caches that lie elsewhere;
 //! - [`Table`]: records in memory, found by their keys;
+//! - [`session`]: what an instance has opened, and what it may do with it;
 //! - [`border!`]: between these and the types of a component's bindings.
 
 mod border;
 pub mod codec;
 pub mod document;
 mod prune;
+pub mod session;
 mod table;
 
 use std::collections::BTreeSet;

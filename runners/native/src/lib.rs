@@ -23,6 +23,7 @@ use bindings::wbuild::runner::machine;
 use bindings::wbuild::runner::plan::Plan;
 use bindings::wbuild::types::types::{Diagnostic, Severity};
 use rules::Machine;
+use runner_common::Refusal;
 
 struct Native;
 
@@ -66,7 +67,7 @@ fn machine() -> Machine {
 }
 
 /// The refusal, with its remedy where the host looks for it.
-fn failure(refusal: rules::Refusal) -> Failure {
+fn failure(refusal: Refusal) -> Failure {
     Failure {
         kind: "unsupported".to_owned(),
         message: refusal.message.clone(),

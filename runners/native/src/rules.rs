@@ -1,5 +1,7 @@
 //! What runs here without an emulator, and how. Pure: no host function is called.
 
+use runner_common::{Refusal, platform_name};
+
 use crate::bindings::exports::wbuild::runner::planner::{Offer, Platform};
 
 /// The facts that decide.
@@ -9,15 +11,6 @@ pub struct Machine {
     pub native: Vec<Platform>,
     /// The host can make `uname` say a 32 bit machine.
     pub personality: bool,
-}
-
-/// Why a platform does not run here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What was refused and why.
-    pub message: String,
-    /// What the user can do.
-    pub help: String,
 }
 
 /// The program of a job is not made for this machine.
@@ -150,12 +143,8 @@ fn level(platform: &Platform) -> Option<u32> {
     }
 }
 
-/// `os/architecture[/variant]`.
 fn name(platform: &Platform) -> String {
-    match &platform.variant {
-        Some(variant) => format!("{}/{}/{variant}", platform.os, platform.architecture),
-        None => format!("{}/{}", platform.os, platform.architecture),
-    }
+    platform_name(&platform.os, &platform.architecture, platform.variant.as_deref())
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ use bindings::wbuild::runner::job::Job;
 use bindings::wbuild::runner::machine;
 use bindings::wbuild::runner::plan::Plan;
 use bindings::wbuild::types::types::{Diagnostic, Severity};
-use rules::{Emulator, Facts, Refusal, Way};
+use rules::{Emulator, Facts, Way};
+use runner_common::Refusal;
 
 struct Qemu;
 

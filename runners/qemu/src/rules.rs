@@ -1,5 +1,7 @@
 //! What is emulated, and how. Pure: no host function is called.
 
+use runner_common::{Refusal, platform_name};
+
 use crate::bindings::exports::wbuild::runner::planner::Platform;
 
 /// The facts that decide about one platform.
@@ -54,15 +56,6 @@ pub struct Rule {
     pub mask: Vec<u8>,
     /// See [`flags`].
     pub flags: String,
-}
-
-/// Why a platform is not emulated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What was refused and why.
-    pub message: String,
-    /// What the user can do.
-    pub help: String,
 }
 
 /// An architecture's programs (gABI, "ELF Header"; processor supplements for the numbers).
@@ -203,12 +196,8 @@ pub fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next().and_then(|p| p.parse().ok()).unwrap_or(0)))
 }
 
-/// `os/architecture[/variant]`.
 fn name(platform: &Platform) -> String {
-    match &platform.variant {
-        Some(variant) => format!("{}/{}/{variant}", platform.os, platform.architecture),
-        None => format!("{}/{}", platform.os, platform.architecture),
-    }
+    platform_name(&platform.os, &platform.architecture, platform.variant.as_deref())
 }
 
 #[cfg(test)]
