@@ -2,3 +2,4 @@
 
 mod downloads;
 mod t_ssrf;
+mod uploads;
