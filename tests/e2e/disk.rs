@@ -7,7 +7,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use wbuild_tests::disk::Small;
+use wbuild_tests::image::Image;
 use wbuild_tests::machine;
+use wbuild_tests::registry::Registry;
 use wbuild_tests::run::{DEADLINE, Run};
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::skip;
@@ -20,10 +22,13 @@ pub const TESTS: &[Test] = &[
     ("a_full_disk_gives_way", a_full_disk_gives_way),
     ("no_more_files_gives_way", no_more_files_gives_way),
     ("room_is_made_while_a_step_runs", room_is_made_while_a_step_runs),
+    ("room_is_made_for_an_export", room_is_made_for_an_export),
+    ("another_disk_that_is_full", another_disk_that_is_full),
     ("du_is_what_the_file_system_says", du_is_what_the_file_system_says),
     ("prune_by_filters", prune_by_filters),
     ("prune_by_space", prune_by_space),
     ("damage_is_found_and_repaired", damage_is_found_and_repaired),
+    ("damage_that_an_export_meets", damage_that_an_export_meets),
     ("a_damaged_index_is_begun_anew", a_damaged_index_is_begun_anew),
     ("several_commands_wait_for_each_other", several_commands_wait_for_each_other),
 ];
@@ -163,6 +168,72 @@ fn room_is_made_while_a_step_runs() -> Result<()> {
     let evicted = at("unused the longest")?;
     let slept = run.stderr.rfind(" slept").context("the step did not end")?;
     ensure!(at(" written")? < evicted && evicted < slept, "{}", run.stderr);
+    Ok(())
+}
+
+/// Limits that only a full disk brings about, and a small disk in `disk`.
+fn without_limits(sandbox: &Sandbox) -> Result<()> {
+    let config = sandbox.path("home/.config/wbuild");
+    std::fs::create_dir_all(&config)?;
+    let limits = "[cache]\nmax = \"100%\"\nmin-free = \"0\"\nreserved = \"0\"\n";
+    Ok(std::fs::write(config.join("config.toml"), limits)?)
+}
+
+fn room_is_made_for_an_export() -> Result<()> {
+    skip::need_root()?;
+    let sandbox = Sandbox::with("export-room", &[("Dockerfile", LEAVES)])?;
+    without_limits(&sandbox)?;
+    let _disk = Small::new(&sandbox.path("disk"), "size=100m")?;
+    let state = "--state-dir=disk/state";
+    for (number, output) in [
+        "type=tar,dest=disk/out",
+        "type=oci,dest=disk/out,compression=uncompressed",
+        "type=local,dest=disk/folder",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        leave(&sandbox, "old", 40, &[state])?.success()?;
+        let name = format!("new{number}");
+        leave(&sandbox, &name, 20, &[state])?.success()?;
+        let filler = std::fs::File::create(sandbox.path("disk/filler"))?;
+        let disk = rustix::fs::statvfs(sandbox.path("disk"))?;
+        // Less than the result takes.
+        let left = disk.f_bavail * disk.f_frsize;
+        rustix::fs::fallocate(
+            &filler,
+            rustix::fs::FallocateFlags::empty(),
+            0,
+            left.saturating_sub(10_000_000).max(1),
+        )?;
+        let run = leave(&sandbox, &name, 20, &[state, "-o", output])?.success();
+        let run = run.with_context(|| output.to_owned())?;
+        ensure!(run.end_of("RUN head")? == "CACHED", "{output}: {}", run.stderr);
+        run.says("unused the longest").with_context(|| output.to_owned())?;
+        run.never_says("ERROR")?;
+        for made in ["disk/out", "disk/filler"] {
+            let _ = std::fs::remove_file(sandbox.path(made));
+        }
+        let _ = std::fs::remove_dir_all(sandbox.path("disk/folder"));
+    }
+    Ok(())
+}
+
+fn another_disk_that_is_full() -> Result<()> {
+    skip::need_root()?;
+    let sandbox = Sandbox::with("export-elsewhere", &[("Dockerfile", LEAVES)])?;
+    let _disk = Small::new(&sandbox.path("disk"), "size=5m")?;
+    leave(&sandbox, "n", 9, &[])?.success()?;
+    for output in ["type=tar,dest=disk/out", "type=oci,dest=disk/out", "type=local,dest=disk/out"] {
+        let run = leave(&sandbox, "n", 9, &["-o", output])?.expect(1)?;
+        run.says("is not the one that wbuild keeps things on")
+            .with_context(|| output.to_owned())?;
+        run.never_says("unused the longest")?;
+        let _ = std::fs::remove_dir_all(sandbox.path("disk/out"));
+    }
+    // Nothing was given up for it.
+    let run = leave(&sandbox, "n", 9, &[])?.success()?;
+    ensure!(run.end_of("RUN head")? == "CACHED", "{}", run.stderr);
     Ok(())
 }
 
@@ -332,6 +403,32 @@ fn damage_is_found_and_repaired() -> Result<()> {
     ensure!(sandbox.path("state/damaged").read_dir()?.count() >= 6, "what was damaged is gone");
     sandbox.run(["prune", "--all", "--force"])?.success()?;
     ensure!(sandbox.path("state/damaged").read_dir()?.count() == 0, "a prune leaves it");
+    Ok(())
+}
+
+fn damage_that_an_export_meets() -> Result<()> {
+    let sandbox = Sandbox::with("damage-export", &[("Dockerfile", LEAVES)])?;
+    let registry = Registry::start(&sandbox.path("registry"), false)?;
+    let tag = format!("-t={}/team/app:1", registry.host());
+    leave(&sandbox, "n", 1, &["-o", "type=oci,tar=false,dest=image"])?.success()?;
+    let first = Image::of_layout(&sandbox.path("image"))?;
+    let mut blobs = Vec::new();
+    for blob in files(&sandbox.path("state/blobs"), "")? {
+        let size = blob.metadata()?.len();
+        blobs.push((size, blob));
+    }
+    let (_, largest) = blobs.into_iter().max().context("no blobs")?;
+    flip(&largest)?;
+    for output in
+        [&["-o", "type=oci,dest=out"][..], &["-o", "type=docker,dest=out"], &[&tag, "--push"]]
+    {
+        let run = leave(&sandbox, "n", 1, output)?.expect(1)?;
+        run.says("wbuild fsck --verify --repair").with_context(|| format!("{output:?}"))?;
+    }
+    sandbox.run(["fsck", "--verify", "--repair"])?.success()?;
+    leave(&sandbox, "n", 1, &[&tag, "--push", "-o", "type=oci,tar=false,dest=again"])?.success()?;
+    let again = Image::of_layout(&sandbox.path("again"))?;
+    ensure!(again.digest == first.digest, "another image");
     Ok(())
 }
 

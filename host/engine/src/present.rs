@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join, try_join_all};
 use wbuild_graph::encode::Encoder;
-use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind};
+use wbuild_graph::{BlobDigest, CacheKey, ContentDigest, Failure, FailureKind};
 use wbuild_oci::reference::Reference;
-use wbuild_store::{BlobRef, Lease, SnapshotId, Stack, View};
+use wbuild_store::{BlobCheck, BlobRef, Lease, SnapshotId, Stack, View};
 use wbuild_tree::Base;
 use wbuild_tree::root::Root;
 
@@ -18,6 +18,10 @@ use crate::cancel::CancelOnDrop;
 use crate::solved::{self, Layer, Origin, Output, Tree};
 use crate::worker::BuildWorker;
 use crate::{blocking, ops};
+
+/// What helps against damage on the disk.
+pub(crate) const REPAIR: &str = "what is kept on this disk is damaged: `wbuild fsck --verify --repair` \
+    sets it aside, and the next build gets or makes it anew";
 
 impl BuildWorker {
     /// The files of a stack of layers, as one read-only directory.
@@ -136,8 +140,14 @@ impl BuildWorker {
             let slot = self.io_slots.acquire().await.expect("the semaphore is never closed");
             let unpacked = self.images.unpack_layer(layer, below, key_of(*index)).await;
             drop(slot);
-            let unpacked = unpacked.map_err(|failure| self.refused(layer, tree, failure));
-            let (snapshot, lease) = unpacked?;
+            let (snapshot, lease) = match unpacked {
+                Ok(unpacked) => unpacked,
+                Err(failure) => {
+                    let blob = layer.facts().blob.map(|blob| blob.digest);
+                    let failure = self.if_damaged(blob.into_iter().collect(), failure).await;
+                    return Err(self.refused(layer, tree, failure));
+                }
+            };
             layer.learn(|facts| facts.snapshot = Some(snapshot));
             layer.hold(lease);
         }
@@ -249,6 +259,23 @@ impl BuildWorker {
             return Failure { kind: FailureKind::Gone, ..failure };
         }
         failure
+    }
+
+    /// A failure, and what helps if one of these blobs is not what it was when it came here.
+    pub(crate) async fn if_damaged(&self, blobs: Vec<BlobDigest>, failure: Failure) -> Failure {
+        // What a refusal, or a layer that cannot be read, is.
+        if !matches!(failure.kind, FailureKind::Invalid | FailureKind::Unsupported) {
+            return failure;
+        }
+        let store = self.store.clone();
+        let damaged = blocking(move || {
+            let damaged = |digest| matches!(store.verify_blob(digest), Ok(BlobCheck::Damaged));
+            Ok::<_, Failure>(blobs.iter().any(damaged))
+        });
+        match damaged.await {
+            Ok(true) => failure.hint(REPAIR),
+            _ => failure,
+        }
     }
 
     /// Content of each layer, bottom first, computed where it is not known.

@@ -3,8 +3,10 @@
 //! A look at the disk costs a system call, so it is taken again and again while a build runs; only
 //! where room is short does anything get measured and evicted. A step that fails because the disk is
 //! full is tried again after the older half of what is kept has gone, and once more after all of it
-//! that nothing running needs.
+//! that nothing running needs. So is an export, unless it is written to another disk or cannot be begun
+//! anew.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -25,6 +27,8 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 const RETRIES: u32 = 2;
 /// Marks the failure of a process during which the disk was full.
 const DISK_FULL: &str = "disk-full";
+/// Marks what failed outside of the state directory: where. Empty for a stream.
+const WRITTEN_TO: &str = "written-to";
 
 /// The room for one build.
 pub(crate) struct Room {
@@ -102,7 +106,7 @@ impl Room {
 
     /// Makes room for a step that failed for want of it. Answers whether it should run again.
     pub(crate) async fn make(&self, failure: &Failure, attempt: u32) -> Result<bool, Failure> {
-        if attempt >= RETRIES || !is_shortage(failure) {
+        if attempt >= RETRIES || !is_shortage(failure) || !self.is_here(failure) {
             return Ok(false);
         }
         let _one = self.making.lock().await;
@@ -114,6 +118,23 @@ impl Room {
         }
         // Room that was made while it ran is room, too.
         Ok(freed || (attempt == 0 && self.times_full() > 0))
+    }
+
+    /// Whether an export that ended so is to be written again, as room was made for it.
+    pub(crate) async fn again<T>(&self, result: &Result<T, Failure>, attempt: &mut u32) -> bool {
+        let Err(failure) = result else { return false };
+        // Why no room could be made matters less than what it was wanted for.
+        let again = self.make(failure, *attempt).await.unwrap_or(false);
+        *attempt += u32::from(again);
+        again
+    }
+
+    /// Whether it was the disk of the state directory that was too small.
+    fn is_here(&self, failure: &Failure) -> bool {
+        let Some(place) = failure.attrs.get(WRITTEN_TO) else { return true };
+        let device = |path: &Path| rustix::fs::stat(path).map(|stat| stat.st_dev);
+        let there = nearest(place).map(device);
+        matches!((there, device(self.store.path())), (Some(Ok(there)), Ok(here)) if there == here)
     }
 
     /// How often the disk was full and is no more: to be asked when a process begins.
@@ -138,6 +159,18 @@ impl Room {
         if !is_shortage(&failure) {
             return failure;
         }
+        let kind = match failure.kind {
+            FailureKind::Internal => FailureKind::Limit,
+            kind => kind,
+        };
+        let failure = Failure { kind, ..failure };
+        if !self.is_here(&failure) {
+            let hint = failure.attrs.get(WRITTEN_TO).and_then(nearest).map(full_elsewhere);
+            return match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            };
+        }
         let Ok(disk) = self.store.disk() else { return failure };
         let bounds = self.gc.limits.on(&disk);
         let most = bounds.max_used.map_or_else(String::new, |most| {
@@ -161,6 +194,34 @@ impl Room {
             min_free_bytes: collected.bounds.min_free,
         });
     }
+}
+
+/// Marks what failed while `place` was written to, which need not be on the disk of the state
+/// directory; none is a stream.
+pub(crate) fn written_to(failure: Failure, place: Option<&Path>) -> Failure {
+    let place = place.map_or_else(String::new, |place| place.display().to_string());
+    failure.attr(WRITTEN_TO, place)
+}
+
+/// What there is of a path: it, or the first directory on the way up.
+fn nearest(place: &str) -> Option<&Path> {
+    let mut there = Path::new(place).ancestors().filter(|path| !path.as_os_str().is_empty());
+    there.find(|path| path.exists())
+}
+
+fn full_elsewhere(place: &Path) -> String {
+    let sizes = rustix::fs::statvfs(place).map_or_else(
+        |_| String::new(),
+        |stat| {
+            let bytes = |blocks: u64| megabytes(blocks.saturating_mul(stat.f_frsize));
+            format!(" ({}, {} free)", bytes(stat.f_blocks), bytes(stat.f_bavail))
+        },
+    );
+    format!(
+        "it was the disk of {}{sizes} that was full, which is not the one that wbuild keeps things on: \
+         free some space there, or write to another disk",
+        place.display(),
+    )
 }
 
 /// Whether it was a full disk that something failed for.

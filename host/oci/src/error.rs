@@ -89,7 +89,7 @@ impl Error {
     }
 
     /// Whether it says what can be done.
-    pub(crate) fn has_hint(&self) -> bool {
+    pub fn has_hint(&self) -> bool {
         self.hint.is_some()
     }
 

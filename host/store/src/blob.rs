@@ -140,15 +140,12 @@ impl Store {
         Ok(self.inner.find_blob(digest)?.is_some())
     }
 
-    /// Hashes a blob's bytes again and removes it if they are not what its name says.
+    /// Hashes a blob's bytes again. One that is damaged stays, for a repair to set aside.
     pub fn verify_blob(&self, digest: &BlobDigest) -> Result<BlobCheck> {
         let Some((file, _)) = self.inner.find_blob(digest)? else { return Ok(BlobCheck::Absent) };
         let actual = hash_file(file).map_err(|e| self.blob_error("read", digest, e))?;
         if actual == digest.0 {
             return Ok(BlobCheck::Good);
-        }
-        if !self.inner.read_only {
-            self.inner.remove_blob(digest)?;
         }
         Ok(BlobCheck::Damaged)
     }
@@ -473,6 +470,8 @@ mod tests {
         std::fs::write(&path, b"precioux").unwrap();
         assert!(matches!(store.read_blob(&digest, 99), Err(Error::Damaged { .. })));
         assert_eq!(store.verify_blob(&digest).unwrap(), BlobCheck::Damaged);
+        assert!(store.has_blob(&digest).unwrap(), "it is left for a repair");
+        store.fsck(crate::FsckOptions { verify_blobs: true, repair: true }).unwrap();
         assert_eq!(store.verify_blob(&digest).unwrap(), BlobCheck::Absent);
         store.put_blob(b"precious").unwrap();
         assert_eq!(store.verify_blob(&digest).unwrap(), BlobCheck::Good);

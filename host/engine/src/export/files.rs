@@ -10,9 +10,9 @@ use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
 use wbuild_graph::{Edge, Failure, FailureKind, Platform};
 use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, write_upper};
 use wbuild_oci::media::Compression;
-use wbuild_store::Lease;
+use wbuild_store::{Lease, Store};
 use wbuild_tree::layer::{CopyOptions, LayerWriter, Owner};
-use wbuild_tree::par::Cancel;
+use wbuild_tree::par::{Cancel, Work};
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::{Links, Root};
 use wbuild_tree::select::{SelectOptions, Source, SourceKind, select};
@@ -25,6 +25,7 @@ use crate::blocking;
 use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::job::Job;
 use crate::ops::overlay_kind;
+use crate::room::written_to;
 use crate::solved::Output;
 use crate::worker::output;
 
@@ -94,68 +95,95 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
         Some(_) => wbuild_graph::decode::flag(&spec.attrs, "platform-split")?,
         None => several,
     };
-    let mut parts = Vec::new();
+    let mut wanted = Vec::new();
     for image in &images {
         let Some(root) = image.root else { continue };
         let folder = image.platform.as_ref().filter(|_| split).map(folder);
-        parts.push(part(job, root, "/", folder).await?);
+        wanted.push((root, "/".to_owned(), folder));
     }
-    for files in job.files() {
-        parts.push(part(job, files.root, &files.path, None).await?);
+    wanted.extend(job.files().into_iter().map(|files| (files.root, files.path, None)));
+    let room = &job.worker().room;
+    let mut parts = Vec::new();
+    for (root, path, folder) in wanted {
+        let mut attempt = 0;
+        parts.push(loop {
+            let part = part(job, root, &path, folder.clone()).await;
+            if !room.again(&part, &mut attempt).await {
+                break part?;
+            }
+        });
     }
+    let parts = Arc::new(parts);
     let name = match spec.kind {
         OutputKind::Tar => "export tar",
         _ => "export files",
     };
     let step = job.steps().internal(name);
-    let (kind, dest, deletes) = (spec.kind, spec.dest.clone(), deletes(spec)?);
+    let deletes = deletes(spec)?;
     let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
-    let store = job.worker().store.clone();
-    let (_cancel, work) = CancelOnDrop::new();
-    let result = blocking(move || match (kind, &dest) {
-        (OutputKind::Local, OutputDest::Directory(directory) | OutputDest::File(directory)) => {
-            // Also for an image without files.
-            make_dir(directory)?;
-            parts.iter().try_for_each(|part| copy(part, directory, &work))?;
-            if deletes { delete_others(&parts, directory, &work.cancel) } else { Ok(()) }
+    let mut attempt = 0;
+    let result = loop {
+        let (kind, dest, parts) = (spec.kind, spec.dest.clone(), Arc::clone(&parts));
+        let store = job.worker().store.clone();
+        let (_cancel, work) = CancelOnDrop::new();
+        let result = blocking(move || match (kind, &dest) {
+            (OutputKind::Local, OutputDest::Directory(directory) | OutputDest::File(directory)) => {
+                // Also for an image without files.
+                make_dir(directory)
+                    .and_then(|()| parts.iter().try_for_each(|part| copy(part, directory, &work)))
+                    .map_err(|failure| written_to(failure, Some(directory)))?;
+                if deletes { delete_others(&parts, directory, &work.cancel) } else { Ok(()) }
+            }
+            (OutputKind::Local, _) => {
+                Err(Failure::invalid("an output of type local needs dest=DIRECTORY"))
+            }
+            (_, dest) => write_tar(&parts, dest, &store, epoch, &work),
+        })
+        .await;
+        if !room.again(&result, &mut attempt).await {
+            break result;
         }
-        (OutputKind::Local, _) => {
-            Err(Failure::invalid("an output of type local needs dest=DIRECTORY"))
-        }
-        (_, dest) => {
-            // What is not one whole tree is put together first.
-            let (tree, _scratch) = match &parts[..] {
-                [one] if one.folder.is_none() && RelPath::clean(&one.path)?.is_root() => {
-                    (one.files.try_clone(), None)
-                }
-                parts => {
-                    let scratch = store.begin_snapshot()?;
-                    for part in parts {
-                        copy(part, &scratch.fs_path(), &work)?;
-                    }
-                    (scratch.fs().try_clone_to_owned(), Some(scratch))
-                }
-            };
-            let tree = tree.map_err(|error| {
-                Failure::internal("cannot duplicate a directory descriptor").cause(&error)
-            })?;
-            to_writer(dest, &work.cancel, |out| {
-                let options = CompressOptions::new(Compression::None);
-                let mut builder = LayerBuilder::new(out, &options)?;
-                let mut options = WriteOptions::new(overlay_kind(store.kind()));
-                options.epoch = epoch;
-                write_upper(&mut builder, tree.as_fd(), &options)?;
-                builder.finish()?;
-                Ok(())
-            })
-        }
-    })
-    .await;
+    };
     match &result {
         Ok(()) => step.done(),
         Err(failure) => step.failed(failure),
     }
     result
+}
+
+/// Writes the files as one tar.
+fn write_tar(
+    parts: &[Part],
+    dest: &OutputDest,
+    store: &Store,
+    epoch: Option<i64>,
+    work: &Work,
+) -> Result<(), Failure> {
+    // What is not one whole tree is put together first.
+    let (tree, _scratch) = match parts {
+        [one] if one.folder.is_none() && RelPath::clean(&one.path)?.is_root() => {
+            (one.files.try_clone(), None)
+        }
+        parts => {
+            let scratch = store.begin_snapshot()?;
+            for part in parts {
+                copy(part, &scratch.fs_path(), work)?;
+            }
+            (scratch.fs().try_clone_to_owned(), Some(scratch))
+        }
+    };
+    let tree = tree.map_err(|error| {
+        Failure::internal("cannot duplicate a directory descriptor").cause(&error)
+    })?;
+    to_writer(dest, &work.cancel, |out| {
+        let options = CompressOptions::new(Compression::None);
+        let mut builder = LayerBuilder::new(out, &options)?;
+        let mut options = WriteOptions::new(overlay_kind(store.kind()));
+        options.epoch = epoch;
+        write_upper(&mut builder, tree.as_fd(), &options)?;
+        builder.finish()?;
+        Ok(())
+    })
 }
 
 /// `linux/arm/v7` is written to `linux_arm_v7`.
@@ -187,7 +215,7 @@ fn make_dir(path: &Path) -> Result<(), Failure> {
 
 /// Copies a tree into a directory of the user's, which is made if it is missing. What is there and
 /// not in the tree stays.
-fn copy(part: &Part, directory: &Path, work: &wbuild_tree::par::Work) -> Result<(), Failure> {
+fn copy(part: &Part, directory: &Path, work: &Work) -> Result<(), Failure> {
     let target = match &part.folder {
         Some(folder) => directory.join(folder),
         None => directory.to_owned(),
@@ -262,6 +290,18 @@ pub(super) fn to_writer(
     write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     check_writable(dest)?;
+    let place = match dest {
+        OutputDest::File(path) => Some(path.as_path()),
+        _ => None,
+    };
+    put(dest, cancel, write).map_err(|failure| written_to(failure, place))
+}
+
+fn put(
+    dest: &OutputDest,
+    cancel: &Cancel,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let buffered = |out, failed: &dyn Fn(&std::io::Error) -> Failure| {
         let out: Box<dyn Write> = out;
         let mut out =

@@ -18,6 +18,8 @@ use super::layers::{assemble, config, image_tree, named, solved_root, unpack_oth
 use crate::blocking;
 use crate::cancel::CancelOnDrop;
 use crate::job::Job;
+use crate::present::REPAIR;
+use crate::room::written_to;
 
 /// Keys of these outputs besides those of all images.
 const OWN: &[&str] = &["tar"];
@@ -45,20 +47,27 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
 pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
     let annotations = Annotations::of(job.request(), &spec.attrs)?;
     let want = attrs::want(&spec.attrs, OWN, &annotations)?;
-    let names = attrs::names(job.request(), spec)?.into_iter().map(|(_, name)| name).collect();
+    let names = attrs::names(job.request(), spec)?.into_iter().map(|(_, name)| name);
+    let names: Vec<Reference> = names.collect();
     let step = job.steps().internal(&match (spec.kind, &spec.dest) {
         (_, OutputDest::Daemon(endpoint)) => format!("load into {endpoint}"),
         (OutputKind::Docker, _) => "export docker archive".to_owned(),
         _ => "export OCI image layout".to_owned(),
     });
-    let result = async {
-        let export = together(job, want, names, annotations).await?;
-        let names = export.names().iter().map(ToString::to_string).collect();
-        let report = report(&export, names);
-        write(spec, job.worker().store.clone(), export).await?;
-        Ok(report)
-    }
-    .await;
+    let mut attempt = 0;
+    let result = loop {
+        let result = async {
+            let export = together(job, want, &names, &annotations).await?;
+            let names = export.names().iter().map(ToString::to_string).collect();
+            let report = report(&export, names);
+            write(spec, job.worker().store.clone(), export).await?;
+            Ok(report)
+        }
+        .await;
+        if !job.worker().room.again(&result, &mut attempt).await {
+            break result;
+        }
+    };
     match &result {
         Ok(_) => step.done(),
         Err(failure) => step.failed(failure),
@@ -70,8 +79,8 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
 pub(super) async fn together(
     job: &Arc<Job>,
     want: Want,
-    names: Vec<Reference>,
-    annotations: Annotations,
+    names: &[Reference],
+    annotations: &Annotations,
 ) -> Result<Export, Failure> {
     let images = job.images();
     if images.is_empty() {
@@ -85,7 +94,7 @@ pub(super) async fn together(
         parts.push(part);
     }
     let epoch = job.request().source_date_epoch.map(|e| i64::try_from(e).unwrap_or(i64::MAX));
-    Ok(Export::annotated(want.family, parts, names, epoch, annotations.index())?)
+    Ok(Export::annotated(want.family, parts, names.to_vec(), epoch, annotations.index())?)
 }
 
 /// What there is to say of an export.
@@ -156,23 +165,28 @@ async fn write(spec: &OutputSpec, store: Store, export: Export) -> Result<(), Fa
     let (_cancel, work) = CancelOnDrop::new();
     blocking(move || -> Result<(), Failure> {
         let blobs = StoreBlobs(store);
+        let failed = |error: wbuild_oci::Error| {
+            let damaged = error.kind() == wbuild_oci::ErrorKind::Mismatch && !error.has_hint();
+            let failure = Failure::from(error);
+            if damaged { failure.hint(REPAIR) } else { failure }
+        };
         match (kind, &dest) {
             (OutputKind::Oci, OutputDest::Directory(directory)) => {
-                let failed = |error: std::io::Error| {
+                let unwritable = |error: std::io::Error| {
                     let directory = directory.display();
                     Failure::invalid(format!("cannot write the layout {directory}")).cause(&error)
                 };
-                std::fs::create_dir_all(directory).map_err(failed)?;
-                let fd = std::fs::File::open(directory).map_err(failed)?;
-                Ok(write_oci_dir(&export, &blobs, fd.as_fd())?)
+                std::fs::create_dir_all(directory)
+                    .and_then(|()| std::fs::File::open(directory))
+                    .map_err(unwritable)
+                    .and_then(|fd| write_oci_dir(&export, &blobs, fd.as_fd()).map_err(failed))
+                    .map_err(|failure| written_to(failure, Some(directory)))
             }
             (OutputKind::Oci, dest) => super::files::to_writer(dest, &work.cancel, |out| {
-                write_oci_tar(&export, &blobs, out)?;
-                Ok(())
+                write_oci_tar(&export, &blobs, out).map(drop).map_err(failed)
             }),
             (_, dest) => super::files::to_writer(dest, &work.cancel, |out| {
-                write_docker_tar(&export, &blobs, out)?;
-                Ok(())
+                write_docker_tar(&export, &blobs, out).map(drop).map_err(failed)
             }),
         }
     })

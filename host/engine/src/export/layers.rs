@@ -210,9 +210,9 @@ async fn recompressed(
 ) -> Result<LayerBlob, Failure> {
     let worker = job.worker();
     let _slot = worker.io_slots.acquire().await.expect("the semaphore is never closed");
-    let (store, blob) = (worker.store.clone(), blob.clone());
+    let (store, digest, blob) = (worker.store.clone(), blob.digest, blob.clone());
     let (_cancel, work) = CancelOnDrop::new();
-    let (made, lease) = blocking(move || -> Result<_, Failure> {
+    let made = blocking(move || -> Result<_, Failure> {
         let gone = || Failure::new(FailureKind::Gone, format!("the blob {} is gone", blob.digest));
         let input = store.open_blob(&blob.digest)?.ok_or_else(gone)?;
         let input = Stoppable { inner: &input.file, cancel: work.cancel };
@@ -221,7 +221,11 @@ async fn recompressed(
         let held = ingest.commit(Some(&made.digest), Some(made.size))?;
         Ok((made, held.into_parts().1))
     })
-    .await?;
+    .await;
+    let (made, lease) = match made {
+        Ok(made) => made,
+        Err(failure) => return Err(worker.if_damaged(vec![digest], failure).await),
+    };
     layer.hold(lease);
     Ok(made)
 }

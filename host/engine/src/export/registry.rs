@@ -123,23 +123,14 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
 pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
     let wish = Wish::of(job.request(), spec)?;
     let step = job.steps().internal("export image");
-    let keep = wish.keep;
     let names: Vec<Reference> = wish.names.iter().map(|(_, name)| name.clone()).collect();
-    let result = async {
-        let export = together(job, wish.want, names.clone(), wish.annotations).await?;
-        if keep {
-            let (store, documents) = (job.worker().store.clone(), export.documents().clone());
-            blocking(move || -> Result<(), Failure> {
-                for bytes in documents.values() {
-                    store.put_blob(bytes)?;
-                }
-                Ok(())
-            })
-            .await?;
+    let mut attempt = 0;
+    let result = loop {
+        let result = prepare(job, &wish, &names).await;
+        if !job.worker().room.again(&result, &mut attempt).await {
+            break result;
         }
-        Ok(export)
-    }
-    .await;
+    };
     let export = match result {
         Ok(export) => export,
         Err(failure) => {
@@ -163,6 +154,22 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
         push(job, &export, &targets, by_digest, wish.insecure).await?;
     }
     Ok(report)
+}
+
+/// The images as what is pushed, their layers and documents in the store.
+async fn prepare(job: &Arc<Job>, wish: &Wish, names: &[Reference]) -> Result<Export, Failure> {
+    let export = together(job, wish.want, names, &wish.annotations).await?;
+    if wish.keep {
+        let (store, documents) = (job.worker().store.clone(), export.documents().clone());
+        blocking(move || -> Result<(), Failure> {
+            for bytes in documents.values() {
+                store.put_blob(bytes)?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(export)
 }
 
 async fn push(
@@ -193,6 +200,8 @@ async fn push(
             Ok(())
         }
         Err(failure) => {
+            let layers = export.layers().map(|layer| BlobDigest(layer.digest)).collect();
+            let failure = worker.if_damaged(layers, failure).await;
             step.failed(&failure);
             Err(failure)
         }
