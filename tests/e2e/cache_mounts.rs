@@ -16,6 +16,8 @@ pub const TESTS: &[Test] = &[
     ("locked_and_shared_users_exclude_each_other", locked_and_shared_users_exclude_each_other),
     ("builds_at_once_lose_nothing", builds_at_once_lose_nothing),
     ("a_failed_step_keeps_what_it_wrote", a_failed_step_keeps_what_it_wrote),
+    ("cache_mounts_go_along_with_a_cache", cache_mounts_go_along),
+    ("directories_as_cache_mounts", directories_as_cache_mounts),
 ];
 
 /// Fails unless a file has this many bytes.
@@ -167,4 +169,54 @@ fn a_failed_step_keeps_what_it_wrote() -> Result<()> {
     sandbox.build(&[])?.expect(1)?;
     sandbox.write("Dockerfile", &file("cp /c/x /x"))?;
     size(&sandbox.image("image", &[])?.1.tree, "/x", 1)
+}
+
+fn cache_mounts_go_along() -> Result<()> {
+    let file = |comment: &str| {
+        format!(
+            "FROM base\nRUN --mount=type=cache,id=log,target=/c --mount=type=cache,id=own,target=/o \
+             --mount=type=cache,id=log,target=/u,uid=1000 touch /u/{comment}; ls /u > /user; \
+             echo {comment} >> /c/log; mkdir -p /c/d && ln -sf ../log /c/d/link; \
+             touch /o/{comment}; cat /c/log > /log; ls /o > /own\n"
+        )
+    };
+    let sandbox = Sandbox::with("elsewhere-mounts", &[("Dockerfile", &file("one"))])?;
+    let run = sandbox.build(&["--cache-to=type=local,dest=cache,mounts=log;nothing"])?.success()?;
+    run.says("there is no cache mount \"nothing\"")?;
+    sandbox.write("Dockerfile", &file("two"))?;
+    let from = "--cache-from=type=local,src=cache";
+    let (run, tree) = sandbox.tree(&["--state-dir=b", from])?;
+    run.says("restore the cache mount log")?;
+    size(&tree, "/log", 8)?;
+    size(&tree, "/own", 4)?;
+    // That of another owner goes along, too.
+    size(&tree, "/user", 8)?;
+    // What is here is not replaced.
+    sandbox.write("Dockerfile", &file("three"))?;
+    let (run, _) = sandbox.tree(&["--state-dir=b", from])?;
+    run.never_says("restore the cache mount")
+}
+
+fn directories_as_cache_mounts() -> Result<()> {
+    let file = |comment: &str| {
+        format!(
+            "FROM base AS seed\nRUN mkdir /seed && echo seeded > /seed/log\nFROM base\n\
+             RUN --mount=type=cache,id=log,target=/c,from=seed,source=/seed \
+             echo {comment} >> /c/log; cat /c/log > /log\n"
+        )
+    };
+    let sandbox = Sandbox::with("elsewhere-bound", &[("Dockerfile", &file("one"))])?;
+    let args = ["--cache-mount=log=host/log", "--state-dir=b"];
+    sandbox.build(&args)?.success()?;
+    let log = || std::fs::read_to_string(sandbox.path("host/log/log"));
+    ensure!(log()? == "seeded\none\n", "{}", log()?);
+    std::fs::write(sandbox.path("host/log/log"), "from outside\n")?;
+    sandbox.write("Dockerfile", &file("two"))?;
+    sandbox.build(&args)?.success()?;
+    ensure!(log()? == "from outside\ntwo\n", "{}", log()?);
+    // Other builds have their own.
+    sandbox.write("Dockerfile", &file("three"))?;
+    sandbox.build(&["--state-dir=b"])?.success()?;
+    ensure!(log()? == "from outside\ntwo\n", "{}", log()?);
+    Ok(())
 }

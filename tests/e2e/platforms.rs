@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use wbuild_tests::base;
+use wbuild_tests::registry::Registry;
 use wbuild_tests::run::Run;
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::skip;
@@ -12,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("every_platform_runs_its_programs", every_platform_runs_its_programs),
     ("stages_of_the_build_platform_run_once", stages_of_the_build_platform_run_once),
     ("programs_of_other_images_run_in_a_native_stage", programs_of_other_images),
+    ("caches_elsewhere_hold_all_platforms", caches_elsewhere),
     ("an_image_without_the_platform_says_what_it_has", platform_not_there),
     ("no_emulator_is_an_error_with_the_remedy", no_emulator),
 ];
@@ -104,6 +106,61 @@ fn stages_of_the_build_platform_run_once() -> Result<()> {
     let heavy = run.steps().into_iter().filter(|step| step.name.contains("RUN uname")).count();
     ensure!(heavy == 1, "{heavy} steps\n{}", run.stderr);
     platforms.iter().try_for_each(|platform| made(&sandbox, platform, "made", "x86_64"))
+}
+
+fn caches_elsewhere() -> Result<()> {
+    skip::need_program("qemu-aarch64-static")?;
+    let sandbox = Sandbox::with(
+        "platforms-elsewhere",
+        &[
+            ("early", "early\n"),
+            (
+                "Dockerfile",
+                "FROM --platform=$BUILDPLATFORM any AS make\n\
+                 RUN echo made > /made\n\
+                 FROM any\n\
+                 COPY early /early\n\
+                 RUN uname -m > /machine\n\
+                 COPY --from=make /made /made\n",
+            ),
+        ],
+    )?;
+    let mut registry = Registry::start(&sandbox.path("registry"), false)?;
+    let host = registry.host();
+    let both = "--platform=linux/amd64,linux/arm64";
+    let tag = format!("-t={host}/team/app:1");
+    for (name, mode) in [("min", ",mode=min"), ("max", ",mode=max")] {
+        let to = format!("--cache-to=type=registry,ref={host}/cache/{name}{mode}");
+        build(&sandbox, &[both, &to])?.success()?;
+    }
+    build(&sandbox, &[both, &tag, "--push", "--cache-to=type=inline"])?.success()?;
+    let pushed = registry.manifest("team/app:1")?;
+    registry.restart()?;
+    for (name, cache) in [("min", "cache/min"), ("max", "cache/max"), ("inline", "team/app:1")] {
+        let (state, from) = (format!("--state-dir={name}"), format!("--cache-from={host}/{cache}"));
+        let run = build(&sandbox, &[&state, both, &from, "-o", "out"])?.success()?;
+        let ran = run.steps().into_iter().filter(|step| {
+            (step.name.contains("RUN") || step.name.contains("COPY")) && step.end != "CACHED"
+        });
+        let ran: Vec<String> = ran.map(|step| step.name).collect();
+        ensure!(ran.is_empty(), "{name}: {ran:?} ran again\n{}", run.stderr);
+        for (platform, machine) in [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")] {
+            made(&sandbox, platform, "machine", machine).context(name)?;
+            made(&sandbox, platform, "made", "made").context(name)?;
+        }
+        std::fs::remove_dir_all(sandbox.path("out"))?;
+        // One alone comes of it, too.
+        let (state, arm) = (format!("--state-dir={name}-arm"), "--platform=linux/arm64");
+        let run = build(&sandbox, &[&state, arm, &from, "-o", "out/linux_arm64"])?.success()?;
+        ensure!(run.end_of("RUN uname")? == "CACHED", "{name}: {}", run.stderr);
+        made(&sandbox, "linux/arm64", "machine", "aarch64").context(name)?;
+        std::fs::remove_dir_all(sandbox.path("out"))?;
+        // As an image it is the one that was built.
+        let inline = "--cache-to=type=inline";
+        build(&sandbox, &[&state, both, &from, &tag, "--push", inline])?.success()?;
+        ensure!(registry.manifest("team/app:1")? == pushed, "{name}: another image");
+    }
+    Ok(())
 }
 
 /// Stages of several platforms, and one that runs what all of them have.

@@ -4,13 +4,17 @@
 //! - `mode=min` takes the records whose layers are all in the results that the build yields, `mode=max`
 //!   every record that the build used or made.
 //! - Times of files stay as they are: SOURCE_DATE_EPOCH is a matter of images.
+//! - A server that has not moved anything within [`PATIENCE`] is given up; from then on the limits of
+//!   transfers hold, since a large blob takes a registry its time.
 //! - `type=inline` writes nothing by itself; [`inline`] says what goes into an image's config.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
+use tokio_util::sync::CancellationToken;
 use wbuild_api::extension::{CacheBackend, ImageResult, LayerDescriptor, RecordEntry};
 use wbuild_api::request::{BuildRequest, CacheSpec};
 use wbuild_graph::{CacheKey, DiffId, Edge, Failure, FailureKind, Severity};
@@ -22,9 +26,11 @@ use super::attrs::{self, Want, flag};
 use super::layers::{Written, blob, unpack_others};
 use crate::cache::entries;
 use crate::cache::grants::{Moves, config};
+use crate::cache::imports::PATIENCE;
 use crate::frontend_host::plugin_log;
 use crate::job::Job;
 use crate::ops::cache_mount;
+use crate::room::written_to;
 use crate::solved::{self, Layer, Output, Solved};
 
 /// Layers that a backend is asked to take at once.
@@ -154,7 +160,14 @@ async fn one(job: &Arc<Job>, spec: &CacheSpec, roots: &[Edge]) -> Result<(), Fai
         let step = Arc::clone(&step);
         Arc::new(move |digest, now, all| step.progress(&digest.to_string(), now, Some(all)))
     };
-    let result = write(job, spec, &wish, roots, progress).await;
+    let mut attempt = 0;
+    let result = loop {
+        let result = write(job, spec, &wish, roots, Arc::clone(&progress)).await;
+        if !job.worker().room.again(&result, &mut attempt).await {
+            break result;
+        }
+    };
+    drop(progress);
     let step = Arc::into_inner(step).ok_or_else(|| Failure::internal("an export did not end"))?;
     let Err(failure) = result else {
         step.done();
@@ -233,16 +246,48 @@ async fn write(
     }
     let mut layers: Vec<_> = layers.into_values().collect();
     layers.sort_by_key(|(descriptor, _)| descriptor.digest);
+    let moved = CancellationToken::new();
+    let progress: crate::cache::Progress = {
+        let moved = moved.clone();
+        Arc::new(move |digest, now, all| {
+            moved.cancel();
+            progress(digest, now, all);
+        })
+    };
     let backend = connect(job, spec, &layers, progress).await?;
-    for part in layers.chunks(LAYERS) {
-        push(job, &*backend, part).await?;
-    }
-    for part in entries.chunks(RECORDS) {
-        backend.save(part.to_vec()).await?;
-    }
-    backend.commit().await?;
+    let send = async {
+        for part in layers.chunks(LAYERS) {
+            push(job, &*backend, part, &moved).await?;
+        }
+        for part in entries.chunks(RECORDS) {
+            backend.save(part.to_vec()).await?;
+        }
+        backend.commit().await
+    };
+    let sent = match spec.attrs.get("dest") {
+        // A disk may be slow, and says how far it is only after each blob.
+        Some(dest) => send.await.map_err(|failure| written_to(failure, Some(dest.as_ref()))),
+        None => patiently(send, &moved).await,
+    };
     drop(leases);
-    Ok(())
+    sent.map(drop)
+}
+
+/// Does what talks to a server, unless nothing has `moved` for too long at the beginning.
+async fn patiently<T>(
+    send: impl Future<Output = Result<T, Failure>>,
+    moved: &CancellationToken,
+) -> Result<T, Failure> {
+    let mut send = pin!(send);
+    tokio::select! {
+        sent = &mut send => return sent,
+        () = moved.cancelled() => {}
+        () = tokio::time::sleep(PATIENCE) => {
+            let message = format!("it did not answer in {} seconds", PATIENCE.as_secs());
+            return Err(Failure::new(FailureKind::Unavailable, message));
+        }
+    }
+    send.await
 }
 
 /// An instance for writing.
@@ -280,11 +325,13 @@ async fn push(
     job: &Arc<Job>,
     backend: &dyn CacheBackend,
     layers: &[(LayerDescriptor, Option<Arc<Layer>>)],
+    moved: &CancellationToken,
 ) -> Result<(), Failure> {
     let mut wanted: Vec<&(LayerDescriptor, Option<Arc<Layer>>)> = layers.iter().collect();
     for attempt in 0..2 {
         let asked = wanted.iter().map(|(descriptor, _)| descriptor.clone()).collect();
         let answers = backend.push(asked).await?;
+        moved.cancel();
         if answers.len() != wanted.len() {
             return Err(Failure::invalid("the cache backend gave another number of answers"));
         }
@@ -295,7 +342,10 @@ async fn push(
                 Err(failure) if failure.kind == FailureKind::Gone && attempt == 0 => {
                     missing.push(layer);
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    let digest = wbuild_graph::BlobDigest(layer.0.digest);
+                    return Err(job.worker().if_damaged(vec![digest], failure).await);
+                }
             }
         }
         if missing.is_empty() {
