@@ -18,6 +18,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("the_ceiling_holds", the_ceiling_holds),
+    ("policies_by_type", policies_by_type),
     ("more_than_the_ceiling", more_than_the_ceiling),
     ("a_full_disk_gives_way", a_full_disk_gives_way),
     ("no_more_files_gives_way", no_more_files_gives_way),
@@ -83,6 +84,45 @@ fn the_ceiling_holds() -> Result<()> {
     ensure!(used <= 15_000_000, "{used} bytes are left");
     let fault = leave(&sandbox, "last", 1, &["--cache-max=0"])?.expect(2)?;
     fault.says("100% is no limit")
+}
+
+fn policies_by_type() -> Result<()> {
+    let file = |name: &str| {
+        format!(
+            "FROM base\nRUN --mount=type=cache,id={name},target=/c \
+             head -c 3000000 /dev/urandom > /c/f && echo {name} > /{name}\n"
+        )
+    };
+    let sandbox = Sandbox::new("policies")?;
+    let config = sandbox.path("home/.config/wbuild");
+    std::fs::create_dir_all(&config)?;
+    let write = |text: &str| std::fs::write(config.join("config.toml"), text);
+    let build = |name: &str| {
+        sandbox.write("Dockerfile", &file(name))?;
+        sandbox.build(&[])?.success()
+    };
+    let mounts = || -> Result<usize> {
+        let shown = sandbox.run(["du", "--json", "--filter=type=exec.cachemount"])?;
+        Ok(shown.success()?.json()?["entries"].as_array().map_or(0, Vec::len))
+    };
+    build("a")?;
+    build("b")?;
+    ensure!(mounts()? == 2);
+    let of_mounts = "[[cache.policy]]\nfilter = [\"type=exec.cachemount\"]\n";
+    write(&format!("{of_mounts}keep-for = \"1h\"\n"))?;
+    build("a")?.never_says("removed")?;
+    ensure!(mounts()? == 2, "they are younger");
+    // A look at all of it costs time, so there is one in ten minutes.
+    write(&format!("{of_mounts}max = \"4MB\"\n"))?;
+    build("a")?.never_says("removed")?;
+    std::fs::remove_file(sandbox.path("state/policies"))?;
+    build("a")?.says("as the policies of config.toml say")?;
+    ensure!(mounts()? == 1, "the other is left");
+    for name in ["a", "b"] {
+        let run = build(name)?;
+        ensure!(run.end_of("RUN")? == "CACHED", "{name}: {}", run.stderr);
+    }
+    Ok(())
 }
 
 fn more_than_the_ceiling() -> Result<()> {

@@ -15,6 +15,11 @@
 //! max = "50GB"          # most that is kept; of the disk: "30%"
 //! min-free = "10%"      # what is left free for others
 //! reserved = "5GB"      # what is kept even where the disk has less free
+//!
+//! [[cache.policy]]      # further wishes, one after the other
+//! filter = ["type=exec.cachemount"]   # about what, as `wbuild prune --filter`; all if it is missing
+//! keep-for = "7d"       # what was used within this time stays
+//! max = "10GB"          # of what is older, or of all if keep-for is missing, so much stays
 //! ```
 
 use std::ops::Range;
@@ -23,10 +28,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 use wbuild_graph::{Diagnostic, Failure, Label, Severity, SourceFile, SourceMap, Span};
-use wbuild_store::{Limits, Space};
+use wbuild_store::{Limits, Policy, Space};
 
 use crate::environment::{Environment, vars};
 use crate::exit::{Exit, Fault};
+use crate::filter::{self, Filter};
 use crate::units;
 
 /// Largest file that is read: configuration or certificates, in bytes.
@@ -132,25 +138,41 @@ struct Cache {
     max: Option<Spanned<String>>,
     min_free: Option<Spanned<String>>,
     reserved: Option<Spanned<String>>,
+    #[serde(default)]
+    policy: Vec<Spanned<PolicyTable>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct PolicyTable {
+    #[serde(default)]
+    filter: Vec<Spanned<String>>,
+    keep_for: Option<Spanned<String>>,
+    max: Option<Spanned<String>>,
+}
+
+/// What may be kept on the disk.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Of everything together.
+    pub limits: Limits,
+    /// Of some of it.
+    pub policies: Vec<Policy>,
 }
 
 /// What may be kept on the disk: as the command line says, else the environment, else `config.toml`.
-pub fn limits(flag: Option<Space>, environment: &Environment) -> Result<Limits, Fault> {
+pub fn kept(flag: Option<Space>, environment: &Environment) -> Result<Kept, Fault> {
     let named = environment.var_os(vars::CONFIG).map(Path::new);
-    let mut limits = Limits::default();
+    let Kept { mut limits, mut policies } = Kept::default();
     if let Some(file) = ConfigFile::find(named, "config.toml", "configuration", environment)? {
         let Document { cache } = file.parse()?;
-        let space = |written: Option<Spanned<String>>, parse: fn(&str) -> Result<Space, String>| {
-            let parsed = written.map(|written| {
-                parse(written.get_ref()).map_err(|why| file.wrong(written.span(), &why, None))
-            });
-            parsed.transpose()
-        };
         limits = Limits {
-            max_used: space(cache.max, units::parse_ceiling)?,
-            min_free: space(cache.min_free, units::parse_space)?,
-            reserved: space(cache.reserved, units::parse_space)?,
+            max_used: read(&file, cache.max, units::parse_ceiling)?,
+            min_free: read(&file, cache.min_free, units::parse_space)?,
+            reserved: read(&file, cache.reserved, units::parse_space)?,
         };
+        let written = cache.policy.into_iter();
+        policies = written.map(|written| policy(&file, written)).collect::<Result<_, _>>()?;
     }
     let from_environment = match environment.var(vars::CACHE_MAX)? {
         None => None,
@@ -160,7 +182,39 @@ pub fn limits(flag: Option<Space>, environment: &Environment) -> Result<Limits, 
         ),
     };
     limits.max_used = flag.or(from_environment).or(limits.max_used);
-    Ok(limits)
+    Ok(Kept { limits, policies })
+}
+
+/// What stands in a file, if it stands there.
+fn read<T>(
+    file: &ConfigFile,
+    written: Option<Spanned<String>>,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, Fault> {
+    let parsed = written.map(|written| {
+        parse(written.get_ref()).map_err(|why| file.wrong(written.span(), &why, None))
+    });
+    parsed.transpose()
+}
+
+fn policy(file: &ConfigFile, written: Spanned<PolicyTable>) -> Result<Policy, Fault> {
+    let at = written.span();
+    let PolicyTable { filter, keep_for, max } = written.into_inner();
+    if keep_for.is_none() && max.is_none() {
+        let hint = Some("add keep-for or max, or both");
+        return Err(file.wrong(at, "a policy that says neither how long nor how much", hint));
+    }
+    let condition = |text: &str| match text.parse()? {
+        Filter::Until(_) => Err("the age is said by keep-for".to_owned()),
+        condition => Ok(condition),
+    };
+    let conditions = filter.into_iter().map(|text| read(file, Some(text), condition));
+    let conditions: Vec<Option<Filter>> = conditions.collect::<Result<_, _>>()?;
+    Ok(Policy {
+        only: filter::choice(&conditions.into_iter().flatten().collect::<Vec<_>>()),
+        keep_for: read(file, keep_for, units::parse_duration)?,
+        max_used: read(file, max, units::parse_space)?,
+    })
 }
 
 #[cfg(test)]
@@ -176,7 +230,7 @@ mod tests {
         let read = |text: &str, vars: &[(&str, &str)], flag| {
             std::fs::write(&config, text).expect("written");
             let vars: Vec<_> = [("XDG_CONFIG_HOME", home)].iter().chain(vars).copied().collect();
-            limits(flag, &Environment::of_parts(dir.path(), &vars))
+            kept(flag, &Environment::of_parts(dir.path(), &vars))
         };
         let text = "[cache]\nmax = \"50GB\"\nmin-free = \"10%\"\nreserved = \"1 GiB\"\n";
         let of_file = Limits {
@@ -184,10 +238,10 @@ mod tests {
             min_free: Some(Space::Percent(10)),
             reserved: Some(Space::Bytes(1 << 30)),
         };
-        assert_eq!(read(text, &[], None).expect("read"), of_file);
-        assert_eq!(read("", &[], None).expect("read"), Limits::default());
+        let limits = |text| read(text, &[], None).expect("read").limits;
+        assert_eq!((limits(text), limits("")), (of_file, Limits::default()));
         let variable = [("WBUILD_CACHE_MAX", "5 %")];
-        let max = |limits: Limits| limits.max_used;
+        let max = |kept: Kept| kept.limits.max_used;
         assert_eq!(max(read(text, &variable, None).expect("read")), Some(Space::Percent(5)));
         let flag = Some(Space::Bytes(7));
         assert_eq!(max(read(text, &variable, flag).expect("read")), flag);
@@ -198,6 +252,11 @@ mod tests {
             ("[cache]\nmin-free = \"101%\"\n", "100%"),
             ("[cahce]\n", "cahce"),
             ("[cache]\nmaximum = \"1\"\n", "maximum"),
+            ("[[cache.policy]]\nfilter = [\"shared\"]\n", "neither"),
+            ("[[cache.policy]]\nkeep-for = \"soon\"\n", "duration"),
+            ("[[cache.policy]]\nmax = \"1\"\nkeep = \"1h\"\n", "keep"),
+            ("[[cache.policy]]\nmax = \"1 MB\"\nfilter = [\"type=mount\"]\n", "mount"),
+            ("[[cache.policy]]\nmax = \"1 MB\"\nfilter = [\"until=1h\"]\n", "keep-for"),
         ] {
             let fault = read(bad, &[], None).expect_err(bad);
             let diagnostic = &fault.failure.diagnostics[0];
@@ -208,5 +267,22 @@ mod tests {
         let fault = read("", &named, None).expect_err("it is not there");
         assert!(fault.failure.message.contains("nowhere.toml"), "{fault}");
         assert!(read("", &[("WBUILD_CACHE_MAX", "x")], None).is_err());
+    }
+    #[test]
+    fn policies() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let text = "[[cache.policy]]\nfilter = [\"type=exec.cachemount\", \"private\"]\n\
+            keep-for = \"7d\"\nmax = \"10GB\"\n[[cache.policy]]\nmax = \"5%\"\n";
+        std::fs::write(dir.path().join("c.toml"), text).expect("written");
+        let environment = Environment::of_parts(dir.path(), &[("WBUILD_CONFIG", "c.toml")]);
+        let policies = kept(None, &environment).expect("read").policies;
+        let seen = policies.iter().map(|policy| {
+            (policy.only.is_some(), policy.keep_for.map(|age| age.as_secs()), policy.max_used)
+        });
+        let expected = [
+            (true, Some(7 * 86_400), Some(Space::Bytes(10_000_000_000))),
+            (false, None, Some(Space::Percent(5))),
+        ];
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
     }
 }

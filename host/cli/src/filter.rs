@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use regex::Regex;
-use wbuild_store::UsageEntry;
+use wbuild_store::{Choice, UsageEntry};
 
 use crate::{suggest, units};
 
@@ -111,6 +111,15 @@ impl Filter {
             }
         }
     }
+}
+
+/// What meets all conditions; ages are for others to judge. None if there is no condition.
+pub fn choice(filters: &[Filter]) -> Option<Choice> {
+    let conditions = filters.iter().filter(|filter| !matches!(filter, Filter::Until(_)));
+    let conditions: Vec<Filter> = conditions.cloned().collect();
+    (!conditions.is_empty()).then(|| {
+        Choice::new(move |entry| conditions.iter().all(|condition| condition.matches(entry)))
+    })
 }
 
 impl Matcher {

@@ -107,7 +107,7 @@ fn describe(build: &resolve::Build) -> Vec<String> {
         "caches": shown(&build.caches),
         "remotes": build.remotes.iter().map(|(at, name)| json!([at, name.shown()])).collect::<Vec<_>>(),
         "state_dir": build.state_dir,
-        "limits": format!("{:?}", build.limits),
+        "limits": format!("{:?}", build.kept.limits),
         "runtime": build.runtime,
         "record_aliases": build.record_aliases,
         "wait": build.wait,

@@ -67,7 +67,12 @@ impl Engine {
     ) -> Result<Served<T>, Box<BuildError>> {
         let began = Instant::now();
         let steps = Arc::new(Steps::new(Arc::clone(&events)));
-        let room = Arc::new(Room::new(self.store.clone(), self.limits, Arc::clone(&events)));
+        let room = Arc::new(Room::new(
+            self.store.clone(),
+            self.limits,
+            &self.policies,
+            Arc::clone(&events),
+        ));
         let worker = Arc::new(self.worker(&request, &session, plugins, &steps, &events, &room));
         let observer = Arc::clone(&steps) as Arc<dyn wbuild_solver::Observer>;
         let solver = Solver::new(Arc::clone(&worker), Arc::new(TokioSpawn), observer);

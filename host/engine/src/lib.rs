@@ -51,7 +51,7 @@ use wbuild_api::event::{Event, EventSink};
 use wbuild_api::extension::{CachePlugin, Runner};
 use wbuild_exec::spec::UserNamespace;
 use wbuild_graph::{Failure, FailureKind};
-use wbuild_store::{Limits, LockWait, OpenOptions, Store};
+use wbuild_store::{Limits, LockWait, OpenOptions, Policy, Store};
 
 use crate::launchers::Launchers;
 
@@ -85,6 +85,8 @@ pub struct EngineOptions {
     /// What may be kept on the disk; brought about after each build, and during one where room is
     /// short.
     pub limits: Limits,
+    /// What may be kept of some of it; heeded after builds, now and then.
+    pub policies: Vec<Policy>,
 }
 
 /// The plugins of one build.
@@ -105,6 +107,7 @@ pub struct Engine {
     store: Store,
     launchers: Arc<Launchers>,
     limits: Limits,
+    policies: Vec<Policy>,
 }
 
 impl Engine {
@@ -128,6 +131,7 @@ impl Engine {
             owner,
             boot_id,
             limits,
+            policies,
         } = options;
         let wait = if wait {
             let mut told = false;
@@ -144,7 +148,7 @@ impl Engine {
         let store = blocking(move || Store::open(state_dir, open)).await?;
         let kept = Some(store.clone());
         let launchers = Launchers::new(launcher, runtime, search, user_namespace, kept);
-        Ok(Engine { store, launchers: Arc::new(launchers), limits })
+        Ok(Engine { store, launchers: Arc::new(launchers), limits, policies })
     }
 
     /// The state directory, for `du` and `prune`.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use tokio::sync::Mutex;
 use wbuild_api::event::{Event, EventSink};
 use wbuild_graph::{Failure, FailureKind, Severity};
-use wbuild_store::{Collected, Disk, Gc, Limits, Store};
+use wbuild_store::{Collected, Disk, Gc, Limits, Policy, Store};
 
 use crate::blocking;
 
@@ -34,6 +34,7 @@ const WRITTEN_TO: &str = "written-to";
 pub(crate) struct Room {
     store: Store,
     gc: Gc,
+    policies: Vec<Policy>,
     events: Arc<dyn EventSink>,
     /// One at a time: several steps meet a full disk at once.
     making: Mutex<()>,
@@ -42,9 +43,15 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(store: Store, limits: Limits, events: Arc<dyn EventSink>) -> Room {
+    pub(crate) fn new(
+        store: Store,
+        limits: Limits,
+        policies: &[Policy],
+        events: Arc<dyn EventSink>,
+    ) -> Room {
         let gc = Gc { limits, since: SystemTime::now() };
-        Room { store, gc, events, making: Mutex::new(()), times_full: AtomicU64::new(0) }
+        let policies = policies.to_vec();
+        Room { store, gc, policies, events, making: Mutex::new(()), times_full: AtomicU64::new(0) }
     }
 
     /// Evicts whenever room is short, as long as it is polled.
@@ -84,12 +91,14 @@ impl Room {
         Ok(collected)
     }
 
-    /// Brings what is kept below its limits, after a build. Does not fail it.
+    /// Brings what is kept below its limits, and to what policies say, after a build. Does not fail it.
     pub(crate) async fn tidy(&self) {
-        let (store, gc) = (self.store.clone(), self.gc);
-        match blocking(move || store.gc(&gc)).await {
-            Ok(None) => {}
-            Ok(Some(collected)) => self.tell(&collected),
+        let (store, gc, policies) = (self.store.clone(), self.gc, self.policies.clone());
+        let tidied = blocking(move || -> Result<_, Failure> {
+            Ok([store.heed(&policies, gc.since)?, store.gc(&gc)?])
+        });
+        match tidied.await {
+            Ok(collected) => collected.iter().flatten().for_each(|collected| self.tell(collected)),
             Err(failure) => self.events.event(Event::PluginLog {
                 plugin: "wbuild".to_owned(),
                 severity: Severity::Warning,

@@ -189,6 +189,7 @@ async fn ask(query: Query, log: &Arc<Log>) -> Result<DescribeReport, Box<BuildEr
         owner: "test".to_owned(),
         boot_id: None,
         limits: Default::default(),
+        policies: Vec::new(),
     };
     let events = Arc::clone(log) as Arc<dyn EventSink>;
     let engine = Engine::open(options, Arc::clone(&events)).await.expect("opened");

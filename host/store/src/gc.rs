@@ -4,13 +4,17 @@
 //! Ordinarily that is two numbers: what the disk says, and what is known of the state directory (see
 //! `account`). Only where they come near a limit is everything measured, and then a tenth more is
 //! evicted than must be, so that the next builds need not measure again.
+//!
+//! Policies are the user's further wishes for some of what is kept. What they are about has to be
+//! measured each time, so they are heeded again only after a while.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::error::Result;
-use crate::prune::{PruneFilter, PruneReport};
+use crate::files::{modified, write_atomically};
+use crate::prune::{Choice, PruneFilter, PruneReport};
 use crate::snapshot::SnapshotId;
-use crate::space::{Bounds, Disk, Limits};
+use crate::space::{Bounds, Disk, Limits, Space};
 use crate::store::Store;
 use crate::usage::Meter;
 
@@ -22,6 +26,23 @@ pub struct Gc {
     /// When the present build began: what it used is told apart from what is older.
     pub since: SystemTime,
 }
+
+/// What may be kept of some things. It names an age, an amount, or both: then what is younger stays
+/// however much it is, and of what is older the oldest goes until no more than the amount is left.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Which things; all if it does not say.
+    pub only: Option<Choice>,
+    /// What was used within this time stays.
+    pub keep_for: Option<Duration>,
+    /// So much of them stays.
+    pub max_used: Option<Space>,
+}
+
+/// The file whose time says when policies were heeded last.
+const POLICIES: &str = "policies";
+/// Between two times.
+const POLICIES_PAUSE: Duration = Duration::from_secs(600);
 
 /// What a collection did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +108,42 @@ impl Store {
         let collected = collected(report, bounds, disk.free, gc.since);
         let anything = !collected.report.removed.is_empty() || collected.is_over();
         Ok(anything.then_some(collected))
+    }
+
+    /// Evicts what policies say, one after the other, unless they were heeded a moment ago. `None` if
+    /// nothing went. Nobody may be writing.
+    pub fn heed(&self, policies: &[Policy], since: SystemTime) -> Result<Option<Collected>> {
+        if policies.is_empty() {
+            return Ok(None);
+        }
+        self.inner.check_writable()?;
+        let (root, tmp) = (&self.inner.root, &self.inner.tmp);
+        let now = SystemTime::now();
+        let last = root.stat(POLICIES)?.map(|stat| modified(&stat));
+        // A time that is to come is none to wait for.
+        let lately = |last| now.duration_since(last).is_ok_and(|ago| ago < POLICIES_PAUSE);
+        if last.is_some_and(lately) {
+            return Ok(None);
+        }
+        write_atomically(tmp, root, POLICIES, b"")?;
+        let disk = self.disk()?;
+        let mut all = PruneReport::default();
+        for policy in policies {
+            let report = self.prune(&PruneFilter {
+                all: true,
+                older_than: policy.keep_for.and_then(|age| now.checked_sub(age)),
+                only: policy.only.clone(),
+                keep_chosen: policy.max_used.map(|most| most.on(&disk)),
+                ..PruneFilter::default()
+            })?;
+            all.removed.extend(report.removed);
+            all.records += report.records;
+            all.freed_bytes += report.freed_bytes;
+            all.remaining_bytes = report.remaining_bytes;
+        }
+        self.close_account()?;
+        let collected = collected(all, Bounds::default(), disk.free, since);
+        Ok((!collected.report.removed.is_empty()).then_some(collected))
     }
 
     /// Evicts so that a full disk is one no more: the older half of what is kept, or `all` that is
@@ -271,6 +328,55 @@ mod tests {
         assert!(store.gc(&gc).unwrap().is_some());
         assert!((350_000..=500_000).contains(&used(&store)), "{}", used(&store));
         assert_eq!(store.gc(&gc).unwrap(), None, "nothing is left to be done");
+    }
+
+    #[test]
+    fn policies_are_about_some_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let of = |kind| Some(Choice::new(move |entry| entry.kind == kind));
+        let hour = Duration::from_secs(3600);
+        let age = |n: u32, ago: Duration| {
+            let hex = key(n).0.hex();
+            let path = dir.path().join("records").join(&hex[..2]).join(&hex);
+            let file = std::fs::File::open(path).unwrap();
+            file.set_modified(SystemTime::now().checked_sub(ago).unwrap()).unwrap();
+        };
+        for n in 0..6 {
+            put(&store, n, &[]);
+            age(n, hour * (10 - n));
+        }
+        let blob = store.put_blob(&[7; 300_000]).unwrap();
+        let heed = |policies: &[Policy]| {
+            let mark = dir.path().join(POLICIES);
+            let _ = std::fs::remove_file(&mark);
+            let collected = store.heed(policies, SystemTime::now()).unwrap();
+            assert_eq!(store.heed(policies, SystemTime::now()).unwrap(), None, "at once again");
+            assert_eq!(mark.exists(), !policies.is_empty());
+            collected.map_or(0, |collected| collected.report.removed.len())
+        };
+        let there = || (0..6).filter(|n| store.is_sealed(&key(*n)).unwrap().is_some()).count();
+        assert_eq!(heed(&[]), 0);
+        // By age alone; then the oldest of what is too much, and only of that.
+        let snapshots = |keep_for, max: Option<u64>| Policy {
+            only: of(crate::UsageKind::Snapshot),
+            keep_for,
+            max_used: max.map(Space::Bytes),
+        };
+        assert_eq!(heed(&[snapshots(Some(hour * 20), None)]), 0);
+        assert_eq!(heed(&[snapshots(Some(hour * 9 + hour / 2), None)]), 1);
+        assert_eq!(heed(&[snapshots(None, Some(350_000))]), 2);
+        assert_eq!(there(), 3);
+        // What is younger stays, however much it is.
+        assert_eq!(heed(&[snapshots(Some(hour * 20), Some(1))]), 0);
+        assert_eq!(heed(&[snapshots(Some(hour * 6 + hour / 2), Some(1))]), 1);
+        assert!(there() == 2 && store.has_blob(&blob).unwrap());
+        // One after the other.
+        let blobs = Policy { only: of(crate::UsageKind::Blob), ..snapshots(None, Some(0)) };
+        assert_eq!(heed(&[blobs, snapshots(None, Some(150_000))]), 2);
+        assert!(there() == 1 && !store.has_blob(&blob).unwrap());
+        let report = store.fsck(crate::FsckOptions::default()).unwrap();
+        assert!(report.is_clean(), "{report:?}");
     }
 
     /// Builds and collections side by side: what a lease holds is found to its end.

@@ -114,7 +114,7 @@ pub use fsck::{
     FsckHelp, FsckOptions, FsckReport, LayerCheck, LayerState, Problem, ProblemKind, Remedy,
     StoredLayer,
 };
-pub use gc::{Collected, Gc};
+pub use gc::{Collected, Gc, Policy};
 pub use kv::{Kv, KvStore};
 pub use lease::{Held, Lease, LeaseItem};
 pub use lock::{LockHolder, LockWait, WaitCallback};

@@ -42,6 +42,8 @@ pub struct PruneFilter {
     /// Only what this says yes to. Of a result it is asked about what it is known by: the topmost
     /// snapshot, or its blobs if it has none.
     pub only: Option<Choice>,
+    /// Stop when no more bytes than these remain of what `only` says yes to.
+    pub keep_chosen: Option<u64>,
 }
 
 /// Decides what is evicted.
@@ -95,7 +97,10 @@ struct Pruning<'a> {
     blobs: BTreeMap<BlobDigest, Reference>,
     entries: HashMap<(UsageKind, String), UsageEntry>,
     kinds: BTreeSet<UsageKind>,
+    only: Option<Choice>,
     remaining: u64,
+    /// Of that, what could go if it is not in use.
+    chosen: u64,
     trash: Vec<String>,
     report: PruneReport,
 }
@@ -174,6 +179,8 @@ impl<'a> Pruning<'a> {
             catalog,
             snapshots: catalog.snapshots(),
             blobs: catalog.blobs(),
+            chosen: 0,
+            only: filter.only.clone(),
             entries,
             kinds,
             remaining,
@@ -188,10 +195,15 @@ impl<'a> Pruning<'a> {
         goal: impl FnOnce(u64, u64) -> Option<u64>,
     ) -> Result<()> {
         self.collect_garbage()?;
+        let chosen = self.entries.values().filter(|entry| self.chooses(entry));
+        self.chosen = chosen.map(|entry| entry.size_bytes).sum();
         if let Some(goal) = goal(self.remaining, self.report.freed_bytes) {
             for (last_used, candidate) in self.candidates()? {
                 // A ceiling of nothing still means everything, empty files included.
                 if goal > 0 && self.remaining <= goal {
+                    break;
+                }
+                if filter.keep_chosen.is_some_and(|most| self.chosen <= most) {
                     break;
                 }
                 if filter.older_than.is_some_and(|limit| last_used >= limit) {
@@ -204,6 +216,11 @@ impl<'a> Pruning<'a> {
         }
         self.report.remaining_bytes = self.remaining;
         Ok(())
+    }
+
+    fn chooses(&self, entry: &UsageEntry) -> bool {
+        self.kinds.contains(&entry.kind)
+            && self.only.as_ref().is_none_or(|Choice(decide)| decide(entry))
     }
 
     fn is_chosen(&self, candidate: &Candidate, Choice(decide): &Choice) -> bool {
@@ -415,6 +432,9 @@ impl<'a> Pruning<'a> {
     fn gone(&mut self, kind: UsageKind, id: String) {
         // Unknown if it came after the sizes were taken; then it is garbage of no great size.
         if let Some(entry) = self.entries.remove(&(kind, id)) {
+            if self.chooses(&entry) {
+                self.chosen = self.chosen.saturating_sub(entry.size_bytes);
+            }
             self.remaining = self.remaining.saturating_sub(entry.size_bytes);
             self.report.freed_bytes += entry.size_bytes;
             self.report.removed.push(entry);

@@ -55,7 +55,8 @@ pub fn with_engine<T>(
         wait: build.wait,
         owner: build.owner,
         boot_id: build.boot_id,
-        limits: build.limits,
+        limits: build.kept.limits,
+        policies: build.kept.policies,
     };
     let request = build.request;
     let sink = Arc::clone(&events);

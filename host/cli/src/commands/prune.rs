@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use wbuild_cli::args::PruneArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
-use wbuild_cli::filter::Filter;
+use wbuild_cli::filter::{self, Filter};
 use wbuild_cli::{terminal, units};
 use wbuild_graph::Failure;
-use wbuild_store::{Bounds, Choice, Disk, PruneReport, Space, UsageKind};
+use wbuild_store::{Bounds, Disk, PruneReport, Space, UsageKind};
 
 /// Runs the command. Needs the lock: a build that runs is waited for.
 pub fn run(args: &PruneArgs, environment: &Environment) -> Result<Exit, Fault> {
@@ -34,7 +34,7 @@ pub fn run(args: &PruneArgs, environment: &Environment) -> Result<Exit, Fault> {
     }
     let store = super::open_to_change(&dir, "wbuild prune", environment)?;
     let disk = store.disk().map_err(Failure::from)?;
-    let report = store.prune(&filter(args, &disk)).map_err(Failure::from)?;
+    let report = store.prune(&selected(args, &disk)).map_err(Failure::from)?;
     store.close_account().map_err(Failure::from)?;
     finish(args, &report)
 }
@@ -51,14 +51,12 @@ fn has_limit(args: &PruneArgs) -> bool {
         .any(Option::is_some)
 }
 
-fn filter(args: &PruneArgs, disk: &Disk) -> wbuild_store::PruneFilter {
+fn selected(args: &PruneArgs, disk: &Disk) -> wbuild_store::PruneFilter {
     let until = args.filter.iter().filter_map(|filter| match filter {
         Filter::Until(age) => Some(*age),
         _ => None,
     });
     let until = until.max();
-    let conditions: Vec<Filter> =
-        args.filter.iter().filter(|filter| !matches!(filter, Filter::Until(_))).cloned().collect();
     let bytes = |space: Option<Space>| space.map(|space| space.on(disk));
     let keep = has_limit(args).then(|| Bounds {
         max_used: bytes(args.max_used_space.or(args.keep_storage)),
@@ -66,6 +64,7 @@ fn filter(args: &PruneArgs, disk: &Disk) -> wbuild_store::PruneFilter {
         min_free: bytes(args.min_free_space).unwrap_or(0),
     });
     wbuild_store::PruneFilter {
+        keep_chosen: None,
         all: until.is_none() && keep.is_none(),
         older_than: until.and_then(|age| SystemTime::now().checked_sub(age)),
         keep,
@@ -74,9 +73,7 @@ fn filter(args: &PruneArgs, disk: &Disk) -> wbuild_store::PruneFilter {
             false => BTreeSet::new(),
             true => BTreeSet::from([UsageKind::Snapshot, UsageKind::Context]),
         },
-        only: (!conditions.is_empty()).then(|| {
-            Choice::new(move |entry| conditions.iter().all(|condition| condition.matches(entry)))
-        }),
+        only: filter::choice(&args.filter),
     }
 }
 

@@ -16,6 +16,9 @@ pub fn evicted(event: &Event) -> Vec<(Severity, String)> {
     if *min_free_bytes > 0 {
         limits.push(format!("{} are left free if possible", size(*min_free_bytes)));
     }
+    if limits.is_empty() {
+        limits.push("as the policies of config.toml say".to_owned());
+    }
     let mut out = Vec::new();
     if *freed_bytes > 0 {
         let text = format!(
@@ -26,7 +29,8 @@ pub fn evicted(event: &Event) -> Vec<(Severity, String)> {
         );
         out.push((Severity::Note, text));
     }
-    if *recent_bytes > 0 {
+    // What a policy does not want is no lack of room.
+    if *recent_bytes > 0 && (max_bytes.is_some() || *min_free_bytes > 0) {
         let text = format!(
             "of what this build made or used, {} did not fit and had to go again; \
              raise --cache-max, or free space on the disk",

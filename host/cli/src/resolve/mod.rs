@@ -18,12 +18,11 @@ use wbuild_api::request::{
 };
 use wbuild_api::session::Proxies;
 use wbuild_graph::Attrs;
-use wbuild_store::Limits;
 
 use crate::args::BuildArgs;
 use crate::args::call::{CallArg, Format, Method};
 use crate::args::values::{NetworkArg, ProgressArg, SecretArg, SecretSource, SshArg};
-use crate::config;
+use crate::config::{self, Kept};
 use crate::environment::{Environment, vars};
 use crate::exit::Fault;
 use crate::plugin_name::{self, PluginName};
@@ -53,7 +52,7 @@ pub struct Build {
     /// Stands in for the machine's boot id.
     pub boot_id: Option<String>,
     /// What may be kept on the disk.
-    pub limits: Limits,
+    pub kept: Kept,
     /// What others see who wait for this build. Without options: their values may be secret.
     pub owner: String,
     /// Preferred OCI runtime.
@@ -298,7 +297,7 @@ pub fn build(
         remotes,
         state_dir: environment.state_dir(args.state.state_dir.as_deref())?,
         boot_id: environment.var(vars::BOOT_ID)?.map(str::to_owned),
-        limits: config::limits(args.cache_max, environment)?,
+        kept: config::kept(args.cache_max, environment)?,
         owner: format!("wbuild build {} in {}", inputs.context_shown, environment.cwd.display()),
         runtime: runtime(args.runtime.as_deref(), environment)?,
         record_aliases: !args.no_record_aliases,

@@ -254,6 +254,7 @@ impl Place {
             owner: "test".to_owned(),
             boot_id: None,
             limits: Default::default(),
+            policies: Vec::new(),
         };
         let engine = Engine::open(options, Arc::clone(&log)).await.expect("opened");
         let plugins = Plugins {
