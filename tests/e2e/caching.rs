@@ -149,6 +149,23 @@ fn two_names_of_one_image_are_one() -> Result<()> {
     sandbox.write("Dockerfile", &file("two"))?;
     let run = sandbox.build(&[&contexts[0], &contexts[1]])?.success()?;
     ensure!(run.end_of("RUN echo")? == "CACHED", "{}", run.stderr);
+    // Under both names at the same time.
+    sandbox.write(
+        "Dockerfile",
+        "FROM one AS a\nRUN sleep 1 && cat /proc/sys/kernel/random/uuid > /made\n\
+         FROM two AS b\nRUN sleep 1 && cat /proc/sys/kernel/random/uuid > /made\n\
+         FROM one\nCOPY --from=a /made /a\nCOPY --from=b /made /b\nRUN cmp /a /b\n",
+    )?;
+    let run = sandbox.build(&[&contexts[0], &contexts[1]])?.success()?;
+    let mut ends: Vec<String> = run
+        .steps()
+        .into_iter()
+        .map(|step| (step.name, step.end))
+        .filter(|(name, _)| name.contains("RUN sleep"))
+        .map(|(_, end)| end)
+        .collect();
+    ends.sort();
+    ensure!(ends == ["CACHED", "DONE"], "{ends:?}: {}", run.stderr);
     Ok(())
 }
 

@@ -13,7 +13,9 @@
 //! 3. on a miss the inputs are solved, in parallel, and give the *result key* = H(op, for each input
 //!    its result id, or the content digest of exactly what the op reads of it). A stage that ran
 //!    again but made the same files ends the miss here;
-//! 4. on a second miss the op runs, and its result is saved under both keys.
+//! 4. on a second miss the op runs, and its result is saved under both keys. Another vertex that comes
+//!    to the same result key meanwhile (two names of one image, two stages that made the same files)
+//!    waits for it and takes its result.
 //!
 //! So there are at most two look-ups a vertex, as long as nothing is gone. A vertex marked *ignore-cache* is not looked up, and
 //! the definition keys of what depends on it are not trusted either, since its result may differ
@@ -21,7 +23,8 @@
 //!
 //! # Invariants
 //!
-//! - Equal vertices run once, also when several callers ask at the same time.
+//! - Equal vertices run once, also when several callers ask at the same time; so do those that are
+//!   found to be equal when their inputs are known.
 //! - A vertex nobody waits for any more is given up; one that somebody waits for never is.
 //! - What the target does not reach is not touched.
 //! - No future is nested deeper than a constant: each cell runs as a task of its own, so a chain of

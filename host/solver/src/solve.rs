@@ -1,6 +1,7 @@
 //! Solving: from a definition's edge to a result.
 
 mod known;
+mod turns;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -172,6 +173,8 @@ struct Shared<W: Worker> {
     cells: Mutex<HashMap<VertexDigest, Arc<Cell<W>>>>,
     /// What the observer heard last of each vertex, and the order of what it hears.
     told: Mutex<HashMap<VertexDigest, Told>>,
+    /// Who runs what by result key.
+    running: turns::ByKey<W::Outputs>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -197,7 +200,16 @@ impl<W: Worker> Solver<W> {
     pub fn new(worker: Arc<W>, spawn: Arc<dyn Spawn>, observer: Arc<dyn Observer>) -> Self {
         let cells = Mutex::new(HashMap::new());
         let told = Mutex::new(HashMap::new());
-        Solver { shared: Arc::new(Shared { worker, spawn, observer, cells, told }) }
+        Solver {
+            shared: Arc::new(Shared {
+                worker,
+                spawn,
+                observer,
+                cells,
+                told,
+                running: turns::ByKey::new(),
+            }),
+        }
     }
 
     fn cells(&self) -> MutexGuard<'_, HashMap<VertexDigest, Arc<Cell<W>>>> {
@@ -425,6 +437,8 @@ impl<W: Worker> Solver<W> {
         let worker = &self.shared.worker;
         let mut keys = vec![key];
         let mut contributed = Vec::new();
+        // One that is not to be found, or was made in vain, joins nobody.
+        let mut turn = None;
         if !inputs.is_empty() {
             let by_content = vertex.op().content_inputs(inputs.len());
             let parts = inputs.iter().enumerate().map(|(number, outputs)| {
@@ -446,14 +460,18 @@ impl<W: Worker> Solver<W> {
             contributed = try_join_all(parts).await?;
             let result_key = result_key(vertex.op(), &contributed);
             keys.push(result_key);
-            if !vertex.ignore_cache
-                && !anew
-                && let Some(outputs) = worker.lookup(vertex, result_key).await?
-            {
-                worker.alias(&outputs, key).await?;
-                worker.found(vertex, FoundBy::Result(result_key), &outputs);
-                self.tell(vertex, VertexEvent::Cached);
-                return Ok(Solved { outputs, found: true });
+            if !vertex.ignore_cache && !anew {
+                let own = turn.insert(self.shared.running.turn(result_key).await);
+                let (outputs, found) = match &**own {
+                    Some(made) => (Some(made.clone()), false),
+                    None => (worker.lookup(vertex, result_key).await?, true),
+                };
+                if let Some(outputs) = outputs {
+                    worker.alias(&outputs, key).await?;
+                    worker.found(vertex, FoundBy::Result(result_key), &outputs);
+                    self.tell(vertex, VertexEvent::Cached);
+                    return Ok(Solved { outputs, found });
+                }
             }
         }
         let edges: Vec<_> =
@@ -476,6 +494,9 @@ impl<W: Worker> Solver<W> {
             return Err(failure.into());
         }
         running.ended = true;
+        if let Some(turn) = &mut turn {
+            **turn = Some(outputs.clone());
+        }
         self.tell(vertex, VertexEvent::Done);
         Ok(Solved { outputs, found: false })
     }

@@ -109,6 +109,9 @@ pub struct Toy {
     pub pause: Pause,
     /// Vertices whose op runs now.
     running: Mutex<HashSet<VertexDigest>>,
+    /// Result keys of vertices that are about to run, and those of what runs now and may be joined.
+    missed: Mutex<HashMap<VertexDigest, CacheKey>>,
+    joined: Mutex<HashMap<CacheKey, VertexDigest>>,
     /// Vertices that were touched at all.
     pub touched: Mutex<HashSet<VertexDigest>>,
 }
@@ -192,6 +195,7 @@ struct Runs<'a> {
 impl Drop for Runs<'_> {
     fn drop(&mut self) {
         lock(&self.toy.running).remove(&self.vertex);
+        lock(&self.toy.joined).retain(|_, vertex| *vertex != self.vertex);
     }
 }
 
@@ -261,6 +265,14 @@ impl Worker for Toy {
             self.shelf.violation(format!("{label} runs twice at once"));
         }
         let _runs = Runs { toy: self, vertex: vertex.digest };
+        // What was gone is made anew without a look at others.
+        let lost = lock(&self.calls).iter().any(|call| matches!(call, Call::Forget { .. }));
+        if let Some(key) = lock(&self.missed).remove(&vertex.digest).filter(|_| !lost)
+            && !vertex.ignore_cache
+            && lock(&self.joined).insert(key, vertex.digest).is_some()
+        {
+            self.shelf.violation(format!("{label} runs beside one of the same result key"));
+        }
         self.call(Some(vertex.digest), Call::Run(label.clone())).await;
         let behaviour = lock(&self.behaviour).get(&label).copied();
         match behaviour {
@@ -320,6 +332,9 @@ impl Worker for Toy {
         let told = (miss.keys.len(), miss.inputs.len(), miss.parts.len());
         if told != (1 + usize::from(inputs > 0), inputs, inputs) {
             self.shelf.violation(format!("{} was missed with {told:?}", label(vertex.op())));
+        }
+        if let [_, result] = miss.keys {
+            lock(&self.missed).insert(vertex.digest, *result);
         }
     }
 }
@@ -381,6 +396,8 @@ impl Build {
             store,
             pause,
             running: Mutex::default(),
+            missed: Mutex::default(),
+            joined: Mutex::default(),
             touched: Mutex::default(),
         });
         let log = Arc::new(Log {
