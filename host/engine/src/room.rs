@@ -73,10 +73,14 @@ impl Room {
             return Ok(None);
         }
         let _one = self.making.lock().await;
-        let (store, gc) = (self.store.clone(), self.gc);
+        let (store, gc, events) = (self.store.clone(), self.gc, Arc::clone(&self.events));
         let (collected, was_full) = blocking(move || -> Result<_, Failure> {
             let before = store.disk()?;
             let collected = store.collect(&gc)?;
+            // Here, as nobody may wait any more for the end of this: the build may be over.
+            if let Some(collected) = collected.as_ref().filter(|it| !it.report.removed.is_empty()) {
+                tell(&*events, collected);
+            }
             let after = store.disk()?;
             // What a step met at the last moment before files went.
             let freed = collected.as_ref().map_or(0, |collected| collected.report.freed_bytes);
@@ -85,9 +89,6 @@ impl Room {
         })
         .await?;
         self.times_full.fetch_add(u64::from(was_full), Ordering::AcqRel);
-        if let Some(collected) = collected.as_ref().filter(|it| !it.report.removed.is_empty()) {
-            self.tell(collected);
-        }
         Ok(collected)
     }
 
@@ -98,7 +99,9 @@ impl Room {
             Ok([store.heed(&policies, gc.since)?, store.gc(&gc)?])
         });
         match tidied.await {
-            Ok(collected) => collected.iter().flatten().for_each(|collected| self.tell(collected)),
+            Ok(collected) => {
+                collected.iter().flatten().for_each(|collected| tell(&*self.events, collected))
+            }
             Err(failure) => self.events.event(Event::PluginLog {
                 plugin: "wbuild".to_owned(),
                 severity: Severity::Warning,
@@ -123,7 +126,7 @@ impl Room {
         let collected = blocking(move || store.make_room(&gc, attempt > 0)).await?;
         let freed = !collected.report.removed.is_empty();
         if freed {
-            self.tell(&collected);
+            tell(&*self.events, &collected);
         }
         // Room that was made while it ran is room, too.
         Ok(freed || (attempt == 0 && self.times_full() > 0))
@@ -193,16 +196,16 @@ impl Room {
             megabytes(disk.free),
         ))
     }
+}
 
-    fn tell(&self, collected: &Collected) {
-        self.events.event(Event::Evicted {
-            freed_bytes: collected.report.freed_bytes,
-            recent_bytes: collected.recent_bytes,
-            used_bytes: collected.report.remaining_bytes,
-            max_bytes: collected.bounds.max_used,
-            min_free_bytes: collected.bounds.min_free,
-        });
-    }
+fn tell(events: &dyn EventSink, collected: &Collected) {
+    events.event(Event::Evicted {
+        freed_bytes: collected.report.freed_bytes,
+        recent_bytes: collected.recent_bytes,
+        used_bytes: collected.report.remaining_bytes,
+        max_bytes: collected.bounds.max_used,
+        min_free_bytes: collected.bounds.min_free,
+    });
 }
 
 /// Marks what failed while `place` was written to, which need not be on the disk of the state
