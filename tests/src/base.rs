@@ -81,12 +81,21 @@ fn build(wbuild: &Path, folder: &Path, dockerfile: &str, options: &[&str]) -> Re
 }
 
 /// Platforms of [`index`] besides that of the machine, and Debian's names of their architectures.
-pub const FOREIGN: [(&str, &str); 4] = [
+pub const FOREIGN: [(&str, &str); 7] = [
     ("linux/386", "i386"),
+    ("linux/arm/v5", "armel"),
     ("linux/arm/v7", "armhf"),
     ("linux/arm64", "arm64"),
+    ("linux/ppc64le", "ppc64el"),
+    ("linux/riscv64", "riscv64"),
     ("linux/s390x", "s390x"),
 ];
+
+/// An architecture that the machine's release of Debian may lack, and a list with one that has it.
+const NEWER: (&str, &str) = (
+    "riscv64",
+    "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n",
+);
 
 /// The OCI layout of the image for this machine and for [`FOREIGN`], of Debian's packages. Skips where
 /// they cannot be had.
@@ -112,7 +121,7 @@ fn make_index(busybox: &Path) -> Result<PathBuf> {
     flock(&lock, FlockOperation::LockExclusive)?;
 
     let wbuild = crate::wbuild_program()?;
-    let stamp = format!("1 {} {}", identity(&wbuild)?, identity(busybox)?);
+    let stamp = format!("2 {} {}", identity(&wbuild)?, identity(busybox)?);
     let (layout, stamp_file) = (folder.join("layout"), folder.join("stamp"));
     if std::fs::read_to_string(&stamp_file).is_ok_and(|made_of| made_of == stamp) {
         return Ok(layout);
@@ -136,18 +145,39 @@ fn make_index(busybox: &Path) -> Result<PathBuf> {
     Ok(layout)
 }
 
+/// The busybox of one of [`FOREIGN`], by Debian's name of its architecture.
+pub fn program_of(debian: &str) -> Result<PathBuf> {
+    index()?;
+    packaged(debian, &crate::scratch()?.join("index"))
+}
+
 /// The static busybox of another architecture, from the machine's own package server. Nothing of the
 /// machine's package lists is touched.
 fn packaged(debian: &str, folder: &Path) -> Result<PathBuf> {
     let place = folder.join(debian);
-    let program = place.join("root/bin/busybox");
-    if program.exists() {
+    // Newer releases have no /bin of its own.
+    let unpacked = || {
+        ["bin", "usr/bin"]
+            .map(|bin| place.join("root").join(bin).join("busybox"))
+            .into_iter()
+            .find(|path| path.exists())
+    };
+    if let Some(program) = unpacked() {
         return Ok(program);
     }
     for part in ["state/lists/partial", "cache/archives/partial", "root"] {
         std::fs::create_dir_all(place.join(part))?;
     }
     std::fs::write(place.join("status"), "")?;
+    let list = place.join("sources.list");
+    let mut lists = Vec::new();
+    if debian == NEWER.0 {
+        std::fs::write(&list, NEWER.1)?;
+        lists = vec![
+            format!("Dir::Etc::sourcelist={}", list.display()),
+            "Dir::Etc::sourceparts=-".to_owned(),
+        ];
+    }
     let apt = |command: &[&str]| -> Result<Run> {
         let shown = place.display();
         Run::of(
@@ -160,6 +190,7 @@ fn packaged(debian: &str, folder: &Path) -> Result<PathBuf> {
                 .args(["-o", &format!("APT::Architectures={debian}")])
                 .args(["-o", "Acquire::Languages=none"])
                 .args(["-o", "APT::Sandbox::User=root"])
+                .args(lists.iter().flat_map(|list| ["-o", list]))
                 .args(command)
                 .current_dir(&place),
         )
@@ -174,7 +205,7 @@ fn packaged(debian: &str, folder: &Path) -> Result<PathBuf> {
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .context("there is no package")?;
     Run::of(Command::new("dpkg-deb").arg("-x").arg(package).arg(place.join("root")))?.success()?;
-    Ok(program)
+    unpacked().context("the package has no busybox")
 }
 
 /// Changes when the file does.
