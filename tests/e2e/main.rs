@@ -22,6 +22,7 @@ mod platforms;
 mod plugins;
 mod pushing;
 mod registries;
+mod rootless;
 mod secrets;
 mod state;
 
@@ -55,6 +56,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("plugins", plugins::TESTS),
     ("pushing", pushing::TESTS),
     ("registries", registries::TESTS),
+    ("rootless", rootless::TESTS),
     ("secrets", secrets::TESTS),
     ("state", state::TESTS),
 ];

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use wbuild_tests::base;
 use wbuild_tests::registry::Registry;
 use wbuild_tests::run::{DEADLINE, Run};
+use wbuild_tests::run::{DEADLINE, Run, Running};
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::skip;
 
@@ -38,7 +39,7 @@ const MACHINES: [(&str, &str); 8] = [
 
 /// Builds with the image for several platforms as `any`.
 fn build(sandbox: &Sandbox, args: &[&str]) -> Result<Run> {
-    let any = format!("--build-context=any=oci-layout://{}", base::index()?.display());
+    let any = any(base::index()?);
     let args: Vec<&str> = [any.as_str()].into_iter().chain(args.iter().copied()).collect();
     sandbox.build(&args)
 }
@@ -56,8 +57,21 @@ pub fn registered() -> Result<(String, Vec<String>)> {
 }
 
 fn every_platform_runs_its_programs() -> Result<()> {
+    let sandbox = every_platform()?;
+    let (any, platforms) = (any(base::index()?), platforms());
+    let args = [any.as_str(), "-o", "out", "--platform", &platforms];
+    runs_everywhere(&sandbox, &mut sandbox.build_command(&args)?)?;
+    let again = sandbox.build(&args)?.success()?;
+    let ran = again.steps().into_iter().filter(|step| step.name.contains("RUN"));
+    let ran: Vec<String> = ran.filter(|step| step.end != "CACHED").map(|step| step.name).collect();
+    ensure!(ran.is_empty(), "{ran:?} ran again");
+    Ok(())
+}
+
+/// A build that has programs of the image `any` run: nested, as scripts, with other rights.
+pub fn every_platform() -> Result<Sandbox> {
     skip::need_program("qemu-aarch64-static")?;
-    let sandbox = Sandbox::with(
+    Sandbox::with(
         "platforms",
         &[
             ("script", "#!/bin/sh\nsh -c 'echo nested: $(uname -m)'\n"),
@@ -74,17 +88,29 @@ fn every_platform_runs_its_programs() -> Result<()> {
                  RUN id -u > /tmp/id; /setuid/su -c 'id -u' > /tmp/setuid\n\
                  RUN /plain/su -c 'id -u' > /tmp/plain 2>&1; echo $? >> /tmp/plain\n\
                  RUN [\"script\"]\n\
-                 RUN echo 'now look' && sleep 2\n",
+                 RUN echo now''look && sleep 2\n",
             ),
         ],
-    )?;
+    )
+}
+
+/// The option that gives a build the image `any`.
+pub fn any(index: impl AsRef<Path>) -> String {
+    format!("--build-context=any=oci-layout://{}", index.as_ref().display())
+}
+
+/// All of them, as the option has it.
+pub fn platforms() -> String {
+    MACHINES.map(|(platform, _)| platform).join(",")
+}
+
+/// Runs a command that builds [`every_platform`] for [`platforms`] into `out`; looks at what becomes of
+/// the machine meanwhile, and at the results.
+pub fn runs_everywhere(sandbox: &Sandbox, command: &mut Command) -> Result<()> {
     let before = registered()?;
-    let platforms = MACHINES.map(|(platform, _)| platform).join(",");
-    let output = ["-o", "out", "--platform", &platforms];
-    let any = format!("--build-context=any=oci-layout://{}", base::index()?.display());
-    let args: Vec<&str> = [any.as_str()].into_iter().chain(output).collect();
-    let mut running = sandbox.start_build(&args)?;
-    running.wait_for("now look")?;
+    let mut running = Running::start(command)?;
+    // What it says is not what the step is called.
+    running.wait_for("nowlook")?;
     ensure!(!running.has_ended()?, "it ended too early to be looked at");
     let during = registered()?;
     running.wait(DEADLINE)?.success()?;
@@ -92,7 +118,7 @@ fn every_platform_runs_its_programs() -> Result<()> {
         ensure!(then == before, "{before:?} became {then:?}");
     }
     for (platform, machine) in MACHINES {
-        let is = |path: &str, want: &str| made(&sandbox, platform, path, want);
+        let is = |path: &str, want: &str| made(sandbox, platform, path, want);
         is("machine", machine)?;
         is("script", &format!("nested: {machine}"))?;
         is("owner", "app staff")?;
@@ -100,10 +126,6 @@ fn every_platform_runs_its_programs() -> Result<()> {
         is("tmp/setuid", "0")?;
         is("tmp/plain", "su: must be suid to work properly\n1")?;
     }
-    let again = build(&sandbox, &output)?.success()?;
-    let ran = again.steps().into_iter().filter(|step| step.name.contains("RUN"));
-    let ran: Vec<String> = ran.filter(|step| step.end != "CACHED").map(|step| step.name).collect();
-    ensure!(ran.is_empty(), "{ran:?} ran again");
     Ok(())
 }
 

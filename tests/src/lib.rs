@@ -11,6 +11,7 @@
 //! - [`case`]: case folders and their golden files;
 //! - [`skip`]: tests that cannot run on this machine;
 //! - [`kills`]: builds that are killed at random moments;
+//! - [`unprivileged`]: wbuild run by an ordinary user, and in a container;
 //! - [`wire`]: a bad connection between the two;
 //! - [`files`]: a web server that keeps what is PUT to it;
 //! - [`peer`], [`registry`], [`machine`]: other programs, and what is left of them on the machine.
@@ -31,6 +32,7 @@ pub mod run;
 pub mod sandbox;
 pub mod skip;
 pub mod tree;
+pub mod unprivileged;
 pub mod wire;
 
 use std::path::{Path, PathBuf};

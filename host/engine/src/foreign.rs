@@ -14,9 +14,13 @@ type Platforms = Arc<BTreeSet<Platform>>;
 pub(crate) struct Foreign(Mutex<HashMap<VertexDigest, Platforms>>);
 
 impl Foreign {
-    /// Foreign platforms that files of the vertex's inputs are of.
-    pub(crate) fn of(&self, vertex: VertexDigest) -> Option<Platforms> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&vertex).cloned()
+    /// Foreign platforms that files of the vertex's inputs are of, without those of the architecture
+    /// that the vertex is for itself.
+    pub(crate) fn of(&self, vertex: VertexDigest, own: &Platform) -> Platforms {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(all) = known.get(&vertex) else { return Platforms::default() };
+        let others = all.iter().filter(|platform| platform.architecture != own.architecture);
+        Arc::new(others.cloned().collect())
     }
 
     /// Notes nodes whose inputs were noted before, or are among them.
@@ -86,11 +90,22 @@ mod tests {
         let foreign = Foreign::default();
         let nodes = [both, mixed, pure, risc, arm, home].map(|edge| edge.node).to_vec();
         foreign.note(&mut definition, nodes);
-        for (edge, want) in
-            [(home, None), (pure, None), (arm, Some(1)), (mixed, Some(1)), (both, Some(2))]
-        {
-            let digest = definition.digest(edge.node);
-            assert_eq!(foreign.of(digest).map(|platforms| platforms.len()), want);
+        let of = |edge: Edge, own: &str| -> Vec<String> {
+            let own = Platform::new("linux", own, None);
+            let platforms = foreign.of(definition.digest(edge.node), &own);
+            platforms.iter().map(|platform| platform.architecture.clone()).collect()
+        };
+        for (edge, want) in [
+            (home, vec![]),
+            (pure, vec![]),
+            (arm, vec!["arm"]),
+            (mixed, vec!["arm"]),
+            (both, vec!["arm", "riscv64"]),
+        ] {
+            assert_eq!(of(edge, &Platform::host().architecture), want);
         }
+        // A step of such a platform has them anyway.
+        assert_eq!(of(arm, "arm"), Vec::<String>::new());
+        assert_eq!(of(both, "arm"), ["riscv64"]);
     }
 }

@@ -71,7 +71,7 @@ impl Runners {
     ) -> Result<(LaunchPlan, Vec<Handler>), Failure> {
         let (plan, handlers) = self.plan_for(job).await?;
         let mut handlers = BTreeSet::from_iter(handlers);
-        for platform in foreign.iter().filter(|p| p.architecture != job.platform.architecture) {
+        for platform in foreign {
             let job = Job { platform: platform.clone(), ..job.clone() };
             // The job may never start such a program.
             if let Ok((_, more)) = self.plan_for(&job).await {

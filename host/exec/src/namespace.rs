@@ -135,7 +135,7 @@ fn enter_user(search: &[PathBuf]) -> Result<Entered, Failure> {
         Failure::new(FailureKind::Unavailable, "cannot enter a user namespace")
             .cause(&errno)
             .hint("allow user namespaces for ordinary users: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns")
-            .hint("or run as root")
+            .hint("or run as root; in a container, give that CAP_SYS_ADMIN and a user namespace of its own")
     })?;
     let mapped = match (ranges, helper) {
         (Ok(ranges), Some(helper)) => helper.finish().map(|()| ranges).map_err(|f| f.to_string()),

@@ -179,12 +179,8 @@ pub struct ProbeOptions {
 /// Finds the first runtime that can run a container here.
 pub async fn probe(options: &ProbeOptions) -> Result<RuntimeInfo, Failure> {
     let candidates = find(&options.search);
-    let mut failure = Failure::new(
-        FailureKind::Unavailable,
-        "no container runtime that works was found",
-    )
-    .hint("install crun (or runc) with the system's package manager, e.g. apt-get install crun")
-    .hint("`wbuild doctor` shows what this machine offers");
+    let mut failure =
+        Failure::new(FailureKind::Unavailable, "no container runtime that works was found");
     if candidates.is_empty() {
         let places: Vec<String> = options.search.iter().map(|d| d.display().to_string()).collect();
         failure.causes.push(format!("neither crun nor runc is in {}", places.join(":")));
@@ -198,10 +194,21 @@ pub async fn probe(options: &ProbeOptions) -> Result<RuntimeInfo, Failure> {
                     runtime.path.display(),
                     runtime.version
                 ));
+                for hint in why.hints {
+                    if !failure.hints.contains(&hint) {
+                        failure.hints.push(hint);
+                    }
+                }
             }
         }
     }
-    Err(failure)
+    // Another one might do better, if none of these says what to do.
+    if failure.hints.is_empty() {
+        failure = failure.hint(
+            "install crun (or runc) with the system's package manager, e.g. apt-get install crun",
+        );
+    }
+    Err(failure.hint("`wbuild doctor` shows what this machine offers"))
 }
 
 /// Runs a program of a few bytes in a container, which exercises all that a step does.

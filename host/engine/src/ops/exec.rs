@@ -158,7 +158,7 @@ pub(crate) async fn run(
         entry_format,
         ..launch::job(&exec_spec, &exec.platform)
     };
-    let foreign = worker.foreign.of(vertex.digest).unwrap_or_default();
+    let foreign = worker.foreign.of(vertex.digest, &exec.platform);
     let (runners, launchers) = (&worker.runners, &worker.launchers);
     let launch = launch::plan(runners, launchers, exec_spec, job, foreign).await?;
     let Launch { spec: mut final_spec, handlers, warnings, without, .. } = launch;

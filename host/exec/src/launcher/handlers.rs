@@ -7,11 +7,10 @@
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::mount::MountFlags;
 use wbuild_graph::Failure;
 
 use super::Handler;
-use super::inner::{Step, attempt, mount};
+use super::inner::{PLAIN, Step, attempt, mount};
 use super::wire;
 use crate::fail::OrFail;
 
@@ -56,8 +55,7 @@ pub(super) fn register(handlers: &[wire::Handler], programs: &[OwnedFd], base: &
     if handlers.is_empty() {
         return Ok(());
     }
-    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    attempt(mount("binfmt_misc", PLACE, "binfmt_misc", flags, ""), "mount binfmt_misc")?;
+    attempt(mount("binfmt_misc", PLACE, "binfmt_misc", PLAIN, ""), "mount binfmt_misc")?;
     for (handler, program) in handlers.iter().zip(programs) {
         let link = format!("{base}/{}", handler.name);
         let done = std::os::unix::fs::symlink(fd_path(program), &link)

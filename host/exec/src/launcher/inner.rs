@@ -25,7 +25,7 @@ use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
 use super::handlers;
-use super::wire::{self, File, Outcome, Reply, Request};
+use super::wire::{self, File, Lack, Outcome, Reply, Request};
 use crate::runtime::RuntimeKind;
 
 /// Pause between looks at what has no descriptor to wait on.
@@ -53,15 +53,18 @@ pub(super) fn serve(socket: OwnedFd) -> io::Result<()> {
     else {
         return Ok(());
     };
-    let ready = set_up(kind, &path).and_then(|runtime| {
-        handlers::register(&handlers, &programs, &runtime.base)?;
+    let lacks = |lack| move |why| (why, lack);
+    let ready = mount_proc().map_err(lacks(Lack::Proc)).and_then(|()| {
+        let runtime = set_up(kind, &path).map_err(lacks(Lack::Other))?;
+        let registered = handlers::register(&handlers, &programs, &runtime.base);
+        registered.map_err(lacks(Lack::Handlers))?;
         Ok(runtime)
     });
     let runtime = match ready {
         Ok(runtime) => runtime,
-        Err((what, error)) => {
+        Err(((what, error), lack)) => {
             let what = format!("cannot {what}: {error}");
-            return Ok(wire::send(socket.as_fd(), &Reply::Broken { what }, &[])?);
+            return Ok(wire::send(socket.as_fd(), &Reply::Broken { what, lack }, &[])?);
         }
     };
     let ready = Reply::Ready { base: runtime.base.clone() };
@@ -85,12 +88,20 @@ pub(super) fn attempt<T, E: Into<io::Error>>(
     result.map_err(|error| (what.into(), error.into()))
 }
 
+/// What is mounted for its content alone.
+pub(super) const PLAIN: MountFlags =
+    MountFlags::NOSUID.union(MountFlags::NOEXEC).union(MountFlags::NODEV);
+
+/// Shows the processes of the PID namespace. In a user namespace Linux refuses that where the `/proc`
+/// that is there has parts hidden, as that of containers has.
+fn mount_proc() -> Step<()> {
+    attempt(mount("proc", "/proc", "proc", PLAIN, ""), "mount /proc of the new PID namespace")
+}
+
 /// Mounts what the runtime needs. Everything is in this process's own mount namespace.
 fn set_up(kind: RuntimeKind, path: &Path) -> Step<Runtime> {
-    let plain = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    attempt(mount("proc", "/proc", "proc", plain, ""), "mount /proc of the new PID namespace")?;
     if fs::metadata("/sys/fs/cgroup").is_ok() {
-        mount_cgroups(kind, plain);
+        mount_cgroups(kind, PLAIN);
     }
     let path = attempt(fs::canonicalize(path), format!("find the runtime {}", path.display()))?;
     // Any directory will do that does not hide the runtime: what is mounted over it is hidden from

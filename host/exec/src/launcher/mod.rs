@@ -35,7 +35,7 @@ use rustix::process::Signal;
 use tokio::sync::{oneshot, watch};
 use wbuild_graph::{Failure, FailureKind};
 
-use self::wire::{Outcome, Reply, Request};
+use self::wire::{Lack, Outcome, Reply, Request};
 use crate::fail::OrFail;
 use crate::inroot::check_root;
 use crate::mounts::Source;
@@ -378,6 +378,28 @@ fn gone() -> Failure {
     Failure::internal("the launcher process ended")
 }
 
+/// The launcher cannot work; with the remedy.
+fn unusable(why: String, lack: Lack) -> Failure {
+    let what = match lack {
+        Lack::Handlers => "cannot set up emulators for this step",
+        Lack::Proc | Lack::Other => "cannot set up the process that runs containers",
+    };
+    let mut failure = Failure::new(FailureKind::Unavailable, what);
+    failure.causes.push(why);
+    failure.hint(match lack {
+        Lack::Proc => {
+            "if wbuild runs in a container, start that with all of /proc visible: \
+             --security-opt unmask=ALL (podman), --security-opt systempaths=unconfined (docker), \
+             procMount: Unmasked (Kubernetes)"
+        }
+        Lack::Handlers => {
+            "let user namespaces mount binfmt_misc (Linux 6.7 or later), or register the emulators \
+             for the whole machine, with the flag F: apt-get install binfmt-support qemu-user-static"
+        }
+        Lack::Other => "`wbuild doctor` shows what this machine lacks",
+    })
+}
+
 /// Starts the launcher and reads its replies until it is gone.
 fn attend(options: &LauncherOptions, ready: oneshot::Sender<Result<Arc<Shared>, Failure>>) {
     let mut process = match Process::start(options) {
@@ -473,21 +495,15 @@ impl Process {
             handlers,
         };
         let programs: Vec<BorrowedFd<'_>> = programs.iter().map(AsFd::as_fd).collect();
-        let unusable = |why: String| {
-            let mut failure = Failure::new(
-                FailureKind::Unavailable,
-                "cannot set up the process that runs containers",
-            );
-            failure.causes.push(why);
-            failure.hint("run `wbuild doctor` to see what this machine lacks")
-        };
+        // Without a word of its own, what it has to do more than others is the likely reason.
+        let silent = if options.handlers.is_empty() { Lack::Other } else { Lack::Handlers };
         wire::send(self.socket.as_fd(), &request, &programs)
-            .map_err(|errno| unusable(errno.to_string()))?;
+            .map_err(|errno| unusable(errno.to_string(), silent))?;
         match wire::receive(self.socket.as_fd()) {
             Ok(Some((Reply::Ready { base }, _))) => Ok(base),
-            Ok(Some((Reply::Broken { what }, _))) => Err(unusable(what)),
-            Ok(_) => Err(unusable("it ended at once".to_owned())),
-            Err(errno) => Err(unusable(errno.to_string())),
+            Ok(Some((Reply::Broken { what, lack }, _))) => Err(unusable(what, lack)),
+            Ok(_) => Err(unusable("it ended at once".to_owned(), silent)),
+            Err(errno) => Err(unusable(errno.to_string(), silent)),
         }
     }
 

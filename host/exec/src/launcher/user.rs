@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::wire;
+use super::{inner, wire};
 use crate::namespace;
 use crate::spec::IdMap;
 use crate::sys;
@@ -48,6 +48,8 @@ pub(super) fn outside(subcommand: &OsStr) -> io::Result<i32> {
 /// Enters the namespace and goes on as an ordinary launcher.
 pub(super) fn inside(subcommand: &OsStr) -> io::Result<i32> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // Where this is not allowed, what is there has to do.
+    let _ = show_proc();
     sys::unshare(sys::Leave::User)?;
     let outside = rustix::stdio::stdout();
     wire::send(outside, &Turn::Entered, &[])?;
@@ -57,6 +59,14 @@ pub(super) fn inside(subcommand: &OsStr) -> io::Result<i32> {
     }
     rustix::stdio::dup2_stdout(fs::File::options().write(true).open("/dev/null")?)?;
     super::outer(subcommand)
+}
+
+/// Shows all of `/proc` to this process. A container hides parts of it, which root of the container can
+/// undo for itself; inside a further user namespace it cannot be undone, and no `/proc` be mounted.
+fn show_proc() -> io::Result<()> {
+    sys::unshare(sys::Leave::Mounts)?;
+    namespace::make_private()?;
+    Ok(inner::mount("proc", "/proc", "proc", inner::PLAIN, "")?)
 }
 
 /// Whose turn it is.

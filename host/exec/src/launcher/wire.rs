@@ -60,9 +60,20 @@ pub(super) enum Reply {
     /// The answer to `Start`: steps' directories lie in `base`.
     Ready { base: String },
     /// The answer to `Start` if the launcher cannot work; it ends.
-    Broken { what: String },
+    Broken { what: String, lack: Lack },
     /// A step has ended and nothing of it is left.
     Done { id: u64, outcome: Outcome },
+}
+
+/// What a launcher that cannot work was refused, as far as there is a remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Lack {
+    /// A view of its own processes.
+    Proc,
+    /// Handlers of its own.
+    Handlers,
+    /// Anything else.
+    Other,
 }
 
 /// How a step ended.
@@ -194,7 +205,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(text, "onetwo");
-        let long = Reply::Broken { what: "x".repeat(MESSAGE_LIMIT) };
+        let long = Reply::Broken { what: "x".repeat(MESSAGE_LIMIT), lack: Lack::Other };
         assert_eq!(send(a.as_fd(), &long, &[]), Err(Errno::MSGSIZE));
         drop(a);
         assert!(receive::<Request>(b.as_fd()).unwrap().is_none());

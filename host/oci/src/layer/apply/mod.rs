@@ -259,17 +259,15 @@ struct Applier<'a, 'p> {
 
 fn failed(verb: &str, at: &[u8], error: Errno) -> Error {
     let message = format!("cannot {verb} {} while an archive is unpacked", show(at));
-    let error_text = Error::io(message, error);
-    match (verb, error) {
-        ("change the owner of", Errno::INVAL | Errno::PERM) => error_text.hint(
+    let hint = match (verb, error) {
+        ("change the owner of", Errno::INVAL | Errno::PERM) => {
             "this user may not give files to that owner; run as root, or give the user more subordinate \
-             ids in /etc/subuid and /etc/subgid",
-        ),
-        ("make the device", Errno::PERM) => {
-            error_text.hint("device nodes need root outside of a user namespace")
+             ids in /etc/subuid and /etc/subgid"
         }
-        _ => error_text,
-    }
+        ("make the device", Errno::PERM) => "device nodes need root outside of a user namespace",
+        _ => return Error::io(message, error),
+    };
+    Error::new(ErrorKind::Denied, message).because(std::io::Error::from(error)).hint(hint)
 }
 
 impl Applier<'_, '_> {
