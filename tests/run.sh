@@ -28,6 +28,7 @@ need git "git git-daemon" have git
 need openssh-client openssh-clients have ssh-agent
 need openssl openssl have openssl
 need uidmap shadow-utils have newuidmap
+need strace strace have strace
 need qemu-user-static qemu-user-static have qemu-aarch64-static
 need runc runc have runc
 need crun crun have crun

@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("caches_elsewhere_hold_all_platforms", caches_elsewhere),
     ("an_image_without_the_platform_says_what_it_has", platform_not_there),
     ("no_emulator_is_an_error_with_the_remedy", no_emulator),
+    ("emulators_that_cannot_be_set_up", not_set_up),
 ];
 
 /// What `uname -m` says, by platform. QEMU's ARM of 32 bits is of version 7, whatever is asked for.
@@ -343,4 +344,49 @@ fn no_emulator() -> Result<()> {
     let run = build(&sandbox, &["--platform=linux/sparc64", "-f", "context/other"])?.expect(1)?;
     run.says("no runner can run steps for linux/sparc64")?;
     run.says("QEMU does not emulate linux/sparc64")
+}
+
+/// Where the kernel does not let a user namespace have handlers of its own.
+fn not_set_up() -> Result<()> {
+    skip::need_program("qemu-aarch64-static")?;
+    let strace = skip::need_program("strace")?;
+    let sandbox = Sandbox::with(
+        "not-set-up",
+        &[
+            ("Dockerfile", "FROM any\nRUN true\n"),
+            (
+                "mixed",
+                "FROM --platform=linux/arm64 any AS foreign\n\
+                 FROM any\n\
+                 COPY --from=foreign /bin/busybox /foreign\n\
+                 RUN uname -m > /machine; /foreign true || echo refused >> /machine\n",
+            ),
+        ],
+    )?;
+    let any = any(base::index()?);
+    let refused = |args: &[&str]| -> Result<Run> {
+        let args: Vec<&str> = [any.as_str()].into_iter().chain(args.iter().copied()).collect();
+        let build = sandbox.build_command(&args)?;
+        let mut command = Command::new(&strace);
+        command
+            .args(["-f", "-qq", "-o", "/dev/null", "-P", "/proc/sys/fs/binfmt_misc"])
+            .args(["-e", "trace=mount", "-e", "inject=mount:error=EPERM"])
+            .arg(build.get_program())
+            .args(build.get_args())
+            .current_dir(sandbox.folder())
+            .env_clear()
+            .envs(build.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Run::of(&mut command)
+    };
+    let run = refused(&["--platform=linux/arm64"])?.expect(1)?;
+    run.says("cannot set up emulators for this step")?;
+    run.says("cannot mount binfmt_misc")?;
+    run.says("register the emulators for the whole machine, with the flag F")?;
+    run.never_says("warning")?;
+    // A step that only has such programs may not need them.
+    let run = refused(&["-f", "context/mixed", "-o", "out"])?.success()?;
+    run.says("warning[no-emulators]: programs for linux/arm64 cannot run in this step")?;
+    let machine = std::fs::read_to_string(sandbox.path("out/machine"))?;
+    ensure!(machine == "x86_64\nrefused\n", "{machine}");
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Builds for several platforms by an ordinary user, and in a container.
 
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use wbuild_tests::base;
@@ -18,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("every_platform_runs_in_a_container", container),
     ("a_container_with_one_id_runs_every_platform", container_with_one_id),
     ("a_container_that_is_not_let_says_what_it_takes", container_not_let),
+    ("a_state_directory_on_an_overlay_says_what_to_do", state_on_an_overlay),
 ];
 
 /// Builds [`every_platform`] as somebody.
@@ -130,4 +132,25 @@ fn container_not_let() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// As the root of a container mostly is.
+fn state_on_an_overlay() -> Result<()> {
+    skip::need_root()?;
+    let sandbox = Sandbox::with("overlay", &[("Dockerfile", "FROM base\nRUN true\n")])?;
+    for folder in ["lower", "upper", "work"] {
+        std::fs::create_dir(sandbox.path(folder))?;
+    }
+    let script = "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay /mnt && exec \"$@\"";
+    let mut build = sandbox.build_command(&[])?;
+    build.env("WBUILD_STATE_DIR", "/mnt/state");
+    let mut command = Command::new(skip::need_program("unshare")?);
+    command
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(build.get_program())
+        .args(build.get_args())
+        .current_dir(sandbox.folder())
+        .envs(build.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let run = Run::of(&mut command)?.expect(1)?;
+    run.says("use a state directory on another file system with --state-dir")
 }

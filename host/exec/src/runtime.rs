@@ -208,7 +208,11 @@ pub async fn probe(options: &ProbeOptions) -> Result<RuntimeInfo, Failure> {
             "install crun (or runc) with the system's package manager, e.g. apt-get install crun",
         );
     }
-    Err(failure.hint("`wbuild doctor` shows what this machine offers"))
+    let doctor = "`wbuild doctor` shows what this machine offers";
+    if failure.hints.iter().all(|hint| hint != doctor) {
+        failure = failure.hint(doctor);
+    }
+    Err(failure)
 }
 
 /// Runs a program of a few bytes in a container, which exercises all that a step does.

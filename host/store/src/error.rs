@@ -205,6 +205,13 @@ impl Error {
                 "the kernel takes at most {} layers; combine build steps",
                 crate::overlay::MAX_LAYERS
             ),
+            Error::Overlay { step, source, .. }
+                if step.starts_with("upperdir") && source.kind() == io::ErrorKind::InvalidInput =>
+            {
+                "use a state directory on another file system with --state-dir; an overlay cannot lie on \
+                 an overlay, which the root of a container mostly is"
+                    .into()
+            }
             Error::Overlay { .. } => "`wbuild doctor` says what this machine offers".into(),
             Error::SyncFailed { .. } => "check the disk (the kernel log names the device)".into(),
             _ => return None,

@@ -396,7 +396,7 @@ fn unusable(why: String, lack: Lack) -> Failure {
             "let user namespaces mount binfmt_misc (Linux 6.7 or later), or register the emulators \
              for the whole machine, with the flag F: apt-get install binfmt-support qemu-user-static"
         }
-        Lack::Other => "`wbuild doctor` shows what this machine lacks",
+        Lack::Other => "`wbuild doctor` shows what this machine offers",
     })
 }
 
