@@ -118,7 +118,7 @@ fn docker() -> Result<()> {
         let sandbox = case.sandbox()?;
         let ours = built(&case, &sandbox)?;
         let compared = docker
-            .build(&sandbox, &case)
+            .build_case(&sandbox, &case)
             .and_then(|theirs| peer::compare("docker", &accepted, &ours, &theirs));
         if let Err(error) = compared {
             failures.push_str(&format!("{}: {error:#}\n", case.name));

@@ -7,9 +7,13 @@ use anyhow::{Context as _, Result, ensure};
 use wbuild_tests::base;
 use wbuild_tests::registry::Registry;
 use wbuild_tests::run::{DEADLINE, Run};
+use rustix::fs::FlockOperation;
+use wbuild_tests::image::Image;
+use wbuild_tests::peer::{self, Docker};
 use wbuild_tests::run::{DEADLINE, Run, Running};
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::skip;
+use wbuild_tests::{base, machine};
 
 use crate::Test;
 
@@ -24,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("an_image_without_the_platform_says_what_it_has", platform_not_there),
     ("no_emulator_is_an_error_with_the_remedy", no_emulator),
     ("emulators_that_cannot_be_set_up", not_set_up),
+    ("docker_makes_the_same_of_every_platform", docker),
 ];
 
 /// What `uname -m` says, by platform. QEMU's ARM of 32 bits is of version 7, whatever is asked for.
@@ -350,6 +355,7 @@ fn no_emulator() -> Result<()> {
 fn not_set_up() -> Result<()> {
     skip::need_program("qemu-aarch64-static")?;
     let strace = skip::need_program("strace")?;
+    let _none = machine::handlers(FlockOperation::LockShared)?;
     let sandbox = Sandbox::with(
         "not-set-up",
         &[
@@ -388,5 +394,51 @@ fn not_set_up() -> Result<()> {
     run.says("warning[no-emulators]: programs for linux/arm64 cannot run in this step")?;
     let machine = std::fs::read_to_string(sandbox.path("out/machine"))?;
     ensure!(machine == "x86_64\nrefused\n", "{machine}");
+    Ok(())
+}
+
+/// One image for each platform by a docker daemon with emulators, whose BuildKit writes no index.
+fn docker() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "peer",
+        &[(
+            "Dockerfile",
+            "FROM any\n\
+             ARG TARGETPLATFORM TARGETOS TARGETARCH TARGETVARIANT BUILDPLATFORM\n\
+             ENV MADE_FOR=$TARGETPLATFORM\n\
+             RUN uname -m > /machine && sh -c 'uname -s' > /nested\n\
+             RUN echo \"$TARGETOS $TARGETARCH $TARGETVARIANT $BUILDPLATFORM\" > /arguments\n\
+             RUN mkdir -p /made/by && chown app:staff /made && ln -s by /made/link\n\
+             USER app\n\
+             RUN id > /tmp/id\n\
+             CMD [\"uname\", \"-m\"]\n",
+        )],
+    )?;
+    let index = base::index()?;
+    let docker = Docker::with_emulators()?;
+    let mut failures = String::new();
+    for (platform, _) in MACHINES {
+        let compared = || -> Result<()> {
+            docker.load("any", &index, platform)?;
+            let args = ["--platform", platform];
+            let theirs = docker.build(&sandbox, [], &args)?;
+            let (_, ours) = sandbox.image("image", &[&any(&index), "--platform", platform])?;
+            // It has the processor's own name there.
+            let accepted = match platform {
+                "linux/386" => vec!["docker: /machine".to_owned()],
+                _ => Vec::new(),
+            };
+            peer::compare("docker", &accepted, &ours, &theirs)?;
+            for key in ["os", "architecture", "variant"] {
+                let of = |image: &Image| image.config[key].clone();
+                ensure!(of(&ours) == of(&theirs), "{key}: {}, {}", of(&ours), of(&theirs));
+            }
+            Ok(())
+        };
+        if let Err(error) = compared() {
+            failures.push_str(&format!("{platform}: {error:#}\n"));
+        }
+    }
+    ensure!(failures.is_empty(), "{failures}");
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! What builds leave on the machine: processes and mounts that know a directory.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::run::Run;
 
@@ -79,6 +82,14 @@ pub fn nothing_left(mark: &str) -> Result<()> {
         ensure!(Instant::now() < deadline, "left behind:\n{}", traces.join("\n"));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The right to register handlers for programs of other processors for the whole machine
+/// (exclusive), or to rely on there being none (shared). Until what is returned is dropped.
+pub fn handlers(how: FlockOperation) -> Result<File> {
+    let lock = File::create(crate::scratch()?.join("handlers.lock"))?;
+    flock(&lock, how)?;
+    Ok(lock)
 }
 
 /// Files below a directory that contain a text.

@@ -5,16 +5,19 @@
 //! START, and `docker: skip` that the version of the distribution cannot build the case. Lines with
 //! `#` give the reasons.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 
 use crate::case::Case;
 use crate::image::{Image, sorted};
+use crate::machine;
 use crate::run::Run;
 use crate::sandbox::Sandbox;
 use crate::skip;
@@ -125,11 +128,36 @@ pub struct Docker {
     client: PathBuf,
     daemon: Child,
     folder: tempfile::TempDir,
+    /// Let go of when the daemon has ended.
+    handlers: Option<File>,
 }
 
 impl Docker {
     /// Starts one.
     pub fn start() -> Result<Docker> {
+        Docker::start_by(&mut Command::new(skip::need_program("dockerd")?))
+    }
+
+    /// Starts one on a machine with handlers for programs of other processors, as the distribution
+    /// registers them. Linux keeps them as long as the daemon lives, for the whole machine; see
+    /// [`machine::handlers`].
+    pub fn with_emulators() -> Result<Docker> {
+        let script = "set -e\n\
+            mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc\n\
+            cat /usr/lib/binfmt.d/qemu-*.conf | grep ^: | while read -r line; do\n\
+                printf '%s' \"$line\" > /proc/sys/fs/binfmt_misc/register\n\
+            done\n\
+            exec \"$@\"\n";
+        let mut command = Command::new(skip::need_program("unshare")?);
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(skip::need_program("dockerd")?);
+        let lock = machine::handlers(FlockOperation::LockExclusive)?;
+        let mut docker = Docker::start_by(&mut command)?;
+        docker.handlers = Some(lock);
+        Ok(docker)
+    }
+
+    /// Starts one by a command that takes its arguments.
+    fn start_by(start: &mut Command) -> Result<Docker> {
         skip::need_root()?;
         let daemon = skip::need_program("dockerd")?;
         // The client of the daemon's own package rather than another version that is found first.
@@ -141,7 +169,7 @@ impl Docker {
         let folder = tempfile::Builder::new().prefix("wbuild-docker-").tempdir()?;
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711))?;
         let log = std::fs::File::create(folder.path().join("log"))?;
-        let daemon = Command::new(daemon)
+        let daemon = start
             .arg("--data-root")
             .arg(folder.path().join("data"))
             .arg("--exec-root")
@@ -155,7 +183,7 @@ impl Docker {
             .stderr(log)
             .spawn()
             .context("cannot start dockerd")?;
-        let mut docker = Docker { client, daemon, folder };
+        let mut docker = Docker { client, daemon, folder, handlers: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         while docker.client(&["version"])?.code != 0 {
             let log = std::fs::read_to_string(docker.folder.path().join("log"));
@@ -188,25 +216,46 @@ impl Docker {
 
     /// Gives it the base image, as `base`.
     pub fn load_base(&self) -> Result<()> {
-        let archive = self.folder.path().join("base.tar");
+        self.load("base", &crate::base::layout()?, "linux/amd64")
+    }
+
+    /// Gives it what an OCI layout has for a platform.
+    pub fn load(&self, name: &str, layout: &Path, platform: &str) -> Result<()> {
+        let archive = self.folder.path().join("loaded.tar");
+        // It is not written over.
+        let _ = std::fs::remove_file(&archive);
         let mut command = Command::new(skip::need_program("skopeo")?);
+        let parts = ["--override-os", "--override-arch", "--override-variant"];
+        for (option, part) in parts.into_iter().zip(platform.split('/')) {
+            command.args([option, part]);
+        }
         command
             .args(["copy", "--quiet", "--insecure-policy"])
-            .arg(format!("oci:{}:latest", crate::base::layout()?.display()))
-            .arg(format!("docker-archive:{}:base:latest", archive.display()));
+            .arg(format!("oci:{}:latest", layout.display()))
+            .arg(format!("docker-archive:{}:{name}:latest", archive.display()));
         Run::of(&mut command)?.success()?;
         self.client(&["load", "--input", text(&archive)?])?.success()?;
         Ok(())
     }
 
     /// Builds a case in its sandbox; the image.
-    pub fn build(&self, sandbox: &Sandbox, case: &Case) -> Result<Image> {
+    pub fn build_case(&self, sandbox: &Sandbox, case: &Case) -> Result<Image> {
+        self.build(sandbox, case.env()?, &case.args()?)
+    }
+
+    /// Builds the context of a sandbox; the image.
+    pub fn build<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        sandbox: &Sandbox,
+        env: impl IntoIterator<Item = (String, String)>,
+        args: &[S],
+    ) -> Result<Image> {
         let mut command = self.command();
         command
             .current_dir(sandbox.folder())
-            .envs(case.env()?)
+            .envs(env)
             .args(["build", "--quiet", "--network", "host", "--tag", "result"])
-            .args(case.args()?)
+            .args(args)
             .arg("context");
         Run::of(&mut command)?.success().context("docker cannot build it")?;
         let archive = self.folder.path().join("result.tar");
