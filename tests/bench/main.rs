@@ -15,6 +15,7 @@
 mod caches;
 mod floors;
 mod memory;
+mod platforms;
 mod registries;
 mod workloads;
 
@@ -192,6 +193,8 @@ impl Bench {
         self.when("export500", Self::export500)?;
         self.when("push500", Self::push500)?;
         self.when("pull500", Self::pull500)?;
+        self.when("emulated", Self::emulated)?;
+        self.when("everywhere", Self::everywhere)?;
         self.when("memory4g", Self::memory4g)
     }
 

@@ -2,14 +2,16 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use wbuild_tests::run::Run;
 
 /// A workload: name and how its context is written.
 pub type Workload = (&'static str, fn(&Path, f64) -> Result<()>);
 
 /// All of them. The number is the scale: 1.0 is the size that figures are quoted for.
-pub const ALL: [Workload; 11] = [
+pub const ALL: [Workload; 14] = [
     ("tiny", tiny),
     ("noop", noop),
     ("run1", run1),
@@ -21,6 +23,9 @@ pub const ALL: [Workload; 11] = [
     ("parse2000", parse2000),
     ("graph500", graph500),
     ("caches", caches),
+    ("emulated", emulated),
+    ("compile", compile),
+    ("everywhere", everywhere),
 ];
 
 /// Two steps and one file.
@@ -75,6 +80,67 @@ fn parallel8(to: &Path, _: f64) -> Result<()> {
         let _ = writeln!(text, "COPY --from=s{i} /out{i} /");
     }
     definition(to, &text)
+}
+
+/// One process of another processor that does nothing.
+fn emulated(to: &Path, _: f64) -> Result<()> {
+    definition(to, "FROM any\nARG NONCE\nRUN true\n")
+}
+
+/// What GNU's compiler needs besides itself.
+const NEEDED: [&str; 7] =
+    ["libc6", "libgmp10", "libisl23", "libmpc3", "libmpfr6", "libzstd1", "zlib1g"];
+
+/// 400 functions for a compiler of this machine's, one of another's, and one from this to that.
+fn compile(to: &Path, scale: f64) -> Result<()> {
+    let mut text = String::new();
+    for n in 0..times(400, scale) {
+        let _ = writeln!(
+            text,
+            "int f{n}(int a, int b) {{ int s = {n}; for (int i = 0; i < b; i++) s += (a ^ i) * {n}; \
+             return s > a ? s : b; }}"
+        );
+    }
+    write(to, "big.c", text.as_bytes())?;
+    let mut stages = String::new();
+    for (name, platform, architecture, package, folder) in [
+        ("native", "--platform=$BUILDPLATFORM ", "amd64", "cpp-12", "gcc/x86_64-linux-gnu"),
+        ("emulated", "", "arm64", "cpp-12", "gcc/aarch64-linux-gnu"),
+        (
+            "cross",
+            "--platform=$BUILDPLATFORM ",
+            "amd64",
+            "cpp-12-aarch64-linux-gnu",
+            "gcc-cross/aarch64-linux-gnu",
+        ),
+    ] {
+        let packages: Vec<&str> = [package].into_iter().chain(NEEDED).collect();
+        let root = wbuild_tests::packages::unpacked(architecture, &packages)?;
+        Run::of(Command::new("cp").arg("-a").arg(root).arg(to.join(name)))?.success()?;
+        let _ = write!(
+            stages,
+            "FROM {platform}scratch AS {name}\n\
+             COPY {name} big.c /\n\
+             ARG NONCE\n\
+             RUN [\"/usr/lib/{folder}/12/cc1\", \"-fpreprocessed\", \"-quiet\", \"-O2\", \"big.c\", \"-o\", \"big.s\"]\n"
+        );
+    }
+    definition(to, &stages)
+}
+
+/// Some seconds of work on the build's own platform, whose result goes into every image.
+fn everywhere(to: &Path, scale: f64) -> Result<()> {
+    let rounds = times(3_000_000, scale);
+    definition(
+        to,
+        &format!(
+            "FROM --platform=$BUILDPLATFORM any AS make\n\
+             ARG NONCE\n\
+             RUN i=0; while [ $i -lt {rounds} ]; do i=$((i + 1)); done; echo $i > /made\n\
+             FROM any\n\
+             COPY --from=make /made /made\n"
+        ),
+    )
 }
 
 /// Five layers of 100 MB that shrink to less than a half.

@@ -12,6 +12,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::packages;
 use crate::run::Run;
 use crate::skip;
 
@@ -91,19 +92,11 @@ pub const FOREIGN: [(&str, &str); 7] = [
     ("linux/s390x", "s390x"),
 ];
 
-/// An architecture that the machine's release of Debian may lack, and a list with one that has it.
-const NEWER: (&str, &str) = (
-    "riscv64",
-    "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n",
-);
-
 /// The OCI layout of the image for this machine and for [`FOREIGN`], of Debian's packages. Skips where
 /// they cannot be had.
 pub fn index() -> Result<PathBuf> {
     static LAYOUT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let busybox = skip::need_program("busybox")?;
-    skip::need_program("apt-get")?;
-    skip::need_program("dpkg-deb")?;
     if cfg!(not(target_arch = "x86_64")) {
         return skip::skip("the image for several platforms is made on amd64");
     }
@@ -134,7 +127,7 @@ fn make_index(busybox: &Path) -> Result<PathBuf> {
     };
     write_rootfs(busybox, busybox, &root("linux/amd64"))?;
     for (platform, debian) in FOREIGN {
-        let program = packaged(debian, &folder)?;
+        let program = program_of(debian)?;
         write_rootfs(&program, busybox, &root(platform))?;
         platforms.push(platform);
     }
@@ -147,65 +140,10 @@ fn make_index(busybox: &Path) -> Result<PathBuf> {
 
 /// The busybox of one of [`FOREIGN`], by Debian's name of its architecture.
 pub fn program_of(debian: &str) -> Result<PathBuf> {
-    index()?;
-    packaged(debian, &crate::scratch()?.join("index"))
-}
-
-/// The static busybox of another architecture, from the machine's own package server. Nothing of the
-/// machine's package lists is touched.
-fn packaged(debian: &str, folder: &Path) -> Result<PathBuf> {
-    let place = folder.join(debian);
+    let root = packages::unpacked(debian, &["busybox-static"])?;
     // Newer releases have no /bin of its own.
-    let unpacked = || {
-        ["bin", "usr/bin"]
-            .map(|bin| place.join("root").join(bin).join("busybox"))
-            .into_iter()
-            .find(|path| path.exists())
-    };
-    if let Some(program) = unpacked() {
-        return Ok(program);
-    }
-    for part in ["state/lists/partial", "cache/archives/partial", "root"] {
-        std::fs::create_dir_all(place.join(part))?;
-    }
-    std::fs::write(place.join("status"), "")?;
-    let list = place.join("sources.list");
-    let mut lists = Vec::new();
-    if debian == NEWER.0 {
-        std::fs::write(&list, NEWER.1)?;
-        lists = vec![
-            format!("Dir::Etc::sourcelist={}", list.display()),
-            "Dir::Etc::sourceparts=-".to_owned(),
-        ];
-    }
-    let apt = |command: &[&str]| -> Result<Run> {
-        let shown = place.display();
-        Run::of(
-            Command::new("apt-get")
-                .arg("-qq")
-                .args(["-o", &format!("Dir::State={shown}/state")])
-                .args(["-o", &format!("Dir::State::status={shown}/status")])
-                .args(["-o", &format!("Dir::Cache={shown}/cache")])
-                .args(["-o", &format!("APT::Architecture={debian}")])
-                .args(["-o", &format!("APT::Architectures={debian}")])
-                .args(["-o", "Acquire::Languages=none"])
-                .args(["-o", "APT::Sandbox::User=root"])
-                .args(lists.iter().flat_map(|list| ["-o", list]))
-                .args(command)
-                .current_dir(&place),
-        )
-    };
-    // One list of several may be on the move; whether the package is found tells.
-    let update = apt(&["update"])?;
-    apt(&["download", "busybox-static"])?
-        .success()
-        .with_context(|| format!("the lists said: {}", update.stderr))?;
-    let package = std::fs::read_dir(&place)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("there is no package")?;
-    Run::of(Command::new("dpkg-deb").arg("-x").arg(package).arg(place.join("root")))?.success()?;
-    unpacked().context("the package has no busybox")
+    let places = ["bin", "usr/bin"].map(|bin| root.join(bin).join("busybox"));
+    places.into_iter().find(|path| path.exists()).context("the package has no busybox")
 }
 
 /// Changes when the file does.

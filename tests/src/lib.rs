@@ -9,6 +9,7 @@
 //! - [`image`], [`tree`]: images and file trees as values;
 //! - [`base`]: the image that cases start from, made of a static busybox;
 //! - [`case`]: case folders and their golden files;
+//! - [`packages`]: programs of other architectures;
 //! - [`skip`]: tests that cannot run on this machine;
 //! - [`kills`]: builds that are killed at random moments;
 //! - [`unprivileged`]: wbuild run by an ordinary user, and in a container;
@@ -26,6 +27,7 @@ pub mod httpd;
 pub mod image;
 pub mod kills;
 pub mod machine;
+pub mod packages;
 pub mod peer;
 pub mod registry;
 pub mod run;
