@@ -91,10 +91,10 @@ fn emulated(to: &Path, _: f64) -> Result<()> {
 const NEEDED: [&str; 7] =
     ["libc6", "libgmp10", "libisl23", "libmpc3", "libmpfr6", "libzstd1", "zlib1g"];
 
-/// 400 functions for a compiler of this machine's, one of another's, and one from this to that.
+/// 100 functions for a compiler of this machine's, one of another's, and one from this to that.
 fn compile(to: &Path, scale: f64) -> Result<()> {
     let mut text = String::new();
-    for n in 0..times(400, scale) {
+    for n in 0..times(100, scale) {
         let _ = writeln!(
             text,
             "int f{n}(int a, int b) {{ int s = {n}; for (int i = 0; i < b; i++) s += (a ^ i) * {n}; \

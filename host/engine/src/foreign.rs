@@ -90,7 +90,7 @@ mod tests {
         let foreign = Foreign::default();
         let nodes = [both, mixed, pure, risc, arm, home].map(|edge| edge.node).to_vec();
         foreign.note(&mut definition, nodes);
-        let of = |edge: Edge, own: &str| -> Vec<String> {
+        let mut of = |edge: Edge, own: &str| -> Vec<String> {
             let own = Platform::new("linux", own, None);
             let platforms = foreign.of(definition.digest(edge.node), &own);
             platforms.iter().map(|platform| platform.architecture.clone()).collect()
