@@ -4,12 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use wbuild_tests::base;
-use wbuild_tests::registry::Registry;
-use wbuild_tests::run::{DEADLINE, Run};
 use rustix::fs::FlockOperation;
 use wbuild_tests::image::Image;
 use wbuild_tests::peer::{self, Docker};
+use wbuild_tests::registry::Registry;
 use wbuild_tests::run::{DEADLINE, Run, Running};
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::skip;
