@@ -113,11 +113,16 @@ impl Runners {
         Ok((plan, handlers))
     }
 
-    /// Asks every runner once a platform; the lowest rank wins, the first of equals.
+    /// Asks the runners once a platform; the lowest rank wins, the first of equals, so that nobody is
+    /// asked after one that offers the best there is: what a native step needs is not to wait until
+    /// an emulator was looked at.
     async fn choose(&self, platform: &Platform) -> Result<(usize, Offer), Failure> {
         let mut best: Option<(usize, Offer)> = None;
         let mut refusals: Vec<Failure> = Vec::new();
         for (index, Line { runner, host, .. }) in self.runners.iter().enumerate() {
+            if best.as_ref().is_some_and(|(_, offer)| offer.rank == 0) {
+                break;
+            }
             let answers = runner.supports(host.clone(), vec![platform.clone()]).await?;
             match answers.into_iter().next() {
                 Some(Ok(offer)) if best.as_ref().is_none_or(|(_, it)| offer.rank < it.rank) => {
@@ -261,5 +266,75 @@ impl ClampCap for Clamp {
         }
         let plan = wbuild_exec::clamp::clamp(&base, &edited, &grants)?;
         Ok(wbuild_exec::spec::to_json(&plan.spec).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use wbuild_api::extension::PluginIdentity;
+    use wbuild_graph::Severity;
+
+    use super::*;
+
+    /// A runner that makes one offer for everything, and counts how often it is asked.
+    struct Fixed {
+        name: &'static str,
+        rank: u32,
+        asked: Mutex<u32>,
+    }
+
+    #[async_trait]
+    impl Runner for Fixed {
+        fn identity(&self) -> PluginIdentity {
+            let (name, digest) = (self.name.to_owned(), Digest::of(self.name.as_bytes()));
+            PluginIdentity { name, digest, wit_version: "0.1.0".to_owned() }
+        }
+
+        async fn supports(
+            &self,
+            _: RunnerHost,
+            platforms: Vec<Platform>,
+        ) -> Result<Vec<Result<Offer, Failure>>, Failure> {
+            *self.asked.lock().expect("no panic") += 1;
+            let offer = Offer { rank: self.rank, how: String::new(), attrs: Attrs::default() };
+            Ok(platforms.iter().map(|_| Ok(offer.clone())).collect())
+        }
+
+        async fn make_plan(&self, _: RunnerHost, _: Job) -> Result<LaunchPlan, Failure> {
+            unreachable!("nothing is launched")
+        }
+    }
+
+    struct Silent;
+
+    impl LogCap for Silent {
+        fn log(&self, _: Severity, _: String) {}
+    }
+
+    #[tokio::test]
+    async fn the_lowest_rank_wins_and_nobody_is_asked_after_the_best() {
+        for (ranks, winner, asked) in [
+            (vec![0, 100], "first", [1, 0, 0]),
+            (vec![100, 0, 0], "second", [1, 1, 0]),
+            (vec![100, 1, 1], "second", [1, 1, 1]),
+        ] {
+            let names = ["first", "second", "third"];
+            let fixed = |(name, rank): (&'static str, &u32)| {
+                Arc::new(Fixed { name, rank: *rank, asked: Mutex::default() })
+            };
+            let all: Vec<Arc<Fixed>> = names.into_iter().zip(&ranks).map(fixed).collect();
+            let line = |runner: &Arc<Fixed>| {
+                (Arc::clone(runner) as Arc<dyn Runner>, Arc::new(Silent) as Arc<dyn LogCap>)
+            };
+            let runners = Runners::new(all.iter().map(line).collect(), Vec::new());
+            let platform = Platform::host();
+            for _ in 0..2 {
+                let (name, _) = runners.offer(&platform).await.expect("an offer");
+                assert_eq!(name, winner, "{ranks:?}");
+            }
+            let counts: Vec<u32> = all.iter().map(|it| *it.asked.lock().expect("ok")).collect();
+            assert_eq!(counts, asked[..counts.len()], "{ranks:?}");
+        }
     }
 }
