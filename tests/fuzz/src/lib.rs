@@ -1,4 +1,4 @@
-//! What must hold for any input of the Dockerfile language, of ignore files, of what images are made
+//! What must hold for any input of the Dockerfile and Earthfile languages, of ignore files, of what images are made
 //! of, and of caches that lie elsewhere.
 //!
 //! A [`Target`] is a function that takes bytes, feeds them to one part of these and panics if
@@ -8,6 +8,7 @@
 //! makes up. An input that once failed is kept in `corpus/<target>`.
 
 mod archives;
+mod earthfile;
 mod expander;
 mod ignores;
 mod images;
@@ -38,7 +39,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "lexer", check: lexer::check, seeds: lexer::seeds },
     Target { name: "parser", check: parser::check_file, seeds: parser::files },
     Target { name: "trigger", check: parser::check_trigger, seeds: parser::triggers },
@@ -46,6 +47,7 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "ignore-file", check: ignores::check_file, seeds: ignores::files },
     Target { name: "ignore-matcher", check: ignores::check_matcher, seeds: ignores::lists },
     Target { name: "plan", check: plan::check, seeds: plan::seeds },
+    Target { name: "earthfile", check: earthfile::check, seeds: earthfile::seeds },
     Target { name: "tar", check: archives::check_reader, seeds: archives::seeds },
     Target { name: "layer", check: archives::check_layer, seeds: archives::seeds },
     Target { name: "document", check: images::check_document, seeds: images::documents },

@@ -4,7 +4,18 @@
 
 use std::borrow::Cow;
 
-use crate::{Code, Rule, Span, catalogue};
+use crate::{Code, Rule, Span};
+
+/// What a diagnostic is about: each language has a closed set of these.
+pub trait Coded {
+    /// The name that users see.
+    fn name(&self) -> &'static str;
+
+    /// Where it is explained, if there is such a place.
+    fn url(&self) -> Option<String> {
+        None
+    }
+}
 
 /// How grave a diagnostic is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,9 +75,8 @@ impl Diagnostic {
     }
 
     /// An error at a place.
-    pub fn error(code: Code, at: Span, message: impl Into<String>) -> Self {
-        let url = catalogue::url("errors", code.name());
-        Diagnostic { url, ..Self::new(Severity::Error, code.name(), at, message) }
+    pub fn error(code: impl Coded, at: Span, message: impl Into<String>) -> Self {
+        Diagnostic { url: code.url(), ..Self::new(Severity::Error, code.name(), at, message) }
     }
 
     /// A finding of the build checks at a place.
@@ -79,9 +89,8 @@ impl Diagnostic {
     }
 
     /// A note at a place.
-    pub fn note(code: Code, at: Span, message: impl Into<String>) -> Self {
-        let url = catalogue::url("errors", code.name());
-        Diagnostic { url, ..Self::new(Severity::Note, code.name(), at, message) }
+    pub fn note(code: impl Coded, at: Span, message: impl Into<String>) -> Self {
+        Diagnostic { url: code.url(), ..Self::new(Severity::Note, code.name(), at, message) }
     }
 
     /// Says what to do about it.
@@ -145,7 +154,7 @@ impl Failure {
     /// The failure that a list of diagnostics amounts to. Its message is that of the first error.
     pub fn of(diagnostics: Vec<Diagnostic>) -> Self {
         let mut errors = diagnostics.iter().filter(|d| d.severity == Severity::Error);
-        let first = errors.next().map_or("the Dockerfile cannot be built", |first| &first.message);
+        let first = errors.next().map_or("the definition cannot be built", |first| &first.message);
         let message = counted(first, errors.count());
         let unsupported = diagnostics
             .iter()
@@ -172,7 +181,7 @@ impl Failure {
 
     /// Points the failure at a place, unless it already points somewhere.
     #[must_use]
-    pub fn at(mut self, code: Code, span: Span) -> Self {
+    pub fn at(mut self, code: impl Coded, span: Span) -> Self {
         if self.diagnostics.is_empty() {
             self.diagnostics.push(Diagnostic::error(code, span, self.message.clone()));
         }

@@ -37,19 +37,24 @@ mod units;
 mod vars;
 mod words;
 
-/// The lexer's parts, for tests that check each by itself.
+/// The lexer's parts: for tests that check each by itself, and for the Earthfile language, which has
+/// some of them in common.
 #[doc(hidden)]
 pub mod lexer {
     pub use crate::lines::{Logical, Reader};
+    pub use crate::parse::mount_fields;
+    pub use crate::text::shown;
     pub use crate::words::{Flag, Json, blank_separated, flags, json_array, keyword, quoted};
 }
 
 pub use catalogue::{Code, Example, Page, Rule};
-pub use diagnostic::{Diagnostic, Failure, Label, Severity};
+pub use diagnostic::{Coded, Diagnostic, Failure, Label, Severity};
 pub use directives::{Check, Directives};
 pub use ignore::{Pattern as IgnorePattern, parse as parse_ignore};
 pub use image::Image;
-pub use parse::{Ownership, Parsed, Resolved, Sharing, parse, parse_trigger, resolve_mount};
+pub use parse::{
+    Ownership, Parsed, Resolved, Sharing, parse, parse_instruction, parse_trigger, resolve_mount,
+};
 pub use plan::build;
 pub use plan::host::{
     Bind, CacheDir, CopyAction, DefinitionFile, Exec, ExecMount, FileAction, FileOp, Host,

@@ -323,7 +323,7 @@ impl TextBuilder {
 }
 
 /// Quotes a user's text for a message, cut to a length a reader can take in.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const MOST: usize = 60;
     if text.is_empty() {
         return "an empty value".to_owned();

@@ -13,7 +13,7 @@ use wbuild_dockerfile::Code;
 /// What no golden can hold, with the reason.
 const UNSEEN: [(&str, &str); 5] = [
     ("the host did not answer for every image", "only a host that breaks its contract is told so"),
-    ("the Dockerfile cannot be built", "there is always an error that says why"),
+    ("the definition cannot be built", "there is always an error that says why"),
     ("this is not closed by `{stop}`", "said of the `${` that is open instead"),
     ("this is not closed by `}`", "likewise"),
     ("is not closed by `}`", "likewise"),

@@ -156,6 +156,16 @@ codes! {
     FailedChecks = checks::FAILED_CHECKS,
 }
 
+impl crate::diagnostic::Coded for Code {
+    fn name(&self) -> &'static str {
+        Code::name(*self)
+    }
+
+    fn url(&self) -> Option<String> {
+        url("errors", Code::name(*self))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::url_below;

@@ -18,7 +18,7 @@ use crate::words;
 use crate::{Code, Diagnostic, Severity, Span, Text};
 
 pub(crate) use command::EMPTY_VOLUME;
-pub use mount::{Ownership, Resolved, Sharing, resolve as resolve_mount};
+pub use mount::{Ownership, Resolved, Sharing, csv as mount_fields, resolve as resolve_mount};
 
 /// Sources above this size are refused: places are kept in 32 bits, and nobody writes them by hand.
 const MOST_BYTES: usize = 16 << 20;
@@ -200,6 +200,18 @@ pub fn parse_trigger(source: u32, text: &str) -> Result<Instruction, Vec<Diagnos
         }
         _ => Err(problems),
     }
+}
+
+/// Parses one instruction that stands in the source of another language, which has joined its lines
+/// and has no texts inside the file.
+pub fn parse_instruction(line: Text) -> Result<Instruction, Vec<Diagnostic>> {
+    let mut problems = Vec::new();
+    let mut reader = Reader::new(line.span().source, b"");
+    let mut parser =
+        Parser { escape: '\\', reader: &mut reader, problems: &mut problems, end: None };
+    let (keyword, rest) = words::keyword(&line);
+    let instruction = parser.instruction(line.span(), keyword, line, &rest, Vec::new());
+    instruction.filter(|_| problems.is_empty()).ok_or(problems)
 }
 
 enum Item {

@@ -234,7 +234,7 @@ pub(super) fn parse(text: Text, escape: char) -> Result<Mount, Vec<Diagnostic>> 
 }
 
 /// Cuts a record into fields; a field in double quotes may hold commas (RFC 4180).
-fn csv(text: &Text) -> Result<Vec<Text>, Diagnostic> {
+pub fn csv(text: &Text) -> Result<Vec<Text>, Diagnostic> {
     let mut fields = Vec::new();
     let mut at = 0;
     loop {

@@ -1,0 +1,26 @@
+//! The Earthfile language: source text to syntax tree.
+//!
+//! Pure: no I/O, no clock, no environment, nothing of WebAssembly.
+//!
+//! ```text
+//! bytes ─ lex (lines of words) ─ parse (flags, features, references) ─► Earthfile (ast) ─ print
+//! ```
+//!
+//! What the language has in common with Dockerfiles is that crate's: texts with places, diagnostics,
+//! suggestions, and the commands that only change an image's config.
+//!
+//! Entry points: [`parse`](parse()) and [`print`](print()).
+
+pub mod ast;
+mod code;
+pub mod features;
+pub mod flags;
+mod lex;
+mod parse;
+mod print;
+pub mod reference;
+
+pub use code::Code;
+pub use parse::{Parsed, parse};
+pub use print::print;
+pub use wbuild_dockerfile::{Diagnostic, Severity, Span, Text};

@@ -1,0 +1,163 @@
+//! `RUN`, and commands that are run to know something: conditions.
+
+use wbuild_dockerfile::ast::Command;
+use wbuild_dockerfile::lexer::{Json, json_array, mount_fields, shown};
+use wbuild_dockerfile::suggest::did_you_mean;
+use wbuild_dockerfile::{Diagnostic, Text, TextBuilder};
+
+use super::Parser;
+use crate::Code;
+use crate::ast::{Mount, Run};
+use crate::flags::{self, Flags, is_literal};
+use crate::lex::Line;
+
+/// Keys of a mount with the name that stands for them.
+const KEYS: [(&str, &str); 6] = [
+    ("type", "type"),
+    ("target", "target"),
+    ("mode", "mode"),
+    ("chmod", "mode"),
+    ("id", "id"),
+    ("sharing", "sharing"),
+];
+
+const TYPES: [&str; 3] = ["cache", "tmpfs", "secret"];
+
+/// How caches are shared.
+pub(crate) const SHARING: [&str; 3] = ["locked", "shared", "private"];
+
+/// Words with one blank between them, as the shell gets them.
+fn joined(line: &Line, at: usize) -> Text {
+    let words = &line.words[at..];
+    let mut builder = TextBuilder::like(&words[0]);
+    for (number, word) in words.iter().enumerate() {
+        if number > 0 {
+            let gap = line.starts[at + number] - 1;
+            builder.push_char(' ', &line.text, gap..gap + 1);
+        }
+        builder.push(word, 0..word.len());
+    }
+    builder.finish()
+}
+
+impl Parser {
+    /// A command with flags, whose name takes `at` words.
+    pub(super) fn run(&mut self, name: &'static str, line: &Line, at: usize) -> Option<Run> {
+        let before = self.problems.len();
+        let (flags, at) = flags::read(name, line, at, &self.features, &mut self.problems);
+        let mounts = self.mounts(&flags);
+        self.network(&flags);
+        let rest = line.rest(at);
+        if rest.is_empty() {
+            let help = match name {
+                "RUN" if flags.get("entrypoint").is_some() => "",
+                "RUN" => "write e.g. `RUN make`",
+                _ => "a condition is a command, e.g. `IF [ -f Makefile ]`",
+            };
+            if !help.is_empty() {
+                self.missing(line.words[0].span(), format!("{name} needs a command"), help);
+                return None;
+            }
+        }
+        let command = match json_array(&rest) {
+            Json::Strings(words) if words.is_empty() => {
+                self.missing(
+                    rest.span(),
+                    format!("the command of {name} is empty"),
+                    "name a program",
+                );
+                return None;
+            }
+            Json::Strings(words) => Command::Exec(words),
+            Json::Mixed(element) => {
+                let help = "put double quotes around every element, numbers too";
+                let message = format!("the array of {name} may hold strings only");
+                self.error(Code::InvalidJson, element.span(), message, help);
+                return None;
+            }
+            Json::Other if rest.is_empty() => Command::Shell(rest),
+            Json::Other => Command::Shell(joined(line, at)),
+        };
+        (self.problems.len() == before).then_some(Run { flags, command, mounts })
+    }
+
+    fn network(&mut self, flags: &Flags) {
+        let Some(value) = flags.value("network") else { return };
+        if is_literal(value) && value.as_str() != "none" {
+            let message = format!("`--network` cannot be {}", shown(value));
+            let help = "write `--network=none`, or leave it out";
+            self.error(Code::InvalidFlag, value.span(), message, help);
+        }
+    }
+
+    pub(super) fn mounts(&mut self, flags: &Flags) -> Vec<Mount> {
+        let mut mounts = Vec::new();
+        for text in flags.list("mount") {
+            // Quotes around the whole value are taken off before it is split.
+            let text = match text.as_bytes() {
+                [quote @ (b'"' | b'\''), .., last] if quote == last => {
+                    text.slice(1..text.len() - 1)
+                }
+                _ => text.clone(),
+            };
+            match mount_fields(&text) {
+                Ok(fields) => mounts.extend(self.mount(&text, &fields)),
+                Err(problem) => self.report(problem),
+            }
+        }
+        mounts
+    }
+
+    fn mount(&mut self, text: &Text, words: &[Text]) -> Option<Mount> {
+        let before = self.problems.len();
+        let mut fields: Vec<(&'static str, Text)> = Vec::new();
+        for word in words {
+            let Some((name, value)) = word.split_once('=') else {
+                let help = "write it without blanks: `--mount=type=cache,target=/x`";
+                let message = format!("{} is not `key=value`", shown(word));
+                self.error(Code::InvalidMount, word.span(), message, help);
+                continue;
+            };
+            match KEYS.iter().find(|(key, _)| *key == name.as_str()) {
+                Some((_, key)) => fields.push((key, value)),
+                None => self.report(
+                    Diagnostic::error(
+                        Code::InvalidMount,
+                        name.span(),
+                        format!("a mount has no key {}", shown(&name)),
+                    )
+                    .help("the keys are `type`, `target`, `id`, `sharing` and `chmod`")
+                    .maybe_help(did_you_mean(&name, KEYS.iter().map(|(key, _)| *key))),
+                ),
+            }
+        }
+        for (key, known) in [("type", &TYPES[..]), ("sharing", &SHARING[..])] {
+            if let Some((_, value)) = fields.iter().rev().find(|(name, _)| *name == key) {
+                self.one_of(&format!("`{key}` of a mount"), Code::InvalidMount, value, known);
+            }
+        }
+        for key in ["type", "target"] {
+            let known = self.problems.len() > before;
+            if !known && !fields.iter().any(|(name, _)| *name == key) {
+                let help = "write e.g. `--mount=type=cache,target=/root/.cache`";
+                let message = format!("the mount has no `{key}`");
+                self.error(Code::InvalidMount, text.span(), message, help);
+                break;
+            }
+        }
+        (self.problems.len() == before).then(|| Mount { text: text.clone(), fields })
+    }
+
+    /// A value that is known must be one of these.
+    pub(super) fn one_of(&mut self, what: &str, code: Code, value: &Text, known: &[&'static str]) {
+        if !is_literal(value) || known.contains(&value.as_str()) {
+            return;
+        }
+        let list = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        self.report(
+            Diagnostic::error(code, value.span(), format!("{what} cannot be {}", shown(value)))
+                .help(format!("it is one of {list}"))
+                .maybe_help(did_you_mean(value, known.iter().copied())),
+        );
+    }
+}

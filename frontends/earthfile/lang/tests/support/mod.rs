@@ -1,0 +1,6 @@
+//! What the tests share. Case folders and the renderer of diagnostics are those of the Dockerfile
+//! language's tests.
+
+#[path = "../../../../dockerfile/lang/tests/support/mod.rs"]
+pub mod common;
+pub mod dump;
