@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::ast::Timing;
+use crate::ast::{Command, Healthcheck, Timing};
 use crate::platform::Platform;
 use crate::vars::Vars;
 use crate::{gostyle, paths};
@@ -54,8 +54,7 @@ const COMMENT: &str = "buildkit.dockerfile.v0";
 const OWN_ENTRY: usize = 80;
 
 /// Where programs are looked for if the base does not say.
-pub(crate) const DEFAULT_PATH: &str =
-    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An image config under construction.
 #[derive(Clone, Debug)]
@@ -335,6 +334,11 @@ impl Image {
         self.config.shift_remove("Cmd");
     }
 
+    /// The entry point; empty if there is none.
+    pub fn entrypoint(&self) -> Vec<String> {
+        self.list("Entrypoint")
+    }
+
     /// Sets the entry point.
     pub fn set_entrypoint(&mut self, words: &[String]) {
         self.set_list("Entrypoint", words);
@@ -399,6 +403,30 @@ impl Image {
     /// Adds a history entry. `layer`: the instruction made a layer.
     pub fn add_history(&mut self, created_by: String, layer: bool) {
         self.history.push(Entry::Own { created_by, layer });
+    }
+}
+
+/// Whether an image has any files. Old configs do not list their layers, but history tells.
+pub fn has_layers(config: &str) -> bool {
+    let Ok(config) = serde_json::from_str::<Value>(config) else { return true };
+    let listed = config["rootfs"]["diff_ids"].as_array().is_some_and(|list| !list.is_empty());
+    let history = config["history"].as_array().into_iter().flatten();
+    listed || history.into_iter().any(|entry| entry["empty_layer"].as_bool() != Some(true))
+}
+
+/// A health check as the config has it: its kind, and the command.
+pub fn healthcheck_test(check: &Healthcheck) -> (Vec<String>, Timing) {
+    match check {
+        Healthcheck::None => (vec!["NONE".to_owned()], Timing::default()),
+        Healthcheck::Check { command, timing } => {
+            let (kind, words): (&str, Vec<String>) = match command {
+                Command::Shell(text) => ("CMD-SHELL", vec![text.as_str().to_owned()]),
+                Command::Exec(words) => {
+                    ("CMD", words.iter().map(|word| word.as_str().to_owned()).collect())
+                }
+            };
+            (std::iter::once(kind.to_owned()).chain(words).collect(), *timing)
+        }
     }
 }
 

@@ -27,7 +27,8 @@ mod image;
 mod lines;
 mod lint;
 mod parse;
-mod paths;
+#[doc(hidden)]
+pub mod paths;
 mod pattern;
 mod plan;
 mod platform;
@@ -45,6 +46,13 @@ pub mod lexer {
     pub use crate::parse::mount_fields;
     pub use crate::text::shown;
     pub use crate::words::{Flag, Json, blank_separated, flags, json_array, keyword, quoted};
+}
+
+/// What the Earthfile language does in the same way when it makes a graph.
+#[doc(hidden)]
+pub mod shared {
+    pub use crate::image::{DEFAULT_PATH, has_layers, healthcheck_test};
+    pub use crate::plan::expand_ports;
 }
 
 pub use catalogue::{Code, Example, Page, Rule};

@@ -2,7 +2,7 @@
 
 /// The shortest equal path: no doubled slashes, no `.`, no `..` that can be resolved. An empty path
 /// is `.`.
-pub(crate) fn clean(path: &str) -> String {
+pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -26,24 +26,24 @@ pub(crate) fn clean(path: &str) -> String {
 }
 
 /// `path` below `/`; it cannot leave it.
-pub(crate) fn rooted(path: &str) -> String {
+pub fn rooted(path: &str) -> String {
     clean(&format!("/{path}"))
 }
 
 /// `path` as seen from the absolute directory `base`.
-pub(crate) fn join(base: &str, path: &str) -> String {
+pub fn join(base: &str, path: &str) -> String {
     if path.starts_with('/') { clean(path) } else { rooted(&format!("{base}/{path}")) }
 }
 
 /// Like [`join`], but a path that names a directory (ends in `/`, is `.` or empty) ends in `/`.
-pub(crate) fn join_target(base: &str, path: &str) -> String {
+pub fn join_target(base: &str, path: &str) -> String {
     let directory = path.is_empty() || path == "." || path.ends_with('/') || path.ends_with("/.");
     let joined = join(base, path);
     if directory && !joined.ends_with('/') { joined + "/" } else { joined }
 }
 
 /// The last part of a path.
-pub(crate) fn base(path: &str) -> &str {
+pub fn base(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 

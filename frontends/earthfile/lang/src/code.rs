@@ -47,5 +47,9 @@ codes! {
     InvalidFlag = "invalid-flag", "The value of a flag is not one of those it can have.";
     InvalidJson = "invalid-json", "An array holds something that is not a string.";
     InvalidMount = "invalid-mount", "A mount is not well formed.";
+    InvalidExpansion = "invalid-expansion", "A word with variables or quotes cannot be read.";
+    UnknownTarget = "unknown-target", "There is no target, function or Earthfile of this name.";
+    UnresolvedImage = "unresolved-image", "An image cannot be found, or is of no use.";
+    FailedCommand = "failed-command", "A command cannot be carried out.";
     Unsupported = "unsupported", "Something of the language is not supported yet.";
 }

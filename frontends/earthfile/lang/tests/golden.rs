@@ -1,13 +1,17 @@
 //! Golden tests, a folder a case: `parse` (what a file says, and what is printed of it), `errors`
-//! (what is said of a file that cannot be read).
+//! (what is said of a file that cannot be read), `lower` (the graph and the results it becomes),
+//! `refused` (what is said of a file that can be read and cannot be built).
 //!
-//! Each folder holds an Earthfile and `expect.txt`; `UPDATE=1` rewrites what is expected. Every case
-//! of `errors` has a twin, nearly the same file without the mistake: `right`.
+//! Each folder holds an Earthfile and `expect.txt`; those that are built may hold `request.txt`, what
+//! the caller asks for, what images there are and what commands do. `UPDATE=1` rewrites what is
+//! expected. Every case of `errors` and `refused` has a twin, nearly the same file without the
+//! mistake: `right`.
 
 mod support;
 
-use support::common::{Source, cases, compare, finish, render};
+use support::common::{IMAGE, Source, cases, compare, finish, render};
 use support::dump::{dump, without_places};
+use support::world;
 use wbuild_earthfile::{Parsed, parse, print};
 
 fn describe(text: Vec<u8>) -> (Parsed, String) {
@@ -52,4 +56,36 @@ fn errors_have_twins_that_can_be_read() {
         let (_, said) = describe(text);
         assert_eq!(said, "", "{}", case.display());
     }
+}
+
+/// Builds a file of a case.
+fn built(case: &std::path::Path, file: &str) -> (bool, String) {
+    let text = std::fs::read(case.join(file)).expect("the case has this file");
+    let request = std::fs::read_to_string(case.join("request.txt")).unwrap_or_default();
+    world::run(text, &format!("image a {IMAGE}\nimage b {IMAGE}\n{request}"))
+}
+
+#[test]
+fn lower() {
+    let mut failed = Vec::new();
+    for case in cases("lower") {
+        let (fine, got) = built(&case, "Earthfile");
+        assert!(fine, "{}: {got}", case.display());
+        compare(&case, &got, &mut failed);
+    }
+    finish(failed);
+}
+
+#[test]
+fn refused() {
+    let mut failed = Vec::new();
+    for case in cases("refused") {
+        let (fine, got) = built(&case, "Earthfile");
+        assert!(!fine, "{} is built", case.display());
+        let from = got.find("failed (").expect("it says why");
+        compare(&case, &got[from..], &mut failed);
+        let (fine, got) = built(&case, "right");
+        assert!(fine, "{}: {got}", case.display());
+    }
+    finish(failed);
 }

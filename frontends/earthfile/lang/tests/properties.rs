@@ -3,7 +3,9 @@
 mod support;
 
 use proptest::prelude::*;
+use support::common::IMAGE;
 use support::dump::{dump, without_places};
+use support::world;
 use wbuild_earthfile::{parse, print};
 
 /// Text that is likely to come near the rules.
@@ -101,6 +103,13 @@ proptest! {
     fn what_looks_like_a_file(text in earthfile_like()) {
         check(text.as_bytes());
         check(format!("VERSION --try 0.8\nFROM a\nb:\n{text}").as_bytes());
+    }
+
+    #[test]
+    fn building_never_panics_and_is_deterministic(text in earthfile_like()) {
+        let request = format!("image * {IMAGE}\ntarget b\noutcome 0 [ -f a ]\noutcome 1 true\noutcome 0 y z => w\n");
+        let text = format!("VERSION --try 0.8\nFROM x\na:\n    SAVE ARTIFACT a\nb:\n{text}").into_bytes();
+        prop_assert_eq!(world::run(text.clone(), &request), world::run(text, &request));
     }
 
     #[test]

@@ -203,6 +203,8 @@ pub struct Exec {
     pub devices: Vec<(String, bool)>,
     /// In order.
     pub mounts: Vec<ExecMount>,
+    /// Any exit code is a result, and as many bytes of what the process prints are kept with it.
+    pub capture: Option<u32>,
 }
 
 /// Copies files into the layer.

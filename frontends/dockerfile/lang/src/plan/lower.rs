@@ -2,7 +2,7 @@
 
 use crate::ast::{Instruction, Kind, Stage};
 use crate::expand::{self, Expansion, Lookup, Options};
-use crate::image::{DEFAULT_PATH, Image};
+use crate::image::{DEFAULT_PATH, Image, has_layers};
 use crate::lint::{Linter, steps};
 use crate::platform::Platform;
 use crate::vars::Vars;
@@ -333,14 +333,6 @@ fn base(
 fn without_triggers(mut image: Image) -> Image {
     image.take_triggers();
     image
-}
-
-/// Whether an image has any files. Old configs do not list their layers, but history tells.
-fn has_layers(config: &str) -> bool {
-    let Ok(config) = serde_json::from_str::<serde_json::Value>(config) else { return true };
-    let listed = config["rootfs"]["diff_ids"].as_array().is_some_and(|list| !list.is_empty());
-    let history = config["history"].as_array().into_iter().flatten();
-    listed || history.into_iter().any(|entry| entry["empty_layer"].as_bool() != Some(true))
 }
 
 /// Variables of which some come from secrets.

@@ -3,10 +3,10 @@
 //! All words of an instruction are expanded before any of them takes effect: `ENV a=1 b=$a` gives
 //! `b` the value that `a` had before.
 
-use crate::ast::{Command, Declaration, Healthcheck, Instruction, Kind, Pair, Timing};
+use crate::ast::{Command, Declaration, Healthcheck, Instruction, Kind, Pair};
 use crate::expand::Options;
 use crate::gostyle;
-use crate::image::healthcheck_history;
+use crate::image::{healthcheck_history, healthcheck_test};
 use crate::lint::steps;
 use crate::suggest::did_you_mean;
 use crate::text::shown;
@@ -214,13 +214,7 @@ impl Lowering<'_, '_> {
             let options = Options { split: true, ..Options::word(self.escape) };
             for port in expand_text(word, options, &self.state.vars)?.words {
                 steps::exposed(self.session.lint, self.comments, word, &port);
-                ports.extend(expand_ports(&port).map_err(|wrong| {
-                    // The very part, unless it came out of a variable.
-                    let part = word.find(wrong.part).filter(|_| !wrong.part.is_empty());
-                    let at = part.map(|at| word.span_of(at..at + wrong.part.len()));
-                    let at = at.unwrap_or_else(|| word.span());
-                    Diagnostic::error(Code::InvalidPort, at, wrong.message).help(wrong.help)
-                })?);
+                ports.extend(expand_ports(word, &port)?);
             }
         }
         for port in &ports {
@@ -230,18 +224,7 @@ impl Lowering<'_, '_> {
     }
 
     fn healthcheck(&mut self, check: &Healthcheck) -> String {
-        let (test, timing) = match check {
-            Healthcheck::None => (vec!["NONE".to_owned()], Timing::default()),
-            Healthcheck::Check { command, timing } => {
-                let test = match command {
-                    Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.as_str().to_owned()],
-                    Command::Exec(words) => {
-                        std::iter::once("CMD".to_owned()).chain(strings(words)).collect()
-                    }
-                };
-                (test, *timing)
-            }
-        };
+        let (test, timing) = healthcheck_test(check);
         self.state.image.set_healthcheck(&test, &timing);
         healthcheck_history(&test, &timing)
     }
@@ -282,9 +265,20 @@ struct WrongPort<'t> {
     help: &'static str,
 }
 
+/// The ports that a word of `EXPOSE` means, which variables and all came to `text`.
+pub fn expand_ports(word: &Text, text: &str) -> Result<Vec<String>, Diagnostic> {
+    ports(text).map_err(|wrong| {
+        // The very part, unless it came out of a variable.
+        let part = word.find(wrong.part).filter(|_| !wrong.part.is_empty());
+        let at = part.map(|at| word.span_of(at..at + wrong.part.len()));
+        let at = at.unwrap_or_else(|| word.span());
+        Diagnostic::error(Code::InvalidPort, at, wrong.message).help(wrong.help)
+    })
+}
+
 /// `80`, `80/udp`, `8000-8010/tcp`. What stands before the last `:`, an address and a port of the
 /// host, means nothing in an image, but must be well formed.
-fn expand_ports(text: &str) -> Result<Vec<String>, WrongPort<'_>> {
+fn ports(text: &str) -> Result<Vec<String>, WrongPort<'_>> {
     const FORM: &str =
         "write a port or a range, perhaps with a protocol: `80`, `53/udp`, `8000-8010`";
     const OWN: &str =
@@ -333,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports() {
+    fn words_of_expose() {
         for (text, expect) in [
             ("80", "80/tcp"),
             ("53/UDP", "53/udp"),
@@ -344,7 +338,7 @@ mod tests {
             ("8080-8081:80-81", "80/tcp 81/tcp"),
             ("0", "0/tcp"),
         ] {
-            assert_eq!(expand_ports(text).expect(text).join(" "), expect);
+            assert_eq!(ports(text).expect(text).join(" "), expect);
         }
         for bad in [
             "",
@@ -361,7 +355,7 @@ mod tests {
             "x:80",
             "1-3:80-81",
         ] {
-            assert!(expand_ports(bad).is_err(), "{bad}");
+            assert!(ports(bad).is_err(), "{bad}");
         }
     }
 

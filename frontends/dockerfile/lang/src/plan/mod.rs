@@ -34,6 +34,8 @@ use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::{Code, Diagnostic, Failure, Span, Text};
 
+pub use metadata::expand_ports;
+
 use contexts::Contexts;
 use host::{DefinitionFile, Host, ImageInfo, ImageRequest};
 use outline::Parameter;

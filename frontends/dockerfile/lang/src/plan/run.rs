@@ -71,6 +71,7 @@ impl Lowering<'_, '_> {
             devices: Vec::new(),
             mounts,
             args,
+            capture: None,
         };
         let root = self.session.host.exec(&exec)?;
         self.name(root, &name, &Attrs::new());

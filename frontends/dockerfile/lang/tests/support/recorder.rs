@@ -38,6 +38,12 @@ pub struct Recorder {
     /// All that was reported, what ended the build last.
     pub diagnostics: Vec<Diagnostic>,
     nodes: u32,
+    /// What the definition is called, if not Dockerfile.
+    pub file_name: Option<&'static str>,
+    /// Exit code and output of a command that somebody asks about, by its last word.
+    pub outcomes: BTreeMap<String, (i32, String)>,
+    /// The last word of each process, by its node.
+    pub processes: BTreeMap<u32, String>,
     /// Only what is reported is written down, not what is asked for.
     pub quiet: bool,
 }
@@ -107,6 +113,13 @@ impl Recorder {
                     attrs,
                 };
                 self.contexts.insert(name.to_owned(), context);
+            }
+            // `outcome 0 uname -m => x86_64`
+            "outcome" => {
+                let (code, command) = rest.split_once(' ')?;
+                let (command, printed) = command.split_once(" => ").unwrap_or((command, ""));
+                let outcome = (code.parse().ok()?, printed.replace("\\n", "\n"));
+                self.outcomes.insert(command.to_owned(), outcome);
             }
             "pad" => {
                 let size: usize = rest.parse().ok()?;
@@ -180,11 +193,12 @@ fn attrs(attrs: &[(String, String)]) -> String {
 
 impl Host for Recorder {
     fn definition(&mut self) -> Result<DefinitionFile, Failure> {
+        let name = self.file_name.unwrap_or("Dockerfile").to_owned();
         let attrs = vec![
-            ("path".to_owned(), "Dockerfile".to_owned()),
+            ("path".to_owned(), name.clone()),
             ("context".to_owned(), "dockerfile".to_owned()),
         ];
-        Ok(DefinitionFile { name: "Dockerfile".to_owned(), data: self.dockerfile.clone(), attrs })
+        Ok(DefinitionFile { name, data: self.dockerfile.clone(), attrs })
     }
     fn opt(&mut self, name: &str) -> Option<String> {
         self.opts.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
@@ -297,6 +311,7 @@ impl Host for Recorder {
             return Err(Failure::new("limit", "the record is too long"));
         }
         let output = self.add(format!("exec {:?} on {}", exec.args, at(exec.root)));
+        self.processes.insert(output.node, exec.args.last().cloned().unwrap_or_default());
         let env: Vec<String> = exec.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
         self.say(format!("     env {env:?}"));
         if !exec.volatile_env.is_empty() {
@@ -312,6 +327,9 @@ impl Host for Recorder {
         }
         for limit in &exec.ulimits {
             self.say(format!("     ulimit {limit:?}"));
+        }
+        if let Some(limit) = exec.capture {
+            self.say(format!("     capture {limit}"));
         }
         for mount in &exec.mounts {
             let text = match mount {

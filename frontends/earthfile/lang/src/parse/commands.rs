@@ -296,12 +296,10 @@ impl Parser {
         let args = self.build_args(rest);
         if plus(&base).is_some() {
             self.check(&base, reference::target);
-        } else if flags::is_literal(&base) {
-            if let Some(first) = rest.first() {
-                let help = "arguments are for targets; an image takes none";
-                let message = format!("the image {} takes no arguments", shown(&base));
-                self.error(Code::UnexpectedArgument, first.span(), message, help);
-            }
+        } else if let Some(first) = rest.first().filter(|_| flags::is_literal(&base)) {
+            let help = "arguments are for targets; an image takes none";
+            let message = format!("the image {} takes no arguments", shown(&base));
+            self.error(Code::UnexpectedArgument, first.span(), message, help);
         }
         Some(Kind::From { flags, base, args })
     }

@@ -1,0 +1,244 @@
+//! `FROM`, and which target a reference names.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use wbuild_dockerfile::lexer::shown;
+use wbuild_dockerfile::shared::{DEFAULT_PATH, has_layers};
+use wbuild_dockerfile::suggest::did_you_mean;
+use wbuild_dockerfile::{Diagnostic, Failure, Image, ImageRequest, Platform, Span, Text};
+
+use super::state::{Key, State};
+use super::{File, Session, below, unsupported};
+use crate::Code;
+use crate::ast::{BuildArg, Earthfile, Kind, Recipe, Statement};
+use crate::flags::{Flags, is_literal};
+use crate::reference::{self, Place, Reference, ReferenceError, plus};
+
+/// What commands of the base import.
+pub(super) fn imports(file: &Earthfile) -> BTreeMap<String, String> {
+    file.base.iter().filter_map(import).collect()
+}
+
+/// Alias and place of an IMPORT.
+pub(super) fn import(statement: &Statement) -> Option<(String, String)> {
+    let Kind::Import { place, alias, .. } = &statement.kind else { return None };
+    let alias = match alias {
+        Some(alias) => alias.as_str().to_owned(),
+        None => {
+            let last = place.rsplit('/').next().unwrap_or_default();
+            last.split(':').next().unwrap_or_default().to_owned()
+        }
+    };
+    Some((alias, place.as_str().to_owned()))
+}
+
+/// Says where a reference is wrong.
+pub(super) fn wrong(word: &Text, text: &str, error: ReferenceError) -> Failure {
+    let span = if word.as_str() == text { word.span_of(error.at) } else { word.span() };
+    Diagnostic::error(Code::InvalidReference, span, error.message).help(error.help).into()
+}
+
+impl<'h> Session<'h> {
+    /// The directory of the Earthfile that a reference names.
+    pub(super) fn directory(
+        &self,
+        file: &File,
+        place: &Place,
+        span: Span,
+    ) -> Result<String, Failure> {
+        match place {
+            Place::Here => Ok(file.directory.clone()),
+            Place::Local(path) if path.contains(['*', '?', '[']) => {
+                Err(unsupported("a reference with wildcards", span))
+            }
+            Place::Local(path) => below(&file.directory, path).ok_or_else(|| {
+                let what = format!(
+                    "the Earthfile {}, which lies outside of the build's directory,",
+                    shown(path)
+                );
+                unsupported(&what, span)
+            }),
+            Place::Remote { .. } => Err(unsupported("an Earthfile of a repository", span)),
+            Place::Import(alias) => {
+                let Some(place) = file.imports.get(alias) else {
+                    let message = format!("nothing is imported as {}", shown(alias));
+                    let names = file.imports.keys().map(String::as_str);
+                    return Err(Diagnostic::error(Code::InvalidReference, span, message)
+                        .help("an alias is what IMPORT names; a directory begins with `./`")
+                        .maybe_help(did_you_mean(alias, names))
+                        .into());
+                };
+                match reference::place(place) {
+                    Ok(Place::Import(_)) | Err(_) => {
+                        Err(unsupported("an IMPORT with variables", span))
+                    }
+                    Ok(place) => self.directory(file, &place, span),
+                }
+            }
+        }
+    }
+
+    /// The platform that a flag names, or that of the recipe.
+    pub(super) async fn platform(
+        self: &Rc<Self>,
+        state: &State,
+        value: Option<&Text>,
+    ) -> Result<Platform, Failure> {
+        let Some(value) = value else { return Ok(state.platform.clone()) };
+        let text = self.word(state, value).await?;
+        match text.as_str() {
+            "" => return Ok(state.platform.clone()),
+            "native" | "user" => return Ok(self.build_platform.clone()),
+            _ => {}
+        }
+        Platform::parse(&text, &self.build_platform).ok_or_else(|| {
+            let message = format!("{} is not a platform", shown(&text));
+            let help = "write e.g. `linux/arm64`";
+            Diagnostic::error(Code::InvalidFlag, value.span(), message).help(help).into()
+        })
+    }
+
+    /// Which target a reference in a recipe means.
+    pub(super) async fn key(
+        self: &Rc<Self>,
+        file: &File,
+        state: &State,
+        (flags, args): (&Flags, &[BuildArg]),
+        (reference, span): (&Reference, Span),
+        platform: Platform,
+    ) -> Result<Key, Failure> {
+        let directory = self.directory(file, &reference.place, span)?;
+        let inherits = directory == file.directory;
+        let overrides = self.overrides(state, flags, args, inherits).await?;
+        let there = self.file(&directory, span)?;
+        let name = reference.name.clone();
+        if name != "base" && super::find(&there.parsed.targets, &name).is_none() {
+            return Err(super::unknown(&there, "target", &name, Some(span)));
+        }
+        Ok(Key { directory, name, platform, overrides })
+    }
+
+    /// Begins with targets that commands of a recipe will need, as far as that is known: so they do
+    /// not wait for the conditions of each other.
+    pub(super) fn begin_ahead(self: &Rc<Self>, key: &Key, file: &File, recipe: &Recipe) {
+        let begin = |flags: &Flags, args: &[BuildArg], text: &str, artifact: bool| {
+            if !flags.0.is_empty() || !is_literal(text) || plus(text).is_none() {
+                return;
+            }
+            let reference = match artifact {
+                true => reference::artifact(text).map(|artifact| artifact.target),
+                false => reference::target(text),
+            };
+            let Ok(Reference { place: Place::Here, name }) = reference else { return };
+            if super::find(&file.parsed.targets, &name).is_none()
+                || args.iter().any(|arg| !is_literal(&arg.value))
+            {
+                return;
+            }
+            let mut overrides = key.overrides.clone();
+            for arg in args {
+                let twice = args.iter().filter(|other| other.name.as_str() == arg.name.as_str());
+                if twice.count() > 1 {
+                    return;
+                }
+                overrides.insert(arg.name.as_str().to_owned(), arg.value.as_str().to_owned());
+            }
+            self.begin(&Key { name, overrides, ..key.clone() });
+        };
+        for statement in &recipe.body {
+            match &statement.kind {
+                Kind::Build { flags, target, args } => begin(flags, args, target, false),
+                Kind::From { flags, base, args } => begin(flags, args, base, false),
+                Kind::Copy { flags, sources, .. } => {
+                    for source in sources {
+                        begin(flags, &source.args, &source.path, true);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) async fn from(
+        self: &Rc<Self>,
+        key: &Key,
+        file: &File,
+        state: &mut State,
+        (flags, args): (&Flags, &[BuildArg]),
+        base: &Text,
+        span: Span,
+    ) -> Result<(), Failure> {
+        let text = self.word(state, base).await?;
+        let platform = self.platform(state, flags.value("platform")).await?;
+        state.cmd = false;
+        if plus(&text).is_some() {
+            let reference = reference::target(&text).map_err(|error| wrong(base, &text, error))?;
+            let at = (&reference, base.span());
+            let wanted = self.key(file, state, (flags, args), at, platform).await?;
+            let planned = self.need(&wanted, key, base.span()).await?;
+            state.root = planned.root;
+            state.image = planned.image.clone();
+            state.platform = planned.platform.clone();
+            state.begun = true;
+            return Ok(());
+        }
+        state.begun = true;
+        if text == "scratch" {
+            state.root = None;
+            state.image = Image::empty(&platform);
+            state.platform = platform;
+            return Ok(());
+        }
+        if text.is_empty() {
+            let message = format!("{} comes to nothing", shown(base));
+            let help = "name an image, or a target: `FROM +name`";
+            return Err(Diagnostic::error(Code::MissingArgument, base.span(), message)
+                .help(help)
+                .into());
+        }
+        let failed = |failure: Failure| failure.at(Code::UnresolvedImage, base.span());
+        let mut attrs: Vec<(String, String)> =
+            self.resolve.iter().map(|mode| ("resolve".to_owned(), mode.clone())).collect();
+        // A context of this name, if the caller gives one, stands for the image.
+        let named = self.host.borrow_mut().context(&text, Some(&platform)).map_err(failed)?;
+        let reference = match named.filter(|_| text != "context") {
+            None => text,
+            Some(context) if matches!(&*context.kind, "image" | "oci-layout") => {
+                attrs.extend(context.attrs);
+                context.identifier
+            }
+            Some(context) => {
+                let what = format!(
+                    "the context {}, which is no image but {},",
+                    shown(&text),
+                    context.kind
+                );
+                return Err(unsupported(&what, base.span()));
+            }
+        };
+        let mut request = ImageRequest { reference, platform: platform.clone(), attrs };
+        let info = self.schedule.image(request.clone()).await.map_err(failed)?;
+        state.image = Image::parse(&info.config).map_err(|why| {
+            let message =
+                format!("the config of {} is of no use: {why}", shown(&request.reference));
+            Failure::new("invalid", message).at(Code::UnresolvedImage, base.span())
+        })?;
+        state.image.take_triggers();
+        state.image.tidy_working_dir();
+        state.root = None;
+        if has_layers(&info.config) {
+            // By digest, so that files and config are of one image.
+            request.reference = info.reference;
+            let mut host = self.host.borrow_mut();
+            let root = host.image(&request).map_err(failed)?;
+            host.annotate(root, &format!("FROM {}", request.reference), &[span], &Vec::new());
+            state.root = Some(root);
+        }
+        if state.image.env().get("PATH").is_none() && platform.os != "windows" {
+            state.image.set_env("PATH", DEFAULT_PATH);
+        }
+        state.platform = platform;
+        Ok(())
+    }
+}

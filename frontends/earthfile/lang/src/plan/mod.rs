@@ -1,0 +1,424 @@
+//! From a parsed file to a build graph.
+//!
+//! A target is planned when something needs it, once for each platform and set of arguments
+//! ([`state::Key`]). Planning it means carrying out its commands one after the other ([`recipe`]):
+//! most add nodes to the graph and are not waited for. What depends on the outcome of a command
+//! (IF, `$(…)`) waits for that, while others go on ([`schedule`]).
+//!
+//! What a target saves for outside counts only if the target is the one that was asked for, or is
+//! reached from that by BUILD.
+
+mod base;
+mod config;
+mod files;
+mod recipe;
+mod run;
+mod schedule;
+mod state;
+mod values;
+mod words;
+
+pub mod host;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use wbuild_dockerfile::lexer::shown;
+use wbuild_dockerfile::suggest::did_you_mean;
+use wbuild_dockerfile::{
+    CopyAction, Diagnostic, Failure, FileAction, FileOp, LocalSource, Output, Platform, Span, paths,
+};
+
+use crate::Code;
+use crate::ast::{Earthfile, Recipe};
+use crate::features;
+use host::DynamicHost;
+use schedule::Schedule;
+use state::{Key, State};
+
+/// The name of an Earthfile in a directory that is not the main one.
+const FILE: &str = "Earthfile";
+
+/// How many targets, with their platforms and arguments, a build may come to.
+const MOST_TARGETS: usize = 10_000;
+
+/// A file that takes part in the build.
+struct File {
+    parsed: Earthfile,
+    /// Its directory in the context; empty for the main one.
+    directory: String,
+    /// Where it begins.
+    start: Span,
+    /// What commands of its base import: alias and place, as written.
+    imports: BTreeMap<String, String>,
+}
+
+/// A target, planned or being planned.
+#[derive(Default)]
+struct Slot {
+    done: Option<Result<Rc<State>, Failure>>,
+    /// The target that it waits for.
+    waits: Option<Key>,
+}
+
+/// A build.
+struct Session<'h> {
+    host: RefCell<&'h mut (dyn DynamicHost + 'h)>,
+    schedule: Schedule<'h>,
+    files: RefCell<BTreeMap<String, Rc<File>>>,
+    slots: RefCell<BTreeMap<Key, Slot>>,
+    contexts: RefCell<BTreeMap<String, Output>>,
+    build_platform: Platform,
+    explicit_platform: bool,
+    no_cache: bool,
+    resolve: Option<String>,
+}
+
+/// The file to build, parsed.
+pub(crate) fn read(host: &mut dyn DynamicHost) -> Result<(u32, Earthfile), Failure> {
+    let definition = host.definition()?;
+    let source = host.add_source(&definition.name, "earthfile", &definition.data);
+    let parsed = crate::parse(source, &definition.data);
+    if parsed.failed() {
+        return Err(Failure::of(parsed.problems));
+    }
+    parsed.problems.into_iter().for_each(|problem| host.report(problem));
+    Ok((source, parsed.file))
+}
+
+/// Builds what the host asks for.
+pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
+    let (source, parsed) = read(host)?;
+    let start = Span { source, start: 0, end: 0 };
+    let mut targets = host.targets();
+    let target = targets.pop().or_else(|| host.opt("target")).filter(|name| !name.is_empty());
+    if !targets.is_empty() {
+        let message = "an Earthfile is built for one target at a time";
+        return Err(Failure::new("unsupported", message));
+    }
+    let name = target.unwrap_or_else(|| "base".to_owned());
+    let name = name.strip_prefix('+').unwrap_or(&name).to_owned();
+    let overrides: BTreeMap<String, String> = host.opts("build-arg:").into_iter().collect();
+    let build_platform = host.build_platform();
+    let mut platforms = host.target_platforms();
+    if platforms.is_empty() {
+        platforms.push(build_platform.clone());
+    }
+    let session = Rc::new(Session {
+        explicit_platform: host.opt("platform").is_some_and(|value| !value.is_empty()),
+        no_cache: host.opt("no-cache").is_some(),
+        resolve: host.opt("image-resolve-mode").filter(|mode| !mode.is_empty()),
+        host: RefCell::new(host),
+        schedule: Schedule::new(),
+        files: RefCell::default(),
+        slots: RefCell::default(),
+        contexts: RefCell::default(),
+        build_platform,
+    });
+    let directory = String::new();
+    check_version(&parsed)?;
+    let file = Rc::new(File { imports: base::imports(&parsed), parsed, directory, start });
+    session.files.borrow_mut().insert(String::new(), file);
+    let keys: Vec<Key> = platforms
+        .into_iter()
+        .map(|platform| {
+            let (directory, overrides) = (String::new(), overrides.clone());
+            Key { directory, name: name.clone(), platform, overrides }
+        })
+        .collect();
+    for key in &keys {
+        session.begin(key);
+    }
+    let finished = session.schedule.run(&session.host);
+    session.results(&keys, finished)
+}
+
+impl<'h> Session<'h> {
+    /// Begins to plan a target, unless that was done.
+    fn begin(self: &Rc<Self>, key: &Key) {
+        let mut slots = self.slots.borrow_mut();
+        if slots.contains_key(key) {
+            return;
+        }
+        let mut slot = Slot::default();
+        if slots.len() >= MOST_TARGETS {
+            let message = format!("the build comes to more than {MOST_TARGETS} targets");
+            slot.done = Some(Err(Failure::new("limit", message)));
+        } else {
+            let (session, key) = (Rc::clone(self), key.clone());
+            self.schedule.begin(async move {
+                let planned = session.plan(&key).await.map(Rc::new);
+                if let Some(slot) = session.slots.borrow_mut().get_mut(&key) {
+                    slot.done = Some(planned);
+                }
+            });
+        }
+        slots.insert(key.clone(), slot);
+    }
+
+    /// A target that `from` needs at `span`, planned.
+    async fn need(
+        self: &Rc<Self>,
+        key: &Key,
+        from: &Key,
+        span: Span,
+    ) -> Result<Rc<State>, Failure> {
+        self.begin(key);
+        self.check_cycle(key, from, span)?;
+        if let Some(slot) = self.slots.borrow_mut().get_mut(from) {
+            slot.waits = Some(key.clone());
+        }
+        let done = poll_fn(|_| {
+            let slots = self.slots.borrow();
+            match slots.get(key).and_then(|slot| slot.done.clone()) {
+                Some(done) => Poll::Ready(done),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        if let Some(slot) = self.slots.borrow_mut().get_mut(from) {
+            slot.waits = None;
+        }
+        done
+    }
+
+    /// Refuses to wait for what waits for the one that would wait.
+    fn check_cycle(&self, key: &Key, from: &Key, span: Span) -> Result<(), Failure> {
+        let slots = self.slots.borrow();
+        let mut chain = vec![from.shown(), key.shown()];
+        let mut at = key;
+        while at != from {
+            match slots.get(at).and_then(|slot| slot.waits.as_ref()) {
+                Some(next) => at = next,
+                None => return Ok(()),
+            }
+            chain.push(at.shown());
+        }
+        let message = format!("the target {} needs itself", shown(&from.shown()));
+        let help = format!("the targets need each other in a circle: {}", chain.join(" → "));
+        Err(Diagnostic::error(Code::InvalidReference, span, message).help(help).into())
+    }
+
+    /// The Earthfile of a directory of the context.
+    fn file(&self, directory: &str, span: Span) -> Result<Rc<File>, Failure> {
+        if let Some(file) = self.files.borrow().get(directory) {
+            return Ok(Rc::clone(file));
+        }
+        let mut host = self.host.borrow_mut();
+        let path = format!("{directory}/{FILE}");
+        let at = match main_root(&mut **host)? {
+            Some(root) => root,
+            None => {
+                let include = vec![path.clone()];
+                let name = "context".to_owned();
+                host.local(&LocalSource { name, include, exclude: Vec::new() })?
+            }
+        };
+        let Some(data) = host.read_file(at, &format!("/{path}"))? else {
+            let message = format!("there is no Earthfile in `./{directory}`");
+            let help = "paths begin at the directory of the Earthfile that names them";
+            return Err(Diagnostic::error(Code::UnknownTarget, span, message).help(help).into());
+        };
+        let source = host.add_source(&path, "earthfile", &data);
+        let parsed = crate::parse(source, &data);
+        if parsed.failed() {
+            return Err(Failure::of(parsed.problems));
+        }
+        parsed.problems.into_iter().for_each(|problem| host.report(problem));
+        let start = Span { source, start: 0, end: 0 };
+        check_version(&parsed.file)?;
+        let imports = base::imports(&parsed.file);
+        let named = directory.to_owned();
+        let file = Rc::new(File { imports, parsed: parsed.file, directory: named, start });
+        self.files.borrow_mut().insert(directory.to_owned(), Rc::clone(&file));
+        Ok(file)
+    }
+
+    /// The commands of a target.
+    async fn plan(self: &Rc<Self>, key: &Key) -> Result<State, Failure> {
+        let nowhere = self.files.borrow().get("").map(|file| file.start);
+        let start = nowhere.unwrap_or(Span { source: 0, start: 0, end: 0 });
+        let file = self.file(&key.directory, start)?;
+        if key.name == "base" {
+            let mut state = State::new(key);
+            self.commands(key, &file, &mut state, &file.parsed.base).await?;
+            return Ok(state);
+        }
+        let recipe = find(&file.parsed.targets, &key.name)
+            .ok_or_else(|| unknown(&file, "target", &key.name, None))?;
+        self.begin_ahead(key, &file, recipe);
+        let base = Key { name: "base".to_owned(), ..key.clone() };
+        let below = self.need(&base, key, recipe.name.span()).await?;
+        let mut state = State::new(key);
+        state.root = below.root;
+        state.image = below.image.clone();
+        state.begun = below.begun;
+        state.platform = below.platform.clone();
+        state.scopes = below.scopes.globals();
+        state.caches = below.caches.clone();
+        state.hosts = below.hosts.clone();
+        self.commands(key, &file, &mut state, &recipe.body).await?;
+        Ok(state)
+    }
+
+    /// All targets that BUILD reaches, in the order of the commands.
+    fn reached(&self, key: &Key, seen: &mut BTreeSet<Key>, all: &mut Vec<(Key, Rc<State>)>) {
+        if !seen.insert(key.clone()) {
+            return;
+        }
+        let slots = self.slots.borrow();
+        let Some(Ok(state)) = slots.get(key).and_then(|slot| slot.done.as_ref()) else { return };
+        let state = Rc::clone(state);
+        drop(slots);
+        all.push((key.clone(), Rc::clone(&state)));
+        for build in &state.builds {
+            self.reached(build, seen, all);
+        }
+    }
+
+    /// Names what was planned as the build's results.
+    fn results(&self, keys: &[Key], finished: bool) -> Result<(), Failure> {
+        for key in keys {
+            let slots = self.slots.borrow();
+            match slots.get(key).and_then(|slot| slot.done.as_ref()) {
+                Some(Ok(_)) => {}
+                Some(Err(failure)) => return Err(failure.clone()),
+                None if finished => {
+                    return Err(Failure::new("internal", "a target was not planned"));
+                }
+                None => {
+                    let message = format!("targets that {} needs wait for each other", key.shown());
+                    return Err(Failure::new("invalid", message));
+                }
+            }
+        }
+        let (mut seen, mut all) = (BTreeSet::new(), Vec::new());
+        for key in keys {
+            self.reached(key, &mut seen, &mut all);
+        }
+        let mut host = self.host.borrow_mut();
+        for (key, other) in &all {
+            if let Some(name) = other.names.first().filter(|_| !keys.contains(key)) {
+                let message = "an image of a target that BUILD names cannot be saved yet";
+                let help = format!("build {} by itself", key.shown());
+                return Err(Diagnostic::error(Code::Unsupported, name.span, message)
+                    .help(help)
+                    .into());
+            }
+        }
+        // Steps of other targets are run, though nothing of them may be yielded.
+        let roots: Vec<Output> = all.iter().filter_map(|(_, state)| state.root).collect();
+        if all.len() > keys.len() && !roots.is_empty() {
+            host.evaluate(&roots).into_iter().collect::<Result<Vec<()>, Failure>>()?;
+        }
+        let locals: Vec<_> = all.iter().flat_map(|(_, state)| &state.locals).collect();
+        if !locals.is_empty() {
+            let copy = |local: &state::Local| {
+                let copy = CopyAction {
+                    source: local.root,
+                    path: local.path.clone(),
+                    target: local.target.clone(),
+                    opts: local.opts.clone(),
+                };
+                (local.span, FileAction::Copy(copy))
+            };
+            let actions = locals.iter().map(|local| copy(local)).collect();
+            let root = host.file(&FileOp { base: None, names_from: None, actions })?;
+            let spans: Vec<Span> = locals.iter().map(|local| local.span).collect();
+            host.annotate(root, "save artifacts", &spans, &Vec::new());
+            host.files(root)?;
+        }
+        for key in keys {
+            let slots = self.slots.borrow();
+            let Some(Ok(state)) = slots.get(key).and_then(|slot| slot.done.as_ref()) else {
+                continue;
+            };
+            let names: Vec<String> = state.names.iter().map(|name| name.name.clone()).collect();
+            let push = state.names.iter().any(|name| name.push);
+            if let Some(other) = state.names.iter().find(|name| name.push != push) {
+                let what = "a target of which some names are pushed and others are not";
+                return Err(unsupported(what, other.span));
+            }
+            let mut image = state.image.clone();
+            image.settle_platform(&key.platform, self.explicit_platform);
+            host.named_image(&key.platform, state.root, &image.into_json(), &names, push)?;
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    /// Whether its VERSION switches something on.
+    fn has(&self, feature: &str) -> bool {
+        self.parsed.version.as_ref().is_some_and(|version| version.features.has(feature))
+    }
+}
+
+/// Refuses files that mean something else than what is done here.
+fn check_version(file: &Earthfile) -> Result<(), Failure> {
+    let Some(version) = &file.version else { return Ok(()) };
+    let minor = version.number.strip_prefix("0.").and_then(|minor| minor.parse::<u32>().ok());
+    if minor == Some(6) {
+        return Err(unsupported("a build of a file of version 0.6", version.number.span()));
+    }
+    let off = features::names().find(|name| {
+        features::since(name).is_some_and(|since| Some(since) <= minor)
+            && !version.features.has(name)
+    });
+    match off {
+        Some(name) => {
+            let what = format!("a build of a file that switches `{name}` off");
+            Err(unsupported(&what, version.line.span()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The files of the main context, if it is no directory of the client's.
+fn main_root(host: &mut dyn DynamicHost) -> Result<Option<Output>, Failure> {
+    Ok(host.context("context", None)?.and_then(|context| context.root))
+}
+
+/// A recipe by its name.
+fn find<'r>(recipes: &'r [Recipe], name: &str) -> Option<&'r Recipe> {
+    recipes.iter().find(|recipe| recipe.name.as_str() == name)
+}
+
+/// There is no recipe of a name.
+fn unknown(file: &File, kind: &str, name: &str, at: Option<Span>) -> Failure {
+    let recipes = if kind == "target" { &file.parsed.targets } else { &file.parsed.functions };
+    let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();
+    let help = match names.len() {
+        0 => format!("the Earthfile has no {kind}s"),
+        1..=20 => format!("the {kind}s are {}", names.join(", ")),
+        _ => "`--call=targets` lists those that there are".to_owned(),
+    };
+    let message = format!("there is no {kind} {}", shown(name));
+    let mut problem = Diagnostic::error(Code::UnknownTarget, at.unwrap_or(file.start), message)
+        .help(help)
+        .maybe_help(did_you_mean(name, names));
+    if at.is_none() {
+        // It is about the command line, not about a place in the file.
+        problem.labels.clear();
+    }
+    Failure { kind: "not-found".to_owned(), ..problem.into() }
+}
+
+/// A directory that a reference names, as seen from another; none if it leaves the context.
+fn below(directory: &str, path: &str) -> Option<String> {
+    let joined =
+        paths::clean(&format!("{}/{path}", if directory.is_empty() { "." } else { directory }));
+    match joined.as_str() {
+        "." => Some(String::new()),
+        path if path == ".." || path.starts_with("../") || path.starts_with('/') => None,
+        _ => Some(joined),
+    }
+}
+
+/// Something that is known but not carried out yet.
+fn unsupported(what: &str, at: Span) -> Failure {
+    Diagnostic::error(Code::Unsupported, at, format!("{what} is not supported yet")).into()
+}

@@ -1,0 +1,276 @@
+//! `RUN`, and conditions.
+
+use std::rc::Rc;
+
+use wbuild_dockerfile::ast::Command;
+use wbuild_dockerfile::lexer::shown;
+use wbuild_dockerfile::{
+    CacheDir, Diagnostic, Exec, ExecMount, Failure, Output, Span, Text, paths,
+};
+
+use super::state::{Key, State};
+use super::{Session, unsupported};
+use crate::Code;
+use crate::ast::{Mount, Run};
+use crate::flags;
+
+/// What a condition may print; nobody reads it.
+const CONDITION: u32 = 4096;
+
+fn attr(name: &str, value: impl Into<String>) -> (String, String) {
+    (name.to_owned(), value.into())
+}
+
+/// File modes are written in octal.
+pub(super) fn mode(value: &str, span: Span) -> Result<String, Failure> {
+    match u32::from_str_radix(value, 8) {
+        Ok(mode) if mode <= 0o7777 => Ok(format!("{mode:04o}")),
+        _ => {
+            let message = format!("{} is not a file mode", shown(value));
+            let help = "write it in octal, e.g. `0755`";
+            Err(Diagnostic::error(Code::InvalidFlag, span, message).help(help).into())
+        }
+    }
+}
+
+impl<'h> Session<'h> {
+    /// A process on what the recipe has come to.
+    pub(super) fn exec(&self, state: &State, args: Vec<String>, capture: Option<u32>) -> Exec {
+        Exec {
+            args,
+            root: state.root,
+            env: state.env(),
+            volatile_env: Vec::new(),
+            cwd: state.image.working_dir().to_owned(),
+            user: state.image.user().to_owned(),
+            hostname: "buildkitsandbox".to_owned(),
+            platform: state.platform.clone(),
+            network: "sandbox".to_owned(),
+            security: "sandbox".to_owned(),
+            add_hosts: state.hosts.clone(),
+            ulimits: Vec::new(),
+            devices: Vec::new(),
+            mounts: state.caches.iter().cloned().map(ExecMount::Cache).collect(),
+            capture,
+        }
+    }
+
+    pub(super) fn add_exec(
+        &self,
+        exec: &Exec,
+        state: &State,
+        span: Span,
+        name: &str,
+        no_cache: bool,
+    ) -> Result<Output, Failure> {
+        let mut host = self.host.borrow_mut();
+        let at = host.exec(exec).map_err(|failure| failure.at(Code::FailedCommand, span))?;
+        host.annotate(at, &format!("[{}] {name}", state.title), &[span], &Vec::new());
+        if no_cache || self.no_cache {
+            host.ignore_cache(at);
+        }
+        Ok(at)
+    }
+
+    /// Whether a switch is on.
+    pub(super) async fn switch(
+        self: &Rc<Self>,
+        state: &State,
+        flags: &flags::Flags,
+        name: &str,
+    ) -> Result<bool, Failure> {
+        let Some(flag) = flags.get(name) else { return Ok(false) };
+        let Some(value) = &flag.value else { return Ok(true) };
+        let text = self.word(state, value).await?;
+        flags::switch(&text).ok_or_else(|| {
+            let message = format!("`--{name}` is either on or off, not {}", shown(&text));
+            let help = "what the variable stands for is `true` or `false`";
+            Diagnostic::error(Code::InvalidFlag, value.span(), message).help(help).into()
+        })
+    }
+
+    /// Makes the process of a RUN or a condition. Says also whether it is to run in any case.
+    async fn process(
+        self: &Rc<Self>,
+        key: &Key,
+        state: &State,
+        run: &Run,
+        span: Span,
+        capture: Option<u32>,
+    ) -> Result<(Exec, bool), Failure> {
+        for name in
+            ["push", "interactive", "interactive-keep", "aws", "oidc", "raw-output", "with-docker"]
+        {
+            let Some(flag) = run.flags.get(name) else { continue };
+            if name == "oidc" || self.switch(state, &run.flags, name).await? {
+                return Err(unsupported(&format!("`--{name}` of RUN"), flags::span(flag)));
+            }
+        }
+        if !state.begun {
+            let help = "write e.g. `FROM alpine` before it";
+            let message = "there is nothing yet that the command could run in";
+            return Err(Diagnostic::error(Code::Misplaced, span, message).help(help).into());
+        }
+        let mut args = match &run.command {
+            Command::Exec(words) => words.iter().map(|word| word.as_str().to_owned()).collect(),
+            Command::Shell(text) if text.is_empty() => Vec::new(),
+            Command::Shell(text) => {
+                let mut words = state.image.shell();
+                words.push(text.as_str().to_owned());
+                words
+            }
+        };
+        if self.switch(state, &run.flags, "entrypoint").await? {
+            let mut words = state.image.entrypoint();
+            if words.is_empty() {
+                let message = "the image has no entry point";
+                let help = "set one with ENTRYPOINT, or leave `--entrypoint` out";
+                return Err(Diagnostic::error(Code::MissingArgument, span, message)
+                    .help(help)
+                    .into());
+            }
+            match &run.command {
+                // The words of the line are arguments of the program.
+                Command::Shell(text) if !text.is_empty() => {
+                    words.extend(self.split(state, text).await?);
+                }
+                _ => words.append(&mut args),
+            }
+            args = words;
+        }
+        let mut exec = self.exec(state, args, capture);
+        if self.switch(state, &run.flags, "privileged").await? {
+            exec.security = "insecure".to_owned();
+        }
+        if run.flags.get("network").is_some() {
+            exec.network = "none".to_owned();
+        }
+        for secret in run.flags.list("secret") {
+            let text = self.word(state, secret).await?;
+            let (name, id) = text.split_once('=').unwrap_or((&text, &text));
+            let id = id.strip_prefix("+secrets/").unwrap_or(id);
+            // An empty id switches a secret off.
+            if id.is_empty() {
+                continue;
+            }
+            let (name, id) = (name.to_owned(), id.to_owned());
+            exec.mounts.push(ExecMount::SecretEnv { name, id, required: true });
+        }
+        if self.switch(state, &run.flags, "ssh").await? {
+            let target = "/run/buildkit/ssh_agent.0".to_owned();
+            exec.env.push((String::from("SSH_AUTH_SOCK"), target.clone()));
+            let id = "default".to_owned();
+            exec.mounts.push(ExecMount::Ssh { target, id, required: true, opts: Vec::new() });
+        }
+        for mount in &run.mounts {
+            let mount = self.mount(key, state, mount).await?;
+            exec.mounts.push(mount);
+        }
+        let no_cache = self.switch(state, &run.flags, "no-cache").await?;
+        Ok((exec, no_cache))
+    }
+
+    /// Where a cache without an id of its own is: with the target and its arguments.
+    pub(super) fn cache_id(key: &Key, path: &str) -> String {
+        let args: String =
+            key.overrides.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        format!("{}{args}:{path}", key.shown())
+    }
+
+    async fn mount(
+        self: &Rc<Self>,
+        key: &Key,
+        state: &State,
+        mount: &Mount,
+    ) -> Result<ExecMount, Failure> {
+        let mut fields: Vec<(&str, String, &Text)> = Vec::new();
+        for (name, value) in &mount.fields {
+            fields.push((name, self.word(state, value).await?, value));
+        }
+        let field = |name: &str| {
+            let found = fields.iter().rev().find(|(field, ..)| *field == name);
+            found
+                .map(|(_, value, at)| (value.as_str(), at.span()))
+                .filter(|(value, _)| !value.is_empty())
+        };
+        let span = mount.text.span();
+        let wrong = |message: &str, help: &str| {
+            Failure::from(Diagnostic::error(Code::InvalidMount, span, message).help(help))
+        };
+        let (kind, at) = field("type").unwrap_or(("", span));
+        let Some((target, _)) = field("target") else {
+            return Err(wrong("the mount has no `target`", "write `target=/path`"));
+        };
+        let target = paths::join(state.image.working_dir(), target);
+        if target == "/" {
+            let help = "give it a directory of its own: `target=/path`";
+            return Err(wrong("a mount cannot take the place of the whole file system", help));
+        }
+        let mut opts = Vec::new();
+        if let Some((value, at)) = field("mode") {
+            opts.push(attr("mode", mode(value, at)?));
+        }
+        match kind {
+            "cache" => {
+                let sharing = sharing(field("sharing"))?;
+                let id = match field("id") {
+                    Some((id, _)) => id.to_owned(),
+                    None => Self::cache_id(key, &target),
+                };
+                Ok(ExecMount::Cache(CacheDir { target, id, sharing, seed: None, opts }))
+            }
+            "tmpfs" => Ok(ExecMount::Tmpfs { target, opts }),
+            "secret" => {
+                let Some((id, _)) = field("id") else {
+                    return Err(wrong("this secret has no id", "write `type=secret,id=name`"));
+                };
+                let id = id.strip_prefix("+secrets/").unwrap_or(id).to_owned();
+                Ok(ExecMount::SecretFile { target, id, required: true, opts })
+            }
+            other => {
+                let message = format!("there are no mounts of the type {}", shown(other));
+                let help = "it is one of `cache`, `tmpfs`, `secret`";
+                Err(Diagnostic::error(Code::InvalidMount, at, message).help(help).into())
+            }
+        }
+    }
+
+    pub(super) async fn run(
+        self: &Rc<Self>,
+        key: &Key,
+        state: &mut State,
+        run: &Run,
+        line: &Text,
+    ) -> Result<(), Failure> {
+        let (exec, no_cache) = self.process(key, state, run, line.span(), None).await?;
+        let at = self.add_exec(&exec, state, line.span(), line, no_cache)?;
+        state.root = Some(at);
+        state.image.add_history(line.as_str().to_owned(), true);
+        Ok(())
+    }
+
+    /// Whether a condition holds.
+    pub(super) async fn holds(
+        self: &Rc<Self>,
+        key: &Key,
+        state: &State,
+        run: &Run,
+        line: &Text,
+    ) -> Result<bool, Failure> {
+        let (exec, no_cache) = self.process(key, state, run, line.span(), Some(CONDITION)).await?;
+        let at = self.add_exec(&exec, state, line.span(), line, no_cache)?;
+        let outcome = self.schedule.outcome(at).await;
+        Ok(outcome.map_err(|failure| failure.at(Code::FailedCommand, line.span()))?.code == 0)
+    }
+}
+
+/// How a cache is shared; one at a time if nothing is said.
+pub(super) fn sharing(value: Option<(&str, Span)>) -> Result<&'static str, Failure> {
+    let Some((word, span)) = value else { return Ok("locked") };
+    let known = ["locked", "shared", "private"];
+    known.into_iter().find(|name| *name == word).ok_or_else(|| {
+        let message = format!("a cache cannot be shared in the way {}", shown(word));
+        let help = "it is one of `locked`, `shared`, `private`";
+        Diagnostic::error(Code::InvalidMount, span, message).help(help).into()
+    })
+}

@@ -1,0 +1,199 @@
+//! What a recipe has come to after some of its commands.
+
+use std::collections::BTreeMap;
+
+use wbuild_dockerfile::expand::Lookup;
+use wbuild_dockerfile::{CacheDir, Image, Output, Platform, Vars};
+
+use wbuild_dockerfile::Span;
+
+/// Which target, for what, and with what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// Directory of the Earthfile in the context; empty for the main one.
+    pub directory: String,
+    /// `base` is what stands before the first target.
+    pub name: String,
+    pub platform: Platform,
+    /// Arguments from outside.
+    pub overrides: BTreeMap<String, String>,
+}
+
+impl Key {
+    /// As it is shown.
+    pub fn shown(&self) -> String {
+        match self.directory.as_str() {
+            "" => format!("+{}", self.name),
+            directory => format!("./{directory}+{}", self.name),
+        }
+    }
+}
+
+/// A variable of a recipe.
+#[derive(Clone, Debug)]
+struct Variable {
+    name: String,
+    value: String,
+    /// SET may change it.
+    local: bool,
+    /// Handed on to the file's other recipes.
+    global: bool,
+}
+
+/// Variables of a recipe in nested scopes: ARG and LET, the innermost last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scopes {
+    variables: Vec<Variable>,
+    /// Where each open scope begins.
+    begins: Vec<usize>,
+}
+
+impl Scopes {
+    pub fn declare(&mut self, name: &str, value: &str, local: bool, global: bool) {
+        let begin = self.begins.last().copied().unwrap_or(0);
+        let known = self.variables.iter().skip(begin).position(|known| known.name == name);
+        if let Some(at) = known {
+            self.variables.remove(begin + at);
+        }
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.variables.push(Variable { name, value, local, global });
+    }
+
+    /// Changes a variable of LET. None if there is none of this name, false if it is an ARG.
+    pub fn set(&mut self, name: &str, value: &str) -> Option<bool> {
+        let known = self.variables.iter_mut().rev().find(|known| known.name == name)?;
+        if known.local {
+            known.value = value.to_owned();
+        }
+        Some(known.local)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let known = self.variables.iter().rev().find(|known| known.name == name)?;
+        Some(&known.value)
+    }
+
+    pub fn forget(&mut self, name: &str) {
+        // Scopes that are open begin where they did.
+        for variable in self.variables.iter_mut().filter(|known| known.name == name) {
+            variable.name.clear();
+        }
+    }
+
+    pub fn open(&mut self) {
+        self.begins.push(self.variables.len());
+    }
+
+    pub fn close(&mut self) {
+        if let Some(begin) = self.begins.pop() {
+            self.variables.truncate(begin);
+        }
+    }
+
+    /// What other recipes of the file begin with.
+    pub fn globals(&self) -> Scopes {
+        let variables = self.variables.iter().filter(|known| known.global).cloned().collect();
+        Scopes { variables, begins: Vec::new() }
+    }
+
+    /// All that is in force, each name once.
+    pub fn pairs(&self) -> Vars {
+        let mut vars = Vars::default();
+        for variable in self.variables.iter().filter(|known| !known.name.is_empty()) {
+            vars.set(&variable.name, &variable.value);
+        }
+        vars
+    }
+
+    /// The names that are in force.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().map(|known| known.name.as_str())
+    }
+}
+
+/// What AS LOCAL asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Local {
+    pub root: Output,
+    /// In the target.
+    pub path: String,
+    /// Below the directory that the client gets.
+    pub target: String,
+    pub opts: Vec<(String, String)>,
+    pub span: Span,
+}
+
+/// A name of SAVE IMAGE.
+#[derive(Clone, Debug)]
+pub(super) struct SavedName {
+    pub name: String,
+    pub push: bool,
+    pub span: Span,
+}
+
+/// A recipe as it stands after some of its commands.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    /// Its files; none as long as there are none.
+    pub root: Option<Output>,
+    pub image: Image,
+    /// FROM or the like has been there.
+    pub begun: bool,
+    pub platform: Platform,
+    pub scopes: Scopes,
+    pub overrides: BTreeMap<String, String>,
+    /// What SAVE ARTIFACT has saved.
+    pub artifacts: Option<Output>,
+    /// CACHE.
+    pub caches: Vec<CacheDir>,
+    /// HOST.
+    pub hosts: Vec<(String, String)>,
+    /// A CMD stood in this recipe, so that an ENTRYPOINT keeps it.
+    pub cmd: bool,
+    pub locals: Vec<Local>,
+    pub names: Vec<SavedName>,
+    /// What BUILD has named.
+    pub builds: Vec<Key>,
+    /// The directory of the Earthfile whose commands are carried out.
+    pub directory: String,
+    /// As steps are named.
+    pub title: String,
+}
+
+impl Lookup for State {
+    fn lookup(&self, name: &str) -> Option<&str> {
+        self.scopes.get(name).or_else(|| self.image.env().get(name))
+    }
+}
+
+impl State {
+    /// Without files.
+    pub fn new(key: &Key) -> State {
+        State {
+            root: None,
+            image: Image::empty(&key.platform),
+            begun: false,
+            platform: key.platform.clone(),
+            scopes: Scopes::default(),
+            overrides: key.overrides.clone(),
+            artifacts: None,
+            caches: Vec::new(),
+            hosts: Vec::new(),
+            cmd: false,
+            locals: Vec::new(),
+            names: Vec::new(),
+            builds: Vec::new(),
+            directory: key.directory.clone(),
+            title: key.shown(),
+        }
+    }
+
+    /// Variables of the processes it runs.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let mut vars = self.image.env().clone();
+        for (name, value) in self.scopes.pairs().pairs() {
+            vars.set(name, value);
+        }
+        vars.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}

@@ -1,0 +1,162 @@
+//! `ARG`, `LET`, `SET` and arguments for targets.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use wbuild_dockerfile::lexer::shown;
+use wbuild_dockerfile::suggest::did_you_mean;
+use wbuild_dockerfile::{Diagnostic, Failure, Platform, Text};
+
+use super::state::{Key, State};
+use super::{File, Session, unsupported};
+use crate::Code;
+use crate::ast::{Assign, BuildArg};
+use crate::flags::Flags;
+
+impl<'h> Session<'h> {
+    /// What the builder sets, whatever anybody says.
+    fn built_in(&self, key: &Key, state: &State, name: &Text) -> Result<Option<String>, Failure> {
+        let platform = |platform: &Platform, part: &str| match part {
+            "PLATFORM" => platform.to_string(),
+            "OS" => platform.os.clone(),
+            "ARCH" => platform.architecture.clone(),
+            _ => platform.variant.clone().unwrap_or_default(),
+        };
+        for (prefix, of) in [
+            ("TARGET", &state.platform),
+            ("NATIVE", &self.build_platform),
+            ("USER", &self.build_platform),
+        ] {
+            if let Some(part @ ("PLATFORM" | "OS" | "ARCH" | "VARIANT")) = name.strip_prefix(prefix)
+            {
+                return Ok(Some(platform(of, part)));
+            }
+        }
+        let Some(fact) = name.strip_prefix("EARTHLY_") else { return Ok(None) };
+        match fact {
+            "TARGET" => Ok(Some(key.shown())),
+            "TARGET_NAME" => Ok(Some(key.name.clone())),
+            // There is no mode of its own for either.
+            "CI" | "LOCALLY" => Ok(Some("false".to_owned())),
+            _ => Err(unsupported(&format!("the argument {}", shown(name)), name.span())),
+        }
+    }
+
+    pub(super) async fn arg(
+        self: &Rc<Self>,
+        key: &Key,
+        file: &File,
+        state: &mut State,
+        flags: &Flags,
+        assign: &Assign,
+    ) -> Result<(), Failure> {
+        let name = &assign.name;
+        let required = self.switch(state, flags, "required").await?;
+        let global = match file.has("explicit-global") {
+            true => self.switch(state, flags, "global").await?,
+            false => key.name == "base",
+        };
+        let value = match (self.built_in(key, state, name)?, state.overrides.get(name.as_str())) {
+            (Some(value), _) => value,
+            (None, Some(given)) => given.clone(),
+            (None, None) if required => {
+                let message = format!("the argument {} has no value", shown(name));
+                let help = format!("give one: `--{name}=value` behind the target");
+                return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)
+                    .help(help)
+                    .into());
+            }
+            (None, None) => match &assign.value {
+                Some(value) => self.word(state, value).await?,
+                // A global one of the same name is declared again with its value.
+                None => state.scopes.get(name).unwrap_or_default().to_owned(),
+            },
+        };
+        if required && value.is_empty() {
+            let message = format!("the argument {} is empty", shown(name));
+            return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)
+                .help("it is required")
+                .into());
+        }
+        state.scopes.declare(name, &value, false, global);
+        Ok(())
+    }
+
+    pub(super) async fn assign(
+        self: &Rc<Self>,
+        state: &mut State,
+        assign: &Assign,
+        declare: bool,
+    ) -> Result<(), Failure> {
+        let name = &assign.name;
+        let value = match &assign.value {
+            Some(value) => self.word(state, value).await?,
+            None => String::new(),
+        };
+        if declare {
+            state.scopes.declare(name, &value, true, false);
+            return Ok(());
+        }
+        let problem = match state.scopes.set(name, &value) {
+            Some(true) => return Ok(()),
+            Some(false) => {
+                let message = format!("the argument {} cannot be changed", shown(name));
+                let help = format!("make a variable of it first: `LET {name}=${name}`");
+                Diagnostic::error(Code::InvalidName, name.span(), message).help(help)
+            }
+            None => {
+                let message = format!("there is no variable {}", shown(name));
+                Diagnostic::error(Code::InvalidName, name.span(), message)
+                    .help(format!("declare it with `LET {name}=value`"))
+                    .maybe_help(did_you_mean(name, state.scopes.names()))
+            }
+        };
+        Err(problem.into())
+    }
+
+    /// Arguments for a target, each name with all of its values.
+    pub(super) async fn arguments(
+        self: &Rc<Self>,
+        state: &State,
+        flags: &Flags,
+        args: &[BuildArg],
+    ) -> Result<Vec<(String, Vec<String>)>, Failure> {
+        let mut all: Vec<(String, Vec<String>)> = Vec::new();
+        let mut add =
+            |name: String, value: String| match all.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, values)) => values.push(value),
+                None => all.push((name, vec![value])),
+            };
+        for old in flags.list("build-arg") {
+            let text = self.word(state, old).await?;
+            match text.split_once('=') {
+                Some((name, value)) => add(name.to_owned(), value.to_owned()),
+                None => {
+                    let value = state.scopes.get(&text).unwrap_or_default().to_owned();
+                    add(text, value);
+                }
+            }
+        }
+        for arg in args {
+            let value = self.word(state, &arg.value).await?;
+            add(arg.name.as_str().to_owned(), value);
+        }
+        Ok(all)
+    }
+
+    /// Arguments for one target: of a name that stands twice the last value.
+    pub(super) async fn overrides(
+        self: &Rc<Self>,
+        state: &State,
+        flags: &Flags,
+        args: &[BuildArg],
+        inherits: bool,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let inherits = inherits || self.switch(state, flags, "pass-args").await?;
+        let mut overrides = if inherits { state.overrides.clone() } else { BTreeMap::new() };
+        for (name, mut values) in self.arguments(state, flags, args).await? {
+            overrides.extend(values.pop().map(|value| (name, value)));
+        }
+        Ok(overrides)
+    }
+}

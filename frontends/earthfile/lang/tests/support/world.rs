@@ -1,0 +1,57 @@
+//! The recording host of the Dockerfile language's tests, for builds whose graph depends on what
+//! commands say: their outcomes are facts of the request.
+
+use wbuild_dockerfile::{Failure, Host, Output, Platform};
+use wbuild_earthfile::{DynamicHost, Outcome, build};
+
+use super::common::recorder::Recorder;
+
+/// Builds what a case asks for. Says whether that went well, and all that happened.
+pub fn run(earthfile: Vec<u8>, request: &str) -> (bool, String) {
+    let mut recorder = Recorder::new(earthfile, request);
+    recorder.file_name = Some("Earthfile");
+    let fine = recorder.attempt(|recorder| build(recorder));
+    (fine, recorder.out)
+}
+
+fn numbers(at: &[Output]) -> String {
+    at.iter().map(|output| format!(" #{}", output.node)).collect()
+}
+
+impl DynamicHost for Recorder {
+    fn evaluate(&mut self, at: &[Output]) -> Vec<Result<(), Failure>> {
+        self.say(format!("evaluate{}", numbers(at)));
+        at.iter().map(|_| Ok(())).collect()
+    }
+
+    fn outcome(&mut self, at: Output) -> Result<Outcome, Failure> {
+        self.say(format!("outcome{}", numbers(&[at])));
+        let command = self.processes[&at.node].clone();
+        match self.outcomes.get(&command) {
+            Some((code, printed)) => Ok(Outcome {
+                code: *code,
+                stdout: printed.clone().into_bytes(),
+                truncated: false,
+                stderr: if *code == 0 { Vec::new() } else { b"it went wrong\n".to_vec() },
+            }),
+            None => Err(Failure::new("exec-failed", format!("no outcome of {command}"))),
+        }
+    }
+
+    fn files(&mut self, root: Output) -> Result<(), Failure> {
+        self.say(format!("files{}", numbers(&[root])));
+        Ok(())
+    }
+
+    fn named_image(
+        &mut self,
+        platform: &Platform,
+        root: Option<Output>,
+        config: &str,
+        names: &[String],
+        push: bool,
+    ) -> Result<(), Failure> {
+        self.say(format!("names {names:?}{}", if push { " push" } else { "" }));
+        self.result(platform, root, config)
+    }
+}
