@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 /// The bundled components: kind, name, and the package of this workspace that makes it.
-const BUNDLED: [(&str, &str, &str); 7] = [
+const BUNDLED: [(&str, &str, &str); 8] = [
     ("Frontend", "dockerfile", "dockerfile"),
+    ("Frontend", "earthfile", "earthfile"),
     ("Frontend", "steps", "steps"),
     ("Runner", "native", "native"),
     ("Runner", "qemu", "qemu"),

@@ -55,6 +55,9 @@ fn exists(name: &str) -> Result<Option<bool>> {
     let (cases, name) = match kind {
         "cli" => (host.join("cli/tests/cases"), rest.to_owned()),
         "solver" => (host.join("solver/tests/solver/cases"), format!("{rest}.txt")),
+        "earthfile" => {
+            (wbuild_tests::workspace().join("frontends/earthfile/lang/tests"), rest.to_owned())
+        }
         _ => (language.join(kind), rest.to_owned()),
     };
     Ok(cases.is_dir().then(|| cases.join(name).exists()))

@@ -11,6 +11,7 @@ mod contexts;
 mod disk;
 mod document;
 mod downloads;
+mod earthfile;
 mod elsewhere;
 mod explain;
 mod git;
@@ -45,6 +46,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("disk", disk::TESTS),
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
+    ("earthfile", earthfile::TESTS),
     ("elsewhere", elsewhere::TESTS),
     ("explain", explain::TESTS),
     ("git", git::TESTS),

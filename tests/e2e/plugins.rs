@@ -37,6 +37,7 @@ fn bundled_ones_are_listed() -> Result<()> {
     let list = sandbox.run(["plugin", "list", "--json"])?.success()?.json()?;
     for (kind, name) in [
         ("frontend", "dockerfile"),
+        ("frontend", "earthfile"),
         ("frontend", "steps"),
         ("runner", "native"),
         ("cache backend", "cache-local"),

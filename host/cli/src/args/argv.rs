@@ -3,6 +3,10 @@
 //!
 //! Only words that cannot mean anything else are moved: the first word that is neither an option
 //! nor the value of one, if it names a command. A directory of that name is `./du`.
+//!
+//! The target of an Earthfile becomes what it is short for: `./dir+name --ARG=value` is
+//! `--frontend=earthfile --target=name --build-arg=ARG=value ./dir`. What stands behind the target is
+//! for it, so options stand before. A directory with such a name is `./dir+name/`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -22,8 +26,17 @@ pub fn normalise(command: &Command, argv: Vec<OsString>) -> Vec<OsString> {
             break;
         }
         if !is_option(&word) {
+            let builds = !found_word || (out.get(1).is_some_and(|first| first == "build"));
             if !found_word && names_command(command, &word) {
                 out.insert(1, word);
+            } else if let Some((directory, target)) = earthfile_target(&word).filter(|_| builds) {
+                // Before those that are written: the last one counts.
+                let place = 1 + usize::from(out.get(1).is_some_and(|first| first == "build"));
+                out.insert(place, "--frontend=earthfile".into());
+                out.push(format!("--target={target}").into());
+                out.extend(target_arguments(words));
+                out.push(directory.into());
+                return out;
             } else {
                 out.push(word);
             }
@@ -48,6 +61,38 @@ pub fn normalise(command: &Command, argv: Vec<OsString>) -> Vec<OsString> {
 fn is_option(word: &OsStr) -> bool {
     let bytes = word.as_bytes();
     bytes.len() > 1 && bytes[0] == b'-'
+}
+
+/// The directory and the name of a target, if a word is one.
+fn earthfile_target(word: &OsStr) -> Option<(&str, &str)> {
+    let (directory, name) = word.to_str()?.rsplit_once('+')?;
+    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+    // What is elsewhere is no directory.
+    let is_directory = !directory.contains("://") && !directory.starts_with("git@");
+    let directory = if directory.is_empty() { "." } else { directory };
+    (is_name && is_directory).then_some((directory, name))
+}
+
+/// `--NAME=value` and `--NAME value` behind a target, as options; anything else as it is.
+fn target_arguments(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out = Vec::new();
+    let mut words = words;
+    while let Some(word) = words.next() {
+        let Some(argument) = word.to_str().and_then(|text| text.strip_prefix("--")) else {
+            out.push(word);
+            continue;
+        };
+        let mut assignment: OsString = format!("--build-arg={argument}").into();
+        if !argument.contains('=')
+            && let Some(value) = words.next()
+        {
+            assignment.push("=");
+            assignment.push(value);
+        }
+        out.push(assignment);
+    }
+    out
 }
 
 fn names_command(command: &Command, word: &OsStr) -> bool {
@@ -124,6 +169,22 @@ mod tests {
             ("--build-arg --pull=true .", "--build-arg --pull=true ."),
             ("--help", "--help"),
             ("plugin list", "plugin list"),
+            ("+t", "--frontend=earthfile --target=t ."),
+            ("--no-cache ./d+t", "--frontend=earthfile --no-cache --target=t ./d"),
+            (
+                "build -t x d+t --A=b",
+                "build --frontend=earthfile -t x --target=t --build-arg=A=b d",
+            ),
+            ("--frontend x +t", "--frontend=earthfile --frontend x --target=t ."),
+            (
+                "+t --A b --no-cache=1 d",
+                "--frontend=earthfile --target=t --build-arg=A=b --build-arg=no-cache=1 d .",
+            ),
+            ("./d+t/", "./d+t/"),
+            ("d+T", "d+T"),
+            ("-t a+b .", "-t a+b ."),
+            ("du +t", "du +t"),
+            ("https://example.org/a+b", "https://example.org/a+b"),
             ("", ""),
         ] {
             let argv = std::iter::once("wbuild").chain(words.split_whitespace());

@@ -38,6 +38,7 @@ pub struct Inputs {
 fn default_names(frontend: Option<&PluginName>) -> [&'static str; 2] {
     match frontend {
         Some(PluginName::Bundled(name)) if name == "steps" => ["Stepsfile", "stepsfile"],
+        Some(PluginName::Bundled(name)) if name == "earthfile" => ["Earthfile", "earthfile"],
         _ => ["Dockerfile", "dockerfile"],
     }
 }

@@ -223,10 +223,16 @@ pub fn build(
     }
 
     // A question has an answer and nothing to export.
-    let outputs = match call {
+    let mut outputs = match call {
         Some(_) => Vec::new(),
         None => output::resolve(&output::wanted(args), args.push, &args.annotations, environment)?,
     };
+    let saves = matches!(&named, Some(PluginName::Bundled(name)) if name == "earthfile");
+    if let (true, true, None, Some(ContextSpec::Local(directory))) =
+        (saves, outputs.is_empty(), &call, contexts.get("context"))
+    {
+        outputs.push(output::saved_files(directory));
+    }
     if !args.allow.iter().any(|allow| allow.0 == Entitlement::LocalDelete) {
         output::check_deleting(&outputs, environment)?;
     }

@@ -82,6 +82,13 @@ pub fn check_deleting(outputs: &[OutputSpec], environment: &Environment) -> Resu
     Ok(())
 }
 
+/// What a definition saves for its directory, where nothing else was asked for.
+pub fn saved_files(directory: &Path) -> OutputSpec {
+    let mut attrs = Attrs::default();
+    attrs.push("results", "files");
+    OutputSpec { kind: OutputKind::Local, dest: OutputDest::Directory(directory.to_owned()), attrs }
+}
+
 /// Whether an image of these outputs has a name of its own.
 pub fn has_name(outputs: &[OutputSpec]) -> bool {
     let names = ["name", "dangling-name-prefix"];

@@ -91,6 +91,28 @@ pub(crate) fn flag(attrs: &Attrs, key: &str, default: bool) -> Result<bool, Fail
     }
 }
 
+/// The names of an image: those of the caller, then those that the definition gives it, each once,
+/// with what was written. To `push` it, only names that the definition wants to be pushed to count.
+pub(super) fn all_names(
+    job: &Job,
+    spec: &OutputSpec,
+    push: bool,
+) -> Result<Vec<(String, Reference)>, Failure> {
+    let mut names = names(job.request(), spec)?;
+    for image in job.images() {
+        if push && image.attrs.get("push") != Some("true") {
+            continue;
+        }
+        for name in image.attrs.all("tag") {
+            let reference: Reference = name.parse()?;
+            if !names.iter().any(|(_, known)| *known == reference) {
+                names.push((name.to_owned(), reference));
+            }
+        }
+    }
+    Ok(names)
+}
+
 /// The names of the request and those of the output, each once, with what was written.
 pub(super) fn names(
     request: &BuildRequest,

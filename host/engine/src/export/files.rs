@@ -37,7 +37,18 @@ struct Part {
     _lease: Lease,
 }
 
-const KNOWN: &[&str] = &["mode", "platform-split", "tar"];
+/// `results=files`: nothing of images, also where no files are yielded.
+const KNOWN: &[&str] = &["mode", "platform-split", "tar", "results"];
+
+/// Whether an output takes what frontends yield as files, and never an image.
+fn files_only(spec: &OutputSpec) -> Result<bool, Failure> {
+    match spec.attrs.get("results") {
+        None => Ok(false),
+        Some("files") if spec.kind == OutputKind::Local => Ok(true),
+        Some(other) => Err(Failure::invalid(format!("unknown results {other:?} of an output"))
+            .hint("results=files of an output of type local writes files that a definition saves")),
+    }
+}
 
 /// Whether a directory is to hold nothing else in the end.
 fn deletes(spec: &OutputSpec) -> Result<bool, Failure> {
@@ -57,6 +68,7 @@ pub(super) fn check(spec: &OutputSpec) -> Result<(), Failure> {
     wbuild_graph::decode::only_known(&spec.attrs, "the output", KNOWN)?;
     wbuild_graph::decode::flag(&spec.attrs, "platform-split")?;
     deletes(spec)?;
+    files_only(spec)?;
     match (spec.kind, &spec.dest) {
         (OutputKind::Local, OutputDest::Directory(_) | OutputDest::File(_)) => Ok(()),
         (OutputKind::Local, _) => {
@@ -87,9 +99,14 @@ pub(super) fn check_writable(dest: &OutputDest) -> Result<(), Failure> {
     }
 }
 
-/// Writes the files of all images (or, without images, of all file results) of the build.
+/// Writes the files that the frontend has yielded as such, or else the files of all images.
 pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Failure> {
-    let images = job.images();
+    let files = job.files();
+    let images = match files.is_empty() {
+        true if files_only(spec)? => return Ok(()),
+        true => job.images(),
+        false => Vec::new(),
+    };
     let several = images.len() > 1;
     let split = match spec.attrs.get("platform-split") {
         Some(_) => wbuild_graph::decode::flag(&spec.attrs, "platform-split")?,
@@ -101,7 +118,7 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Fail
         let folder = image.platform.as_ref().filter(|_| split).map(folder);
         wanted.push((root, "/".to_owned(), folder));
     }
-    wanted.extend(job.files().into_iter().map(|files| (files.root, files.path, None)));
+    wanted.extend(files.into_iter().map(|files| (files.root, files.path, None)));
     let room = &job.worker().room;
     let mut parts = Vec::new();
     for (root, path, folder) in wanted {

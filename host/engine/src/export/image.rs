@@ -47,7 +47,7 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
 pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
     let annotations = Annotations::of(job.request(), &spec.attrs)?;
     let want = attrs::want(&spec.attrs, OWN, &annotations)?;
-    let names = attrs::names(job.request(), spec)?.into_iter().map(|(_, name)| name);
+    let names = attrs::all_names(job, spec, false)?.into_iter().map(|(_, name)| name);
     let names: Vec<Reference> = names.collect();
     let step = job.steps().internal(&match (spec.kind, &spec.dest) {
         (_, OutputDest::Daemon(endpoint)) => format!("load into {endpoint}"),

@@ -121,7 +121,9 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
 
 /// Puts all images of the build into the store, and where the output says into registries.
 pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
-    let wish = Wish::of(job.request(), spec)?;
+    let mut wish = Wish::of(job.request(), spec)?;
+    wish.names = attrs::all_names(job, spec, wish.push)?;
+    wish.check()?;
     let step = job.steps().internal("export image");
     let names: Vec<Reference> = wish.names.iter().map(|(_, name)| name.clone()).collect();
     let mut attempt = 0;

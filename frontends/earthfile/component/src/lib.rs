@@ -1,0 +1,106 @@
+//! The Earthfile frontend as a component.
+//!
+//! All that is about the language lives in `wbuild-earthfile`, which knows nothing of WebAssembly.
+//! This crate is its [`DynamicHost`] over the plugin interface; what that has in common with the host
+//! of Dockerfiles is the same source.
+
+#[path = "../../../dockerfile/component/src/bridge.rs"]
+mod bridge;
+#[path = "../../../dockerfile/component/src/convert.rs"]
+mod convert;
+
+mod bindings {
+    // Generated: the component ABI is made of raw pointers.
+    #![allow(unsafe_code, missing_docs)]
+    wit_bindgen::generate!({
+        path: ["../../../wit/types", "../../../wit/frontend"],
+        world: "wbuild:frontend/frontend-describe",
+        generate_all,
+    });
+    export!(Component with_types_in self);
+    use super::Component;
+}
+
+use bindings::exports::wbuild::frontend::{build, describe};
+use bindings::wbuild::frontend::{graph, inspect, results};
+use bindings::wbuild::types::types as wit;
+use bridge::{Attrs, Bridge, output_out};
+use convert::{failure_in, failure_out, platform_out};
+use wbuild_dockerfile::{Failure, Output, Platform};
+use wbuild_earthfile::describe as lang;
+use wbuild_earthfile::{DynamicHost, Outcome};
+
+struct Component;
+
+impl build::Guest for Component {
+    fn build() -> Result<(), wit::Failure> {
+        wbuild_earthfile::build(&mut Bridge).map_err(failure_out)
+    }
+}
+
+impl describe::Guest for Component {
+    fn targets() -> Result<Vec<describe::Target>, wit::Failure> {
+        let targets = lang::targets(&mut Bridge).map_err(failure_out)?;
+        Ok(targets.into_iter().map(convert::target_out).collect())
+    }
+
+    fn parameters(target: Option<String>) -> Result<Vec<describe::Parameter>, wit::Failure> {
+        let found = lang::parameters(&mut Bridge, target.as_deref()).map_err(failure_out)?;
+        Ok(found.into_iter().map(convert::parameter_out).collect())
+    }
+
+    fn check(_target: Option<String>) -> Result<(), wit::Failure> {
+        lang::check(&mut Bridge).map_err(failure_out)
+    }
+
+    fn methods() -> Vec<String> {
+        Vec::new()
+    }
+
+    fn call(method: String, _args: Attrs) -> Result<String, wit::Failure> {
+        let message = format!("there is no method {method} for Earthfiles");
+        Err(failure_out(Failure::new("unsupported", message)))
+    }
+}
+
+impl DynamicHost for Bridge {
+    fn evaluate(&mut self, at: &[Output]) -> Vec<Result<(), Failure>> {
+        let nodes: Vec<graph::Output> = at.iter().copied().map(output_out).collect();
+        let answers = inspect::evaluate(&nodes).into_iter();
+        answers.map(|answer| answer.map_err(failure_in)).collect()
+    }
+
+    fn outcome(&mut self, at: Output) -> Result<Outcome, Failure> {
+        let outcome = inspect::outcome_of(output_out(at)).map_err(failure_in)?;
+        let read = |stream: &str| -> Result<Vec<u8>, Failure> {
+            outcome.read(stream, 0, outcome.size(stream)).map_err(failure_in)
+        };
+        Ok(Outcome {
+            code: outcome.exit_code(),
+            stdout: read("stdout")?,
+            truncated: outcome.truncated("stdout"),
+            stderr: read("stderr")?,
+        })
+    }
+
+    fn files(&mut self, root: Output) -> Result<(), Failure> {
+        results::files("", None, output_out(root), "/", &[]).map_err(failure_in)
+    }
+
+    fn named_image(
+        &mut self,
+        platform: &Platform,
+        root: Option<Output>,
+        config: &str,
+        names: &[String],
+        push: bool,
+    ) -> Result<(), Failure> {
+        let platform = platform_out(platform);
+        let mut attrs: Attrs = names.iter().map(|name| ("tag".to_owned(), name.clone())).collect();
+        if push {
+            attrs.push(("push".to_owned(), "true".to_owned()));
+        }
+        let root = root.map(output_out);
+        results::image("", Some(&platform), root, config, &attrs).map_err(failure_in)
+    }
+}
