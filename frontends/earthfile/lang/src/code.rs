@@ -51,5 +51,6 @@ codes! {
     UnknownTarget = "unknown-target", "There is no target, function or Earthfile of this name.";
     UnresolvedImage = "unresolved-image", "An image cannot be found, or is of no use.";
     FailedCommand = "failed-command", "A command cannot be carried out.";
+    UnusedArgument = "unused-argument", "An argument of the caller is declared by no ARG.";
     Unsupported = "unsupported", "Something of the language is not supported yet.";
 }

@@ -72,7 +72,8 @@ pub fn check(host: &mut dyn DynamicHost) -> Result<(), Failure> {
     ))
 }
 
-fn collect(statements: &[Statement], found: &mut Vec<Parameter>) {
+/// What commands take from outside.
+pub(crate) fn collect(statements: &[Statement], found: &mut Vec<Parameter>) {
     for statement in statements {
         match &statement.kind {
             Kind::Arg { flags, assign } => {

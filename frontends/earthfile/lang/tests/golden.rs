@@ -12,7 +12,8 @@ mod support;
 use support::common::{IMAGE, Source, cases, compare, finish, render};
 use support::dump::{dump, without_places};
 use support::world;
-use wbuild_earthfile::{Parsed, parse, print};
+use wbuild_dockerfile::Coded as _;
+use wbuild_earthfile::{Code, Parsed, parse, print};
 
 fn describe(text: Vec<u8>) -> (Parsed, String) {
     let parsed = parse(0, &text);
@@ -88,4 +89,24 @@ fn refused() {
         assert!(fine, "{}: {got}", case.display());
     }
     finish(failed);
+}
+
+#[test]
+fn every_code_has_a_case() {
+    let mut shown = String::new();
+    for case in ["errors", "refused", "lower"].iter().flat_map(|kind| cases(kind)) {
+        shown += &std::fs::read_to_string(case.join("expect.txt")).unwrap_or_default();
+    }
+    let unseen: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+    let unseen: Vec<&&str> =
+        unseen.iter().filter(|name| !shown.contains(&format!("[{name}]: "))).collect();
+    // A file of sixteen megabytes is no case.
+    assert_eq!(unseen, [&"too-large"], "no case shows these");
+}
+
+#[test]
+fn a_file_that_is_too_large() {
+    let parsed = parse(0, &vec![b'#'; (16 << 20) + 1]);
+    assert_eq!(parsed.problems.len(), 1);
+    assert_eq!(parsed.problems[0].code, Code::TooLarge.name());
 }

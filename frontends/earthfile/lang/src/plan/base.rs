@@ -146,6 +146,11 @@ impl<'h> Session<'h> {
             }
             self.begin(&Key { name, overrides, ..key.clone() });
         };
+        // What stands below a FROM of another platform is for that one.
+        let elsewhere = |statement: &Statement| matches!(&statement.kind, Kind::From { flags, .. } if flags.get("platform").is_some());
+        if file.parsed.base.iter().chain(&recipe.body).any(elsewhere) {
+            return;
+        }
         for statement in &recipe.body {
             match &statement.kind {
                 Kind::Build { flags, target, args } => begin(flags, args, target, false),
@@ -180,10 +185,12 @@ impl<'h> Session<'h> {
             state.root = planned.root;
             state.image = planned.image.clone();
             state.platform = planned.platform.clone();
+            state.hosts = planned.hosts.clone();
             state.begun = true;
             return Ok(());
         }
         state.begun = true;
+        state.hosts.clear();
         if text == "scratch" {
             state.root = None;
             state.image = Image::empty(&platform);

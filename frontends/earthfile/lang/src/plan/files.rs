@@ -202,12 +202,14 @@ impl<'h> Session<'h> {
                 .help(help)
                 .into());
         };
-        let mut host = self.host.borrow_mut();
-        let failed = |failure: Failure| failure.at(Code::FailedCommand, line.span());
-        let source = host.git(&git.url, &branch, &git.attrs(true)).map_err(failed)?;
-        let hidden = vec![attr("hidden", "true")];
-        host.annotate(source, &format!("[{}] {line}", state.title), &[url.span()], &hidden);
-        drop(host);
+        let source = {
+            let mut host = self.host.borrow_mut();
+            let failed = |failure: Failure| failure.at(Code::FailedCommand, line.span());
+            let source = host.git(&git.url, &branch, &git.attrs(true)).map_err(failed)?;
+            let hidden = vec![attr("hidden", "true")];
+            host.annotate(source, &format!("[{}] {line}", state.title), &[url.span()], &hidden);
+            source
+        };
         let times = match self.switch(state, flags, "keep-ts").await? {
             true => attr("keep-times", "true"),
             false => attr("timestamp", TIME),

@@ -34,6 +34,7 @@ use wbuild_dockerfile::{
 
 use crate::Code;
 use crate::ast::{Earthfile, Recipe};
+use crate::describe;
 use crate::features;
 use host::DynamicHost;
 use schedule::Schedule;
@@ -133,6 +134,7 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
         session.begin(key);
     }
     let finished = session.schedule.run(&session.host);
+    session.note_unused(&overrides);
     session.results(&keys, finished)
 }
 
@@ -258,7 +260,6 @@ impl<'h> Session<'h> {
         state.begun = below.begun;
         state.platform = below.platform.clone();
         state.scopes = below.scopes.globals();
-        state.caches = below.caches.clone();
         state.hosts = below.hosts.clone();
         self.commands(key, &file, &mut state, &recipe.body).await?;
         Ok(state)
@@ -276,6 +277,30 @@ impl<'h> Session<'h> {
         all.push((key.clone(), Rc::clone(&state)));
         for build in &state.builds {
             self.reached(build, seen, all);
+        }
+    }
+
+    /// An argument that nothing declares has no effect; say so, as it is often misspelt.
+    fn note_unused(&self, overrides: &BTreeMap<String, String>) {
+        let mut found = Vec::new();
+        for file in self.files.borrow().values() {
+            let recipes = file.parsed.targets.iter().chain(&file.parsed.functions);
+            let bodies = recipes.map(|recipe| &recipe.body).chain([&file.parsed.base]);
+            bodies.for_each(|body| describe::collect(body, &mut found));
+        }
+        let declared: BTreeSet<&str> = found
+            .iter()
+            .filter(|parameter| parameter.kind == "arg")
+            .map(|parameter| parameter.name.as_str())
+            .collect();
+        for name in overrides.keys().filter(|name| !declared.contains(name.as_str())) {
+            let at = Span { source: 0, start: 0, end: 0 };
+            let message = format!("the argument {} is not declared by any ARG", shown(name));
+            let mut note = Diagnostic::note(Code::UnusedArgument, at, message)
+                .maybe_help(did_you_mean(name, declared.iter().copied()));
+            // It is about the command line, not about a place in the file.
+            note.labels.clear();
+            self.host.borrow_mut().report(note);
         }
     }
 

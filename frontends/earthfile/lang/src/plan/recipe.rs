@@ -266,7 +266,11 @@ impl<'h> Session<'h> {
                 directory: directory.clone(),
                 name: "base".to_owned(),
                 platform: key.platform.clone(),
-                overrides: key.overrides.clone(),
+                overrides: match directory == file.directory {
+                    true => key.overrides.clone(),
+                    // Another file gets what it is given.
+                    false => overrides.clone(),
+                },
             };
             let globals = if base == *key {
                 // The base itself calls a function of its file.

@@ -107,7 +107,7 @@ impl Scopes {
 
     /// The names that are in force.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.variables.iter().map(|known| known.name.as_str())
+        self.variables.iter().map(|known| known.name.as_str()).filter(|name| !name.is_empty())
     }
 }
 
@@ -144,9 +144,9 @@ pub(super) struct State {
     pub overrides: BTreeMap<String, String>,
     /// What SAVE ARTIFACT has saved.
     pub artifacts: Option<Output>,
-    /// CACHE.
+    /// CACHE, which holds in its own recipe only.
     pub caches: Vec<CacheDir>,
-    /// HOST.
+    /// HOST, which goes with the files.
     pub hosts: Vec<(String, String)>,
     /// A CMD stood in this recipe, so that an ENTRYPOINT keeps it.
     pub cmd: bool,
