@@ -24,7 +24,8 @@ use crate::units;
 #[derive(Args, Debug, Default)]
 pub struct BuildArgs {
     /// The context: a directory, a URL of a git repository, a tar or a definition; - is standard
-    /// input, which holds a tar, or a definition without a context
+    /// input, which holds a tar, or a definition without a context. DIR+TARGET is a target of
+    /// DIR/Earthfile, and --NAME=VALUE behind it a value for an ARG of it
     #[arg(value_name = "PATH")]
     pub path: Option<OsString>,
 
