@@ -23,6 +23,8 @@ pub const TESTS: &[Test] = &[
     ("stages_of_the_build_platform_run_once", stages_of_the_build_platform_run_once),
     ("programs_of_other_images_run_in_a_native_stage", programs_of_other_images),
     ("caches_elsewhere_hold_all_platforms", caches_elsewhere),
+    ("an_emulated_program_that_crashes_ends_its_step", crashes),
+    ("a_last_stage_may_be_of_another_platform", other_last_stage),
     ("an_image_without_the_platform_says_what_it_has", platform_not_there),
     ("no_emulator_is_an_error_with_the_remedy", no_emulator),
     ("emulators_that_cannot_be_set_up", not_set_up),
@@ -324,6 +326,46 @@ fn programs_of_other_images() -> Result<()> {
     // What a program of 32 bits is told is its step's matter, and this step is not of 32.
     let want = MACHINES.map(|(_, machine)| if machine == "i686" { "x86_64" } else { machine });
     ensure!(all.lines().eq(want), "{all}");
+    Ok(())
+}
+
+/// The first process of a step cannot be killed by a signal of its own, which QEMU counts on.
+fn crashes() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "crashes",
+        &[("Dockerfile", "FROM any\nARG SIGNAL\nRUN kill -$SIGNAL $$\n")],
+    )?;
+    for (platform, signal, code) in
+        [("linux/arm64", "SEGV", 139), ("linux/s390x", "ABRT", 134), ("linux/arm/v7", "BUS", 135)]
+    {
+        let args = [format!("--platform={platform}"), format!("--build-arg=SIGNAL={signal}")];
+        let run = build(&sandbox, &args.each_ref().map(String::as_str))?.expect(1)?;
+        run.says(&code.to_string())?;
+    }
+    Ok(())
+}
+
+/// The image is what its base is, whatever was built for.
+fn other_last_stage() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "other-last",
+        &[
+            ("Dockerfile", "FROM --platform=linux/arm64 any\nCOPY Dockerfile /\n"),
+            ("older", "FROM any\nCOPY Dockerfile /\n"),
+        ],
+    )?;
+    for (file, platform, expected) in [
+        ("Dockerfile", "linux/amd64", ("arm64", None)),
+        // The nearest that the base has.
+        ("older", "linux/arm/v6", ("arm", Some("v5"))),
+    ] {
+        let (file, platform) = (format!("context/{file}"), format!("--platform={platform}"));
+        let args = [platform.as_str(), "-f", &file, "-o", "type=docker,dest=image.tar"];
+        build(&sandbox, &args)?.success()?;
+        let image = Image::of_docker_tar(&sandbox.path("image.tar"))?;
+        let said = (image.config["architecture"].as_str(), image.config["variant"].as_str());
+        ensure!(said == (Some(expected.0), expected.1), "{said:?} for {platform}");
+    }
     Ok(())
 }
 

@@ -40,6 +40,9 @@ const VANISHING: Duration = Duration::from_secs(2);
 /// Zombies of no step are reaped at least this often.
 const REAP: Duration = Duration::from_secs(1);
 
+/// Between looks at whether an emulated process is dying.
+const DYING: Duration = Duration::from_millis(100);
+
 /// Most of a runtime's log that is read.
 const LOG_LIMIT: u64 = 1 << 20;
 
@@ -69,7 +72,8 @@ pub(super) fn serve(socket: OwnedFd) -> io::Result<()> {
     };
     let ready = Reply::Ready { base: runtime.base.clone() };
     wire::send(socket.as_fd(), &ready, &[])?;
-    Server { socket, runtime, grace: Duration::from_millis(grace_ms), steps: BTreeMap::new() }.run()
+    let (grace, emulates) = (Duration::from_millis(grace_ms), !handlers.is_empty());
+    Server { socket, runtime, grace, emulates, steps: BTreeMap::new() }.run()
 }
 
 struct Runtime {
@@ -173,6 +177,8 @@ struct Running {
     dir: String,
     mounts: usize,
     ending: Option<Ending>,
+    /// The signal that its first process has died of, though the kernel did not let it.
+    died: Option<i32>,
 }
 
 /// How far the ending of a cancelled step has got.
@@ -191,6 +197,8 @@ struct Server {
     socket: OwnedFd,
     runtime: Runtime,
     grace: Duration,
+    /// Programs of steps may be emulated.
+    emulates: bool,
     steps: BTreeMap<u64, Running>,
 }
 
@@ -219,6 +227,9 @@ impl Server {
             self.reap()?;
             for step in self.steps.values_mut() {
                 advance(step, self.grace);
+                if self.emulates && step.ending.is_none() && step.died.is_none() {
+                    step.died = let_die(step);
+                }
             }
         }
     }
@@ -229,6 +240,7 @@ impl Server {
         let ending = self.steps.values().any(|step| step.ending.is_some());
         let timeout = match (self.steps.is_empty(), ending) {
             (_, true) => Some(TICK),
+            (false, false) if self.emulates => Some(DYING),
             (false, false) => Some(REAP),
             (true, false) => None,
         };
@@ -267,7 +279,8 @@ impl Server {
         );
         match started {
             Ok((runtime, pidfd)) => {
-                self.steps.insert(id, Running { runtime, pidfd, dir, mounts, ending: None });
+                let (ending, died) = (None, None);
+                self.steps.insert(id, Running { runtime, pidfd, dir, mounts, ending, died });
                 Ok(())
             }
             Err((what, error)) => {
@@ -382,6 +395,7 @@ impl Server {
         let ran = started && (complaint.is_none() || self.runtime.kind == RuntimeKind::Runc);
         let outcome = match code {
             _ if step.ending.is_some() => Outcome::Cancelled,
+            Some(_) if let Some(signal) = step.died => Outcome::Exited(128 + signal),
             Some(code) if ran || code == 0 => Outcome::Exited(code),
             code => Outcome::Failed(complaint.unwrap_or_else(|| match code {
                 Some(code) => format!("the runtime ended with code {code} and said nothing"),
@@ -448,6 +462,41 @@ fn advance(step: &mut Running, grace: Duration) {
             Ending::Abandoned
         }
     });
+}
+
+/// Kills a step's first process if it is an emulator that is dying; answers of which signal.
+///
+/// QEMU ends a program that was killed by a signal by the same signal: it takes the default action,
+/// blocks everything else and waits for it (`dump_core_and_abort` in its linux-user/signal.c). But
+/// such a signal does nothing to PID 1, and it would wait for ever.
+fn let_die(step: &Running) -> Option<i32> {
+    let pid = init(step)?;
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).ok()?;
+    let waits_for = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        awaited_death(&status)
+    };
+    let signal = tasks.filter_map(|task| waits_for(task.ok()?)).next()?;
+    let (process, _) = open(pid, step)?;
+    rustix::process::pidfd_send_signal(&process, Signal::KILL).ok()?;
+    Some(signal)
+}
+
+/// The one signal that a sleeping thread lets through, if its action is the default one. `status` is
+/// that of proc_pid_status(5).
+fn awaited_death(status: &str) -> Option<i32> {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim_start_matches(':').trim())
+    };
+    let set = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+    // Those that cannot be blocked, and two that the C library keeps for itself.
+    let never = [9, 19, 32, 33].iter().fold(0, |set, signal| set | 1u64 << (signal - 1));
+    let open = !(set("SigBlk")? | never);
+    let default = open & !(set("SigCgt")? | set("SigIgn")?);
+    let sleeps = field("State")?.starts_with('S');
+    (sleeps && open.count_ones() == 1 && default == open)
+        .then(|| i32::try_from(open.trailing_zeros()).expect("below 64") + 1)
 }
 
 /// The process a runtime has started, once it says so.
@@ -545,4 +594,38 @@ fn clean(dir: &str, mounts: usize) {
         let _ = fs::remove_file(entry.path());
     }
     let _ = fs::remove_dir(dir);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::awaited_death;
+
+    #[test]
+    fn who_waits_for_one_signal_only_is_dying() {
+        let status = |state: &str, blocked: u64, caught: u64| {
+            format!(
+                "Name:\tx\nState:\t{state}\nSigBlk:\t{blocked:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{caught:016x}\n",
+                0
+            )
+        };
+        let kept: u64 = [9, 19, 32, 33].iter().fold(0, |set, signal| set | 1 << (signal - 1));
+        let (segv, term) = (1u64 << 10, 1u64 << 14);
+        for (state, blocked, caught, dying) in [
+            ("S (sleeping)", !(kept | segv), 0, Some(11)),
+            ("S (sleeping)", !(kept | term), segv, Some(15)),
+            // It handles the signal, waits for another one as well, for none, or runs.
+            ("S (sleeping)", !(kept | segv), segv, None),
+            ("S (sleeping)", !(kept | segv | term), 0, None),
+            ("S (sleeping)", !kept, 0, None),
+            ("R (running)", !(kept | segv), 0, None),
+            ("S (sleeping)", 0, 0, None),
+        ] {
+            assert_eq!(
+                awaited_death(&status(state, blocked, caught)),
+                dying,
+                "{state} {blocked:x}"
+            );
+        }
+        assert_eq!(awaited_death("Name:\tx\n"), None);
+    }
 }
