@@ -29,7 +29,9 @@ pub struct ImageConfig {
 pub struct Finish<'a> {
     /// Diff ids of all layers, bottom first, those of the base included.
     pub diff_ids: &'a [DiffId],
-    /// Platform of the image; fills what the JSON leaves out and must agree with what it says.
+    /// Platform the image is built for; fills what the JSON leaves out. What it says stays: a stage
+    /// may be of another platform than the one that is built for, and the nearest base of an older
+    /// variant.
     pub platform: &'a Platform,
     /// Date of the config and of history entries that have none (build time or `SOURCE_DATE_EPOCH`).
     /// `None` leaves them undated.
@@ -98,11 +100,17 @@ impl ImageConfig {
         let created = with.created.map(|t| t.to_string());
 
         let platform = with.platform;
+        let says_other = |key: &str, value: &str| {
+            root.get(key).and_then(Value::as_str).is_some_and(|said| said != value)
+        };
+        // A variant is one of an architecture.
+        let other =
+            says_other("architecture", &platform.architecture) || says_other("os", &platform.os);
         let parts = [
             ("architecture", Some(&platform.architecture)),
             ("os", Some(&platform.os)),
-            ("variant", platform.variant.as_ref()),
-            ("os.version", platform.os_version.as_ref()),
+            ("variant", platform.variant.as_ref().filter(|_| !other)),
+            ("os.version", platform.os_version.as_ref().filter(|_| !other)),
         ];
         for (key, value) in parts {
             if let (Some(value), None | Some(Value::Null)) = (value, root.get(key)) {
@@ -160,15 +168,7 @@ impl ImageConfig {
         if bytes.len() as u64 > MAX_CONFIG {
             return Err(Error::limit(format!("{what} is larger than {MAX_CONFIG} bytes")));
         }
-        let config = Self::from_parts(bytes, root, what)?;
-        let same = config.platform.os == platform.os
-            && config.platform.architecture == platform.architecture
-            && (platform.variant.is_none() || config.platform.variant == platform.variant);
-        if !same {
-            let said = &config.platform;
-            return Err(bad(format!("it says {said}, the image is built for {platform}")));
-        }
-        Ok(config)
+        Self::from_parts(bytes, root, what)
     }
 
     /// The JSON, byte for byte.
@@ -306,10 +306,32 @@ mod tests {
             r#"{"history":{}}"#,
             r#"{"history":[1]}"#,
             r#"{"history":[{"empty_layer":1}]}"#,
-            r#"{"os":"windows"}"#,
-            r#"{"architecture":"amd64"}"#,
+            r#"{"os":"windows","architecture":1}"#,
         ] {
             assert!(finish(bad, &[b"a"]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_config_says_of_its_platform_stays() {
+        let finish = |config: &str, platform: &str| {
+            let platform: Platform = platform.parse().expect("a platform");
+            let with = Finish { diff_ids: &[], platform: &platform, created: None, cache: None };
+            let made = ImageConfig::finish(config.as_bytes(), &with).expect("a config");
+            made.platform().to_string()
+        };
+        for (config, built_for, says) in [
+            ("{}", "linux/arm/v6", "linux/arm/v6"),
+            (r#"{"os":"linux","architecture":"arm64"}"#, "linux/amd64", "linux/arm64"),
+            (r#"{"os":"linux","architecture":"arm64"}"#, "linux/amd64/v3", "linux/arm64"),
+            (
+                r#"{"os":"linux","architecture":"arm","variant":"v5"}"#,
+                "linux/arm/v6",
+                "linux/arm/v5",
+            ),
+            (r#"{"os":"windows"}"#, "linux/amd64/v2", "windows/amd64"),
+        ] {
+            assert_eq!(finish(config, built_for), says, "{config} for {built_for}");
         }
     }
 }

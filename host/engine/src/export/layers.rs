@@ -92,7 +92,12 @@ pub(super) async fn assemble(
     let inline = Box::pin(super::cache::inline(job, image)).await?;
     let config = config(job, image, &layers, inline)?;
     let descriptors = written.into_iter().map(|layer| layer.descriptor).collect();
-    Ok(ExportImage::new(want.family, config, descriptors))
+    let mut made = ExportImage::new(want.family, config, descriptors);
+    // In an index an image stands for what was asked for, even where its stage is of another platform.
+    if let (true, Some(platform)) = (job.target_platforms().len() > 1, &image.platform) {
+        made.platform = platform.clone();
+    }
+    Ok(made)
 }
 
 /// The config of an image whose layers have these diff ids and dates.
