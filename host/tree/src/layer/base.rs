@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::path::RelPath;
+use crate::path::{MAX_PATH, RelPath};
 use crate::root::{Names, Root, read_link_at, stat_at};
 use crate::stat::Stat;
 use crate::xattr::{self, XattrKind};
@@ -90,21 +90,32 @@ pub(super) struct BaseDir {
 }
 
 impl BaseDir {
-    /// Where a layer has a name of this directory; an empty name is the directory itself.
-    fn at(&self, layer: usize, name: &[u8]) -> Vec<u8> {
-        let parts = [&*self.base.layers[layer], &*self.path, name];
-        let parts: Vec<&[u8]> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }
-    }
-
-    fn dir(&self) -> BorrowedFd<'_> {
-        self.base.dir.as_fd()
+    /// Calls `then` with where a layer has a name of this directory (an empty name is the directory
+    /// itself): a path, and the directory it begins in.
+    fn at<T>(
+        &self,
+        layer: usize,
+        name: &[u8],
+        then: impl FnOnce(BorrowedFd<'_>, &[u8]) -> Result<T>,
+    ) -> Result<T> {
+        let path = |parts: &[&[u8]]| {
+            let parts: Vec<&[u8]> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
+            if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }
+        };
+        let (dir, layer) = (self.base.dir.as_fd(), &*self.base.layers[layer]);
+        let whole = path(&[layer, &self.path, name]);
+        if whole.len() <= MAX_PATH {
+            return then(dir, &whole);
+        }
+        // Within the layer no path is too long for the kernel.
+        let root = open_dir(dir, &path(&[layer]))?;
+        then(root.as_fd(), &path(&[&self.path, name]))
     }
 
     /// The topmost layer that has something under the name, unless it is a whiteout.
     fn shown(&self, name: &[u8]) -> Result<Option<(usize, Stat)>> {
         for layer in &*self.layers {
-            if let Some(stat) = stat_at(self.dir(), &self.at(*layer, name))? {
+            if let Some(stat) = self.at(*layer, name, stat_at)? {
                 return Ok((!stat.is_whiteout()).then_some((*layer, stat)));
             }
         }
@@ -118,24 +129,24 @@ impl BaseDir {
 
     /// Metadata of the directory itself.
     pub(super) fn stat(&self) -> Result<Stat> {
-        stat_at(self.dir(), &self.at(self.layers[0], b""))?.ok_or(Errno::NOENT)
+        self.at(self.layers[0], b"", stat_at)?.ok_or(Errno::NOENT)
     }
 
     /// The directory itself, as the topmost layer has it: with its metadata, and not all names.
     pub(super) fn open(&self) -> Result<OwnedFd> {
-        open_dir(self.dir(), &self.at(self.layers[0], b""))
+        self.at(self.layers[0], b"", open_dir)
     }
 
     /// The directory in which what shows under a name is: the name leads to just that there.
     pub(super) fn open_for(&self, name: &[u8]) -> Result<OwnedFd> {
         let (layer, _) = self.shown(name)?.ok_or(Errno::NOENT)?;
-        open_dir(self.dir(), &self.at(layer, b""))
+        self.at(layer, b"", open_dir)
     }
 
     /// The target of a link.
     pub(super) fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>> {
         let (layer, _) = self.shown(name)?.ok_or(Errno::NOENT)?;
-        read_link_at(self.dir(), &self.at(layer, name))
+        self.at(layer, name, read_link_at)
     }
 
     /// The directory under a name; none if something else shows there, or nothing.
@@ -159,7 +170,7 @@ impl BaseDir {
     fn layers_with(&self, name: &[u8], kind: XattrKind) -> Result<Vec<usize>> {
         let mut layers = Vec::new();
         for layer in &*self.layers {
-            let fd = match open_dir(self.dir(), &self.at(*layer, name)) {
+            let fd = match self.at(*layer, name, open_dir) {
                 Ok(fd) => fd,
                 Err(Errno::NOENT) => continue,
                 // A whiteout, a file, a link: nothing below it shows.
@@ -179,7 +190,7 @@ impl BaseDir {
     /// Adds the names that any of the layers has something under, whiteouts included.
     pub(super) fn add_names(&self, names: &mut BTreeSet<Box<[u8]>>) -> Result<()> {
         for layer in &*self.layers {
-            let fd = open_dir(self.dir(), &self.at(*layer, b""))?;
+            let fd = self.at(*layer, b"", open_dir)?;
             for (name, _) in Names::read(fd.as_fd(), &mut Vec::new())?.iter() {
                 names.insert(Box::from(name.to_bytes()));
             }

@@ -56,6 +56,30 @@ fn run(writer: &mut LayerWriter, act: &Act, number: usize) -> bool {
     }
 }
 
+/// The path of the layer before it must not make one too long that is not.
+#[test]
+fn paths_may_be_as_long_over_a_layer_as_without_one() {
+    let deep = vec!["d".repeat(203); 20].join("/");
+    let (uid, gid) = ids();
+    let options = WriteOptions { mode: 0o640, uid, gid, timestamp: None, follow_links: true };
+    let mut stack: Vec<Tree> = Vec::new();
+    for name in ["first", "other"] {
+        let upper = Tree::new(&[]);
+        let base = (!stack.is_empty()).then(|| {
+            let root = Root::open("/".as_ref(), "the layers").unwrap();
+            let path = |tree: &Tree| tree.dir.path().strip_prefix("/").unwrap().to_owned();
+            Base::stack(root, stack.iter().rev().map(|tree| path(tree).display().to_string()))
+        });
+        let root = upper.root("a layer");
+        let mut layer = LayerWriter::new(root, base, xattr_kind(), Work::default()).unwrap();
+        let path = format!("{deep}/{name}");
+        assert!(path.len() > 4060 && path.len() <= 4095, "{}", path.len());
+        layer.write_file(&path, b"", &options).unwrap();
+        layer.finish().unwrap();
+        stack.push(upper);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
