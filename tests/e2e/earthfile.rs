@@ -135,6 +135,12 @@ fn an_image_with_names() -> Result<()> {
     let Node::File { size: 6, .. } = image.tree.get("/opt/built/file")?.node else {
         anyhow::bail!("{}", image.tree.listing());
     };
+    // A frontend from a file is not trusted with names.
+    let component = wbuild_tests::workspace().join("target/guests/dist/earthfile.wasm");
+    let component = component.display().to_string();
+    let own = ["-f", "context/Earthfile", "--frontend", &component, "--target=image"];
+    let run = sandbox.build(&[&own[..], &output[..]].concat())?.expect(1)?;
+    run.says("the frontend calls its image \"example/app:1\", which is not granted")?;
     // Without an output, an image is built and kept to nobody.
     target(&sandbox, &[], "+image", &[])?.success()?;
     ensure!(!sandbox.path("context/opt").exists(), "the image was written to the context");

@@ -48,6 +48,9 @@ pub(crate) struct Inputs {
     pub(crate) definition: Option<DefinitionFile>,
     /// The main context, where the request alone does not say what it is.
     pub(crate) main: Option<Main>,
+    /// Whether the frontend may say what images are called, and so where they are pushed to with the
+    /// user's credentials: those that come with wbuild may.
+    pub(crate) names_images: bool,
     /// Options that the choice of the frontend adds.
     pub(crate) options: Attrs,
 }
@@ -141,6 +144,9 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
             chosen.frontend
         }
     };
+    // A plugin from a file has a path for a name.
+    let name = frontend.identity().name;
+    inputs.names_images = !name.contains('/') && !name.ends_with(".wasm");
     job.settle_inputs(inputs);
     Ok(frontend)
 }

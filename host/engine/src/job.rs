@@ -164,6 +164,11 @@ impl Job {
         options
     }
 
+    /// Whether names that the frontend gives its images count.
+    pub(crate) fn frontend_names_images(&self) -> bool {
+        self.inputs.get().is_some_and(|inputs| inputs.names_images)
+    }
+
     /// Takes what was settled before the frontend runs.
     pub(crate) fn settle_inputs(&self, inputs: Inputs) {
         // One build has one way to its frontend.

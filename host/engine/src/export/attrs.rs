@@ -1,7 +1,7 @@
 //! The attributes that outputs of images have in common, by the names `docker buildx` uses.
 
 use wbuild_api::request::{BuildRequest, OutputSpec};
-use wbuild_graph::{Attrs, Failure};
+use wbuild_graph::{Attrs, Failure, FailureKind};
 use wbuild_oci::layer::CompressOptions;
 use wbuild_oci::media::{Compression, MediaFamily};
 use wbuild_oci::reference::Reference;
@@ -104,6 +104,12 @@ pub(super) fn all_names(
             continue;
         }
         for name in image.attrs.all("tag") {
+            if !job.frontend_names_images() {
+                let message =
+                    format!("the frontend calls its image {name:?}, which is not granted");
+                return Err(Failure::new(FailureKind::Denied, message)
+                    .hint("use a frontend that gives no names, and --tag"));
+            }
             let reference: Reference = name.parse()?;
             if !names.iter().any(|(_, known)| *known == reference) {
                 names.push((name.to_owned(), reference));
