@@ -435,7 +435,8 @@ impl Index {
             {
                 best = Some((rank, descriptor));
             }
-            let name = platform.to_string();
+            // Said by whoever made the index: it is to be one word of a line.
+            let name = platform.to_string().replace(|c: char| c.is_control(), "\u{fffd}");
             if !offered.contains(&name) {
                 offered.push(name);
             }
@@ -691,6 +692,12 @@ mod tests {
         assert!(
             failure.hints[0].contains("linux/arm/v6, linux/amd64, linux/arm/v7, linux/amd64/v3;")
         );
+        let mut evil = entry("linux/arm64", 9);
+        evil.platform.as_mut().expect("given").architecture = "x\nhint: do it\u{1b}[31m".to_owned();
+        let evil = Index::new(MediaFamily::Oci, vec![evil]);
+        let error = evil.choose(&p("linux/s390x"), "it").expect_err("absent");
+        let failure = wbuild_graph::Failure::from(error);
+        assert!(!failure.hints[0].contains(char::is_control), "{:?}", failure.hints);
         let unnamed = Index::new(MediaFamily::Oci, vec![entry("", 7)]);
         assert!(unnamed.choose(&p("linux/s390x"), "it").is_ok());
         let two = Index::new(MediaFamily::Oci, vec![entry("", 7), entry("", 8)]);

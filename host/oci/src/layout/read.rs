@@ -187,6 +187,11 @@ impl Layout {
                 ErrorKind::NotFound,
                 format!("the image layout {} lacks the blob {digest}", self.name),
             ),
+            // A link out of the layout, or something that is no file.
+            Errno::XDEV | Errno::LOOP | Errno::INVAL => Error::invalid(format!(
+                "{} is no file of the layout: links and pipes are not followed",
+                self.blob_name(digest)
+            )),
             other => Error::io(format!("cannot open {}", self.blob_name(digest)), other),
         })
     }

@@ -258,6 +258,34 @@ fn layouts_that_must_be_refused() {
 }
 
 #[test]
+fn a_blob_is_a_file_of_the_layout() {
+    let temp = tempfile::tempdir().expect("temp");
+    let dir = temp.path().join("layout");
+    let blobs = dir.join("blobs/sha256");
+    fs::create_dir_all(&blobs).expect("fresh");
+    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("fresh");
+    fs::write(dir.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#).expect("fresh");
+    let outside = temp.path().join("outside");
+    fs::write(&outside, "blob").expect("temp");
+    let digest = Digest::of(b"blob");
+    let place = blobs.join(digest.hex());
+    let layout = Layout::open_path(&dir).expect("a layout");
+    for name in ["link", "pipe", "directory"] {
+        match name {
+            "link" => std::os::unix::fs::symlink(&outside, &place).expect("fresh"),
+            "pipe" => {
+                let mode = rustix::fs::Mode::from_raw_mode(0o600);
+                rustix::fs::mkfifoat(rustix::fs::CWD, &place, mode).expect("fresh");
+            }
+            _ => fs::create_dir(&place).expect("fresh"),
+        }
+        let error = BlobSource::open(&layout, &digest).err().expect(name);
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{name}: {error}");
+        let _ = fs::remove_file(&place);
+    }
+}
+
+#[test]
 fn other_tools_open_what_is_written() {
     let temp = tempfile::tempdir().expect("temp");
     let at = |name: &str| temp.path().join(name).to_str().expect("utf-8").to_owned();
