@@ -225,7 +225,7 @@ impl Parser {
                     let known = &super::run::SHARING;
                     self.one_of("`--sharing`", Code::InvalidFlag, sharing, known);
                 }
-                let [path] = self.exactly(line, first, name, "write e.g. `CACHE /root/.cache`")?;
+                let [path] = self.exactly(line, first, name, "write e.g. `CACHE /var/cache/apt`")?;
                 Some(Kind::Cache { flags, path })
             }
             "HOST" => {

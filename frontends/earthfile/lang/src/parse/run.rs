@@ -139,7 +139,7 @@ impl Parser {
         for key in ["type", "target"] {
             let known = self.problems.len() > before;
             if !known && !fields.iter().any(|(name, _)| *name == key) {
-                let help = "write e.g. `--mount=type=cache,target=/root/.cache`";
+                let help = "write e.g. `--mount=type=cache,target=/var/cache/apt`";
                 let message = format!("the mount has no `{key}`");
                 self.error(Code::InvalidMount, text.span(), message, help);
                 break;
