@@ -225,7 +225,8 @@ impl Parser {
                     let known = &super::run::SHARING;
                     self.one_of("`--sharing`", Code::InvalidFlag, sharing, known);
                 }
-                let [path] = self.exactly(line, first, name, "write e.g. `CACHE /var/cache/apt`")?;
+                let [path] =
+                    self.exactly(line, first, name, "write e.g. `CACHE /var/cache/apt`")?;
                 Some(Kind::Cache { flags, path })
             }
             "HOST" => {
