@@ -418,14 +418,15 @@ fn cancel(machine: &Machine) -> Result {
 
 fn cancel_gently(machine: &Machine) -> Result {
     // A runtime may be slower to say which process it has started than that process is to print, and
-    // one that nobody has heard of yet is not asked: then the next try tells.
+    // one that nobody has heard of yet is not asked: then the next try, which waits longer, tells.
     let mut last = Vec::new();
-    for _ in 0..10 {
+    for attempt in 0..10 {
         let case = machine.case();
         last = machine.block_on(async {
             let script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
             let (mut running, mut stdout, _stderr) = case.begin(script);
             support::read_line(&mut stdout).await;
+            tokio::time::sleep(Duration::from_millis(10 * attempt)).await;
             running.cancel();
             let failure = running.wait().await.expect_err("it was cancelled");
             assert_eq!(failure.kind, FailureKind::Cancelled);
