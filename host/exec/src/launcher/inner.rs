@@ -494,8 +494,11 @@ fn awaited_death(status: &str) -> Option<i32> {
     let never = [9, 19, 32, 33].iter().fold(0, |set, signal| set | 1u64 << (signal - 1));
     let open = !(set("SigBlk")? | never);
     let default = open & !(set("SigCgt")? | set("SigIgn")?);
+    // By default these do nothing, or stop a process (signal(7)): nobody dies of them.
+    let harmless =
+        [17, 18, 20, 21, 22, 23, 28].iter().fold(0, |set, signal| set | 1u64 << (signal - 1));
     let sleeps = field("State")?.starts_with('S');
-    (sleeps && open.count_ones() == 1 && default == open)
+    (sleeps && open & harmless == 0 && open.count_ones() == 1 && default == open)
         .then(|| i32::try_from(open.trailing_zeros()).expect("below 64") + 1)
 }
 
@@ -609,10 +612,12 @@ mod tests {
             )
         };
         let kept: u64 = [9, 19, 32, 33].iter().fold(0, |set, signal| set | 1 << (signal - 1));
-        let (segv, term) = (1u64 << 10, 1u64 << 14);
+        let (segv, term, child) = (1u64 << 10, 1u64 << 14, 1u64 << 16);
         for (state, blocked, caught, dying) in [
             ("S (sleeping)", !(kept | segv), 0, Some(11)),
             ("S (sleeping)", !(kept | term), segv, Some(15)),
+            // Its child ends, which kills nobody.
+            ("S (sleeping)", !(kept | child), 0, None),
             // It handles the signal, waits for another one as well, for none, or runs.
             ("S (sleeping)", !(kept | segv), segv, None),
             ("S (sleeping)", !(kept | segv | term), 0, None),
