@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -72,8 +72,13 @@ pub(super) fn serve(socket: OwnedFd) -> io::Result<()> {
     };
     let ready = Reply::Ready { base: runtime.base.clone() };
     wire::send(socket.as_fd(), &ready, &[])?;
-    let (grace, emulates) = (Duration::from_millis(grace_ms), !handlers.is_empty());
-    Server { socket, runtime, grace, emulates, steps: BTreeMap::new() }.run()
+    let grace = Duration::from_millis(grace_ms);
+    let emulators = programs.iter().filter_map(|program| {
+        let stat = rustix::fs::fstat(program).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    });
+    let emulators = emulators.collect();
+    Server { socket, runtime, grace, emulators, steps: BTreeMap::new() }.run()
 }
 
 struct Runtime {
@@ -197,8 +202,8 @@ struct Server {
     socket: OwnedFd,
     runtime: Runtime,
     grace: Duration,
-    /// Programs of steps may be emulated.
-    emulates: bool,
+    /// Programs that steps may be emulated by: device and inode.
+    emulators: Vec<(u64, u64)>,
     steps: BTreeMap<u64, Running>,
 }
 
@@ -227,8 +232,8 @@ impl Server {
             self.reap()?;
             for step in self.steps.values_mut() {
                 advance(step, self.grace);
-                if self.emulates && step.ending.is_none() && step.died.is_none() {
-                    step.died = let_die(step);
+                if step.ending.is_none() && step.died.is_none() {
+                    step.died = let_die(step, &self.emulators);
                 }
             }
         }
@@ -240,7 +245,7 @@ impl Server {
         let ending = self.steps.values().any(|step| step.ending.is_some());
         let timeout = match (self.steps.is_empty(), ending) {
             (_, true) => Some(TICK),
-            (false, false) if self.emulates => Some(DYING),
+            (false, false) if !self.emulators.is_empty() => Some(DYING),
             (false, false) => Some(REAP),
             (true, false) => None,
         };
@@ -469,8 +474,16 @@ fn advance(step: &mut Running, grace: Duration) {
 /// QEMU ends a program that was killed by a signal by the same signal: it takes the default action,
 /// blocks everything else and waits for it (`dump_core_and_abort` in its linux-user/signal.c). But
 /// such a signal does nothing to PID 1, and it would wait for ever.
-fn let_die(step: &Running) -> Option<i32> {
+fn let_die(step: &Running, emulators: &[(u64, u64)]) -> Option<i32> {
+    if emulators.is_empty() {
+        return None;
+    }
     let pid = init(step)?;
+    // A program of this machine may wait like that for what it likes.
+    let program = fs::metadata(format!("/proc/{}/exe", pid.as_raw_pid())).ok()?;
+    if !emulators.contains(&(program.dev(), program.ino())) {
+        return None;
+    }
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).ok()?;
     let waits_for = |task: fs::DirEntry| {
         let status = fs::read_to_string(task.path().join("status")).ok()?;
