@@ -13,11 +13,19 @@ use rustix::fs::{FlockOperation, flock};
 use crate::run::Run;
 use crate::skip;
 
-/// An architecture that the machine's release of Debian may lack, and a list with one that has it.
-const NEWER: (&str, &str) = (
-    "riscv64",
-    "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main\n",
-);
+/// An architecture that the machine's release of Debian may lack, and one that has it.
+const NEWER: (&str, &str) = ("riscv64", "trixie");
+
+/// A list of that release, from where the machine has its own packages.
+fn newer_list() -> Result<String> {
+    let asked =
+        ["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"];
+    let run = Run::of(Command::new("apt-get").args(asked))?.success()?;
+    let archive = run.text()?.lines().find(|uri| !uri.contains("security"));
+    let archive = archive.context("the machine has no list of packages")?;
+    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    Ok(format!("deb [signed-by={keys}] {archive} {} main\n", NEWER.1))
+}
 
 /// A folder with the files of these packages, and of no others they depend on. The architecture is
 /// named as Debian does it.
@@ -38,7 +46,7 @@ pub fn unpacked(debian: &str, names: &[&str]) -> Result<PathBuf> {
     let list = place.join("sources.list");
     let mut lists = Vec::new();
     if debian == NEWER.0 {
-        std::fs::write(&list, NEWER.1)?;
+        std::fs::write(&list, newer_list()?)?;
         lists.push(format!("Dir::Etc::sourcelist={}", list.display()));
         lists.push("Dir::Etc::sourceparts=-".to_owned());
     }
