@@ -59,7 +59,8 @@ pub struct Remote {
     port: Option<u16>,
     /// With its leading slash; as in `host:path` if `is_scp`. Of HTTP with the query.
     path: String,
-    /// `user@host:path`: the path is relative to the user's directory there.
+    /// Written as `user@host:path`: the path is relative to the user's directory there, or holds what
+    /// a URL would have to escape.
     is_scp: bool,
 }
 
@@ -132,7 +133,7 @@ impl Remote {
             None => (None, place),
         };
         // Git runs a helper that is named before two colons.
-        let path_is_good = !path.is_empty() && !path.starts_with([':', '-']);
+        let path_is_good = !matches!(path, "" | "/") && !path.starts_with([':', '-']);
         let user_is_good = user.is_none_or(is_user_name);
         (path_is_good && user_is_good && is_host_name(host)).then(|| Remote {
             scheme: Scheme::Ssh,
@@ -141,7 +142,7 @@ impl Remote {
             host: host.to_ascii_lowercase(),
             port: None,
             path: path.to_owned(),
-            is_scp: !path.starts_with('/'),
+            is_scp: !is_plain(path),
         })
     }
 
@@ -233,6 +234,15 @@ impl Remote {
             false => format!("{}://{user}{host}{}", self.scheme.as_str(), self.path),
         }
     }
+}
+
+/// Whether a path means the same in `host:path` and in a URL, where git decodes it.
+fn is_plain(path: &str) -> bool {
+    let plain =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b'~' | b'+');
+    path.starts_with('/')
+        && path.bytes().all(plain)
+        && !path.split('/').any(|name| matches!(name, "." | ".."))
 }
 
 /// For messages: without user, password and query.
@@ -328,6 +338,8 @@ mod tests {
             ("ssh://[::1]:22/a", "ssh://[::1]/a", "ssh://[::1]/a"),
             ("git@h:a/b.git", "git@h:a/b.git", "git@h:a/b.git"),
             ("h:/a", "ssh://h/a", "ssh://h/a"),
+            ("h:/a%20b", "h:/a%20b", "h:/a%20b"),
+            ("h:/a/../b", "h:/a/../b", "h:/a/../b"),
         ] {
             let remote = Remote::parse(text).expect(text);
             assert_eq!(
@@ -380,6 +392,7 @@ mod tests {
             "git@h:-x",
             "git@h::a",
             "git@h:",
+            "git@h:/",
             "a b:c",
             "https://h/a b",
             "https://h/a\n",
@@ -450,10 +463,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,60}|(https?|ssh|git)://[-a-z%0-9@:/.?#\\[\\]]{0,40}") {
+        fn any_text_is_read_or_refused(
+            text in ".{0,60}|(https?|ssh|git)://[-a-z%0-9@:/.?#\\[\\]]{0,40}|(u@)?h:/?[-a-z%0-9/.?#:+]{0,20}"
+        ) {
             if let Ok(remote) = Remote::parse(&text) {
                 let url = remote.url();
-                prop_assert!(!url.starts_with('-') && !url.contains("::") || url.contains('['));
+                prop_assert!(!url.starts_with('-'));
+                // Git runs a helper that is named before two colons, if nothing else is before them.
+                let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+                let helper = url.split_once("::").is_some_and(|(name, _)| name.bytes().all(named));
+                prop_assert!(!helper, "{url}");
                 prop_assert!(url.bytes().all(|b| b > b' ' && b != 0x7f));
                 // What is made of it is read as the same thing.
                 let again = Remote::parse(&url);
@@ -466,7 +485,7 @@ mod tests {
         fn any_submodule_stays_below_the_host(url in "(\\.\\./|\\./|[-a-z:/@.]){1,12}") {
             let parent = Remote::parse("https://h/g/a").expect("a URL");
             if let Ok(remote) = parent.join(&url)
-                && url.starts_with('.')
+                && (url.starts_with("./") || url.starts_with("../"))
             {
                 prop_assert!(remote.same_origin(&parent), "{url}");
             }
