@@ -230,6 +230,12 @@ impl graph::HostLocalSource for State {
         })
     }
 
+    fn after(&mut self, this: Resource<LocalBuilder>, _at: graph::Output) -> wasmtime::Result<()> {
+        self.edit(&this, 0, |_| {
+            Err(Failure::unsupported("this host reads directories before anything runs"))
+        })
+    }
+
     fn attrs(&mut self, this: Resource<LocalBuilder>, attrs: Pairs) -> wasmtime::Result<()> {
         self.edit(&this, pairs_size(&attrs), |local| {
             let attrs = Attrs(attrs);
