@@ -13,6 +13,7 @@
 //! loop devices needed) and then cuts its power so many times.
 
 mod caches;
+mod earthfiles;
 mod floors;
 mod memory;
 mod platforms;
@@ -130,7 +131,7 @@ fn prepare_contexts(folder: &Path, options: &Options) -> Result<PathBuf> {
     let contexts = folder.join(format!("contexts-{}", options.scale));
     for (name, write) in workloads::ALL {
         let to = contexts.join(name);
-        if to.join("Dockerfile").is_file() {
+        if ["Dockerfile", "Earthfile"].iter().any(|name| to.join(name).is_file()) {
             continue;
         }
         let part = contexts.join(format!("{name}.part"));
@@ -189,6 +190,8 @@ impl Bench {
         self.when("copyfrom10k", Self::copyfrom10k)?;
         self.when("parse2000", Self::parse2000)?;
         self.when("graph500", Self::graph500)?;
+        self.when("targets100", Self::targets100)?;
+        self.when("conditions20", Self::conditions20)?;
         self.when("caches", Self::caches)?;
         self.when("export500", Self::export500)?;
         self.when("push500", Self::push500)?;

@@ -7,11 +7,13 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use wbuild_tests::run::Run;
 
+use crate::earthfiles;
+
 /// A workload: name and how its context is written.
 pub type Workload = (&'static str, fn(&Path, f64) -> Result<()>);
 
 /// All of them. The number is the scale: 1.0 is the size that figures are quoted for.
-pub const ALL: [Workload; 14] = [
+pub const ALL: [Workload; 16] = [
     ("tiny", tiny),
     ("noop", noop),
     ("run1", run1),
@@ -26,6 +28,8 @@ pub const ALL: [Workload; 14] = [
     ("emulated", emulated),
     ("compile", compile),
     ("everywhere", everywhere),
+    ("targets100", earthfiles::targets100),
+    ("conditions20", earthfiles::conditions20),
 ];
 
 /// Two steps and one file.
@@ -239,7 +243,8 @@ fn definition(to: &Path, text: &str) -> Result<()> {
     write(to, "Dockerfile", text.as_bytes())
 }
 
-fn write(to: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+/// Writes a file of a context.
+pub fn write(to: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = to.join(name);
     std::fs::create_dir_all(path.parent().expect("it lies in a folder"))?;
     std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))

@@ -321,6 +321,8 @@ pub trait ResultsCap: Send + Sync {
     fn image(&self, image: ImageResult) -> Result<(), Failure>;
     /// Yields files.
     fn files(&self, files: FilesResult) -> Result<(), Failure>;
+    /// Work that must succeed though nothing of it is yielded.
+    fn require(&self, at: Edge) -> Result<(), Failure>;
     /// Yields an attestation: in-toto predicate type and the file that holds it.
     fn attest(&self, kind: String, statement: FilesResult) -> Result<(), Failure>;
     /// Work for its effect, after everything else.

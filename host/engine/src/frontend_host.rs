@@ -281,6 +281,11 @@ impl ResultsCap for Results {
         self.0.add_files(files)
     }
 
+    fn require(&self, at: Edge) -> Result<(), Failure> {
+        self.0.definition().check_edge(at)?;
+        self.0.add_required(at)
+    }
+
     fn attest(&self, kind: String, _: FilesResult) -> Result<(), Failure> {
         Err(Failure::unsupported(format!("this host cannot attach the attestation {kind:?}")))
     }

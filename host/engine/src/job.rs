@@ -69,6 +69,8 @@ pub(crate) struct Job {
     mapped: Mutex<Vec<(Span, Span)>>,
     images: Mutex<Vec<ImageResult>>,
     files: Mutex<Vec<FilesResult>>,
+    /// What must succeed besides.
+    required: Mutex<Vec<Edge>>,
     steps: Arc<Steps>,
     /// Nodes whose steps have their names.
     named: Mutex<HashSet<NodeId>>,
@@ -130,6 +132,7 @@ impl Job {
             mapped: Mutex::default(),
             images: Mutex::default(),
             files: Mutex::default(),
+            required: Mutex::default(),
             steps,
             named: Mutex::default(),
             worker,
@@ -471,6 +474,13 @@ impl Job {
         Ok(())
     }
 
+    pub(crate) fn add_required(&self, at: Edge) -> Result<(), Failure> {
+        let mut required = lock(&self.required);
+        check_results(required.len())?;
+        required.push(at);
+        Ok(())
+    }
+
     /// Takes back all that a frontend, or a trace of one, has added. What was solved meanwhile is
     /// known by its digest and stays known.
     pub(crate) fn forget_plan(&self) {
@@ -480,6 +490,7 @@ impl Job {
         lock(&self.mapped).clear();
         lock(&self.images).clear();
         lock(&self.files).clear();
+        lock(&self.required).clear();
         lock(&self.named).clear();
         lock(&self.background).begun.clear();
     }
@@ -490,5 +501,9 @@ impl Job {
 
     pub(crate) fn files(&self) -> Vec<FilesResult> {
         lock(&self.files).clone()
+    }
+
+    pub(crate) fn required(&self) -> Vec<Edge> {
+        lock(&self.required).clone()
     }
 }

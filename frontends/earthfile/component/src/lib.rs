@@ -83,6 +83,10 @@ impl DynamicHost for Bridge {
         })
     }
 
+    fn require(&mut self, at: Output) -> Result<(), Failure> {
+        results::require(output_out(at)).map_err(failure_in)
+    }
+
     fn files(&mut self, root: Output) -> Result<(), Failure> {
         results::files("", None, output_out(root), "/", &[]).map_err(failure_in)
     }

@@ -83,10 +83,11 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
     unreachable!("the last attempt returns")
 }
 
-/// All that the frontend has yielded.
+/// All that the frontend has yielded, and what must succeed besides.
 fn roots(job: &Job) -> Vec<Edge> {
     let images = job.images().into_iter().filter_map(|image| image.root);
-    images.chain(job.files().iter().map(|files| files.root)).collect()
+    let files = job.files().into_iter().map(|files| files.root);
+    images.chain(files).chain(job.required()).collect()
 }
 
 async fn outputs(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> {

@@ -254,6 +254,10 @@ impl ResultsCap for Recorder {
         self.did(self.inner.results.files(files), || call)
     }
 
+    fn require(&self, at: Edge) -> Result<(), Failure> {
+        self.did(self.inner.results.require(at), || Call::Require(at))
+    }
+
     // The rest is done for its effect, now: it is never repeated from a trace.
 
     fn attest(&self, kind: String, statement: FilesResult) -> Result<(), Failure> {

@@ -31,6 +31,7 @@ pub(super) enum Call {
     Report(Diagnostic),
     Image(ImageResult),
     Files(FilesResult),
+    Require(Edge),
 }
 
 /// A source file; numbers, which is how JSON holds bytes, take four times the space of text.

@@ -354,6 +354,10 @@ impl ResultsCap for World {
         self.result(Some(files.root), format!("files {:?} {}", files.name, files.path))
     }
 
+    fn require(&self, at: Edge) -> Result<(), Failure> {
+        self.result(Some(at), "require".to_owned())
+    }
+
     fn attest(&self, kind: String, statement: FilesResult) -> Result<(), Failure> {
         self.result(Some(statement.root), format!("attest {kind}"))
     }

@@ -21,6 +21,8 @@ pub trait DynamicHost: Host {
     fn evaluate(&mut self, at: &[Output]) -> Vec<Result<(), Failure>>;
     /// What an exec with `capture` did.
     fn outcome(&mut self, at: Output) -> Result<Outcome, Failure>;
+    /// Has work done that must succeed though nothing of it is yielded.
+    fn require(&mut self, at: Output) -> Result<(), Failure>;
     /// Names a tree of files for the client.
     fn files(&mut self, root: Output) -> Result<(), Failure>;
     /// Names the image that the build yields for a platform, with names that the file gives it;

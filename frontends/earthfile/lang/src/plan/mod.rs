@@ -335,10 +335,9 @@ impl<'h> Session<'h> {
             }
         }
         // Steps of other targets are run, though nothing of them may be yielded.
-        let roots: Vec<Output> = all.iter().filter_map(|(_, state)| state.root).collect();
-        if all.len() > keys.len() && !roots.is_empty() {
-            host.evaluate(&roots).into_iter().collect::<Result<Vec<()>, Failure>>()?;
-        }
+        let others = all.iter().filter(|(key, _)| !keys.contains(key));
+        let roots: BTreeSet<Output> = others.filter_map(|(_, state)| state.root).collect();
+        roots.into_iter().try_for_each(|root| host.require(root))?;
         let locals: Vec<_> = all.iter().flat_map(|(_, state)| &state.locals).collect();
         if !locals.is_empty() {
             let copy = |local: &state::Local| {

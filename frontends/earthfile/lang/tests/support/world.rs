@@ -38,6 +38,11 @@ impl DynamicHost for Recorder {
         }
     }
 
+    fn require(&mut self, at: Output) -> Result<(), Failure> {
+        self.say(format!("require{}", numbers(&[at])));
+        Ok(())
+    }
+
     fn files(&mut self, root: Output) -> Result<(), Failure> {
         self.say(format!("files{}", numbers(&[root])));
         Ok(())

@@ -77,6 +77,11 @@ impl results::Host for State {
         }))
     }
 
+    fn require(&mut self, at: graph::Output) -> wasmtime::Result<Result<(), wit::Failure>> {
+        self.meter.message(0)?;
+        answer(self.caps()?.results.require(edge_in(at)))
+    }
+
     fn attest(
         &mut self,
         name: String,
