@@ -15,13 +15,13 @@ pub fn targets100(to: &Path, _: f64) -> Result<()> {
     let mut text =
         String::from("VERSION 0.8\nFROM base\nARG --global NONCE\nWORKDIR /work\nall:\n");
     for target in 0..100 {
-        let _ = writeln!(text, "    BUILD +t{target} --SIZE={target}");
+        let _ = writeln!(text, "    BUILD +t{target}");
     }
     for target in 0..100 {
         write(to, &format!("src/f{target}"), format!("file {target}\n").as_bytes())?;
         let _ = write!(
             text,
-            "t{target}:\n    ARG SIZE=1\n    ENV NAME=t{target}\n    COPY src/f{target} ./\n"
+            "t{target}:\n    ARG SIZE={target}\n    ENV NAME=t{target}\n    COPY src/f{target} ./\n"
         );
         for below in [target / 2, target / 3, target / 7] {
             if below < target {
