@@ -54,7 +54,7 @@ struct Steps;
 impl Guest for Steps {
     fn build() -> Result<(), Failure> {
         let file = request::definition()?;
-        let source = add_source(&file.name, "steps", &file.data);
+        let source = add_source(&file.name, "steps", &file.data)?;
         let steps =
             syntax::parse(&file.data).map_err(|e| failure("invalid", e.message, source, &e.at))?;
         for platform in request::target_platforms() {
@@ -176,7 +176,7 @@ impl Stage {
         };
         let info = inspect::resolve_images(&[request]).remove(0)?;
         let root = graph::image(&info.reference, Some(&self.platform), &attrs)?;
-        self.name(root, step);
+        self.name(root, step)?;
         self.root = Some(root);
         let bad = |what: String| {
             failure("invalid", format!("the config of {image} {what}"), self.source, &step.at)
@@ -215,7 +215,7 @@ impl Stage {
             op.capture(limit);
         }
         let root = graph::exec(op)?.remove(0);
-        self.name(root, step);
+        self.name(root, step)?;
         Ok(root)
     }
 
@@ -229,10 +229,10 @@ impl Stage {
                 return fail("exec-failed", format!("`{command}` failed with exit code {code}"));
             }
         }
-        if outcome.truncated("stdout") {
+        if outcome.truncated("stdout")? {
             return fail("limit", format!("`{command}` printed more than {CAPTURE} bytes"));
         }
-        let printed = outcome.read("stdout", 0, outcome.size("stdout"))?;
+        let printed = outcome.read("stdout", 0, outcome.size("stdout")?)?;
         match String::from_utf8(printed) {
             Ok(text) => Ok(text.trim_end_matches('\n').to_owned()),
             Err(_) => fail("invalid", format!("`{command}` printed bytes that are not UTF-8")),
@@ -241,12 +241,12 @@ impl Stage {
 
     fn file(&self, files: FileOp, step: &Step) -> Result<Output, Failure> {
         let root = graph::file(files)?;
-        self.name(root, step);
+        self.name(root, step)?;
         Ok(root)
     }
 
-    fn name(&self, at: Output, step: &Step) {
-        graph::annotate(at, &step.text, &[span(self.source, &step.at)], &[]);
+    fn name(&self, at: Output, step: &Step) -> Result<(), Failure> {
+        graph::annotate(at, &step.text, &[span(self.source, &step.at)], &[])
     }
 
     fn history(&mut self, step: &Step, layer: bool) {

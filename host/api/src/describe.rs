@@ -28,6 +28,8 @@ pub enum Query {
     Call {
         /// Its name.
         method: String,
+        /// What would be built.
+        target: Option<String>,
         /// In its own words.
         args: Attrs,
     },
@@ -46,16 +48,25 @@ pub enum Description {
     },
     /// See [`Outline`].
     Outline(Outline),
-    /// Names.
+    /// In the frontend's order.
     Methods {
         /// The methods.
-        methods: Vec<String>,
+        methods: Vec<MethodInfo>,
     },
     /// JSON of a schema that the method documents.
     Call {
         /// As the frontend wrote it; not checked.
         output: String,
     },
+}
+
+/// A method of the frontend's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodInfo {
+    /// For [`Query::Call`].
+    pub name: String,
+    /// What it answers; may be empty.
+    pub summary: String,
 }
 
 /// What a target is and what it takes.

@@ -75,8 +75,6 @@ pub trait GraphCap: Send + Sync {
     fn annotate(&self, at: Edge, meta: NodeMeta) -> Result<(), Failure>;
     /// Marks a node as never to be looked up.
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure>;
-    /// The node's definition digest (with the output's index).
-    fn digest_of(&self, at: Edge) -> Result<Digest, Failure>;
 }
 
 /// A request to resolve an image.
@@ -108,8 +106,12 @@ pub struct ImageInfo {
 /// A request to resolve a git or http source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRequest {
-    /// A URL; of a git repository also `URL#REFERENCE`.
-    pub identifier: String,
+    /// `git` or `http`.
+    pub kind: String,
+    /// As of `graph.git`, `graph.http`.
+    pub url: String,
+    /// Branch, tag or commit of a repository.
+    pub reference: String,
     /// As of `graph.git`, `graph.http`.
     pub attrs: Attrs,
 }
@@ -119,7 +121,7 @@ pub struct SourceRequest {
 pub struct SourceInfo {
     /// Commit or checksum.
     pub pin: String,
-    /// `tag`, `last-modified`, `filename`.
+    /// `tag`, `last-modified`.
     pub attrs: Attrs,
 }
 

@@ -12,7 +12,7 @@ mod common;
 use common::values;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use wbuild_api::describe::{Outline, Target};
+use wbuild_api::describe::{MethodInfo, Outline, Target};
 use wbuild_cli::answer::lint::Findings;
 use wbuild_cli::answer::{lists, pretty};
 use wbuild_cli::report::style::Style;
@@ -58,7 +58,8 @@ fn answers() {
             let outline = Outline { target, parameters: items(&outline["parameters"]) };
             (lists::outline_text(&outline), lists::outline_json(&outline, &sources))
         } else if let Some(methods) = input.get("methods") {
-            let methods: Vec<String> = serde_json::from_value(methods.clone()).expect("names");
+            let methods: Vec<MethodInfo> =
+                serde_json::from_value(methods.clone()).expect("methods");
             (lists::methods_text(&methods), lists::methods_json(&methods))
         } else {
             continue;

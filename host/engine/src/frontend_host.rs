@@ -13,11 +13,10 @@ use wbuild_api::extension::{
     ResultsCap, SourceInfo, SourceRequest,
 };
 use wbuild_api::request::ContextSpec;
-use wbuild_graph::encode::Encoder;
 use wbuild_graph::op::SourceOp;
 use wbuild_graph::{
-    Attrs, Diagnostic, Digest, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity,
-    SourceFile, Span,
+    Attrs, Diagnostic, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity, SourceFile,
+    Span,
 };
 
 use crate::job::Job;
@@ -73,13 +72,6 @@ impl GraphCap for Graph {
 
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure> {
         self.0.definition().ignore_cache(at.node)
-    }
-
-    fn digest_of(&self, at: Edge) -> Result<Digest, Failure> {
-        let mut definition = self.0.definition();
-        definition.check_edge(at)?;
-        let digest = definition.digest(at.node);
-        Ok(Encoder::new("wbuild.edge.v1").digest(&digest.0).int(i64::from(at.index)).finish())
     }
 }
 

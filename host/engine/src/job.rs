@@ -12,7 +12,6 @@ use wbuild_api::extension::{
 };
 use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource};
 use wbuild_api::session::Session;
-use wbuild_git_url::git_source;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
     Attrs, CacheKey, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, NodeId, Op,
@@ -36,7 +35,7 @@ const DEFINITION_CONTEXT: &str = "dockerfile";
 pub(crate) const DEFINITION_LIMIT: u64 = 16 << 20;
 
 /// Keys and values of the plugin contract that this host knows beyond the first release's.
-const FEATURES: &[&str] = &["exec.cache-dir.seed-path", "exec.capture", "file-op.copy.unpack"];
+const FEATURES: &[&str] = &[];
 
 /// The most images, and the most file results, of one build.
 const RESULTS: usize = 1000;
@@ -298,25 +297,32 @@ impl Job {
         &self,
         request: &SourceRequest,
     ) -> Result<SourceInfo, Failure> {
-        let url = &request.identifier;
-        if let Some(git) = git_source(url) {
-            let (repositories, attrs) = (&self.worker.repositories, &request.attrs);
-            let (commit, tag) = repositories.resolve(&git.url, &git.reference, attrs).await?;
-            let mut attrs = Attrs::default();
-            if let Some(tag) = tag {
-                attrs.push("tag", tag.to_string());
-            }
-            return Ok(SourceInfo { pin: commit.to_string(), attrs });
-        }
-        if !(url.starts_with("http://") || url.starts_with("https://")) {
-            return Err(Failure::unsupported(format!("this host cannot resolve {url:?}")));
-        }
-        let (digest, modified) = self.worker.downloads.resolve(url, &request.attrs).await?;
+        let SourceRequest { kind, url, reference, attrs: asked } = request;
         let mut attrs = Attrs::default();
-        if let Some(modified) = modified {
-            attrs.push("last-modified", modified.to_string());
-        }
-        Ok(SourceInfo { pin: digest.to_string(), attrs })
+        let pin = match kind.as_str() {
+            "git" => {
+                let (commit, tag) = self.worker.repositories.resolve(url, reference, asked).await?;
+                attrs.0.extend(tag.map(|tag| ("tag".to_owned(), tag.to_string())));
+                commit.to_string()
+            }
+            "http" if !reference.is_empty() => {
+                let message = format!("a file behind a URL has no reference, as {reference:?} is");
+                return Err(Failure::invalid(message));
+            }
+            "http" => {
+                let (digest, modified) = self.worker.downloads.resolve(url, asked).await?;
+                let modified = modified.map(|modified| modified.to_string());
+                attrs.0.extend(modified.map(|modified| ("last-modified".to_owned(), modified)));
+                digest.to_string()
+            }
+            other => {
+                return Err(Failure::unsupported(format!(
+                    "no source of kind {other:?} is resolved"
+                ))
+                .hint("expected one of: git, http"));
+            }
+        };
+        Ok(SourceInfo { pin, attrs })
     }
 
     /// Solves one output.

@@ -135,35 +135,6 @@ async fn links_of_an_included_path_lead_to_what_they_mean() {
 }
 
 #[tokio::test]
-async fn what_the_request_says_of_processes_is_part_of_them() {
-    let digests: Arc<Mutex<Vec<Digest>>> = Arc::default();
-    let hosts = vec![("name".to_owned(), "10.0.0.1".to_owned())];
-    for (network, add_hosts) in [
-        (DefaultNetwork::Host, Vec::new()),
-        (DefaultNetwork::None, Vec::new()),
-        (DefaultNetwork::Host, hosts),
-    ] {
-        let mut place = Place::new();
-        place.request.network = network;
-        place.request.add_hosts = add_hosts;
-        let digests = Arc::clone(&digests);
-        let frontend = move |host: &FrontendHost| {
-            let kind = MountKind::Bind { source: None, subpath: String::new(), access: Access::Rw };
-            let mounts = vec![Mount { target: "/".to_owned(), kind }];
-            let exec = ExecOp { mounts, ..ExecOp::new(vec!["x".to_owned()]) };
-            let edge = host.graph.insert(Op::Exec(Box::new(exec)), Vec::new())?[0];
-            digests.lock().expect("digests").push(host.graph.digest_of(edge)?);
-            Ok(())
-        };
-        place.build(frontend).await.expect_err("nothing was yielded");
-    }
-    let mut digests = digests.lock().expect("digests").clone();
-    digests.sort();
-    digests.dedup();
-    assert_eq!(digests.len(), 3);
-}
-
-#[tokio::test]
 async fn outputs_that_cannot_work_are_refused_before_the_build() {
     let file = |name: &str| OutputDest::File(PathBuf::from(name));
     for (kind, dest, attr) in [

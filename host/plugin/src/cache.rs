@@ -189,7 +189,7 @@ impl CacheBackend for WasmCacheBackend {
     async fn commit(&self) -> Result<Attrs, Failure> {
         let result = self
             .call(async |live: &mut Live| {
-                live.instance.wbuild_cache_backend().call_commit(&mut live.store).await
+                live.instance.wbuild_cache_backend().call_commit(&mut live.store, &Vec::new()).await
             })
             .await?;
         result.map(Attrs).map_err(failure_in)

@@ -96,7 +96,7 @@ impl Guest for CacheLocal {
         layers.iter().map(|layer| present(layer).map(drop)).collect()
     }
 
-    fn commit() -> Result<Attrs, Failure> {
+    fn commit(_options: Attrs) -> Result<Attrs, Failure> {
         // Batches are durable at the host's next group commit; nothing is buffered here.
         with(Need::Write, "commit", |session| {
             Ok(vec![("records".to_owned(), session.saved.to_string())])

@@ -106,7 +106,7 @@ impl Guest for CacheOci {
         pushed.unwrap_or_else(|failure| layers.iter().map(|_| Err(failure.clone())).collect())
     }
 
-    fn commit() -> Result<Attrs, Failure> {
+    fn commit(_options: Attrs) -> Result<Attrs, Failure> {
         with(Need::Write, "commit", |session| {
             let table = std::mem::take(&mut session.saved);
             // Nothing was worth keeping: what is there is still the better cache.

@@ -18,9 +18,9 @@ mod bindings {
 }
 
 use bindings::exports::wbuild::runner::planner::{Failure, Guest, Offer, Platform};
-use bindings::wbuild::runner::job::Job;
 use bindings::wbuild::runner::machine;
 use bindings::wbuild::runner::plan::Plan;
+use bindings::wbuild::runner::process::Process;
 use bindings::wbuild::types::types::{Diagnostic, Severity};
 use rules::Machine;
 use runner_common::Refusal;
@@ -33,9 +33,9 @@ impl Guest for Native {
         platforms.iter().map(|platform| machine.offer(platform).map_err(failure)).collect()
     }
 
-    fn make_plan(job: &Job) -> Result<Plan, Failure> {
+    fn make_plan(process: &Process) -> Result<Plan, Failure> {
         let machine = machine();
-        let platform = job.platform();
+        let platform = process.platform();
         machine.offer(&platform).map_err(failure)?;
         let plan = Plan::base();
         if machine.wants_linux32(&platform) {
@@ -44,7 +44,7 @@ impl Guest for Native {
         let has_handler = |foreign: &Platform| {
             machine::kernel_binfmt(foreign).is_some_and(|entry| entry.usable_in_container)
         };
-        if let Some(warning) = machine.foreign_program(&job.entry_format(), has_handler) {
+        if let Some(warning) = machine.foreign_program(&process.entry_format(), has_handler) {
             plan.warn(&Diagnostic {
                 severity: Severity::Warning,
                 code: Some("foreign-program".to_owned()),

@@ -18,9 +18,9 @@ mod bindings {
 }
 
 use bindings::exports::wbuild::runner::planner::{Failure, Guest, Offer, Platform};
-use bindings::wbuild::runner::job::Job;
 use bindings::wbuild::runner::machine;
 use bindings::wbuild::runner::plan::Plan;
+use bindings::wbuild::runner::process::Process;
 use bindings::wbuild::types::types::{Diagnostic, Severity};
 use rules::{Emulator, Facts, Way};
 use runner_common::Refusal;
@@ -38,8 +38,8 @@ impl Guest for Qemu {
         platforms.iter().map(|platform| offer(platform).map_err(failure)).collect()
     }
 
-    fn make_plan(job: &Job) -> Result<Plan, Failure> {
-        let platform = job.platform();
+    fn make_plan(process: &Process) -> Result<Plan, Failure> {
+        let platform = process.platform();
         let (facts, tool) = facts(&platform);
         let plan = Plan::base();
         match rules::way(&platform, &facts).map_err(failure)? {

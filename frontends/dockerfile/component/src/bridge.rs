@@ -82,12 +82,13 @@ impl Host for Bridge {
         request::epoch()
     }
 
-    fn add_source(&mut self, name: &str, language: &str, text: &[u8]) -> u32 {
-        diagnostics::add_source(name, language, text)
+    fn add_source(&mut self, name: &str, language: &str, text: &[u8]) -> Result<u32, Failure> {
+        diagnostics::add_source(name, language, text).map_err(failure_in)
     }
 
-    fn map_source(&mut self, generated: Span, original: Span) {
-        diagnostics::map_source(span_out(generated), span_out(original));
+    fn map_source(&mut self, generated: Span, original: Span) -> Result<(), Failure> {
+        let ranges = [(span_out(generated), span_out(original))];
+        diagnostics::map_source(&ranges).map_err(failure_in)
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
@@ -187,16 +188,17 @@ impl Host for Bridge {
 
     fn merge(&mut self, layers: &[Output]) -> Result<Output, Failure> {
         let layers: Vec<graph::Output> = layers.iter().copied().map(output_out).collect();
-        node(graph::merge(&layers))
+        node(graph::merge(&layers, &[]))
     }
 
     fn annotate(&mut self, at: Output, name: &str, spans: &[Span], attrs: &Attrs) {
         let spans: Vec<wit::Span> = spans.iter().copied().map(span_out).collect();
-        graph::annotate(output_out(at), name, &spans, attrs);
+        // A name that is refused costs the step its name, not the build.
+        let _ = graph::annotate(output_out(at), name, &spans, attrs);
     }
 
-    fn ignore_cache(&mut self, at: Output) {
-        graph::ignore_cache(output_out(at));
+    fn ignore_cache(&mut self, at: Output) -> Result<(), Failure> {
+        graph::ignore_cache(output_out(at)).map_err(failure_in)
     }
 
     fn result(

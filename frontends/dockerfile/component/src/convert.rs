@@ -76,7 +76,7 @@ pub fn parameter_out(parameter: Parameter) -> describe::Parameter {
         kind: parameter.kind.to_owned(),
         name: parameter.name,
         summary: parameter.summary,
-        default: parameter.default,
+        value: parameter.default,
         required: parameter.required,
         at: parameter.at.map(span_out),
         attrs: Vec::new(),

@@ -34,25 +34,29 @@ impl build::Guest for Component {
 }
 
 impl describe::Guest for Component {
-    fn targets() -> Result<Vec<describe::Target>, wit::Failure> {
+    fn targets(_opts: Attrs) -> Result<Vec<describe::Target>, wit::Failure> {
         let targets = lang::targets(&mut Bridge).map_err(failure_out)?;
         Ok(targets.into_iter().map(convert::target_out).collect())
     }
 
-    fn parameters(target: Option<String>) -> Result<Vec<describe::Parameter>, wit::Failure> {
+    fn parameters(
+        target: Option<String>,
+        _opts: Attrs,
+    ) -> Result<Vec<describe::Parameter>, wit::Failure> {
         let found = lang::parameters(&mut Bridge, target.as_deref()).map_err(failure_out)?;
         Ok(found.into_iter().map(convert::parameter_out).collect())
     }
 
-    fn check(target: Option<String>) -> Result<(), wit::Failure> {
+    fn check(target: Option<String>, _opts: Attrs) -> Result<(), wit::Failure> {
         lang::check(&mut Bridge, target.as_deref()).map_err(failure_out)
     }
 
-    fn methods() -> Vec<String> {
-        lang::methods()
+    fn methods() -> Result<Vec<describe::Method>, wit::Failure> {
+        let method = |(name, summary)| describe::Method { name, summary, attrs: Vec::new() };
+        Ok(lang::methods().into_iter().map(method).collect())
     }
 
-    fn call(method: String, _args: Attrs) -> Result<String, wit::Failure> {
+    fn call(method: String, _: Option<String>, _args: Attrs) -> Result<String, wit::Failure> {
         lang::call(&method).map_err(failure_out)
     }
 }

@@ -58,22 +58,25 @@ pub fn check(host: &mut dyn Host, target: Option<&str>) -> Result<(), Failure> {
     plan::linted(host, Scope { target, all: true }).map(drop)
 }
 
-/// Names of further methods.
-pub fn methods() -> Vec<String> {
-    vec![RULES.to_owned()]
+/// Further methods: names, and what they answer.
+pub fn methods() -> Vec<(String, String)> {
+    vec![(RULES.to_owned(), "List the rules of `--check`".to_owned())]
 }
 
 /// The answer of a further method, as JSON.
 pub fn call(method: &str) -> Result<String, Failure> {
     if method != RULES {
         let known = methods();
-        let close = closest(method, known.iter().map(String::as_str));
+        let close = closest(method, known.iter().map(|(name, _)| name.as_str()));
         let hint = match close {
             Some(name) => format!("did you mean {name}?"),
-            None => format!("it knows {}", known.join(", ")),
+            None => format!(
+                "it knows {}",
+                known.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+            ),
         };
         let failure = Failure::new("unsupported", format!("there is no method {method:?}"));
-        let attrs = vec![("x-hint".to_owned(), hint)];
+        let attrs = vec![("hint".to_owned(), hint)];
         return Err(Failure { attrs, ..failure });
     }
     let rule = |rule: &Rule| {

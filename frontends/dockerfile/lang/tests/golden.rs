@@ -103,6 +103,9 @@ fn describe() {
         recorder.attempt(|recorder| {
             if let Some(method) = name.strip_prefix("call-") {
                 recorder.quiet = false;
+                for (name, summary) in describe::methods() {
+                    recorder.say(format!("method {name}: {summary}"));
+                }
                 recorder.say(describe::call(method)?);
                 return Ok(());
             }

@@ -39,25 +39,28 @@ impl build::Guest for Component {
 }
 
 impl describe::Guest for Component {
-    fn targets() -> Result<Vec<describe::Target>, wit::Failure> {
+    fn targets(_opts: Attrs) -> Result<Vec<describe::Target>, wit::Failure> {
         let targets = lang::targets(&mut Bridge).map_err(failure_out)?;
         Ok(targets.into_iter().map(convert::target_out).collect())
     }
 
-    fn parameters(target: Option<String>) -> Result<Vec<describe::Parameter>, wit::Failure> {
+    fn parameters(
+        target: Option<String>,
+        _opts: Attrs,
+    ) -> Result<Vec<describe::Parameter>, wit::Failure> {
         let found = lang::parameters(&mut Bridge, target.as_deref()).map_err(failure_out)?;
         Ok(found.into_iter().map(convert::parameter_out).collect())
     }
 
-    fn check(_target: Option<String>) -> Result<(), wit::Failure> {
+    fn check(_target: Option<String>, _opts: Attrs) -> Result<(), wit::Failure> {
         lang::check(&mut Bridge).map_err(failure_out)
     }
 
-    fn methods() -> Vec<String> {
-        Vec::new()
+    fn methods() -> Result<Vec<describe::Method>, wit::Failure> {
+        Ok(Vec::new())
     }
 
-    fn call(method: String, _args: Attrs) -> Result<String, wit::Failure> {
+    fn call(method: String, _: Option<String>, _args: Attrs) -> Result<String, wit::Failure> {
         let message = format!("there is no method {method} for Earthfiles");
         Err(failure_out(Failure::new("unsupported", message)))
     }
@@ -73,12 +76,13 @@ impl DynamicHost for Bridge {
     fn outcome(&mut self, at: Output) -> Result<Outcome, Failure> {
         let outcome = inspect::outcome_of(output_out(at)).map_err(failure_in)?;
         let read = |stream: &str| -> Result<Vec<u8>, Failure> {
-            outcome.read(stream, 0, outcome.size(stream)).map_err(failure_in)
+            let size = outcome.size(stream).map_err(failure_in)?;
+            outcome.read(stream, 0, size).map_err(failure_in)
         };
         Ok(Outcome {
             code: outcome.exit_code(),
             stdout: read("stdout")?,
-            truncated: outcome.truncated("stdout"),
+            truncated: outcome.truncated("stdout").map_err(failure_in)?,
             stderr: read("stderr")?,
         })
     }

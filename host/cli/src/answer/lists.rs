@@ -1,7 +1,7 @@
 //! Lists of targets, of what a target takes, and of methods.
 
 use serde_json::{Map, Value, json};
-use wbuild_api::describe::{Outline, Parameter, Target};
+use wbuild_api::describe::{MethodInfo, Outline, Parameter, Target};
 use wbuild_graph::SourceMap;
 
 use super::{compact, location, texts};
@@ -163,7 +163,7 @@ const COMMON: [(&str, &str, bool); 4] = [
 const VERSION: &str = "1.0.0";
 
 /// `frontend.subrequests.describe`.
-pub fn methods_json(methods: &[String]) -> Value {
+pub fn methods_json(methods: &[MethodInfo]) -> Value {
     let common = COMMON.iter().map(|(name, description, of_target)| {
         let opts = match of_target {
             true => json!([{"Name": "target", "Description": "What would be built"}]),
@@ -178,12 +178,12 @@ pub fn methods_json(methods: &[String]) -> Value {
             "Metadata": [{"Name": "result.json", "Description": ""}],
         })
     });
-    let own = methods.iter().map(|name| {
+    let own = methods.iter().map(|MethodInfo { name, summary }| {
         json!({
             "Name": name,
             "Version": "",
             "Type": "rpc",
-            "Description": "",
+            "Description": summary,
             "Opts": [],
             "Metadata": [{"Name": "result.json", "Description": ""}],
         })
@@ -192,15 +192,15 @@ pub fn methods_json(methods: &[String]) -> Value {
 }
 
 /// A line for each method, by the name that `--call` takes.
-pub fn methods_text(methods: &[String]) -> String {
+pub fn methods_text(methods: &[MethodInfo]) -> String {
     let left = Align::Left;
     let mut table = Table::new(&[("NAME", left), ("VERSION", left), ("DESCRIPTION", left)]);
     for (name, description, _) in COMMON {
         let name = name.strip_prefix("frontend.").unwrap_or(name);
         table.row([name.to_owned(), VERSION.to_owned(), description.to_owned()]);
     }
-    for name in methods {
-        table.row([name.clone(), String::new(), "A method of this frontend's own".to_owned()]);
+    for MethodInfo { name, summary } in methods {
+        table.row([name.clone(), String::new(), summary.clone()]);
     }
     table.render()
 }

@@ -76,7 +76,7 @@ impl Method {
             Method::Targets => Query::Targets,
             Method::Describe => Query::Methods,
             Method::Other { name, args } => {
-                Query::Call { method: name.clone(), args: args.clone() }
+                Query::Call { method: name.clone(), target, args: args.clone() }
             }
         })
     }

@@ -8,9 +8,7 @@ use wbuild_api::extension::{
     ImageRequest, ImageResult, InspectCap, NamedContext, Outcome, ReadDir, RequestCap, ResultsCap,
     SourceInfo, SourceRequest,
 };
-use wbuild_graph::{
-    Attrs, Diagnostic, Digest, Edge, Failure, NodeMeta, Op, Platform, SourceFile, Span,
-};
+use wbuild_graph::{Attrs, Diagnostic, Edge, Failure, NodeMeta, Op, Platform, SourceFile, Span};
 
 use super::trace::{self, Call, Question, Told, Trace};
 
@@ -87,11 +85,6 @@ impl GraphCap for Recorder {
 
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure> {
         self.did(self.inner.graph.ignore_cache(at), || Call::IgnoreCache(at))
-    }
-
-    fn digest_of(&self, at: Edge) -> Result<Digest, Failure> {
-        // A function of the graph, which is in the trace.
-        self.inner.graph.digest_of(at)
     }
 }
 

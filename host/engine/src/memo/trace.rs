@@ -8,7 +8,7 @@ use wbuild_graph::{
 };
 
 /// Changes with the meaning of a trace.
-const FORMAT: &[u8] = b"wbuild memo 1\n";
+const FORMAT: &[u8] = b"wbuild memo 2\n";
 /// A larger trace is not kept, in bytes: reading it would take as long as running the frontend.
 const SIZE_LIMIT: usize = 16 << 20;
 

@@ -58,6 +58,7 @@ impl Asked {
         for (key, value) in attrs.iter() {
             match (key, key.strip_prefix("header.")) {
                 ("filename" | "mode" | "uid" | "gid" | "auth-header-secret", _) => {}
+                _ if key.starts_with("x-") => {}
                 // What else is sent could change what comes in ways that no key knows.
                 (_, Some(name))
                     if matches!(&*name.to_ascii_lowercase(), "accept" | "user-agent") =>

@@ -75,9 +75,20 @@ struct Resolved {
     known: bool,
 }
 
-/// Reference, platform and image store, as asked for.
-type Asked = (String, Platform, Option<String>);
+/// Reference, platform, image store and freshness, as asked for.
+type Asked = (String, Platform, Option<String>, Freshness);
 type Slot = Arc<OnceCell<Arc<Resolved>>>;
+
+/// What a name may mean.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Freshness {
+    /// What the registry says; what it said last, if it cannot be asked.
+    Default,
+    /// What the registry says.
+    Pull,
+    /// What it said last.
+    Local,
+}
 
 /// The images of one build.
 pub(crate) struct Images {
@@ -123,18 +134,27 @@ impl Images {
         platform: &Platform,
         attrs: &Attrs,
     ) -> Result<Arc<Resolved>, Failure> {
-        decode::only_known(attrs, "graph.image", &["resolve", "checksum", "layer-limit", "store"])?;
-        if let Some(limit) = attrs.get("layer-limit") {
-            return Err(Failure::unsupported(format!("layer-limit {limit:?} is not known here")));
-        }
+        decode::only_known(attrs, "graph.image", &["resolve", "checksum", "store"])?;
+        let freshness = match attrs.get("resolve") {
+            Some("pull") => Freshness::Pull,
+            Some("local") => Freshness::Local,
+            None | Some("default") if self.pull => Freshness::Pull,
+            None | Some("default") => Freshness::Default,
+            Some(other) => {
+                return Err(Failure::unsupported(format!(
+                    "an image cannot be resolved as {other:?}"
+                ))
+                .hint("expected one of: default, pull, local"));
+            }
+        };
         let store = attrs.get("store").filter(|store| *store != "registry").map(str::to_owned);
-        let key = (reference.to_owned(), platform.clone(), store.clone());
+        let key = (reference.to_owned(), platform.clone(), store.clone(), freshness);
         let slot = {
             let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(resolved.entry(key).or_default())
         };
         let resolved = slot
-            .get_or_try_init(|| self.resolve_twice(reference, platform, store))
+            .get_or_try_init(|| self.resolve_twice(reference, platform, store, freshness))
             .await
             .cloned()
             .map_err(|failure| failure.context(format!("cannot resolve the image {reference}")))?;
@@ -155,12 +175,13 @@ impl Images {
         name: &str,
         platform: &Platform,
         store: Option<String>,
+        freshness: Freshness,
     ) -> Result<Arc<Resolved>, Failure> {
-        match self.resolve_now(name, platform, store.clone()).await {
+        match self.resolve_now(name, platform, store.clone(), freshness).await {
             Err(failure) => {
                 let reference: Reference = name.parse()?;
                 if self.provider(store.as_deref())?.reconsider(&reference).await {
-                    return self.resolve_now(name, platform, store).await;
+                    return self.resolve_now(name, platform, store, freshness).await;
                 }
                 Err(failure)
             }
@@ -173,6 +194,7 @@ impl Images {
         name: &str,
         platform: &Platform,
         store: Option<String>,
+        freshness: Freshness,
     ) -> Result<Arc<Resolved>, Failure> {
         let provider = self.provider(store.as_deref())?;
         let reference: Reference = name.parse()?;
@@ -186,7 +208,7 @@ impl Images {
             (Some(digest), Some(bytes)) => {
                 (Descriptor::new("", digest, bytes.len() as u64), Some(bytes))
             }
-            _ => (self.ask(provider, &reference, platform, &store).await?, None),
+            _ => (self.ask(provider, &reference, platform, &store, freshness).await?, None),
         };
         let top = descriptor.digest;
         // An index may lead to another one, but not for ever.
@@ -254,6 +276,7 @@ impl Images {
         reference: &Reference,
         platform: &Platform,
         store: &Option<String>,
+        freshness: Freshness,
     ) -> Result<Descriptor, Failure> {
         // Layouts are on this machine: they answer, or they are not there.
         if store.is_some() {
@@ -262,6 +285,16 @@ impl Images {
         let id = reference.to_string();
         let known = self.store.load_document(DocumentKind::Pin, &id)?;
         let known: Option<Descriptor> = known.and_then(|data| serde_json::from_slice(&data).ok());
+        if freshness == Freshness::Local {
+            return match known {
+                Some(known) if self.has(known.digest).await? => Ok(known),
+                _ => {
+                    let message = format!("the image {reference} is not here");
+                    Err(Failure::new(FailureKind::NotFound, message)
+                        .hint("let it be asked for: the registry was not"))
+                }
+            };
+        }
         match provider.resolve(reference, platform).await {
             Ok(found) => {
                 if known.as_ref() != Some(&found) {
@@ -272,7 +305,9 @@ impl Images {
                 }
                 Ok(found)
             }
-            Err(failure) if failure.kind == FailureKind::Unavailable && !self.pull => {
+            Err(failure)
+                if failure.kind == FailureKind::Unavailable && freshness == Freshness::Default =>
+            {
                 let Some(known) = known else { return Err(failure) };
                 if !self.has(known.digest).await? {
                     return Err(failure);

@@ -24,7 +24,7 @@ pub(crate) mod bindings {
             "wbuild:types/types": crate::v0_1::types::bindings::wbuild::types::types,
             "wbuild:types/log": crate::v0_1::types::bindings::wbuild::types::log,
             "wbuild:runner/machine.tool": crate::v0_1::runner::ToolHandle,
-            "wbuild:runner/job.job": crate::v0_1::runner::JobHandle,
+            "wbuild:runner/process.process": crate::v0_1::runner::JobHandle,
             "wbuild:runner/plan.plan": crate::v0_1::runner::PlanBuilder,
         },
     });
@@ -32,7 +32,7 @@ pub(crate) mod bindings {
 
 pub(crate) use bindings::RunnerPre;
 use bindings::exports::wbuild::runner::planner;
-use bindings::wbuild::runner::{job, machine, plan};
+use bindings::wbuild::runner::{machine, plan, process};
 
 /// A granted tool; held by the guest.
 pub type ToolHandle = Tool;
@@ -132,7 +132,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     types::wit::add_to_linker::<_, Access<RunnerCaps>>(linker, |state| state)?;
     types::log::add_to_linker::<_, Access<RunnerCaps>>(linker, |state| state)?;
     machine::add_to_linker::<_, Access<RunnerCaps>>(linker, |state| state)?;
-    job::add_to_linker::<_, Access<RunnerCaps>>(linker, |state| state)?;
+    process::add_to_linker::<_, Access<RunnerCaps>>(linker, |state| state)?;
     plan::add_to_linker::<_, Access<RunnerCaps>>(linker, |state| state)
 }
 
@@ -240,9 +240,9 @@ impl machine::HostTool for State {
     }
 }
 
-impl job::Host for State {}
+impl process::Host for State {}
 
-impl job::HostJob for State {
+impl process::HostProcess for State {
     fn platform(&mut self, this: Resource<JobHandle>) -> wasmtime::Result<wit::Platform> {
         Ok(platform_out(self.table.get(&this)?.platform.clone()))
     }
@@ -259,11 +259,11 @@ impl job::HostJob for State {
         Ok(self.table.get(&this)?.cwd.clone())
     }
 
-    fn mounts(&mut self, this: Resource<JobHandle>) -> wasmtime::Result<Vec<job::MountView>> {
+    fn mounts(&mut self, this: Resource<JobHandle>) -> wasmtime::Result<Vec<process::MountView>> {
         let mounts = &self.table.get(&this)?.mounts;
         Ok(mounts
             .iter()
-            .map(|mount| job::MountView {
+            .map(|mount| process::MountView {
                 slot: mount.slot,
                 target: mount.target.clone(),
                 kind: mount.kind.clone(),

@@ -139,7 +139,7 @@ fn diagnostic_out(diagnostic: Diagnostic) -> wit::Diagnostic {
 }
 
 /// Attribute that carries a host's hint through a guest and back.
-const HINT: &str = "x-hint";
+const HINT: &str = "hint";
 /// Attribute of `failure.attrs` for what caused it.
 const CAUSE: &str = "cause";
 

@@ -174,11 +174,6 @@ impl GraphCap for World {
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure> {
         self.definition.lock().expect("lock").ignore_cache(at.node)
     }
-
-    fn digest_of(&self, at: Edge) -> Result<Digest, Failure> {
-        self.check(at)?;
-        Ok(*self.definition.lock().expect("lock").digest(at.node).digest())
-    }
 }
 
 const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":[]}}"#;

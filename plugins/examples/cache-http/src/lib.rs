@@ -191,7 +191,7 @@ impl Guest for CacheHttp {
 
     /// Writes the records: for each key what the server has and what is new. Two builds that write one
     /// key at the same time lose one of their records, which is a miss later on and no more.
-    fn commit() -> Result<Attrs, Failure> {
+    fn commit(_options: Attrs) -> Result<Attrs, Failure> {
         with(true, |session| {
             let saved = std::mem::take(&mut session.saved);
             let keys: BTreeSet<Hash> =

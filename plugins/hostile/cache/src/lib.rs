@@ -125,7 +125,7 @@ impl Guest for Hostile {
         layers.iter().map(|_| Ok(())).collect()
     }
 
-    fn commit() -> Result<Attrs, Failure> {
+    fn commit(_options: Attrs) -> Result<Attrs, Failure> {
         Ok(Vec::new())
     }
 

@@ -1,6 +1,6 @@
 //! What it answers when it is asked about a definition.
 
-use crate::bindings::exports::wbuild::frontend::describe::{Guest, Parameter, Target};
+use crate::bindings::exports::wbuild::frontend::describe::{Guest, Method, Parameter, Target};
 use crate::bindings::wbuild::frontend::request;
 use crate::bindings::wbuild::types::types::{Attrs, Failure, Span};
 use crate::{Hostile, MIB, diagnostic, failure, report, spin};
@@ -43,7 +43,7 @@ fn span() -> Option<Span> {
 }
 
 impl Guest for Hostile {
-    fn targets() -> Result<Vec<Target>, Failure> {
+    fn targets(_: Attrs) -> Result<Vec<Target>, Failure> {
         misbehave()?;
         Ok(repeated(|name| Target {
             summary: name.clone(),
@@ -54,20 +54,20 @@ impl Guest for Hostile {
         }))
     }
 
-    fn parameters(_: Option<String>) -> Result<Vec<Parameter>, Failure> {
+    fn parameters(_: Option<String>, _: Attrs) -> Result<Vec<Parameter>, Failure> {
         misbehave()?;
         Ok(repeated(|name| Parameter {
             kind: "arg".to_owned(),
             summary: name.clone(),
             name,
-            default: None,
+            value: None,
             required: false,
             at: span(),
             attrs: Vec::new(),
         }))
     }
 
-    fn check(_: Option<String>) -> Result<(), Failure> {
+    fn check(_: Option<String>, _: Attrs) -> Result<(), Failure> {
         misbehave()?;
         let spans: Vec<Span> = span().into_iter().collect();
         for message in repeated(|message| message) {
@@ -76,15 +76,12 @@ impl Guest for Hostile {
         Ok(())
     }
 
-    fn methods() -> Vec<String> {
-        // It cannot answer a failure: what it is told to do shows elsewhere.
-        if behaviour() != "fail" {
-            let _ = misbehave();
-        }
-        repeated(|name| name)
+    fn methods() -> Result<Vec<Method>, Failure> {
+        misbehave()?;
+        Ok(repeated(|name| Method { summary: name.clone(), name, attrs: Vec::new() }))
     }
 
-    fn call(method: String, args: Attrs) -> Result<String, Failure> {
+    fn call(method: String, _: Option<String>, args: Attrs) -> Result<String, Failure> {
         misbehave()?;
         let output = match behaviour().as_str() {
             "huge-answer" => "x".repeat(96 * MIB),

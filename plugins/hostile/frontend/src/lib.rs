@@ -90,7 +90,7 @@ impl Guest for Hostile {
             }
             "alloc" => alloc(),
             "huge-string" => {
-                graph::annotate(good_file()?, &"x".repeat(96 * MIB), &[], &[]);
+                graph::annotate(good_file()?, &"x".repeat(96 * MIB), &[], &[])?;
             }
             "bad-utf8" => log(Severity::Note, &not_utf8()),
             "early-drop" => dangling_handle().cwd("/"),
@@ -102,15 +102,15 @@ impl Guest for Hostile {
             "flood-diagnostics" => {
                 (0..10_000_000).for_each(|n| report(&diagnostic(&format!("number {n}"), &[])))
             }
-            "flood-sources" => flood_sources(),
+            "flood-sources" => flood_sources()?,
             "deep-graph" => deep_graph()?,
             "wide-graph" => {
-                graph::merge(&vec![good_file()?; 4_000_000])?;
+                graph::merge(&vec![good_file()?; 4_000_000], &[])?;
             }
             "big-file" => big_file()?,
             "forged-output" => return image(Some(Output { node: 999, index: 0 })),
             "forged-index" => return image(Some(Output { index: 7, ..good_file()? })),
-            "forged-span" => forged_spans(),
+            "forged-span" => forged_spans()?,
             "read-path" => {
                 let path = request::opt("path").unwrap_or_else(|| "../../etc/passwd".to_owned());
                 read(good_file()?, &path)?;
@@ -194,13 +194,14 @@ fn handle_flood() {
     black_box(&held);
 }
 
-fn flood_sources() {
+fn flood_sources() -> Result<(), Failure> {
     let mut text = vec![b'x'; MIB];
     for n in 0..1_000_000u32 {
         // Each differs, so that none can be shared.
         text[..4].copy_from_slice(&n.to_le_bytes());
-        add_source(&format!("source {n}"), "", &text);
+        add_source(&format!("source {n}"), "", &text)?;
     }
+    Ok(())
 }
 
 fn deep_graph() -> Result<(), Failure> {
@@ -222,8 +223,8 @@ fn big_file() -> Result<(), Failure> {
     image(Some(graph::file(files)?))
 }
 
-fn forged_spans() {
-    let source = add_source("small", "", b"four");
+fn forged_spans() -> Result<(), Failure> {
+    let source = add_source("small", "", b"four")?;
     for span in [
         Span { source, start: 2, end: 4_000_000_000 },
         Span { source, start: 3, end: 1 },
@@ -231,6 +232,7 @@ fn forged_spans() {
     ] {
         report(&diagnostic("nowhere", &[span]));
     }
+    Ok(())
 }
 
 /// Hands on the host's refusal; that something was read is said in the log.

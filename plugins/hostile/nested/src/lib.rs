@@ -30,23 +30,23 @@ impl build::Guest for Hostile {
 }
 
 impl describe::Guest for Hostile {
-    fn targets() -> Result<Vec<describe::Target>, Failure> {
+    fn targets(_: Attrs) -> Result<Vec<describe::Target>, Failure> {
         Ok(Vec::new())
     }
 
-    fn parameters(_target: Option<String>) -> Result<Vec<describe::Parameter>, Failure> {
+    fn parameters(_: Option<String>, _: Attrs) -> Result<Vec<describe::Parameter>, Failure> {
         Ok(Vec::new())
     }
 
-    fn check(_target: Option<String>) -> Result<(), Failure> {
+    fn check(_: Option<String>, _: Attrs) -> Result<(), Failure> {
         Ok(())
     }
 
-    fn methods() -> Vec<String> {
-        Vec::new()
+    fn methods() -> Result<Vec<describe::Method>, Failure> {
+        Ok(Vec::new())
     }
 
-    fn call(method: String, _args: Attrs) -> Result<String, Failure> {
+    fn call(method: String, _: Option<String>, _: Attrs) -> Result<String, Failure> {
         Err(Failure {
             kind: "unsupported".to_owned(),
             message: format!("no method {method:?}"),

@@ -47,8 +47,8 @@ mod bindings {
 }
 
 use bindings::exports::wbuild::runner::planner::{Guest, Offer, Platform};
-use bindings::wbuild::runner::job::Job;
 use bindings::wbuild::runner::plan::Plan;
+use bindings::wbuild::runner::process::Process;
 use bindings::wbuild::types::types::Failure;
 use serde_json::{Value, json};
 
@@ -60,14 +60,14 @@ impl Guest for Hostile {
         platforms.iter().map(|_| offer()).collect()
     }
 
-    fn make_plan(job: &Job) -> Result<Plan, Failure> {
-        let env = job.env();
+    fn make_plan(process: &Process) -> Result<Plan, Failure> {
+        let env = process.env();
         let behaviour = env
             .iter()
             .rev()
             .find(|(name, _)| name == "HOSTILE")
             .map_or("ok", |(_, value)| value.as_str());
-        let base = job.base_spec();
+        let base = process.base_spec();
         match behaviour {
             "ok" => return Ok(Plan::base()),
             "same" => return Plan::from_spec(&base),

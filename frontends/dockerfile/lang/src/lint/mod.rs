@@ -148,7 +148,7 @@ fn given(host: &mut dyn Host, value: &str) -> Result<Check, Failure> {
         return Ok(check);
     }
     // It is a source only if there is something to show.
-    let source = host.add_source(&format!("build argument {OVERRIDE}"), "", value.as_bytes());
+    let source = host.add_source(&format!("build argument {OVERRIDE}"), "", value.as_bytes())?;
     Err(Failure::of(read(source).1))
 }
 

@@ -255,7 +255,7 @@ impl Session<'_> {
         let mut source = LocalSource { name: directory.to_owned(), ..LocalSource::default() };
         let mut kept = None;
         if let Some((file, bytes)) = ignored {
-            let id = self.host.add_source(&file, "dockerignore", &bytes);
+            let id = self.host.add_source(&file, "dockerignore", &bytes)?;
             let patterns = ignore::parse(id, &bytes).map_err(Failure::of)?;
             let pair = |pattern: &IgnorePattern| (pattern.text.clone(), Some(pattern.at));
             source.exclude = patterns.iter().map(pair).collect();

@@ -280,9 +280,9 @@ pub trait Host {
     fn epoch(&mut self) -> Option<u64>;
 
     /// Registers a text that spans refer to.
-    fn add_source(&mut self, name: &str, language: &str, text: &[u8]) -> u32;
+    fn add_source(&mut self, name: &str, language: &str, text: &[u8]) -> Result<u32, Failure>;
     /// Says that a place in a generated text stands for another place.
-    fn map_source(&mut self, generated: Span, original: Span);
+    fn map_source(&mut self, generated: Span, original: Span) -> Result<(), Failure>;
     /// Shows a message that does not end the build.
     fn report(&mut self, diagnostic: Diagnostic);
 
@@ -309,7 +309,7 @@ pub trait Host {
     /// Names a node and says which places it comes from.
     fn annotate(&mut self, at: Output, name: &str, spans: &[Span], attrs: &Attrs);
     /// A node is to run even if its result is known.
-    fn ignore_cache(&mut self, at: Output);
+    fn ignore_cache(&mut self, at: Output) -> Result<(), Failure>;
 
     /// Names the image that the build yields for a platform.
     fn result(

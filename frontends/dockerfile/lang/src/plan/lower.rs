@@ -457,11 +457,12 @@ impl<'l> Lowering<'l, '_> {
     }
 
     /// Names a step's node and marks it.
-    pub fn name(&mut self, at: Output, name: &str, attrs: &Attrs) {
+    pub fn name(&mut self, at: Output, name: &str, attrs: &Attrs) -> Result<(), Failure> {
         self.session.host.annotate(at, name, &[self.span], attrs);
         if self.ignore_cache {
-            self.session.host.ignore_cache(at);
+            self.session.host.ignore_cache(at)?;
         }
+        Ok(())
     }
 
     /// The files of a place. Fails for an empty one, which nothing can be taken from.
@@ -526,7 +527,7 @@ impl<'l> Lowering<'l, '_> {
                 actions: vec![(self.span, action)],
             };
             let root = self.session.host.file(&op)?;
-            self.name(root, &name, &Attrs::new());
+            self.name(root, &name, &Attrs::new())?;
             self.state.root = Some(root);
         }
         self.state.image.add_history(format!("WORKDIR {path}"), makes);

@@ -81,7 +81,7 @@ pub(crate) fn parameters(
 /// The file to build.
 pub(crate) fn read(host: &mut dyn Host) -> Result<(u32, DefinitionFile, Parsed), Failure> {
     let definition = host.definition()?;
-    let source = host.add_source(&definition.name, "dockerfile", &definition.data);
+    let source = host.add_source(&definition.name, "dockerfile", &definition.data)?;
     let parsed = crate::parse(source, &definition.data);
     Ok((source, definition, parsed))
 }

@@ -74,7 +74,7 @@ impl Lowering<'_, '_> {
             capture: None,
         };
         let root = self.session.host.exec(&exec)?;
-        self.name(root, &name, &Attrs::new());
+        self.name(root, &name, &Attrs::new())?;
         self.state.root = Some(root);
         let history = self.history(&exec.args);
         self.state.image.add_history(history, true);

@@ -342,9 +342,9 @@ fn stored_triggers(
     let mut instructions = Vec::new();
     for text in image.take_triggers() {
         let title = format!("ONBUILD trigger of {name}");
-        let source = session.host.add_source(&title, "dockerfile", text.as_bytes());
+        let source = session.host.add_source(&title, "dockerfile", text.as_bytes())?;
         let whole = Text::decode(source, 0, text.as_bytes()).span();
-        session.host.map_source(whole, from.span);
+        session.host.map_source(whole, from.span)?;
         instructions.push(parse::parse_trigger(source, &text).map_err(Failure::of)?);
     }
     Ok(instructions)

@@ -88,13 +88,13 @@ impl Lowering<'_, '_> {
             actions,
         };
         let copied = self.session.host.file(&op)?;
-        self.name(copied, &name, &Attrs::new());
+        self.name(copied, &name, &Attrs::new())?;
         self.state.root = Some(match self.state.root {
             Some(below) if link => {
                 let merged = self.session.host.merge(&[below, copied])?;
                 let (prefix, rest) = name.split_once("] ").unwrap_or(("", &name));
                 let close = if prefix.is_empty() { "" } else { "] " };
-                self.name(merged, &format!("{prefix}{close}LINK {rest}"), &hidden());
+                self.name(merged, &format!("{prefix}{close}LINK {rest}"), &hidden())?;
                 merged
             }
             _ => copied,

@@ -232,12 +232,13 @@ impl Host for Recorder {
     fn epoch(&mut self) -> Option<u64> {
         self.epoch
     }
-    fn add_source(&mut self, name: &str, _: &str, text: &[u8]) -> u32 {
+    fn add_source(&mut self, name: &str, _: &str, text: &[u8]) -> Result<u32, Failure> {
         self.sources.push(Source { name: name.to_owned(), text: text.to_vec() });
-        u32::try_from(self.sources.len() - 1).expect("a few")
+        Ok(u32::try_from(self.sources.len() - 1).expect("a few"))
     }
-    fn map_source(&mut self, generated: Span, original: Span) {
+    fn map_source(&mut self, generated: Span, original: Span) -> Result<(), Failure> {
         self.say(format!("map {generated:?} -> {original:?}"));
+        Ok(())
     }
     fn report(&mut self, diagnostic: Diagnostic) {
         let rendered = render(std::slice::from_ref(&diagnostic), &self.sources);
@@ -389,8 +390,9 @@ impl Host for Recorder {
             spans.iter().map(|s| format!("{}:{}..{}", s.source, s.start, s.end)).collect();
         self.say(format!("     #{} {name:?} {}{}", at.node, spans.join(" "), attrs(list)));
     }
-    fn ignore_cache(&mut self, at: Output) {
+    fn ignore_cache(&mut self, at: Output) -> Result<(), Failure> {
         self.say(format!("     #{} ignores the cache", at.node));
+        Ok(())
     }
     fn result(
         &mut self,

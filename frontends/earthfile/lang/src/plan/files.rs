@@ -46,7 +46,7 @@ impl<'h> Session<'h> {
         let at = host.file(op).map_err(|failure| failure.at(Code::FailedCommand, span))?;
         host.annotate(at, &format!("[{}] {line}", state.title), &[span], &Vec::new());
         if self.no_cache {
-            host.ignore_cache(at);
+            host.ignore_cache(at)?;
         }
         Ok(at)
     }
@@ -73,7 +73,7 @@ impl<'h> Session<'h> {
                 let mut exclude = Vec::new();
                 for path in include {
                     let Some(data) = host.read_file(at, &format!("/{path}"))? else { continue };
-                    let source = host.add_source(&path, "", &data);
+                    let source = host.add_source(&path, "", &data)?;
                     let patterns = parse_ignore(source, &data).map_err(Failure::of)?;
                     exclude.extend(patterns.into_iter().map(|pattern| {
                         let text = match pattern.text.strip_prefix('!') {

@@ -81,7 +81,7 @@ struct Session<'h> {
 /// The file to build, parsed.
 pub(crate) fn read(host: &mut dyn DynamicHost) -> Result<(u32, Earthfile), Failure> {
     let definition = host.definition()?;
-    let source = host.add_source(&definition.name, "earthfile", &definition.data);
+    let source = host.add_source(&definition.name, "earthfile", &definition.data)?;
     let parsed = crate::parse(source, &definition.data);
     if parsed.failed() {
         return Err(Failure::of(parsed.problems));
@@ -224,7 +224,7 @@ impl<'h> Session<'h> {
             let help = "paths begin at the directory of the Earthfile that names them";
             return Err(Diagnostic::error(Code::UnknownTarget, span, message).help(help).into());
         };
-        let source = host.add_source(&path, "earthfile", &data);
+        let source = host.add_source(&path, "earthfile", &data)?;
         let parsed = crate::parse(source, &data);
         if parsed.failed() {
             return Err(Failure::of(parsed.problems));

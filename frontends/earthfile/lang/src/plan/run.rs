@@ -67,7 +67,7 @@ impl<'h> Session<'h> {
         let at = host.exec(exec).map_err(|failure| failure.at(Code::FailedCommand, span))?;
         host.annotate(at, &format!("[{}] {name}", state.title), &[span], &Vec::new());
         if no_cache || self.no_cache {
-            host.ignore_cache(at);
+            host.ignore_cache(at)?;
         }
         Ok(at)
     }

@@ -1,7 +1,7 @@
 //! Interface `describe`, which a frontend may export.
 
 use wasmtime::Store;
-use wbuild_api::describe::{Description, Outline, Parameter, Query, Target};
+use wbuild_api::describe::{Description, MethodInfo, Outline, Parameter, Query, Target};
 use wbuild_graph::{Attrs, Failure};
 
 use super::State;
@@ -46,19 +46,20 @@ pub(crate) async fn ask(
     let guest = instance.wbuild_frontend_describe();
     Ok(match query {
         Query::Check { target } => {
-            flat(caller.call(guest.call_check(store, target.as_deref())).await)?;
+            flat(caller.call(guest.call_check(store, target.as_deref(), &Vec::new())).await)?;
             Description::Check
         }
         Query::Targets => {
-            let targets = flat(caller.call(guest.call_targets(store)).await)?;
+            let targets = flat(caller.call(guest.call_targets(store, &Vec::new())).await)?;
             Description::Targets { targets: targets_in(caller, targets)? }
         }
         Query::Outline { target } => {
             let wanted = target.as_deref();
-            let parameters = flat(caller.call(guest.call_parameters(&mut *store, wanted)).await)?;
+            let parameters =
+                flat(caller.call(guest.call_parameters(&mut *store, wanted, &Vec::new())).await)?;
             within(caller, parameters.len(), "parameters")?;
             let parameters = parameters.into_iter().map(parameter_in).collect();
-            let targets = flat(caller.call(guest.call_targets(store)).await)?;
+            let targets = flat(caller.call(guest.call_targets(store, &Vec::new())).await)?;
             let is_it = |known: &Target| match wanted {
                 Some(name) => known.name.eq_ignore_ascii_case(name),
                 None => known.is_default,
@@ -67,14 +68,19 @@ pub(crate) async fn ask(
             Description::Outline(Outline { target, parameters })
         }
         Query::Methods => {
-            let methods = caller.call(guest.call_methods(store)).await?;
+            let methods = flat(caller.call(guest.call_methods(store)).await)?;
             within(caller, methods.len(), "methods")?;
-            let methods = methods.into_iter().map(text_in).collect();
+            let method_in = |method: guest::Method| MethodInfo {
+                name: text_in(method.name),
+                summary: text_in(method.summary),
+            };
+            let methods = methods.into_iter().map(method_in).collect();
             Description::Methods { methods }
         }
-        Query::Call { method, args } => Description::Call {
-            output: flat(caller.call(guest.call_call(store, &method, &args.0)).await)?,
-        },
+        Query::Call { method, target, args } => {
+            let call = guest.call_call(store, &method, target.as_deref(), &args.0);
+            Description::Call { output: flat(caller.call(call).await)? }
+        }
     })
 }
 
@@ -107,7 +113,7 @@ fn parameter_in(parameter: guest::Parameter) -> Parameter {
         kind: text_in(parameter.kind),
         name: text_in(parameter.name),
         summary: text_in(parameter.summary),
-        default: parameter.default.map(text_in),
+        default: parameter.value.map(text_in),
         required: parameter.required,
         at: parameter.at.map(span_in),
         attrs: attrs_in(parameter.attrs),

@@ -6,7 +6,6 @@ use wbuild_graph::{Attrs, Edge, Failure, NodeMeta, Op, Platform, decode};
 
 use super::bindings::wbuild::frontend::graph;
 use super::{ExecBuilder, FileBuilder, LocalBuilder, State, edge_in, edge_out};
-use crate::state::refuse;
 use crate::v0_1::builders::{ExecDraft, FileDraft, Inputs, Pairs, pairs_size, texts_size};
 use crate::v0_1::types::{answer, digest_in, platform_in, span_in, wit};
 
@@ -52,7 +51,7 @@ impl graph::Host for State {
             None => self.default_platform()?,
         };
         let attrs = Attrs(attrs);
-        let known = ["resolve", "checksum", "layer-limit", "store"];
+        let known = ["resolve", "checksum", "store"];
         let op = decode::only_known(&attrs, "graph.image", &known)
             .map(|()| Op::Source(SourceOp::Image { reference, platform, attrs }));
         self.insert_single(op, Vec::new())
@@ -150,19 +149,24 @@ impl graph::Host for State {
     fn merge(
         &mut self,
         layers: Vec<graph::Output>,
+        attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        self.insert_single(Ok(Op::Merge), layers.into_iter().map(edge_in).collect())
+        let op = decode::only_known(&Attrs(attrs), "graph.merge", &[]).map(|()| Op::Merge);
+        self.insert_single(op, layers.into_iter().map(edge_in).collect())
     }
 
     fn diff(
         &mut self,
         lower: Option<graph::Output>,
         upper: Option<graph::Output>,
+        attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
         let mut inputs = Inputs::default();
         let lower = lower.map(|output| inputs.add(edge_in(output)));
         let upper = upper.map(|output| inputs.add(edge_in(output)));
-        self.insert_single(Ok(Op::Diff { lower, upper }), inputs.into_edges())
+        let op = decode::only_known(&Attrs(attrs), "graph.diff", &[])
+            .map(|()| Op::Diff { lower, upper });
+        self.insert_single(op, inputs.into_edges())
     }
 
     fn annotate(
@@ -171,29 +175,24 @@ impl graph::Host for State {
         name: String,
         spans: Vec<wit::Span>,
         attrs: Pairs,
-    ) -> wasmtime::Result<()> {
+    ) -> wasmtime::Result<Result<(), wit::Failure>> {
         self.meter.charge(name.len() + spans.len() * 12 + pairs_size(&attrs))?;
         let attrs = Attrs(attrs);
         let meta = || {
-            let known = ["group", "group-name", "weak-group", "hidden"];
+            let known = ["group", "group-name", "hidden"];
             decode::only_known(&attrs, "graph.annotate", &known)?;
-            let group = attrs.get("group").or_else(|| attrs.get("weak-group"));
-            let group =
-                group.map(|id| (id.to_owned(), attrs.get("group-name").unwrap_or(id).to_owned()));
+            let group = attrs
+                .get("group")
+                .map(|id| (id.to_owned(), attrs.get("group-name").unwrap_or(id).to_owned()));
             let spans = spans.into_iter().map(span_in).collect();
             Ok(NodeMeta { name, spans, group, hidden: decode::flag(&attrs, "hidden")? })
         };
         let graph = &self.caps()?.graph;
-        meta().and_then(|meta| graph.annotate(edge_in(at), meta)).map_err(refuse)
+        answer(meta().and_then(|meta| graph.annotate(edge_in(at), meta)))
     }
 
-    fn ignore_cache(&mut self, at: graph::Output) -> wasmtime::Result<()> {
-        self.caps()?.graph.ignore_cache(edge_in(at)).map_err(refuse)
-    }
-
-    fn digest_of(&mut self, at: graph::Output) -> wasmtime::Result<String> {
-        let digest = self.caps()?.graph.digest_of(edge_in(at)).map_err(refuse)?;
-        Ok(digest.to_string())
+    fn ignore_cache(&mut self, at: graph::Output) -> wasmtime::Result<Result<(), wit::Failure>> {
+        answer(self.caps()?.graph.ignore_cache(edge_in(at)))
     }
 }
 
@@ -470,7 +469,7 @@ impl graph::HostExecOp for State {
     fn attrs(&mut self, this: Resource<ExecBuilder>, attrs: Pairs) -> wasmtime::Result<()> {
         self.edit(&this, pairs_size(&attrs), |draft| {
             let attrs = Attrs(attrs);
-            decode::only_known(&attrs, "exec-op.attrs", &[])?;
+            decode::only_known(&attrs, "exec-op.attrs", &["shm-size"])?;
             draft.op.attrs.0.extend(attrs.0);
             Ok(())
         })

@@ -7,7 +7,6 @@ use wbuild_graph::{Attrs, Failure, decode};
 use super::bindings::wbuild::frontend::{graph, inspect};
 use super::{OutcomeHandle, State, edge_in};
 use crate::limits::{LIST_ITEMS, READ_BYTES};
-use crate::state::refuse;
 use crate::v0_1::builders::Pairs;
 use crate::v0_1::types::{answer, answers, failure_out, platform_in, platform_out, wit};
 
@@ -61,7 +60,9 @@ impl inspect::Host for State {
         let requests = requests
             .into_iter()
             .map(|request| SourceRequest {
-                identifier: request.identifier,
+                kind: request.kind,
+                url: request.url,
+                reference: request.reference,
                 attrs: Attrs(request.attrs),
             })
             .collect();
@@ -87,7 +88,11 @@ impl inspect::Host for State {
         &mut self,
         at: graph::Output,
         path: String,
+        opts: Pairs,
     ) -> wasmtime::Result<Result<Option<inspect::Entry>, wit::Failure>> {
+        if let Err(failure) = decode::only_known(&Attrs(opts), "inspect.stat", &[]) {
+            return answer(Err(failure));
+        }
         let inspect = self.caps()?.inspect.clone();
         answer(inspect.stat(edge_in(at), path).await.map(|entry| entry.map(entry_out)))
     }
@@ -143,16 +148,14 @@ impl State {
         &self,
         this: &Resource<OutcomeHandle>,
         stream: &str,
-        answer: impl FnOnce(&[u8], bool) -> T,
-    ) -> wasmtime::Result<T> {
+        told: impl FnOnce(&[u8], bool) -> T,
+    ) -> wasmtime::Result<Result<T, wit::Failure>> {
         let outcome = self.table.get(this)?;
         match stream {
-            "stdout" => Ok(answer(&outcome.stdout, outcome.stdout_truncated)),
-            "stderr" => Ok(answer(&outcome.stderr, outcome.stderr_truncated)),
-            other => Err(refuse(
-                Failure::unsupported(format!("outcome has no stream {other:?}"))
-                    .hint("expected one of: stdout, stderr"),
-            )),
+            "stdout" => answer(Ok(told(&outcome.stdout, outcome.stdout_truncated))),
+            "stderr" => answer(Ok(told(&outcome.stderr, outcome.stderr_truncated))),
+            other => answer(Err(Failure::unsupported(format!("outcome has no stream {other:?}"))
+                .hint("expected one of: stdout, stderr"))),
         }
     }
 }
@@ -162,7 +165,11 @@ impl inspect::HostOutcome for State {
         Ok(self.table.get(&this)?.exit_code)
     }
 
-    fn size(&mut self, this: Resource<OutcomeHandle>, stream: String) -> wasmtime::Result<u32> {
+    fn size(
+        &mut self,
+        this: Resource<OutcomeHandle>,
+        stream: String,
+    ) -> wasmtime::Result<Result<u32, wit::Failure>> {
         self.stream(&this, &stream, |bytes, _| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
     }
 
@@ -170,7 +177,7 @@ impl inspect::HostOutcome for State {
         &mut self,
         this: Resource<OutcomeHandle>,
         stream: String,
-    ) -> wasmtime::Result<bool> {
+    ) -> wasmtime::Result<Result<bool, wit::Failure>> {
         self.stream(&this, &stream, |_, truncated| truncated)
     }
 
@@ -183,7 +190,7 @@ impl inspect::HostOutcome for State {
     ) -> wasmtime::Result<Result<Vec<u8>, wit::Failure>> {
         self.stream(&this, &stream, |bytes, _| {
             let rest = bytes.get(offset as usize..).unwrap_or_default();
-            Ok(rest[..rest.len().min(length.min(READ_BYTES) as usize)].to_vec())
+            rest[..rest.len().min(length.min(READ_BYTES) as usize)].to_vec()
         })
     }
 

@@ -15,17 +15,22 @@ impl diagnostics::Host for State {
         name: String,
         language: String,
         text: Vec<u8>,
-    ) -> wasmtime::Result<u32> {
+    ) -> wasmtime::Result<Result<u32, wit::Failure>> {
         self.meter.message(texts_size([&name, &language]) + text.len())?;
         let source = SourceFile { name, language, text: text.into() };
-        self.caps()?.diagnostics.add_source(source).map_err(refuse)
+        answer(self.caps()?.diagnostics.add_source(source))
     }
 
-    fn map_source(&mut self, generated: wit::Span, original: wit::Span) -> wasmtime::Result<()> {
+    fn map_source(
+        &mut self,
+        ranges: Vec<(wit::Span, wit::Span)>,
+    ) -> wasmtime::Result<Result<(), wit::Failure>> {
         // A preprocessor maps every line: bounded by bytes, not by the number of messages.
-        self.meter.charge(size_of::<[wit::Span; 2]>())?;
+        self.meter.charge(ranges.len() * size_of::<[wit::Span; 2]>())?;
         let diagnostics = &self.caps()?.diagnostics;
-        diagnostics.map_source(span_in(generated), span_in(original)).map_err(refuse)
+        answer(ranges.into_iter().try_for_each(|(generated, original)| {
+            diagnostics.map_source(span_in(generated), span_in(original))
+        }))
     }
 
     fn report(&mut self, diagnostic: wit::Diagnostic) -> wasmtime::Result<()> {
