@@ -162,6 +162,10 @@ pub struct BuildError {
 /// One image of a build.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageReport {
+    /// Which of the build's images it is, as the frontend distinguishes them; empty for the one that
+    /// names of the client's are for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
     /// Names it was given.
     pub names: Vec<String>,
     /// Digest of the manifest or index, if it was exported as an image.

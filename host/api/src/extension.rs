@@ -297,7 +297,7 @@ pub struct ImageResult {
     pub root: Option<Edge>,
     /// OCI image config without rootfs.
     pub config: String,
-    /// `tag`, `push`, `annotation…`, `manifest-list`.
+    /// `tag`, `push-tag`, `annotation` (`key=value`), `manifest-list`.
     pub attrs: Attrs,
 }
 

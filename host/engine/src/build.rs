@@ -226,9 +226,10 @@ impl Engine {
         let frontend = inputs::settle(job, &plugins.frontend).await?;
         stats.frontend_memo_hit = memo::plan(job, &frontend).await?;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if job.images().is_empty() && job.files().is_empty() {
+        if job.yielded().is_empty() {
             return Err(Failure::invalid("the frontend yielded nothing"));
         }
+        export::settle(job)?;
         let images = export::export(job).await?;
         self.finish(job).await?;
         Ok(images)

@@ -19,6 +19,7 @@ use wbuild_graph::{
     Span,
 };
 
+use crate::export;
 use crate::job::Job;
 use crate::source::local::MAIN_CONTEXT;
 
@@ -265,33 +266,50 @@ impl ResultsCap for Results {
             self.0.definition().check_edge(root)?;
         }
         check_config(&image.config)?;
-        self.0.add_image(image)
+        let first = &self.0.target_platforms()[0];
+        self.0.yielded().add_image(image, first)
     }
 
     fn files(&self, files: FilesResult) -> Result<(), Failure> {
         self.0.definition().check_edge(files.root)?;
-        self.0.add_files(files)
+        self.0.yielded().add_files(files)
     }
 
     fn require(&self, at: Edge) -> Result<(), Failure> {
         self.0.definition().check_edge(at)?;
-        self.0.add_required(at)
+        self.0.yielded().add_required(at)
     }
 
     fn attest(&self, kind: String, _: FilesResult) -> Result<(), Failure> {
         Err(Failure::unsupported(format!("this host cannot attach the attestation {kind:?}")))
     }
 
-    fn effect(&self, name: String, _: Edge) -> Result<(), Failure> {
-        Err(Failure::unsupported(format!("this host cannot run {name:?} for its effect")))
+    fn effect(&self, name: String, at: Edge) -> Result<(), Failure> {
+        let mut definition = self.0.definition();
+        definition.check_edge(at)?;
+        if !matches!(definition.vertex(at.node).op, Op::Exec(_)) {
+            let message = format!("{name:?} has no effect: it is the output of no process");
+            return Err(Failure::invalid(message));
+        }
+        definition.ignore_cache(at.node)?;
+        drop(definition);
+        self.0.yielded().add_effect(at)
     }
 
-    fn fail_after(&self, _: Edge) -> Result<(), Failure> {
-        Err(Failure::unsupported("this host cannot fail a build after its export"))
+    fn fail_after(&self, at: Edge) -> Result<(), Failure> {
+        let definition = self.0.definition();
+        definition.check_edge(at)?;
+        match &definition.vertex(at.node).op {
+            Op::Exec(exec) if exec.capture.is_some() => {}
+            _ => return Err(Failure::invalid(format!("node {} is no exec with capture", at.node.0))),
+        }
+        drop(definition);
+        self.0.yielded().fail_after(at);
+        Ok(())
     }
 
-    async fn publish(&self, _: Vec<String>) -> Result<(), Failure> {
-        Err(Failure::unsupported("this host cannot publish results before the build's end"))
+    async fn publish(&self, names: Vec<String>) -> Result<(), Failure> {
+        export::publish(&self.0, &names).await
     }
 }
 

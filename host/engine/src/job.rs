@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 use wbuild_api::extension::{
-    CachePlugin, DefinitionFile, FilesResult, ImageInfo, ImageRequest, ImageResult, SourceInfo,
-    SourceRequest,
+    CachePlugin, DefinitionFile, ImageInfo, ImageRequest, SourceInfo, SourceRequest,
 };
-use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource};
+use wbuild_api::request::{
+    BuildRequest, DefaultNetwork, DefinitionSource, OutputKind, OutputSpec,
+};
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
     Attrs, CacheKey, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, NodeId, Op,
-    Platform, SourceMap, Span,
+    Platform, SourceMap, Span, decode,
 };
 use wbuild_solver::Solver;
 use wbuild_tree::path::RelPath;
@@ -27,6 +28,7 @@ use crate::keyed_secrets::KeyedSecrets;
 use crate::solved::Solved;
 use crate::steps::Steps;
 use crate::worker::BuildWorker;
+use crate::yielded::Yielded;
 
 /// Name of the local context that holds the definition file.
 const DEFINITION_CONTEXT: &str = "dockerfile";
@@ -37,15 +39,15 @@ pub(crate) const DEFINITION_LIMIT: u64 = 16 << 20;
 /// Keys and values of the plugin contract that this host knows beyond the first release's.
 const FEATURES: &[&str] = &[];
 
-/// The most images, and the most file results, of one build.
-const RESULTS: usize = 1000;
+/// The option that tells frontends whether the client pushes.
+const PUSH: &str = "push";
 
-fn check_results(yielded: usize) -> Result<(), Failure> {
-    if yielded >= RESULTS {
-        let message = format!("the frontend yielded more than {RESULTS} results of one kind");
-        return Err(Failure::new(FailureKind::Limit, message));
-    }
-    Ok(())
+/// Whether an output pushes.
+fn pushes(request: &BuildRequest) -> bool {
+    let image = |output: &&OutputSpec| output.kind == OutputKind::Image;
+    // What is no flag is refused with the output.
+    let push = |output: &OutputSpec| decode::flag(&output.attrs, PUSH).unwrap_or(false);
+    request.outputs.iter().filter(image).any(push)
 }
 
 /// Whether this host knows a feature.
@@ -66,10 +68,7 @@ pub(crate) struct Job {
     definition: Mutex<Definition>,
     sources: Mutex<SourceMap>,
     mapped: Mutex<Vec<(Span, Span)>>,
-    images: Mutex<Vec<ImageResult>>,
-    files: Mutex<Vec<FilesResult>>,
-    /// What must succeed besides.
-    required: Mutex<Vec<Edge>>,
+    yielded: Mutex<Yielded>,
     steps: Arc<Steps>,
     /// Nodes whose steps have their names.
     named: Mutex<HashSet<NodeId>>,
@@ -118,6 +117,11 @@ impl Job {
         if request.no_cache && options.get("no-cache").is_none() {
             options.push("no-cache", "");
         }
+        // What is done follows from the outputs, and nobody is told otherwise.
+        options.0.retain(|(key, _)| key != PUSH);
+        if pushes(&request) {
+            options.push(PUSH, "true");
+        }
         Arc::new(Job {
             definition: Mutex::new(Definition::new(session.id(), GraphLimits::default())),
             options,
@@ -129,9 +133,7 @@ impl Job {
             build_platform,
             sources: Mutex::default(),
             mapped: Mutex::default(),
-            images: Mutex::default(),
-            files: Mutex::default(),
-            required: Mutex::default(),
+            yielded: Mutex::default(),
             steps,
             named: Mutex::default(),
             worker,
@@ -164,6 +166,11 @@ impl Job {
         let mut options = self.options.clone();
         options.0.extend(self.inputs.get().into_iter().flat_map(|inputs| inputs.options.0.clone()));
         options
+    }
+
+    /// Whether the client pushes, and so wants effects.
+    pub(crate) fn pushes(&self) -> bool {
+        self.options.get(PUSH).is_some()
     }
 
     /// Whether names that the frontend gives its images count.
@@ -457,34 +464,9 @@ impl Job {
         diagnostic
     }
 
-    pub(crate) fn add_image(&self, image: ImageResult) -> Result<(), Failure> {
-        let mut images = lock(&self.images);
-        check_results(images.len())?;
-        let platform = |image: &ImageResult| {
-            image.platform.clone().unwrap_or_else(|| self.platforms[0].clone())
-        };
-        let (name, wanted) = (&image.name, platform(&image));
-        if images.iter().any(|known| known.name == *name && platform(known) == wanted) {
-            return Err(Failure::invalid(format!(
-                "the image {name:?} for {wanted} was yielded twice"
-            )));
-        }
-        images.push(ImageResult { platform: Some(wanted), ..image });
-        Ok(())
-    }
-
-    pub(crate) fn add_files(&self, files: FilesResult) -> Result<(), Failure> {
-        let mut all = lock(&self.files);
-        check_results(all.len())?;
-        all.push(files);
-        Ok(())
-    }
-
-    pub(crate) fn add_required(&self, at: Edge) -> Result<(), Failure> {
-        let mut required = lock(&self.required);
-        check_results(required.len())?;
-        required.push(at);
-        Ok(())
+    /// What the frontend has yielded so far.
+    pub(crate) fn yielded(&self) -> MutexGuard<'_, Yielded> {
+        lock(&self.yielded)
     }
 
     /// Takes back all that a frontend, or a trace of one, has added. What was solved meanwhile is
@@ -494,22 +476,8 @@ impl Job {
         *self.sources() = SourceMap::default();
         *lock(&self.main) = None;
         lock(&self.mapped).clear();
-        lock(&self.images).clear();
-        lock(&self.files).clear();
-        lock(&self.required).clear();
+        *self.yielded() = Yielded::default();
         lock(&self.named).clear();
         lock(&self.background).begun.clear();
-    }
-
-    pub(crate) fn images(&self) -> Vec<ImageResult> {
-        lock(&self.images).clone()
-    }
-
-    pub(crate) fn files(&self) -> Vec<FilesResult> {
-        lock(&self.files).clone()
-    }
-
-    pub(crate) fn required(&self) -> Vec<Edge> {
-        lock(&self.required).clone()
     }
 }

@@ -40,6 +40,7 @@ mod source;
 mod steps;
 mod sub_request;
 mod worker;
+mod yielded;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -82,6 +82,13 @@ impl Steps {
         state.failed.or(state.fetch_failed)
     }
 
+    /// The build fails for what a vertex did, though that ended.
+    pub(crate) fn blame(&self, digest: VertexDigest) {
+        let mut state = self.lock();
+        let step = self.announce(&mut state, digest, true);
+        state.failed = state.failed.or(step);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

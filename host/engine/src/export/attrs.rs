@@ -1,10 +1,8 @@
 //! The attributes that outputs of images have in common, by the names `docker buildx` uses.
 
-use wbuild_api::request::{BuildRequest, OutputSpec};
-use wbuild_graph::{Attrs, Failure, FailureKind};
+use wbuild_graph::{Attrs, Failure};
 use wbuild_oci::layer::CompressOptions;
 use wbuild_oci::media::{Compression, MediaFamily};
-use wbuild_oci::reference::Reference;
 
 use super::annotations::Annotations;
 use crate::job::Job;
@@ -89,48 +87,4 @@ pub(crate) fn flag(attrs: &Attrs, key: &str, default: bool) -> Result<bool, Fail
         None => Ok(default),
         Some(_) => wbuild_graph::decode::flag(attrs, key),
     }
-}
-
-/// The names of an image: those of the caller, then those that the definition gives it, each once,
-/// with what was written. To `push` it, only names that the definition wants to be pushed to count.
-pub(super) fn all_names(
-    job: &Job,
-    spec: &OutputSpec,
-    push: bool,
-) -> Result<Vec<(String, Reference)>, Failure> {
-    let mut names = names(job.request(), spec)?;
-    for image in job.images() {
-        if push && image.attrs.get("push") != Some("true") {
-            continue;
-        }
-        for name in image.attrs.all("tag") {
-            if !job.frontend_names_images() {
-                let message =
-                    format!("the frontend calls its image {name:?}, which is not granted");
-                return Err(Failure::new(FailureKind::Denied, message)
-                    .hint("use a frontend that gives no names, and --tag"));
-            }
-            let reference: Reference = name.parse()?;
-            if !names.iter().any(|(_, known)| *known == reference) {
-                names.push((name.to_owned(), reference));
-            }
-        }
-    }
-    Ok(names)
-}
-
-/// The names of the request and those of the output, each once, with what was written.
-pub(super) fn names(
-    request: &BuildRequest,
-    spec: &OutputSpec,
-) -> Result<Vec<(String, Reference)>, Failure> {
-    let given = spec.attrs.all("name").flat_map(|names| names.split(','));
-    let mut names: Vec<(String, Reference)> = Vec::new();
-    for name in request.tags.iter().map(String::as_str).chain(given).map(str::trim) {
-        let reference: Reference = name.parse()?;
-        if !names.iter().any(|(_, known)| *known == reference) {
-            names.push((name.to_owned(), reference));
-        }
-    }
-    Ok(names)
 }

@@ -28,6 +28,7 @@ use crate::ops::overlay_kind;
 use crate::room::written_to;
 use crate::solved::Output;
 use crate::worker::output;
+use crate::yielded::Batch;
 
 /// One tree to write, and the folder it gets if there are several.
 struct Part {
@@ -51,7 +52,7 @@ fn files_only(spec: &OutputSpec) -> Result<bool, Failure> {
 }
 
 /// Whether a directory is to hold nothing else in the end.
-fn deletes(spec: &OutputSpec) -> Result<bool, Failure> {
+pub(super) fn deletes(spec: &OutputSpec) -> Result<bool, Failure> {
     match (spec.attrs.get("mode"), spec.kind) {
         (None, _) | (Some("copy"), OutputKind::Local) => Ok(false),
         (Some("delete"), OutputKind::Local) => Ok(true),
@@ -99,26 +100,43 @@ pub(super) fn check_writable(dest: &OutputDest) -> Result<(), Failure> {
     }
 }
 
-/// Writes the files that the frontend has yielded as such, or else the files of all images.
-pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<(), Failure> {
-    let files = job.files();
-    let images = match files.is_empty() {
-        true if files_only(spec)? => return Ok(()),
-        true => job.images(),
-        false => Vec::new(),
+/// Refuses, once it is known what there is, an output that would have nothing to write.
+pub(super) fn settle(spec: &OutputSpec, batch: &Batch) -> Result<(), Failure> {
+    if files_only(spec)? || !batch.files.is_empty() || batch.main().is_some() {
+        return Ok(());
+    }
+    let message = "what is built yields neither files nor an image of its own, whose files those are";
+    Err(Failure::invalid(message).hint(super::others(batch)))
+}
+
+/// Writes the files that the frontend has yielded as such, or else those of the build's image. `whole`
+/// is all that was yielded.
+pub(crate) async fn export(
+    job: &Arc<Job>,
+    spec: &OutputSpec,
+    batch: &Batch,
+    whole: &Batch,
+) -> Result<(), Failure> {
+    let images = match batch.main() {
+        Some(main) if whole.files.is_empty() && !files_only(spec)? => &main.parts[..],
+        _ => &[],
     };
+    if images.is_empty() && batch.files.is_empty() {
+        return Ok(());
+    }
     let several = images.len() > 1;
     let split = match spec.attrs.get("platform-split") {
         Some(_) => wbuild_graph::decode::flag(&spec.attrs, "platform-split")?,
         None => several,
     };
     let mut wanted = Vec::new();
-    for image in &images {
+    for image in images {
         let Some(root) = image.root else { continue };
         let folder = image.platform.as_ref().filter(|_| split).map(folder);
         wanted.push((root, "/".to_owned(), folder));
     }
-    wanted.extend(files.into_iter().map(|files| (files.root, files.path, None)));
+    let files = batch.files.iter();
+    wanted.extend(files.map(|files| (files.root, files.path.clone(), None)));
     let room = &job.worker().room;
     let mut parts = Vec::new();
     for (root, path, folder) in wanted {

@@ -15,11 +15,13 @@ use wbuild_store::Store;
 use super::annotations::Annotations;
 use super::attrs::{self, Want};
 use super::layers::{assemble, config, image_tree, named, solved_root, unpack_others};
+use super::names;
 use crate::blocking;
 use crate::cancel::CancelOnDrop;
 use crate::job::Job;
 use crate::present::REPAIR;
 use crate::room::written_to;
+use crate::yielded::{Batch, Image};
 
 /// Keys of these outputs besides those of all images.
 const OWN: &[&str] = &["tar"];
@@ -28,7 +30,7 @@ const OWN: &[&str] = &["tar"];
 pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Failure> {
     let annotations = Annotations::of(request, &spec.attrs)?;
     attrs::want(&spec.attrs, OWN, &annotations)?;
-    attrs::names(request, spec)?;
+    names::given(request, spec)?;
     match (spec.kind, &spec.dest) {
         (OutputKind::Oci, OutputDest::Directory(_)) => Ok(()),
         (OutputKind::Oci, OutputDest::Daemon(_)) => {
@@ -43,12 +45,34 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
     }
 }
 
-/// Writes all images of the build to one output.
-pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
+/// Refuses, once it is known what there is, an output that has nothing to write or cannot hold it.
+pub(super) fn settle(spec: &OutputSpec, batch: &Batch) -> Result<(), Failure> {
+    if batch.images.is_empty() {
+        let message = "the build yields no image to export";
+        return Err(Failure::invalid(message).hint(super::others(batch)));
+    }
+    let several = batch.images.iter().find(|image| image.parts.len() > 1);
+    match several.filter(|_| spec.kind == OutputKind::Docker) {
+        Some(image) => {
+            let message = format!(
+                "a docker archive holds images for one platform, and {} is for {}",
+                image.shown(),
+                image.parts.len()
+            );
+            Err(Failure::unsupported(message).hint("choose an output of type oci"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Writes images to one output.
+pub(crate) async fn export(
+    job: &Arc<Job>,
+    spec: &OutputSpec,
+    batch: &Batch,
+) -> Result<Vec<ImageReport>, Failure> {
     let annotations = Annotations::of(job.request(), &spec.attrs)?;
     let want = attrs::want(&spec.attrs, OWN, &annotations)?;
-    let names = attrs::all_names(job, spec, false)?.into_iter().map(|(_, name)| name);
-    let names: Vec<Reference> = names.collect();
     let step = job.steps().internal(&match (spec.kind, &spec.dest) {
         (_, OutputDest::Daemon(endpoint)) => format!("load into {endpoint}"),
         (OutputKind::Docker, _) => "export docker archive".to_owned(),
@@ -57,11 +81,17 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
     let mut attempt = 0;
     let result = loop {
         let result = async {
-            let export = together(job, want, &names, &annotations).await?;
-            let names = export.names().iter().map(ToString::to_string).collect();
-            let report = report(&export, names);
-            write(spec, job.worker().store.clone(), export).await?;
-            Ok(report)
+            let (mut exports, mut reports) = (Vec::new(), Vec::new());
+            for image in &batch.images {
+                let names = names::of(job, spec, image)?.all.into_iter().map(|(_, name)| name);
+                let names: Vec<Reference> = names.collect();
+                let export = together(job, want, image, &names, &annotations).await?;
+                let names = export.names().iter().map(ToString::to_string).collect();
+                reports.push(report(image, &export, names));
+                exports.push(export);
+            }
+            write(spec, job.worker().store.clone(), exports).await?;
+            Ok(reports)
         }
         .await;
         if !job.worker().room.again(&result, &mut attempt).await {
@@ -75,21 +105,25 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
     result
 }
 
-/// All images of the build as one export.
+/// One image, for all of its platforms.
 pub(super) async fn together(
     job: &Arc<Job>,
     want: Want,
+    image: &Image,
     names: &[Reference],
     annotations: &Annotations,
 ) -> Result<Export, Failure> {
-    let images = job.images();
-    if images.is_empty() {
-        return Err(Failure::invalid("the build yields no image to export")
-            .hint("choose an output of type local or tar for its files"));
-    }
+    let own = names::annotations(image)?;
+    // Docker's own types have no annotations.
+    let family = if own.is_empty() { want.family } else { MediaFamily::Oci };
+    let want = Want { family, ..want };
+    let indexed = image.parts.len() > 1;
     let mut parts = Vec::new();
-    for image in &images {
-        let mut part = assemble(job, image, want).await?;
+    for one in &image.parts {
+        let mut part = assemble(job, one, want, indexed).await?;
+        if !own.is_empty() {
+            part.manifest.annotations.get_or_insert_default().extend(own.iter().cloned());
+        }
         annotations.add_to(&mut part);
         parts.push(part);
     }
@@ -98,7 +132,7 @@ pub(super) async fn together(
 }
 
 /// What there is to say of an export.
-pub(super) fn report(export: &Export, names: Vec<String>) -> ImageReport {
+pub(super) fn report(image: &Image, export: &Export, names: Vec<String>) -> ImageReport {
     let root = export.root();
     let config = match export.images() {
         [image] => Some(image.manifest.config.digest),
@@ -110,15 +144,17 @@ pub(super) fn report(export: &Export, names: Vec<String>) -> ImageReport {
         size: root.size,
         annotations: root.annotations.clone().unwrap_or_default(),
     };
-    ImageReport { names, digest: Some(root.digest), config, descriptor: Some(descriptor) }
+    let image = image.name.clone();
+    ImageReport { image, names, digest: Some(root.digest), config, descriptor: Some(descriptor) }
 }
 
 /// What the image of a build that writes none would be known by. Layers are hashed, and
 /// neither compressed nor kept.
 pub(super) async fn identify(job: &Arc<Job>) -> Result<Option<ImageReport>, Failure> {
-    let images = job.images();
-    // Several would be known by their index, which there is none of.
-    let [image] = &images[..] else { return Ok(None) };
+    let whole = job.yielded().whole();
+    let Some(main) = whole.main() else { return Ok(None) };
+    // One of several platforms would be known by its index, which there is none of.
+    let [image] = &main.parts[..] else { return Ok(None) };
     let mut layers = Vec::new();
     if let Some((solved, index)) = solved_root(job, image).await? {
         let tree = image_tree(&solved, index)?;
@@ -131,7 +167,8 @@ pub(super) async fn identify(job: &Arc<Job>) -> Result<Option<ImageReport>, Fail
     let config = config(job, image, &layers, inline)?.descriptor(MediaFamily::Oci).digest;
     let names = job.request().tags.iter().map(|name| Ok(name.parse::<Reference>()?.to_string()));
     let names = names.collect::<Result<Vec<String>, Failure>>()?;
-    Ok(Some(ImageReport { names, digest: None, config: Some(config), descriptor: None }))
+    let image = main.name.clone();
+    Ok(Some(ImageReport { image, names, digest: None, config: Some(config), descriptor: None }))
 }
 
 struct StoreBlobs(Store);
@@ -153,10 +190,11 @@ impl BlobSource for StoreBlobs {
     }
 }
 
-async fn write(spec: &OutputSpec, store: Store, export: Export) -> Result<(), Failure> {
+async fn write(spec: &OutputSpec, store: Store, exports: Vec<Export>) -> Result<(), Failure> {
     if let OutputDest::Daemon(endpoint) = &spec.dest {
         return super::daemon::load(endpoint, move |out| {
-            write_docker_tar(&export, &StoreBlobs(store), out)?;
+            let exports: Vec<&Export> = exports.iter().collect();
+            write_docker_tar(&exports, &StoreBlobs(store), out)?;
             Ok(())
         })
         .await;
@@ -165,6 +203,7 @@ async fn write(spec: &OutputSpec, store: Store, export: Export) -> Result<(), Fa
     let (_cancel, work) = CancelOnDrop::new();
     blocking(move || -> Result<(), Failure> {
         let blobs = StoreBlobs(store);
+        let exports: Vec<&Export> = exports.iter().collect();
         let failed = |error: wbuild_oci::Error| {
             let damaged = error.kind() == wbuild_oci::ErrorKind::Mismatch && !error.has_hint();
             let failure = Failure::from(error);
@@ -179,14 +218,14 @@ async fn write(spec: &OutputSpec, store: Store, export: Export) -> Result<(), Fa
                 std::fs::create_dir_all(directory)
                     .and_then(|()| std::fs::File::open(directory))
                     .map_err(unwritable)
-                    .and_then(|fd| write_oci_dir(&export, &blobs, fd.as_fd()).map_err(failed))
+                    .and_then(|fd| write_oci_dir(&exports, &blobs, fd.as_fd()).map_err(failed))
                     .map_err(|failure| written_to(failure, Some(directory)))
             }
             (OutputKind::Oci, dest) => super::files::to_writer(dest, &work.cancel, |out| {
-                write_oci_tar(&export, &blobs, out).map(drop).map_err(failed)
+                write_oci_tar(&exports, &blobs, out).map(drop).map_err(failed)
             }),
             (_, dest) => super::files::to_writer(dest, &work.cancel, |out| {
-                write_docker_tar(&export, &blobs, out).map(drop).map_err(failed)
+                write_docker_tar(&exports, &blobs, out).map(drop).map_err(failed)
             }),
         }
     })

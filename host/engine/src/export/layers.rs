@@ -83,6 +83,7 @@ pub(super) async fn assemble(
     job: &Arc<Job>,
     image: &ImageResult,
     want: Want,
+    indexed: bool,
 ) -> Result<ExportImage, Failure> {
     let written: Vec<Written> = match solved_root(job, image).await? {
         None => Vec::new(),
@@ -94,7 +95,7 @@ pub(super) async fn assemble(
     let descriptors = written.into_iter().map(|layer| layer.descriptor).collect();
     let mut made = ExportImage::new(want.family, config, descriptors);
     // In an index an image stands for what was asked for, even where its stage is of another platform.
-    if let (true, Some(platform)) = (job.target_platforms().len() > 1, &image.platform) {
+    if let (true, Some(platform)) = (indexed, &image.platform) {
         made.platform = platform.clone();
     }
     Ok(made)

@@ -20,11 +20,13 @@ use super::annotations::Annotations;
 use super::attrs::{self, Want, flag};
 use super::image::{report, together};
 use super::layers::{image_tree, solved_root};
+use super::names::{self, Name};
 use crate::blocking;
 use crate::job::Job;
 use crate::solved::{Layer, Origin};
 use crate::steps::InternalStep;
 use crate::worker::BuildWorker;
+use crate::yielded::{Batch, Image};
 
 /// Keys of this output besides those of all images.
 const OWN: &[&str] = &[
@@ -41,8 +43,6 @@ const OWN: &[&str] = &[
 struct Wish {
     want: Want,
     annotations: Annotations,
-    /// What it is called, as written and read.
-    names: Vec<(String, Reference)>,
     push: bool,
     by_digest: bool,
     insecure: bool,
@@ -66,31 +66,23 @@ impl Wish {
         let wish = Wish {
             want,
             annotations,
-            names: attrs::names(request, spec)?,
             push: flag(attrs, "push", false)?,
             by_digest: flag(attrs, "push-by-digest", false)?,
             insecure: flag(attrs, "registry.insecure", false)?,
             keep: flag(attrs, "store", true)?,
             dangling: dangling.map(str::parse).transpose()?,
         };
-        wish.check()?;
-        Ok(wish)
-    }
-
-    fn check(&self) -> Result<(), Failure> {
-        if !self.push && !self.by_digest {
-            return Ok(());
-        }
-        if !self.push {
+        if wish.by_digest && !wish.push {
             return Err(Failure::invalid("push-by-digest=true without push=true pushes nothing")
                 .hint("add push=true"));
         }
-        if self.names.is_empty() && self.dangling.is_none() {
-            let message = "the image has no name, so there is nowhere to push it";
-            return Err(Failure::invalid(message)
-                .hint("name it: -t REGISTRY/NAME:TAG, or name=REGISTRY/NAME:TAG in the output"));
-        }
-        for (written, name) in &self.names {
+        wish.check(&names::given(request, spec)?)?;
+        Ok(wish)
+    }
+
+    /// Refuses names that cannot be pushed to.
+    fn check(&self, names: &[Name]) -> Result<(), Failure> {
+        for (written, name) in names.iter().filter(|_| self.push) {
             if name.digest().is_some() {
                 let message = format!("{written} has a digest, which a push cannot choose");
                 return Err(Failure::invalid(message).hint("leave out what follows the @"));
@@ -119,16 +111,75 @@ pub(super) fn check(request: &BuildRequest, spec: &OutputSpec) -> Result<(), Fai
     Wish::of(request, spec).map(|_| ())
 }
 
-/// Puts all images of the build into the store, and where the output says into registries.
-pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageReport, Failure> {
-    let mut wish = Wish::of(job.request(), spec)?;
-    wish.names = attrs::all_names(job, spec, wish.push)?;
-    wish.check()?;
-    let step = job.steps().internal("export image");
-    let names: Vec<Reference> = wish.names.iter().map(|(_, name)| name.clone()).collect();
+/// Refuses, once it is known what there is, an output that pushes and has nothing to push; `else_done`
+/// says that something else is done where images are pushed.
+pub(super) fn settle(
+    job: &Job,
+    spec: &OutputSpec,
+    batch: &Batch,
+    else_done: bool,
+) -> Result<(), Failure> {
+    let wish = Wish::of(job.request(), spec)?;
+    let mut pushed = false;
+    for image in &batch.images {
+        let names = names::of(job, spec, image)?;
+        wish.check(&names.pushed)?;
+        pushed |= !names.pushed.is_empty() || image.is_main() && wish.dangling.is_some();
+    }
+    if wish.push && !pushed && !else_done {
+        return Err(Failure::invalid("the image has no name, so there is nowhere to push it")
+            .hint("name it: -t REGISTRY/NAME:TAG, or name=REGISTRY/NAME:TAG in the output")
+            .hint("or let the definition name it, e.g. with SAVE IMAGE --push in an Earthfile"));
+    }
+    Ok(())
+}
+
+/// An image that is written, and still to be pushed.
+pub(crate) struct Push {
+    image: Image,
+    export: Export,
+    targets: Vec<Reference>,
+    by_digest: bool,
+    insecure: bool,
+}
+
+/// Puts images into the store. Says what there is to push.
+pub(crate) async fn export(
+    job: &Arc<Job>,
+    spec: &OutputSpec,
+    batch: &Batch,
+) -> Result<(Vec<ImageReport>, Vec<Push>), Failure> {
+    let wish = Wish::of(job.request(), spec)?;
+    let (mut reports, mut pushes) = (Vec::new(), Vec::new());
+    for image in &batch.images {
+        let (report, push) = one(job, spec, &wish, image).await?;
+        reports.push(report);
+        pushes.extend(push);
+    }
+    Ok((reports, pushes))
+}
+
+async fn one(
+    job: &Arc<Job>,
+    spec: &OutputSpec,
+    wish: &Wish,
+    image: &Image,
+) -> Result<(ImageReport, Option<Push>), Failure> {
+    let names = names::of(job, spec, image)?;
+    wish.check(&names.pushed)?;
+    let dangling = wish.dangling.clone().filter(|_| image.is_main() && names.all.is_empty());
+    let pushes = wish.push && (!names.pushed.is_empty() || dangling.is_some());
+    // What is pushed is known by where it is.
+    let names = if pushes { names.pushed } else { names.all };
+    let title = match &names[..] {
+        [(_, name), ..] if !image.is_main() => format!("export image {}", name.familiar()),
+        _ => "export image".to_owned(),
+    };
+    let step = job.steps().internal(&title);
+    let references: Vec<Reference> = names.iter().map(|(_, name)| name.clone()).collect();
     let mut attempt = 0;
     let result = loop {
-        let result = prepare(job, &wish, &names).await;
+        let result = prepare(job, wish, image, &references).await;
         if !job.worker().room.again(&result, &mut attempt).await {
             break result;
         }
@@ -142,25 +193,29 @@ pub(crate) async fn export(job: &Arc<Job>, spec: &OutputSpec) -> Result<ImageRep
     };
     step.done();
     let digest = export.root().digest;
-    let (targets, by_digest) = match (&names[..], wish.dangling) {
+    let (targets, by_digest) = match (&references[..], dangling) {
         ([], Some(prefix)) => (vec![prefix], true),
-        _ => (names, wish.by_digest),
+        _ => (references, wish.by_digest),
     };
-    let shown = targets.iter().map(|name| match (by_digest, wish.names.is_empty()) {
+    let shown = targets.iter().map(|name| match (by_digest, names.is_empty()) {
         (_, true) => format!("{}@{digest}", name.name()),
         (true, false) => name.name(),
         (false, false) => name.to_string(),
     });
-    let report = report(&export, shown.collect());
-    if wish.push {
-        push(job, &export, &targets, by_digest, wish.insecure).await?;
-    }
-    Ok(report)
+    let report = report(image, &export, shown.collect());
+    let (image, insecure) = (image.clone(), wish.insecure);
+    let push = pushes.then_some(Push { image, export, targets, by_digest, insecure });
+    Ok((report, push))
 }
 
-/// The images as what is pushed, their layers and documents in the store.
-async fn prepare(job: &Arc<Job>, wish: &Wish, names: &[Reference]) -> Result<Export, Failure> {
-    let export = together(job, wish.want, names, &wish.annotations).await?;
+/// An image as what is pushed, its layers and documents in the store.
+async fn prepare(
+    job: &Arc<Job>,
+    wish: &Wish,
+    image: &Image,
+    names: &[Reference],
+) -> Result<Export, Failure> {
+    let export = together(job, wish.want, image, names, &wish.annotations).await?;
     if wish.keep {
         let (store, documents) = (job.worker().store.clone(), export.documents().clone());
         blocking(move || -> Result<(), Failure> {
@@ -174,18 +229,14 @@ async fn prepare(job: &Arc<Job>, wish: &Wish, names: &[Reference]) -> Result<Exp
     Ok(export)
 }
 
-async fn push(
-    job: &Arc<Job>,
-    export: &Export,
-    targets: &[Reference],
-    by_digest: bool,
-    insecure: bool,
-) -> Result<(), Failure> {
+/// Pushes an image to all of its places.
+pub(crate) async fn push(job: &Arc<Job>, push: Push) -> Result<(), Failure> {
+    let Push { image, export, targets, by_digest, insecure } = push;
     let worker = Arc::clone(job.worker());
     let shown: Vec<String> =
         targets.iter().map(|name| if by_digest { name.name() } else { name.familiar() }).collect();
     let step = Arc::new(job.steps().internal(&format!("push {}", shown.join(", "))));
-    let layers = lazy_layers(job).await?;
+    let layers = lazy_layers(job, &image).await?;
     let source = Source { layers, worker: Arc::clone(&worker), step: Arc::clone(&step) };
     let source: Arc<dyn PushSource> = Arc::new(source);
     let plain = match insecure {
@@ -193,7 +244,7 @@ async fn push(
         false => BTreeSet::new(),
     };
     let client = worker.images().registries.client_for_push(plain);
-    let result = client.push(export, targets, by_digest, &source).await.map_err(Failure::from);
+    let result = client.push(&export, &targets, by_digest, &source).await.map_err(Failure::from);
     drop((source, client));
     let step = Arc::into_inner(step).ok_or_else(|| Failure::internal("a push did not end"))?;
     match result {
@@ -210,11 +261,14 @@ async fn push(
     }
 }
 
-/// The layers that the build's images have and that need not be here, by digest of their blobs.
-async fn lazy_layers(job: &Arc<Job>) -> Result<HashMap<Digest, Vec<Arc<Layer>>>, Failure> {
+/// The layers that an image has and that need not be here, by digest of their blobs.
+async fn lazy_layers(
+    job: &Arc<Job>,
+    image: &Image,
+) -> Result<HashMap<Digest, Vec<Arc<Layer>>>, Failure> {
     let mut layers: HashMap<Digest, Vec<Arc<Layer>>> = HashMap::new();
-    for image in job.images() {
-        let Some((solved, index)) = solved_root(job, &image).await? else { continue };
+    for part in &image.parts {
+        let Some((solved, index)) = solved_root(job, part).await? else { continue };
         for layer in &image_tree(&solved, index)?.layers {
             let lazy = layer.place.is_some() || layer.origin != Origin::Made;
             if let Some(blob) = layer.facts().blob.filter(|_| lazy) {

@@ -94,6 +94,7 @@ impl Created {
     pub fn report(&self, targets: &[Reference]) -> ImageReport {
         let Descriptor { media_type, digest, size, .. } = self.descriptor.clone();
         ImageReport {
+            image: String::new(),
             names: targets.iter().map(ToString::to_string).collect(),
             digest: Some(digest),
             config: None,

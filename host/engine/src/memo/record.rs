@@ -251,21 +251,20 @@ impl ResultsCap for Recorder {
         self.did(self.inner.results.require(at), || Call::Require(at))
     }
 
-    // The rest is done for its effect, now: it is never repeated from a trace.
+    fn effect(&self, name: String, at: Edge) -> Result<(), Failure> {
+        let call = Call::Effect(name.clone(), at);
+        self.did(self.inner.results.effect(name, at), || call)
+    }
+
+    fn fail_after(&self, at: Edge) -> Result<(), Failure> {
+        self.did(self.inner.results.fail_after(at), || Call::FailAfter(at))
+    }
+
+    // The rest is done now: it is never repeated from a trace.
 
     fn attest(&self, kind: String, statement: FilesResult) -> Result<(), Failure> {
         self.with(|trace| *trace = None);
         self.inner.results.attest(kind, statement)
-    }
-
-    fn effect(&self, name: String, at: Edge) -> Result<(), Failure> {
-        self.with(|trace| *trace = None);
-        self.inner.results.effect(name, at)
-    }
-
-    fn fail_after(&self, at: Edge) -> Result<(), Failure> {
-        self.with(|trace| *trace = None);
-        self.inner.results.fail_after(at)
     }
 
     async fn publish(&self, names: Vec<String>) -> Result<(), Failure> {

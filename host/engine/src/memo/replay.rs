@@ -26,6 +26,8 @@ pub(super) async fn replay(trace: &Trace, host: &FrontendHost) -> bool {
             Call::Image(image) => host.results.image(image.clone()).is_ok(),
             Call::Files(files) => host.results.files(files.clone()).is_ok(),
             Call::Require(at) => host.results.require(*at).is_ok(),
+            Call::Effect(name, at) => host.results.effect(name.clone(), *at).is_ok(),
+            Call::FailAfter(at) => host.results.fail_after(*at).is_ok(),
         };
         if !holds {
             return false;

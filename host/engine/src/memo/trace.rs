@@ -32,6 +32,8 @@ pub(super) enum Call {
     Image(ImageResult),
     Files(FilesResult),
     Require(Edge),
+    Effect(String, Edge),
+    FailAfter(Edge),
 }
 
 /// A source file; numbers, which is how JSON holds bytes, take four times the space of text.

@@ -195,24 +195,11 @@ pub(crate) async fn run(
         drain(worker, vertex, stderr_reader, 2, limit),
     );
     let exit = exit?;
-    if exec.capture.is_none() {
-        let good = match &exec.valid_exit_codes[..] {
-            [] => exit.code == 0,
-            codes => codes.contains(&exit.code),
-        };
-        if !good {
-            let command = exec.args.join(" ");
-            let failure = Failure::new(
-                FailureKind::ExecFailed,
-                format!(
-                    "process {command:?} did not complete successfully: exit code: {}",
-                    exit.code
-                ),
-            )
-            .attr("exit-code", exit.code.to_string());
-            // While what it wrote is still there.
-            return Err(worker.room.mark(failure, times_full).await);
-        }
+    if exec.capture.is_none()
+        && let Err(failure) = check_exit(exec, exit.code)
+    {
+        // While what it wrote is still there.
+        return Err(worker.room.mark(failure, times_full).await);
     }
     let outcome = exec.capture.map(|_| {
         let ((stdout, stdout_truncated), (stderr, stderr_truncated)) = (stdout, stderr);
@@ -235,6 +222,20 @@ pub(crate) async fn run(
     })
     .await?;
     Ok(Solved::new(trees, outcome))
+}
+
+/// Whether a process ended well.
+pub(crate) fn check_exit(exec: &ExecOp, code: i32) -> Result<(), Failure> {
+    let good = match &exec.valid_exit_codes[..] {
+        [] => code == 0,
+        codes => codes.contains(&code),
+    };
+    if good {
+        return Ok(());
+    }
+    let command = exec.args.join(" ");
+    let message = format!("process {command:?} did not complete successfully: exit code: {code}");
+    Err(Failure::new(FailureKind::ExecFailed, message).attr("exit-code", code.to_string()))
 }
 
 /// Says that programs of other platforms cannot run in a step that has some.

@@ -171,14 +171,21 @@ impl Export {
         self.names.iter().map(named).collect()
     }
 
-    /// All blobs in order of digest.
-    fn blobs(&self) -> impl Iterator<Item = (&Digest, Blob<'_>)> {
-        let documents =
-            self.documents.iter().map(|(digest, bytes)| (digest, Blob::Document(bytes)));
-        let layers = self.layers.iter().map(|(digest, layer)| (digest, Blob::Layer(layer)));
-        // Where a layer shares its digest with a document, both are the same bytes.
-        documents.chain(layers).collect::<BTreeMap<_, _>>().into_iter()
-    }
+}
+
+/// The blobs of all exports, each once, in order of digest.
+fn blobs<'e>(exports: &[&'e Export]) -> BTreeMap<&'e Digest, Blob<'e>> {
+    let documents = exports.iter().flat_map(|export| &export.documents);
+    let documents = documents.map(|(digest, bytes)| (digest, Blob::Document(bytes)));
+    let layers = exports.iter().flat_map(|export| &export.layers);
+    let layers = layers.map(|(digest, layer)| (digest, Blob::Layer(layer)));
+    // Where a layer shares its digest with a document, both are the same bytes.
+    documents.chain(layers).collect()
+}
+
+/// Entries of `index.json` for all exports.
+fn entries(exports: &[&Export]) -> Vec<Descriptor> {
+    exports.iter().flat_map(|export| export.entries()).collect()
 }
 
 fn some(annotations: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
@@ -190,53 +197,66 @@ enum Blob<'a> {
     Layer(&'a Descriptor),
 }
 
-/// Writes an OCI image layout as a tar archive and gives `out` back.
-pub fn write_oci_tar<W: Write>(export: &Export, source: &dyn BlobSource, out: W) -> Result<W> {
-    write_tar(export, source, None, out)
+/// Writes an OCI image layout as a tar archive and gives `out` back. Of several exports each has its
+/// entries in the index.
+pub fn write_oci_tar<W: Write>(exports: &[&Export], source: &dyn BlobSource, out: W) -> Result<W> {
+    write_tar(exports, source, None, out)
 }
 
 /// Writes an archive for `docker load`: `manifest.json` beside an OCI layout, so that old and new
 /// versions of Docker read it.
-pub fn write_docker_tar<W: Write>(export: &Export, source: &dyn BlobSource, out: W) -> Result<W> {
-    let [image] = &export.images[..] else {
-        let message = "an archive for docker load holds one platform only";
-        return Err(Error::unsupported(message).hint("build one platform, or export with type=oci"));
-    };
+pub fn write_docker_tar<W: Write>(
+    exports: &[&Export],
+    source: &dyn BlobSource,
+    out: W,
+) -> Result<W> {
     let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-    let layers: Vec<String> = image.manifest.layers.iter().map(|l| path(&l.digest)).collect();
-    let tags: Vec<String> =
-        export.names.iter().map(|name| name.without_digest().familiar()).collect();
-    let manifest = json!([{
-        "Config": path(&image.manifest.config.digest),
-        "RepoTags": if tags.is_empty() { None } else { Some(tags) },
-        "Layers": layers,
-    }]);
-    write_tar(export, source, Some(manifest.to_string().into_bytes()), out)
+    let manifest = |export: &&Export| {
+        let [image] = &export.images[..] else {
+            let message = "an archive for docker load holds one platform only";
+            return Err(
+                Error::unsupported(message).hint("build one platform, or export with type=oci")
+            );
+        };
+        let layers: Vec<String> = image.manifest.layers.iter().map(|l| path(&l.digest)).collect();
+        let tags: Vec<String> =
+            export.names.iter().map(|name| name.without_digest().familiar()).collect();
+        Ok(json!({
+            "Config": path(&image.manifest.config.digest),
+            "RepoTags": if tags.is_empty() { None } else { Some(tags) },
+            "Layers": layers,
+        }))
+    };
+    let manifests = exports.iter().map(manifest).collect::<Result<Vec<_>>>()?;
+    let manifests = serde_json::Value::Array(manifests).to_string();
+    write_tar(exports, source, Some(manifests.into_bytes()), out)
 }
 
 fn write_tar<W: Write>(
-    export: &Export,
+    exports: &[&Export],
     source: &dyn BlobSource,
     docker: Option<Vec<u8>>,
     out: W,
 ) -> Result<W> {
     let mut tar = TarWriter::new(out);
+    // Of one build, so all have the same.
+    let mtime = exports.first().map_or(0, |export| export.mtime);
     let entry = |path: &str, kind: EntryKind, size: u64| {
         let mode = if kind == EntryKind::Directory { 0o755 } else { 0o644 };
-        Entry { size, mtime: export.mtime, ..Entry::new(path, kind, mode) }
+        Entry { size, mtime, ..Entry::new(path, kind, mode) }
     };
     let file = |tar: &mut TarWriter<W>, path: &str, bytes: &[u8]| {
         tar.append(&entry(path, EntryKind::File, bytes.len() as u64), Some(&mut &bytes[..]))
     };
     file(&mut tar, LAYOUT_FILE, LAYOUT_TEXT)?;
-    let index = Index::new(MediaFamily::Oci, export.entries());
+    let index = Index::new(MediaFamily::Oci, entries(exports));
     file(&mut tar, INDEX_FILE, &index.to_bytes())?;
     if let Some(docker) = docker {
         file(&mut tar, "manifest.json", &docker)?;
     }
     tar.append(&entry("blobs", EntryKind::Directory, 0), None)?;
     tar.append(&entry("blobs/sha256", EntryKind::Directory, 0), None)?;
-    for (digest, blob) in export.blobs() {
+    for (digest, blob) in blobs(exports) {
         let path = format!("blobs/sha256/{}", digest.hex());
         match blob {
             Blob::Document(bytes) => file(&mut tar, &path, bytes)?,
@@ -281,9 +301,13 @@ fn end(data: &mut impl Read, digest: &Digest) -> Result<()> {
 /// Writes an OCI image layout into the directory `dir`. A layout that is there already is added to:
 /// blobs it has are kept, entries of the same name are replaced. `index.json` is replaced last and in one
 /// step, so that a reader sees the old state or the new one.
-pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'_>) -> Result<()> {
+pub fn write_oci_dir(
+    exports: &[&Export],
+    source: &dyn BlobSource,
+    dir: BorrowedFd<'_>,
+) -> Result<()> {
     make_folders(dir)?;
-    for (digest, blob) in export.blobs() {
+    for (digest, blob) in blobs(exports) {
         let path = format!("blobs/sha256/{}", digest.hex());
         if let Ok(present) = open_file(dir, &path)
             && is_blob(present, digest)
@@ -298,7 +322,7 @@ pub fn write_oci_dir(export: &Export, source: &dyn BlobSource, dir: BorrowedFd<'
             }
         }
     }
-    list(dir, export.entries())
+    list(dir, entries(exports))
 }
 
 /// Adds entries to `index.json`, in the place of those of the same name, and makes a layout of the

@@ -86,16 +86,16 @@ fn what_is_written_is_read() {
         )
         .expect("export");
         assert_eq!(export.root().is_index(), several);
-        let tar = write_oci_tar(&export, &blobs, Vec::new()).expect("written");
+        let tar = write_oci_tar(&[&export], &blobs, Vec::new()).expect("written");
         assert!(
-            tar == write_oci_tar(&export, &blobs, Vec::new()).expect("written"),
+            tar == write_oci_tar(&[&export], &blobs, Vec::new()).expect("written"),
             "same bytes every time"
         );
         let (from_tar, from_dir) =
             (temp.path().join(format!("tar{n}")), temp.path().join(format!("dir{n}")));
         extract(&tar, &from_tar);
         fs::create_dir(&from_dir).expect("fresh");
-        write_oci_dir(&export, &blobs, open_dir(&from_dir).as_fd()).expect("written");
+        write_oci_dir(&[&export], &blobs, open_dir(&from_dir).as_fd()).expect("written");
         for path in [from_tar, from_dir] {
             let layout = Layout::open_path(&path).expect("a layout");
             assert_eq!(layout.index().manifests.len(), 2);
@@ -153,7 +153,7 @@ fn a_layout_is_added_to() {
             names(list),
             None,
         );
-        write_oci_dir(&export.expect("export"), blobs, dir.as_fd()).expect("written");
+        write_oci_dir(&[&export.expect("export")], blobs, dir.as_fd()).expect("written");
     }
     let layout = Layout::open_path(temp.path()).expect("a layout");
     assert_eq!(layout.index().manifests.len(), 3);
@@ -172,7 +172,7 @@ fn a_layout_is_added_to() {
         None,
     )
     .expect("export");
-    write_oci_dir(&export, &old, dir.as_fd()).expect("written");
+    write_oci_dir(&[&export], &old, dir.as_fd()).expect("written");
     assert_eq!(fs::read(&path).expect("there"), old.0[0].1);
     assert!(!describe(temp.path()).iter().any(|line| line.contains(".partial")));
 }
@@ -197,15 +197,15 @@ fn damaged_blobs_are_not_exported_or_read() {
     for (name, damage) in damage {
         let mut blobs = two_layers();
         damage(&mut blobs.0[1].1);
-        let error = write_oci_tar(&export, &blobs, std::io::sink()).expect_err(name);
+        let error = write_oci_tar(&[&export], &blobs, std::io::sink()).expect_err(name);
         assert_eq!(error.kind(), ErrorKind::Mismatch, "{name}: {error}");
         let dir = temp.path().join(name);
         fs::create_dir(&dir).expect("fresh");
-        let error = write_oci_dir(&export, &blobs, open_dir(&dir).as_fd()).expect_err(name);
+        let error = write_oci_dir(&[&export], &blobs, open_dir(&dir).as_fd()).expect_err(name);
         assert_eq!(error.kind(), ErrorKind::Mismatch, "{name}: {error}");
         assert!(!dir.join("index.json").exists(), "{name}: nothing may refer to it");
 
-        write_oci_dir(&export, &good, open_dir(&dir).as_fd()).expect("written");
+        write_oci_dir(&[&export], &good, open_dir(&dir).as_fd()).expect("written");
         let descriptor = &export.images()[0].manifest.layers[1];
         fs::write(dir.join("blobs/sha256").join(descriptor.digest.hex()), &blobs.0[1].1)
             .expect("own file");
@@ -300,10 +300,10 @@ fn other_tools_open_what_is_written() {
     )
     .expect("export");
     fs::create_dir(at("layout")).expect("fresh");
-    write_oci_dir(&export, &blobs, open_dir(Path::new(&at("layout"))).as_fd()).expect("written");
-    fs::write(at("oci.tar"), write_oci_tar(&export, &blobs, Vec::new()).expect("written"))
+    write_oci_dir(&[&export], &blobs, open_dir(Path::new(&at("layout"))).as_fd()).expect("written");
+    fs::write(at("oci.tar"), write_oci_tar(&[&export], &blobs, Vec::new()).expect("written"))
         .expect("temp");
-    fs::write(at("docker.tar"), write_docker_tar(&export, &blobs, Vec::new()).expect("written"))
+    fs::write(at("docker.tar"), write_docker_tar(&[&export], &blobs, Vec::new()).expect("written"))
         .expect("temp");
     let docker = Export::new(
         MediaFamily::Docker,
@@ -312,7 +312,7 @@ fn other_tools_open_what_is_written() {
         None,
     )
     .expect("export");
-    fs::write(at("docker2.tar"), write_docker_tar(&docker, &blobs, Vec::new()).expect("written"))
+    fs::write(at("docker2.tar"), write_docker_tar(&[&docker], &blobs, Vec::new()).expect("written"))
         .expect("temp");
 
     for (n, source) in [
@@ -355,10 +355,10 @@ fn other_tools_open_what_is_written() {
     ];
     let several = Export::new(MediaFamily::Oci, two, names(&["multi:v1"]), None).expect("export");
     assert_eq!(
-        write_docker_tar(&several, &blobs, std::io::sink()).expect_err("one only").kind(),
+        write_docker_tar(&[&several], &blobs, std::io::sink()).expect_err("one only").kind(),
         ErrorKind::Unsupported
     );
-    fs::write(at("multi.tar"), write_oci_tar(&several, &blobs, Vec::new()).expect("written"))
+    fs::write(at("multi.tar"), write_oci_tar(&[&several], &blobs, Vec::new()).expect("written"))
         .expect("temp");
     let to = at("multi");
     let args = [

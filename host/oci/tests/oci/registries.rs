@@ -111,7 +111,7 @@ fn make_layout(path: &Path) -> (Export, Export) {
         Export::new(MediaFamily::Oci, single, names(&["app:single"]), None).expect("export");
     fs::create_dir(path).expect("fresh");
     for export in [&multi, &single] {
-        write_oci_dir(export, &blobs, open_dir(path).as_fd()).expect("written");
+        write_oci_dir(&[export], &blobs, open_dir(path).as_fd()).expect("written");
     }
     (multi, single)
 }

@@ -218,7 +218,7 @@ fn umoci(nest: &Nest, blobs: &Blobs) -> Option<std::result::Result<String, Strin
     let image = image("linux/amd64", blobs, MediaFamily::Oci);
     let names = vec!["case:latest".parse().expect("a name")];
     let export = Export::new(MediaFamily::Oci, vec![image], names, None).expect("export");
-    write_oci_dir(&export, blobs, open_dir(&layout).as_fd()).expect("written");
+    write_oci_dir(&[&export], blobs, open_dir(&layout).as_fd()).expect("written");
     let bundle = nest.fresh("other");
     let from = format!("{}:latest", layout.display());
     let mut args = vec!["unpack", "--image", &from];

@@ -1,0 +1,337 @@
+//! What a frontend has yielded so far: images, files, effects, and a failure that waits for the end.
+//!
+//! Images of one name are one image, for a platform each. What was published is noted, so that the
+//! end of the build does not write it again.
+
+use wbuild_api::event::ImageReport;
+use wbuild_api::extension::{FilesResult, ImageResult};
+use wbuild_graph::{Edge, Failure, FailureKind, Platform};
+
+/// The most images, file results and effects, of each kind, of one build.
+const RESULTS: usize = 1000;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Yielded {
+    images: Vec<ImageResult>,
+    files: Vec<FilesResult>,
+    /// What must succeed besides.
+    required: Vec<Edge>,
+    effects: Vec<Edge>,
+    /// What the build fails with in the end.
+    fails: Option<Edge>,
+    /// How many effects have run.
+    run: usize,
+    /// Names of images and of files that are published.
+    published: Vec<String>,
+    /// What was said of published images.
+    reports: Vec<ImageReport>,
+}
+
+/// One image, for one platform or several.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    /// Empty for the image of the build.
+    pub(crate) name: String,
+    /// One for each platform, in the order they were yielded.
+    pub(crate) parts: Vec<ImageResult>,
+}
+
+impl Image {
+    /// Whether this is the image that names of the client's are for.
+    pub(crate) fn is_main(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// As messages call it.
+    pub(crate) fn shown(&self) -> String {
+        match self.name.as_str() {
+            "" => "the image".to_owned(),
+            name => format!("the image {name:?}"),
+        }
+    }
+
+    /// Values of an attribute, each once.
+    pub(crate) fn attrs(&self, key: &str) -> Vec<&str> {
+        let mut values: Vec<&str> = Vec::new();
+        let all = self.parts.iter().flat_map(|part| &part.attrs.0);
+        for (_, value) in all.filter(|(known, _)| known == key) {
+            if !values.contains(&value.as_str()) {
+                values.push(value);
+            }
+        }
+        values
+    }
+}
+
+/// Some of what was yielded, to be written together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Batch {
+    /// The build's own first.
+    pub(crate) images: Vec<Image>,
+    pub(crate) files: Vec<FilesResult>,
+}
+
+impl Batch {
+    fn of(images: Vec<&ImageResult>, files: Vec<FilesResult>) -> Batch {
+        let mut all: Vec<Image> = Vec::new();
+        for part in images {
+            match all.iter_mut().find(|known| known.name == part.name) {
+                Some(known) => known.parts.push(part.clone()),
+                None => all.push(Image { name: part.name.clone(), parts: vec![part.clone()] }),
+            }
+        }
+        all.sort_by_key(|image| !image.is_main());
+        Batch { images: all, files }
+    }
+
+    /// The image of the build.
+    pub(crate) fn main(&self) -> Option<&Image> {
+        self.images.iter().find(|image| image.is_main())
+    }
+
+    /// What has to be solved to write it.
+    pub(crate) fn roots(&self) -> Vec<Edge> {
+        let parts = self.images.iter().flat_map(|image| &image.parts);
+        parts.filter_map(|part| part.root).chain(self.files.iter().map(|files| files.root)).collect()
+    }
+}
+
+fn check_number(yielded: usize) -> Result<(), Failure> {
+    if yielded >= RESULTS {
+        let message = format!("the frontend yielded more than {RESULTS} results of one kind");
+        return Err(Failure::new(FailureKind::Limit, message));
+    }
+    Ok(())
+}
+
+impl Yielded {
+    /// Takes an image; one without a platform is for `first`.
+    pub(crate) fn add_image(&mut self, image: ImageResult, first: &Platform) -> Result<(), Failure> {
+        self.check_open(&image.name)?;
+        check_number(self.images.len())?;
+        let wanted = image.platform.clone().unwrap_or_else(|| first.clone());
+        let same = |known: &&ImageResult| {
+            known.name == image.name && known.platform.as_ref() == Some(&wanted)
+        };
+        if self.images.iter().any(|known| same(&known)) {
+            let name = &image.name;
+            let message = format!("the image {name:?} for {wanted} was yielded twice");
+            return Err(Failure::invalid(message));
+        }
+        if self.fails.is_none() {
+            self.images.push(ImageResult { platform: Some(wanted), ..image });
+        }
+        Ok(())
+    }
+
+    /// Takes files.
+    pub(crate) fn add_files(&mut self, files: FilesResult) -> Result<(), Failure> {
+        self.check_open(&files.name)?;
+        check_number(self.files.len())?;
+        if self.fails.is_none() {
+            self.files.push(files);
+        }
+        Ok(())
+    }
+
+    /// Takes what must succeed though nothing of it is yielded.
+    pub(crate) fn add_required(&mut self, at: Edge) -> Result<(), Failure> {
+        check_number(self.required.len())?;
+        self.required.push(at);
+        Ok(())
+    }
+
+    /// What must succeed besides.
+    pub(crate) fn required(&self) -> &[Edge] {
+        &self.required
+    }
+
+    /// Takes work for its effect.
+    pub(crate) fn add_effect(&mut self, at: Edge) -> Result<(), Failure> {
+        check_number(self.effects.len())?;
+        if self.fails.is_none() {
+            self.effects.push(at);
+        }
+        Ok(())
+    }
+
+    /// Takes what the build fails with: nothing counts that is yielded from now on.
+    pub(crate) fn fail_after(&mut self, at: Edge) {
+        self.fails.get_or_insert(at);
+    }
+
+    /// What is published is complete.
+    fn check_open(&self, name: &str) -> Result<(), Failure> {
+        if !name.is_empty() && self.published.iter().any(|known| known == name) {
+            let message = format!("the result {name:?} was published, and then another part of it yielded");
+            return Err(Failure::invalid(message));
+        }
+        Ok(())
+    }
+
+    /// What the build fails with in the end.
+    pub(crate) fn fails(&self) -> Option<Edge> {
+        self.fails
+    }
+
+    /// Whether there is nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.images.is_empty()
+            && self.files.is_empty()
+            && self.effects.is_empty()
+            && self.fails.is_none()
+    }
+
+    /// Everything, also what is published.
+    pub(crate) fn whole(&self) -> Batch {
+        Batch::of(self.images.iter().collect(), self.files.clone())
+    }
+
+    /// What is not published.
+    pub(crate) fn rest(&self) -> Batch {
+        self.some(|name| !self.published.iter().any(|known| known == name))
+    }
+
+    /// What goes by these names and is not published.
+    pub(crate) fn named(&self, names: &[String]) -> Result<Batch, Failure> {
+        for name in names {
+            let there = self.images.iter().any(|image| image.name == *name)
+                || self.files.iter().any(|files| files.name == *name);
+            // What fails has nothing of what came later.
+            if !there && self.fails.is_none() {
+                return Err(Failure::not_found(format!("there is no result {name:?} to publish")));
+            }
+        }
+        let rest = |name: &str| !self.published.iter().any(|known| known == name);
+        Ok(self.some(|name| rest(name) && names.iter().any(|wanted| wanted == name)))
+    }
+
+    fn some(&self, wanted: impl Fn(&str) -> bool) -> Batch {
+        let images = self.images.iter().filter(|image| wanted(&image.name)).collect();
+        let files = self.files.iter().filter(|files| wanted(&files.name)).cloned().collect();
+        Batch::of(images, files)
+    }
+
+    /// Notes what was published, and what there is to say of it.
+    pub(crate) fn publish(&mut self, names: &[String], reports: Vec<ImageReport>) {
+        self.published.extend(names.iter().cloned());
+        self.reports.extend(reports);
+    }
+
+    /// What was said of published images.
+    pub(crate) fn reports(&self) -> Vec<ImageReport> {
+        self.reports.clone()
+    }
+
+    /// All effects, in order.
+    pub(crate) fn effects(&self) -> &[Edge] {
+        &self.effects
+    }
+
+    /// The next effect that has not run, which counts as run from now on: what fails in part must
+    /// not be done again.
+    pub(crate) fn next_effect(&mut self) -> Option<Edge> {
+        let next = self.effects.get(self.run).copied()?;
+        self.run += 1;
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wbuild_graph::{Attrs, NodeId};
+
+    use super::*;
+
+    fn image(name: &str, platform: &str, tags: &[&str]) -> ImageResult {
+        let attrs = tags.iter().map(|tag| ("tag".to_owned(), (*tag).to_owned())).collect();
+        ImageResult {
+            name: name.to_owned(),
+            platform: Some(platform.parse().expect("platform")),
+            root: None,
+            config: "{}".to_owned(),
+            attrs: Attrs(attrs),
+        }
+    }
+
+    fn files(name: &str, node: u32) -> FilesResult {
+        FilesResult {
+            name: name.to_owned(),
+            platform: None,
+            root: edge(node),
+            path: "/".to_owned(),
+            attrs: Attrs::default(),
+        }
+    }
+
+    fn edge(node: u32) -> Edge {
+        Edge { node: NodeId(node), index: 0 }
+    }
+
+    fn names(batch: &Batch) -> Vec<(&str, usize)> {
+        batch.images.iter().map(|image| (&*image.name, image.parts.len())).collect()
+    }
+
+    #[test]
+    fn images_of_a_name_are_one_and_the_builds_own_is_the_first() {
+        let mut yielded = Yielded::default();
+        let first: Platform = "linux/amd64".parse().expect("platform");
+        for (name, platform) in
+            [("a", "linux/amd64"), ("", "linux/amd64"), ("b", "linux/arm64"), ("a", "linux/arm64")]
+        {
+            yielded.add_image(image(name, platform, &["x", "y"]), &first).expect(name);
+        }
+        let whole = yielded.whole();
+        assert_eq!(names(&whole), [("", 1), ("a", 2), ("b", 1)]);
+        assert_eq!(whole.images[1].attrs("tag"), ["x", "y"]);
+        let none = ImageResult { platform: None, ..image("a", "linux/arm64", &[]) };
+        assert!(yielded.add_image(none, &first).is_err(), "that platform is there");
+    }
+
+    #[test]
+    fn what_is_published_is_not_in_the_rest_and_is_complete() {
+        let mut yielded = Yielded::default();
+        let first: Platform = "linux/amd64".parse().expect("platform");
+        yielded.add_image(image("a", "linux/amd64", &[]), &first).expect("a");
+        yielded.add_image(image("b", "linux/amd64", &[]), &first).expect("b");
+        yielded.add_files(files("f", 1)).expect("f");
+        yielded.add_files(files("", 2)).expect("other");
+        let wanted = ["a".to_owned(), "f".to_owned()];
+        let batch = yielded.named(&wanted).expect("there");
+        assert_eq!((names(&batch), batch.roots()), (vec![("a", 1)], vec![edge(1)]));
+        yielded.publish(&wanted, Vec::new());
+        let rest = yielded.rest();
+        assert_eq!((names(&rest), rest.roots()), (vec![("b", 1)], vec![edge(2)]));
+        assert_eq!(yielded.named(&wanted).expect("there").roots(), []);
+        assert_eq!(yielded.whole().images.len(), 2);
+        assert!(yielded.add_image(image("a", "linux/arm64", &[]), &first).is_err());
+        assert!(yielded.add_files(files("f", 3)).is_err());
+        assert!(yielded.named(&["c".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn nothing_counts_after_a_failure() {
+        let mut yielded = Yielded::default();
+        let first: Platform = "linux/amd64".parse().expect("platform");
+        yielded.add_files(files("", 1)).expect("files");
+        yielded.fail_after(edge(2));
+        yielded.fail_after(edge(3));
+        yielded.add_files(files("", 4)).expect("taken");
+        yielded.add_image(image("", "linux/amd64", &[]), &first).expect("taken");
+        yielded.add_effect(edge(5)).expect("taken");
+        assert_eq!(yielded.fails(), Some(edge(2)));
+        assert_eq!(yielded.whole().roots(), [edge(1)]);
+        assert_eq!(yielded.next_effect(), None);
+    }
+
+    #[test]
+    fn an_effect_is_run_once() {
+        let mut yielded = Yielded::default();
+        yielded.add_effect(edge(1)).expect("first");
+        assert_eq!((yielded.next_effect(), yielded.next_effect()), (Some(edge(1)), None));
+        yielded.add_effect(edge(2)).expect("second");
+        assert_eq!((yielded.next_effect(), yielded.next_effect()), (Some(edge(2)), None));
+        assert_eq!(yielded.effects(), [edge(1), edge(2)]);
+    }
+}
