@@ -11,15 +11,22 @@ use crate::exit::Fault;
 
 /// The id of what was built, as buildx prints it: the digest of the config, which `docker image ls`
 /// shows too; that of the index for an image of several platforms.
+///
+/// Of several images it is the one that names of the caller's are for, if there is one.
 pub fn image_id(report: &BuildReport) -> Option<Digest> {
-    let image = report.images.first()?;
+    let first = report.images.first()?;
+    let main = report.images.iter().find(|image| image.image.is_empty());
+    // An image that several outputs write has the same id in each.
+    let only = || report.images.iter().all(|other| other.image == first.image).then_some(first);
+    let image = main.or_else(only)?;
     image.config.or(image.digest)
 }
 
-/// The metadata file: keys as buildx writes them for the first image, and all images below
-/// `wbuild.images`.
+/// The metadata file: keys as buildx writes them for the image that names of the caller's are for,
+/// or else for the first, and all images below `wbuild.images`.
 pub fn metadata(report: &BuildReport) -> Value {
-    let mut out = report.images.first().map(image).unwrap_or_default();
+    let main = report.images.iter().find(|image| image.image.is_empty());
+    let mut out = main.or(report.images.first()).map(image).unwrap_or_default();
     out.insert("wbuild.images".to_owned(), json!(report.images));
     out.insert("wbuild.stats".to_owned(), json!(report.stats));
     Value::Object(out)
@@ -72,6 +79,7 @@ mod tests {
         let (manifest, config) = (Digest::of(b"manifest"), Digest::of(b"config"));
         let report = |digest, config| BuildReport {
             images: vec![ImageReport {
+                image: String::new(),
                 names: vec!["a:1".into(), "b:2".into()],
                 digest,
                 config,
@@ -89,6 +97,21 @@ mod tests {
         assert_eq!(image_id(&report(None, Some(config))), Some(config));
         assert_eq!(image_id(&report(Some(manifest), None)), Some(manifest));
         assert_eq!(image_id(&BuildReport::default()), None);
+
+        // Of several images, the one without a name of its own; without one, none.
+        let other = ImageReport {
+            image: "+a".to_owned(),
+            config: Some(Digest::of(b"other")),
+            ..single.images[0].clone()
+        };
+        let several = |images: Vec<ImageReport>| BuildReport { images, ..BuildReport::default() };
+        let both = several(vec![other.clone(), single.images[0].clone()]);
+        assert_eq!(image_id(&both), Some(config));
+        assert_eq!(metadata(&both)["containerimage.config.digest"], json!(config));
+        assert_eq!(metadata(&both)["wbuild.images"][0]["image"], "+a");
+        assert_eq!(image_id(&several(vec![other.clone(), other.clone()])), other.config);
+        let third = ImageReport { image: "+b".to_owned(), ..other.clone() };
+        assert_eq!(image_id(&several(vec![other, third])), None);
 
         let value = metadata(&single);
         assert_eq!(value["containerimage.digest"], json!(manifest));

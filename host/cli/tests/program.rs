@@ -56,7 +56,6 @@ fn wrong_command_lines_end_with_2() {
         (&["--frontend", "dockerfle", "."], "did you mean \"dockerfile\"?"),
         (&["--runner", "x", "."], "bundled: native"),
         (&["--cache-backend", "native", "."], "bundled: cache-local"),
-        (&["--push", "."], "--push needs a name"),
         (&["plugin", "inspect", "nativ"], "did you mean \"native\"?"),
         (&["prune"], "--force does not ask"),
     ] {

@@ -48,9 +48,14 @@ pub struct BuildArgs {
     #[arg(long)]
     pub load: bool,
 
-    /// Push the image to where its names say: as --output type=registry
+    /// Push the image to where its names say: as --output type=registry; and run what a definition
+    /// does only then
     #[arg(long)]
     pub push: bool,
+
+    /// As part of a pipeline: leave nothing of what an Earthfile saves in its directory, and tell it
+    #[arg(long)]
+    pub ci: bool,
 
     /// An annotation of the image (repeats): [LEVEL[PLATFORM],...:]KEY=VALUE, with the levels
     /// manifest, index, manifest-descriptor and index-descriptor [default: manifest]

@@ -112,14 +112,20 @@ impl View {
     ) -> Result<Exit, Fault> {
         let notes = &self.notes;
         let id = metadata::image_id(report);
-        if let (Some(path), Some(id)) = (&notes.iidfile, id) {
-            metadata::replace_file(path, id.to_string().as_bytes())?;
-        }
         if let Some(path) = &notes.metadata_file {
             let mut text = serde_json::to_string_pretty(&metadata::metadata(report))
                 .expect("keys are strings, so it is JSON");
             text.push('\n');
             metadata::replace_file(path, text.as_bytes())?;
+        }
+        match (&notes.iidfile, id) {
+            (Some(path), Some(id)) => metadata::replace_file(path, id.to_string().as_bytes())?,
+            (Some(_), None) if report.images.len() > 1 => {
+                let message = "--iidfile is for one image, and none of those built is the build's own";
+                return Err(Fault::input(message)
+                    .hint("build one of them by itself, or read --metadata-file"));
+            }
+            _ => {}
         }
         match self.shown {
             Shown::Json => {

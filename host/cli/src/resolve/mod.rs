@@ -227,18 +227,17 @@ pub fn build(
         Some(_) => Vec::new(),
         None => output::resolve(&output::wanted(args), args.push, &args.annotations, environment)?,
     };
-    let saves = matches!(&named, Some(PluginName::Bundled(name)) if name == "earthfile");
-    if let (true, true, None, Some(ContextSpec::Local(directory))) =
-        (saves, outputs.is_empty(), &call, contexts.get("context"))
+    // What else is pushed does not change what a definition leaves in its directory.
+    let saves = matches!(&named, Some(PluginName::Bundled(name)) if name == "earthfile")
+        && !args.ci
+        && output::wanted(args).is_empty();
+    if let (true, None, Some(ContextSpec::Local(directory))) =
+        (saves, &call, contexts.get("context"))
     {
         outputs.push(output::saved_files(directory));
     }
     if !args.allow.iter().any(|allow| allow.0 == Entitlement::LocalDelete) {
         output::check_deleting(&outputs, environment)?;
-    }
-    if args.push && args.tags.is_empty() && !output::has_name(&outputs) {
-        return Err(Fault::usage("--push needs a name for the image: where it goes")
-            .hint("name it: -t REGISTRY/NAME:TAG"));
     }
     let epoch = source_date_epoch(args, environment)?;
     let display = display(args.quiet, args.progress, environment)?;
@@ -428,6 +427,9 @@ fn options(
     }
     if let Some(target) = &args.target {
         set("target".to_owned(), target.clone());
+    }
+    if args.ci {
+        set("ci".to_owned(), "true".to_owned());
     }
     if args.no_cache {
         set("no-cache".to_owned(), String::new());

@@ -89,15 +89,6 @@ pub fn saved_files(directory: &Path) -> OutputSpec {
     OutputSpec { kind: OutputKind::Local, dest: OutputDest::Directory(directory.to_owned()), attrs }
 }
 
-/// Whether an image of these outputs has a name of its own.
-pub fn has_name(outputs: &[OutputSpec]) -> bool {
-    let names = ["name", "dangling-name-prefix"];
-    outputs.iter().any(|output| {
-        output.kind == OutputKind::Image
-            && names.iter().any(|key| output.attrs.get(key).is_some_and(|name| !name.is_empty()))
-    })
-}
-
 /// Whether an output goes to standard output, so that nothing else may.
 pub fn uses_stdout(outputs: &[OutputSpec]) -> bool {
     outputs.iter().any(|output| output.dest == OutputDest::Stdout)
