@@ -9,6 +9,8 @@ use wbuild_graph::{Edge, Failure, FailureKind, Platform};
 
 /// The most images, file results and effects, of each kind, of one build.
 const RESULTS: usize = 1000;
+/// The most that must succeed besides.
+const REQUIRED: usize = 10_000;
 
 /// See the module.
 #[derive(Default)]
@@ -97,9 +99,9 @@ impl Batch {
     }
 }
 
-fn check_number(yielded: usize) -> Result<(), Failure> {
-    if yielded >= RESULTS {
-        let message = format!("the frontend yielded more than {RESULTS} results of one kind");
+fn check_number(yielded: usize, most: usize) -> Result<(), Failure> {
+    if yielded >= most {
+        let message = format!("the frontend yielded more than {most} results of one kind");
         return Err(Failure::new(FailureKind::Limit, message));
     }
     Ok(())
@@ -109,7 +111,7 @@ impl Yielded {
     /// Takes an image; one without a platform is for `first`.
     pub(crate) fn add_image(&mut self, image: ImageResult, first: &Platform) -> Result<(), Failure> {
         self.check_open(&image.name)?;
-        check_number(self.images.len())?;
+        check_number(self.images.len(), RESULTS)?;
         let wanted = image.platform.clone().unwrap_or_else(|| first.clone());
         let same = |known: &&ImageResult| {
             known.name == image.name && known.platform.as_ref() == Some(&wanted)
@@ -128,7 +130,7 @@ impl Yielded {
     /// Takes files.
     pub(crate) fn add_files(&mut self, files: FilesResult) -> Result<(), Failure> {
         self.check_open(&files.name)?;
-        check_number(self.files.len())?;
+        check_number(self.files.len(), RESULTS)?;
         if self.fails.is_none() {
             self.files.push(files);
         }
@@ -137,7 +139,7 @@ impl Yielded {
 
     /// Takes what must succeed though nothing of it is yielded.
     pub(crate) fn add_required(&mut self, at: Edge) -> Result<(), Failure> {
-        check_number(self.required.len())?;
+        check_number(self.required.len(), REQUIRED)?;
         self.required.push(at);
         Ok(())
     }
@@ -149,7 +151,7 @@ impl Yielded {
 
     /// Takes work for its effect.
     pub(crate) fn add_effect(&mut self, at: Edge) -> Result<(), Failure> {
-        check_number(self.effects.len())?;
+        check_number(self.effects.len(), RESULTS)?;
         if self.fails.is_none() {
             self.effects.push(at);
         }

@@ -91,24 +91,35 @@ impl DynamicHost for Bridge {
         results::require(output_out(at)).map_err(failure_in)
     }
 
-    fn files(&mut self, root: Output) -> Result<(), Failure> {
-        results::files("", None, output_out(root), "/", &[]).map_err(failure_in)
+    fn files(&mut self, name: &str, root: Output) -> Result<(), Failure> {
+        results::files(name, None, output_out(root), "/", &[]).map_err(failure_in)
     }
 
-    fn named_image(
+    fn image_result(
         &mut self,
+        name: &str,
         platform: &Platform,
         root: Option<Output>,
         config: &str,
-        names: &[String],
-        push: bool,
+        attrs: &[(String, String)],
     ) -> Result<(), Failure> {
-        let platform = platform_out(platform);
-        let mut attrs: Attrs = names.iter().map(|name| ("tag".to_owned(), name.clone())).collect();
-        if push {
-            attrs.push(("push".to_owned(), "true".to_owned()));
-        }
-        let root = root.map(output_out);
-        results::image("", Some(&platform), root, config, &attrs).map_err(failure_in)
+        let (platform, root) = (platform_out(platform), root.map(output_out));
+        results::image(name, Some(&platform), root, config, attrs).map_err(failure_in)
+    }
+
+    fn effect(&mut self, name: &str, at: Output) -> Result<(), Failure> {
+        results::effect(name, output_out(at)).map_err(failure_in)
+    }
+
+    fn fail_after(&mut self, at: Output) -> Result<(), Failure> {
+        results::fail_after(output_out(at)).map_err(failure_in)
+    }
+
+    fn publish(&mut self, names: &[String]) -> Result<(), Failure> {
+        results::publish(names).map_err(failure_in)
+    }
+
+    fn digest(&mut self, at: Output) -> Result<String, Failure> {
+        Ok(graph::digest_of(output_out(at)))
     }
 }

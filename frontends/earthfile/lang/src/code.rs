@@ -50,6 +50,7 @@ codes! {
     InvalidExpansion = "invalid-expansion", "A word with variables or quotes cannot be read.";
     UnknownTarget = "unknown-target", "There is no target, function or Earthfile of this name.";
     UnresolvedImage = "unresolved-image", "An image cannot be found, or is of no use.";
+    ImageTwice = "image-twice", "Two different images for one platform are saved under one name.";
     FailedCommand = "failed-command", "A command cannot be carried out.";
     UnusedArgument = "unused-argument", "An argument of the caller is declared by no ARG.";
     Unsupported = "unsupported", "Something of the language is not supported yet.";

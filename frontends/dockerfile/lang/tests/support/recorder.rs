@@ -4,7 +4,7 @@
 //! `build-platform linux/amd64`, `target NAME`, `epoch 1`, `image NAME CONFIG-JSON`, `file DIRECTORY PATH CONTENT`
 //! (with `\n` for line ends), `context NAME KIND IDENTIFIER`. `pad N` adds so many bytes of comments
 //! to the Dockerfile; `fail CALL MESSAGE` makes all calls of `context`, `local`, `git`, `http` or
-//! `image` fail. The image `*` stands for any other.
+//! `image` fail. The image `*` stands for any other. `alike 3 4` says that two nodes are made alike.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -44,6 +44,8 @@ pub struct Recorder {
     pub outcomes: BTreeMap<String, (i32, String)>,
     /// The last word of each process, by its node.
     pub processes: BTreeMap<u32, String>,
+    /// Nodes that are made like others.
+    pub alike: BTreeMap<u32, u32>,
     /// Only what is reported is written down, not what is asked for.
     pub quiet: bool,
 }
@@ -120,6 +122,10 @@ impl Recorder {
                 let (command, printed) = command.split_once(" => ").unwrap_or((command, ""));
                 let outcome = (code.parse().ok()?, printed.replace("\\n", "\n"));
                 self.outcomes.insert(command.to_owned(), outcome);
+            }
+            "alike" => {
+                let (one, other) = rest.split_once(' ')?;
+                self.alike.insert(other.parse().ok()?, one.parse().ok()?);
             }
             "pad" => {
                 let size: usize = rest.parse().ok()?;

@@ -122,6 +122,15 @@ impl<'h> Session<'h> {
     /// Begins with targets that commands of a recipe will need, as far as that is known: so they do
     /// not wait for the conditions of each other.
     pub(super) fn begin_ahead(self: &Rc<Self>, key: &Key, file: &File, recipe: &Recipe) {
+        // What stands below a FROM of another platform is for that one.
+        let elsewhere = |statement: &Statement| matches!(&statement.kind, Kind::From { flags, .. } if flags.get("platform").is_some());
+        if !file.parsed.base.iter().chain(&recipe.body).any(elsewhere) {
+            self.begin_all_ahead(key, file, &recipe.body);
+        }
+    }
+
+    /// The same for some commands of a recipe.
+    pub(super) fn begin_all_ahead(self: &Rc<Self>, key: &Key, file: &File, body: &[Statement]) {
         let begin = |flags: &Flags, args: &[BuildArg], text: &str, artifact: bool| {
             if !flags.0.is_empty() || !is_literal(text) || plus(text).is_none() {
                 return;
@@ -146,12 +155,7 @@ impl<'h> Session<'h> {
             }
             self.begin(&Key { name, overrides, ..key.clone() });
         };
-        // What stands below a FROM of another platform is for that one.
-        let elsewhere = |statement: &Statement| matches!(&statement.kind, Kind::From { flags, .. } if flags.get("platform").is_some());
-        if file.parsed.base.iter().chain(&recipe.body).any(elsewhere) {
-            return;
-        }
-        for statement in &recipe.body {
+        for statement in body {
             match &statement.kind {
                 Kind::Build { flags, target, args } => begin(flags, args, target, false),
                 Kind::From { flags, base, args } => begin(flags, args, base, false),
@@ -160,6 +164,8 @@ impl<'h> Session<'h> {
                         begin(flags, &source.args, &source.path, true);
                     }
                 }
+                // Nothing after it begins before its end.
+                Kind::Wait(_) => return,
                 _ => {}
             }
         }

@@ -10,7 +10,8 @@ use wbuild_dockerfile::{
 
 use super::base::wrong;
 use super::run::mode;
-use super::state::{Key, Local, State};
+use super::outputs::{Left, Local};
+use super::state::{Key, State};
 use super::{File, Session, main_root, unsupported};
 use wbuild_git_url::git_source;
 
@@ -278,7 +279,8 @@ impl<'h> Session<'h> {
         if let Some(local) = local {
             let target = self.local(state, flags, local).await?;
             let span = line.span();
-            state.locals.push(Local { root, path: path.clone(), target, opts: whole(opts), span });
+            let (path, opts) = (path.clone(), whole(opts));
+            state.left.push(Left::Local(Local { root, path, target, opts, span }));
         }
         Ok(())
     }

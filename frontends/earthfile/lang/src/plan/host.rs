@@ -23,16 +23,24 @@ pub trait DynamicHost: Host {
     fn outcome(&mut self, at: Output) -> Result<Outcome, Failure>;
     /// Has work done that must succeed though nothing of it is yielded.
     fn require(&mut self, at: Output) -> Result<(), Failure>;
-    /// Names a tree of files for the client.
-    fn files(&mut self, root: Output) -> Result<(), Failure>;
-    /// Names the image that the build yields for a platform, with names that the file gives it;
-    /// whoever pushes is to `push` it to these, too.
-    fn named_image(
+    /// Names a tree of files for the client, by a name of its own.
+    fn files(&mut self, name: &str, root: Output) -> Result<(), Failure>;
+    /// Names an image that the build yields for a platform. Images of one `name` are one image; the
+    /// build's own is called "".
+    fn image_result(
         &mut self,
+        name: &str,
         platform: &Platform,
         root: Option<Output>,
         config: &str,
-        names: &[String],
-        push: bool,
+        attrs: &[(String, String)],
     ) -> Result<(), Failure>;
+    /// Has a process run for its effect, if the caller pushes.
+    fn effect(&mut self, name: &str, at: Output) -> Result<(), Failure>;
+    /// Lets the build fail with the failure of this captured process, once the rest is written.
+    fn fail_after(&mut self, at: Output) -> Result<(), Failure>;
+    /// Writes results now, with the effects so far.
+    fn publish(&mut self, names: &[String]) -> Result<(), Failure>;
+    /// The same for nodes that are made in the same way of the same.
+    fn digest(&mut self, at: Output) -> Result<String, Failure>;
 }

@@ -8,14 +8,17 @@
 //! What a target saves for outside counts only if the target is the one that was asked for, or is
 //! reached from that by BUILD.
 
+mod attempt;
 mod base;
 mod config;
 mod files;
+mod outputs;
 mod recipe;
 mod run;
 mod schedule;
 mod state;
 mod values;
+mod wait;
 mod words;
 
 pub mod host;
@@ -28,17 +31,18 @@ use std::task::Poll;
 
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::suggest::did_you_mean;
-use wbuild_dockerfile::{
-    CopyAction, Diagnostic, Failure, FileAction, FileOp, LocalSource, Output, Platform, Span, paths,
-};
+use wbuild_dockerfile::{Diagnostic, Failure, LocalSource, Output, Platform, Span, paths};
 
 use crate::Code;
 use crate::ast::{Earthfile, Recipe};
 use crate::describe;
 use crate::features;
+use attempt::Failed;
 use host::DynamicHost;
+use outputs::Collected;
 use schedule::Schedule;
 use state::{Key, State};
+use wait::Need;
 
 /// The name of an Earthfile in a directory that is not the main one.
 const FILE: &str = "Earthfile";
@@ -63,6 +67,9 @@ struct Slot {
     done: Option<Result<Rc<State>, Failure>>,
     /// The target that it waits for.
     waits: Option<Key>,
+    need: Need,
+    /// What it needs itself.
+    needs: Vec<(Key, Need)>,
 }
 
 /// A build.
@@ -76,6 +83,18 @@ struct Session<'h> {
     explicit_platform: bool,
     no_cache: bool,
     resolve: Option<String>,
+    /// The caller pushes.
+    pushes: bool,
+    /// The build is part of a pipeline.
+    ci: bool,
+    /// What was asked for.
+    asked: Vec<Key>,
+    /// Targets of which all was left behind already.
+    published: RefCell<BTreeSet<Key>>,
+    /// What images besides the build's own are called.
+    image_names: RefCell<BTreeSet<String>>,
+    /// What has failed in TRY.
+    failed: RefCell<Vec<Failed>>,
 }
 
 /// The file to build, parsed.
@@ -108,7 +127,20 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
     if platforms.is_empty() {
         platforms.push(build_platform.clone());
     }
+    let keys: Vec<Key> = platforms
+        .into_iter()
+        .map(|platform| {
+            let (directory, overrides) = (String::new(), overrides.clone());
+            Key { directory, name: name.clone(), platform, overrides }
+        })
+        .collect();
     let session = Rc::new(Session {
+        pushes: host.opt("push").as_deref() == Some("true"),
+        ci: host.opt("ci").as_deref() == Some("true"),
+        asked: keys.clone(),
+        published: RefCell::default(),
+        image_names: RefCell::default(),
+        failed: RefCell::default(),
         explicit_platform: host.opt("platform").is_some_and(|value| !value.is_empty()),
         no_cache: host.opt("no-cache").is_some(),
         resolve: host.opt("image-resolve-mode").filter(|mode| !mode.is_empty()),
@@ -123,15 +155,11 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
     check_version(&parsed)?;
     let file = Rc::new(File { imports: base::imports(&parsed), parsed, directory, start });
     session.files.borrow_mut().insert(String::new(), file);
-    let keys: Vec<Key> = platforms
-        .into_iter()
-        .map(|platform| {
-            let (directory, overrides) = (String::new(), overrides.clone());
-            Key { directory, name: name.clone(), platform, overrides }
-        })
-        .collect();
     for key in &keys {
         session.begin(key);
+        if let Some(slot) = session.slots.borrow_mut().get_mut(key) {
+            slot.need = Need::Outside;
+        }
     }
     let finished = session.schedule.run(&session.host);
     session.note_unused(&overrides);
@@ -169,6 +197,7 @@ impl<'h> Session<'h> {
         span: Span,
     ) -> Result<Rc<State>, Failure> {
         self.begin(key);
+        self.note_need(key, from, Need::Inside);
         self.check_cycle(key, from, span)?;
         if let Some(slot) = self.slots.borrow_mut().get_mut(from) {
             slot.waits = Some(key.clone());
@@ -265,21 +294,6 @@ impl<'h> Session<'h> {
         Ok(state)
     }
 
-    /// All targets that BUILD reaches, in the order of the commands.
-    fn reached(&self, key: &Key, seen: &mut BTreeSet<Key>, all: &mut Vec<(Key, Rc<State>)>) {
-        if !seen.insert(key.clone()) {
-            return;
-        }
-        let slots = self.slots.borrow();
-        let Some(Ok(state)) = slots.get(key).and_then(|slot| slot.done.as_ref()) else { return };
-        let state = Rc::clone(state);
-        drop(slots);
-        all.push((key.clone(), Rc::clone(&state)));
-        for build in &state.builds {
-            self.reached(build, seen, all);
-        }
-    }
-
     /// An argument that nothing declares has no effect; say so, as it is often misspelt.
     fn note_unused(&self, overrides: &BTreeMap<String, String>) {
         let mut found = Vec::new();
@@ -310,7 +324,11 @@ impl<'h> Session<'h> {
             let slots = self.slots.borrow();
             match slots.get(key).and_then(|slot| slot.done.as_ref()) {
                 Some(Ok(_)) => {}
-                Some(Err(failure)) => return Err(failure.clone()),
+                Some(Err(failure)) => {
+                    let failure = failure.clone();
+                    drop(slots);
+                    return self.fail(&failure);
+                }
                 None if finished => {
                     return Err(Failure::new("internal", "a target was not planned"));
                 }
@@ -320,57 +338,17 @@ impl<'h> Session<'h> {
                 }
             }
         }
-        let (mut seen, mut all) = (BTreeSet::new(), Vec::new());
-        for key in keys {
-            self.reached(key, &mut seen, &mut all);
-        }
-        let mut host = self.host.borrow_mut();
-        for (key, other) in &all {
-            if let Some(name) = other.names.first().filter(|_| !keys.contains(key)) {
-                let message = "an image of a target that BUILD names cannot be saved yet";
-                let help = format!("build {} by itself", key.shown());
-                return Err(Diagnostic::error(Code::Unsupported, name.span, message)
-                    .help(help)
-                    .into());
-            }
-        }
+        let mut all = Collected::default();
+        keys.iter().for_each(|key| self.collect(key, &mut all));
+        let main = self.main_images(keys, &all);
         // Steps of other targets are run, though nothing of them may be yielded.
-        let others = all.iter().filter(|(key, _)| !keys.contains(key));
-        let roots: BTreeSet<Output> = others.filter_map(|(_, state)| state.root).collect();
-        roots.into_iter().try_for_each(|root| host.require(root))?;
-        let locals: Vec<_> = all.iter().flat_map(|(_, state)| &state.locals).collect();
-        if !locals.is_empty() {
-            let copy = |local: &state::Local| {
-                let copy = CopyAction {
-                    source: local.root,
-                    path: local.path.clone(),
-                    target: local.target.clone(),
-                    opts: local.opts.clone(),
-                };
-                (local.span, FileAction::Copy(copy))
-            };
-            let actions = locals.iter().map(|local| copy(local)).collect();
-            let root = host.file(&FileOp { base: None, names_from: None, actions })?;
-            let spans: Vec<Span> = locals.iter().map(|local| local.span).collect();
-            host.annotate(root, "save artifacts", &spans, &Vec::new());
-            host.files(root)?;
-        }
-        for key in keys {
-            let slots = self.slots.borrow();
-            let Some(Ok(state)) = slots.get(key).and_then(|slot| slot.done.as_ref()) else {
-                continue;
-            };
-            let names: Vec<String> = state.names.iter().map(|name| name.name.clone()).collect();
-            let push = state.names.iter().any(|name| name.push);
-            if let Some(other) = state.names.iter().find(|name| name.push != push) {
-                let what = "a target of which some names are pushed and others are not";
-                return Err(unsupported(what, other.span));
-            }
-            let mut image = state.image.clone();
-            image.settle_platform(&key.platform, self.explicit_platform);
-            host.named_image(&key.platform, state.root, &image.into_json(), &names, push)?;
-        }
-        Ok(())
+        let yielded: BTreeSet<Output> = main.iter().filter_map(|saved| saved.root).collect();
+        let roots: BTreeSet<Output> = all.roots.iter().copied().collect();
+        let others = roots.difference(&yielded);
+        others.copied().try_for_each(|root| self.host.borrow_mut().require(root))?;
+        self.yield_files("", &all.locals)?;
+        self.yield_images(&all.images, &main)?;
+        self.yield_effects(&all.effects)
     }
 }
 

@@ -9,7 +9,9 @@ use wbuild_dockerfile::{CacheDir, Diagnostic, Failure, Span, Text, paths};
 
 use super::base::wrong;
 use super::run::{mode, sharing};
-use super::state::{Key, SavedName, Scopes, State};
+use super::outputs::Left;
+use super::state::{Key, Scopes, State};
+use super::wait::Need;
 use super::{File, Session, unknown, unsupported};
 use crate::Code;
 use crate::ast::{BuildArg, Kind, Statement};
@@ -39,7 +41,7 @@ impl<'h> Session<'h> {
     }
 
     /// Carries the commands of a block out, whose variables end with it.
-    async fn block(
+    pub(super) async fn block(
         self: &Rc<Self>,
         key: &Key,
         file: &Rc<File>,
@@ -76,7 +78,7 @@ impl<'h> Session<'h> {
                 let words = (source, target.as_ref(), local.as_ref());
                 self.save_artifact(file, state, flags, words, line).await
             }
-            Kind::SaveImage { flags, names } => self.save_image(state, flags, names).await,
+            Kind::SaveImage { flags, names } => self.save_image(key, state, flags, names).await,
             Kind::Run(run) => self.run(key, state, run, line).await,
             Kind::Build { flags, target, args } => {
                 self.build(key, file, state, (flags, args), target).await
@@ -125,11 +127,11 @@ impl<'h> Session<'h> {
                 self.host.borrow_mut().report(note);
                 Ok(())
             }
-            Kind::FromDockerfile { .. }
-            | Kind::Locally
-            | Kind::Wait(_)
-            | Kind::Try { .. }
-            | Kind::With { .. } => Err(unsupported(statement.name, span)),
+            Kind::Wait(body) => self.wait(key, file, state, body).await,
+            Kind::Try { body, finally } => self.attempt(key, file, state, body, finally).await,
+            Kind::FromDockerfile { .. } | Kind::Locally | Kind::With { .. } => {
+                Err(unsupported(statement.name, span))
+            }
         }
     }
 
@@ -156,30 +158,6 @@ impl<'h> Session<'h> {
             state.scopes.declare(variable, item, false, false);
             self.block(key, file, state, body).await?;
             state.scopes.close();
-        }
-        Ok(())
-    }
-
-    async fn save_image(
-        self: &Rc<Self>,
-        state: &mut State,
-        flags: &Flags,
-        names: &[Text],
-    ) -> Result<(), Failure> {
-        let push = self.switch(state, flags, "push").await?;
-        for flag in &flags.0 {
-            // The image has no labels of the builder, and caches are for the caller to choose.
-            let known = matches!(flag.name, "push" | "cache-hint" | "without-earthly-labels");
-            if !known {
-                let what = format!("`--{}` of SAVE IMAGE", flag.name);
-                return Err(unsupported(&what, flags::span(flag)));
-            }
-        }
-        for name in names {
-            let text = self.word(state, name).await?;
-            if !text.is_empty() {
-                state.names.push(SavedName { name: text, push, span: name.span() });
-            }
         }
         Ok(())
     }
@@ -230,8 +208,9 @@ impl<'h> Session<'h> {
         // All of them go on beside each other.
         keys.iter().for_each(|key| self.begin(key));
         for wanted in keys {
+            self.note_need(&wanted, key, Need::Outside);
             self.need(&wanted, key, target.span()).await?;
-            state.builds.push(wanted);
+            state.left.push(Left::Build(wanted));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use wbuild_dockerfile::{
     CacheDir, Diagnostic, Exec, ExecMount, Failure, Output, Span, Text, paths,
 };
 
+use super::outputs::Left;
 use super::state::{Key, State};
 use super::{Session, unsupported};
 use crate::Code;
@@ -15,7 +16,7 @@ use crate::ast::{Mount, Run};
 use crate::flags;
 
 /// What a condition may print; nobody reads it.
-const CONDITION: u32 = 4096;
+pub(super) const CONDITION: u32 = 4096;
 
 fn attr(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
@@ -90,7 +91,7 @@ impl<'h> Session<'h> {
     }
 
     /// Makes the process of a RUN or a condition. Says also whether it is to run in any case.
-    async fn process(
+    pub(super) async fn process(
         self: &Rc<Self>,
         key: &Key,
         state: &State,
@@ -98,9 +99,7 @@ impl<'h> Session<'h> {
         span: Span,
         capture: Option<u32>,
     ) -> Result<(Exec, bool), Failure> {
-        for name in
-            ["push", "interactive", "interactive-keep", "aws", "oidc", "raw-output", "with-docker"]
-        {
+        for name in ["interactive", "interactive-keep", "aws", "oidc", "raw-output", "with-docker"] {
             let Some(flag) = run.flags.get(name) else { continue };
             if name == "oidc" || self.switch(state, &run.flags, name).await? {
                 return Err(unsupported(&format!("`--{name}` of RUN"), flags::span(flag)));
@@ -242,7 +241,16 @@ impl<'h> Session<'h> {
         run: &Run,
         line: &Text,
     ) -> Result<(), Failure> {
-        let (exec, no_cache) = self.process(key, state, run, line.span(), None).await?;
+        let (mut exec, no_cache) = self.process(key, state, run, line.span(), None).await?;
+        if self.switch(state, &run.flags, "push").await? {
+            // It is no part of the target, but the next one sees what it has done.
+            let on = state.pushed.filter(|(begun, _)| *begun == state.root);
+            exec.root = on.map_or(state.root, |(_, at)| Some(at));
+            let at = self.add_exec(&exec, state, line.span(), line, true)?;
+            state.pushed = Some((state.root, at));
+            state.left.push(Left::Effect(at, line.as_str().to_owned()));
+            return Ok(());
+        }
         let at = self.add_exec(&exec, state, line.span(), line, no_cache)?;
         state.root = Some(at);
         state.image.add_history(line.as_str().to_owned(), true);

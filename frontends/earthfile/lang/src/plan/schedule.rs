@@ -22,6 +22,10 @@ pub(super) enum Question {
     Image(ImageRequest),
     /// What a captured exec did.
     Outcome(Output),
+    /// Whether all of these can be made.
+    Solved(Vec<Output>),
+    /// Results are to be left behind now.
+    Publish(Vec<String>),
 }
 
 /// The answer to a [`Question`].
@@ -29,6 +33,11 @@ pub(super) enum Question {
 enum Answer {
     Image(Result<ImageInfo, Failure>),
     Outcome(Result<Outcome, Failure>),
+    Done(Result<(), Failure>),
+}
+
+fn other_kind() -> Failure {
+    Failure::new("internal", "the answer is of another kind")
 }
 
 type Task<'t> = Pin<Box<dyn Future<Output = ()> + 't>>;
@@ -82,7 +91,7 @@ impl<'t> Schedule<'t> {
     pub async fn image(&self, request: ImageRequest) -> Result<ImageInfo, Failure> {
         match self.ask(Question::Image(request)).await {
             Answer::Image(answer) => answer,
-            Answer::Outcome(_) => Err(Failure::new("internal", "the answer is of another kind")),
+            _ => Err(other_kind()),
         }
     }
 
@@ -90,7 +99,23 @@ impl<'t> Schedule<'t> {
     pub async fn outcome(&self, at: Output) -> Result<Outcome, Failure> {
         match self.ask(Question::Outcome(at)).await {
             Answer::Outcome(answer) => answer,
-            Answer::Image(_) => Err(Failure::new("internal", "the answer is of another kind")),
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Waits until all of these are made.
+    pub async fn solved(&self, at: Vec<Output>) -> Result<(), Failure> {
+        match self.ask(Question::Solved(at)).await {
+            Answer::Done(answer) => answer,
+            _ => Err(other_kind()),
+        }
+    }
+
+    /// Leaves results behind, and waits for that.
+    pub async fn publish(&self, names: Vec<String>) -> Result<(), Failure> {
+        match self.ask(Question::Publish(names)).await {
+            Answer::Done(answer) => answer,
+            _ => Err(other_kind()),
         }
     }
 
@@ -127,10 +152,14 @@ impl<'t> Schedule<'t> {
         let mut host = host.borrow_mut();
         let mut images: Vec<(usize, ImageRequest)> = Vec::new();
         let mut outcomes: Vec<(usize, Output)> = Vec::new();
+        let mut solved: Vec<(usize, Vec<Output>)> = Vec::new();
+        let mut publish: Vec<(usize, Vec<String>)> = Vec::new();
         for (number, question) in open {
             match question {
                 Question::Image(request) => images.push((number, request)),
                 Question::Outcome(at) => outcomes.push((number, at)),
+                Question::Solved(at) => solved.push((number, at)),
+                Question::Publish(names) => publish.push((number, names)),
             }
         }
         let mut answers = self.answers.borrow_mut();
@@ -148,13 +177,24 @@ impl<'t> Schedule<'t> {
                 answers[number] = Some(Answer::Image(answer.unwrap_or_else(missing)));
             }
         }
-        if outcomes.len() > 1 {
-            // Beside each other; what fails says so again when its outcome is asked for.
-            let nodes: Vec<Output> = outcomes.iter().map(|(_, at)| *at).collect();
+        if outcomes.len() + solved.len() > 1 {
+            // Beside each other; what fails says so again when it is asked for.
+            let wanted = outcomes.iter().map(|(_, at)| *at);
+            let wanted = wanted.chain(solved.iter().flat_map(|(_, at)| at.iter().copied()));
+            let mut nodes: Vec<Output> = wanted.collect();
+            nodes.sort_unstable();
+            nodes.dedup();
             host.evaluate(&nodes);
         }
         for (number, at) in outcomes {
             answers[number] = Some(Answer::Outcome(host.outcome(at)));
+        }
+        for (number, at) in solved {
+            let all = host.evaluate(&at).into_iter().collect::<Result<Vec<()>, Failure>>();
+            answers[number] = Some(Answer::Done(all.map(|_| ())));
+        }
+        for (number, names) in publish {
+            answers[number] = Some(Answer::Done(host.publish(&names)));
         }
     }
 }

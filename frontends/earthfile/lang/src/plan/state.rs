@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use wbuild_dockerfile::expand::Lookup;
 use wbuild_dockerfile::{CacheDir, Image, Output, Platform, Vars};
 
-use wbuild_dockerfile::Span;
+use super::outputs::Left;
 
 /// Which target, for what, and with what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,26 +111,6 @@ impl Scopes {
     }
 }
 
-/// What AS LOCAL asks for.
-#[derive(Clone, Debug)]
-pub(super) struct Local {
-    pub root: Output,
-    /// In the target.
-    pub path: String,
-    /// Below the directory that the client gets.
-    pub target: String,
-    pub opts: Vec<(String, String)>,
-    pub span: Span,
-}
-
-/// A name of SAVE IMAGE.
-#[derive(Clone, Debug)]
-pub(super) struct SavedName {
-    pub name: String,
-    pub push: bool,
-    pub span: Span,
-}
-
 /// A recipe as it stands after some of its commands.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -150,10 +130,10 @@ pub(super) struct State {
     pub hosts: Vec<(String, String)>,
     /// A CMD stood in this recipe, so that an ENTRYPOINT keeps it.
     pub cmd: bool,
-    pub locals: Vec<Local>,
-    pub names: Vec<SavedName>,
-    /// What BUILD has named.
-    pub builds: Vec<Key>,
+    /// What it leaves behind, in the order of the commands.
+    pub left: Vec<Left>,
+    /// What the last RUN --push was begun with, and what it has come to: the next one may go on there.
+    pub pushed: Option<(Option<Output>, Output)>,
     /// The directory of the Earthfile whose commands are carried out.
     pub directory: String,
     /// As steps are named.
@@ -180,9 +160,8 @@ impl State {
             caches: Vec::new(),
             hosts: Vec::new(),
             cmd: false,
-            locals: Vec::new(),
-            names: Vec::new(),
-            builds: Vec::new(),
+            left: Vec::new(),
+            pushed: None,
             directory: key.directory.clone(),
             title: key.shown(),
         }

@@ -36,8 +36,10 @@ impl<'h> Session<'h> {
         match fact {
             "TARGET" => Ok(Some(key.shown())),
             "TARGET_NAME" => Ok(Some(key.name.clone())),
-            // There is no mode of its own for either.
-            "CI" | "LOCALLY" => Ok(Some("false".to_owned())),
+            "CI" => Ok(Some(self.ci.to_string())),
+            "PUSH" => Ok(Some(self.pushes.to_string())),
+            // There is no such mode.
+            "LOCALLY" => Ok(Some("false".to_owned())),
             _ => Err(unsupported(&format!("the argument {}", shown(name)), name.span())),
         }
     }

@@ -43,20 +43,44 @@ impl DynamicHost for Recorder {
         Ok(())
     }
 
-    fn files(&mut self, root: Output) -> Result<(), Failure> {
-        self.say(format!("files{}", numbers(&[root])));
+    fn files(&mut self, name: &str, root: Output) -> Result<(), Failure> {
+        let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        self.say(format!("files{}{name}", numbers(&[root])));
         Ok(())
     }
 
-    fn named_image(
+    fn image_result(
         &mut self,
+        name: &str,
         platform: &Platform,
         root: Option<Output>,
         config: &str,
-        names: &[String],
-        push: bool,
+        attrs: &[(String, String)],
     ) -> Result<(), Failure> {
-        self.say(format!("names {names:?}{}", if push { " push" } else { "" }));
+        let attrs: String = attrs.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+        match (name, &*attrs) {
+            ("", "") => self.say("names []"),
+            _ => self.say(format!("image {name:?}{attrs}")),
+        }
         self.result(platform, root, config)
+    }
+
+    fn effect(&mut self, name: &str, at: Output) -> Result<(), Failure> {
+        self.say(format!("effect{} {name:?}", numbers(&[at])));
+        Ok(())
+    }
+
+    fn fail_after(&mut self, at: Output) -> Result<(), Failure> {
+        self.say(format!("fail-after{}", numbers(&[at])));
+        Ok(())
+    }
+
+    fn publish(&mut self, names: &[String]) -> Result<(), Failure> {
+        self.say(format!("publish {names:?}"));
+        Ok(())
+    }
+
+    fn digest(&mut self, at: Output) -> Result<String, Failure> {
+        Ok(self.alike.get(&at.node).unwrap_or(&at.node).to_string())
     }
 }
