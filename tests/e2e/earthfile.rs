@@ -28,7 +28,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Builds a target of the context; what it is given stands behind it.
-fn target(sandbox: &Sandbox, options: &[&str], target: &str, args: &[&str]) -> Result<Run> {
+pub fn target(sandbox: &Sandbox, options: &[&str], target: &str, args: &[&str]) -> Result<Run> {
     let base = wbuild_tests::base::layout()?;
     let mut command = sandbox.wbuild(["--progress=plain"])?;
     command
@@ -39,7 +39,7 @@ fn target(sandbox: &Sandbox, options: &[&str], target: &str, args: &[&str]) -> R
     Run::of(&mut command)
 }
 
-fn saved(sandbox: &Sandbox, path: &str) -> Result<String> {
+pub fn saved(sandbox: &Sandbox, path: &str) -> Result<String> {
     let path = sandbox.path(Path::new("context").join(path));
     std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }

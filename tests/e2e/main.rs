@@ -12,6 +12,7 @@ mod disk;
 mod document;
 mod downloads;
 mod earthfile;
+mod earthfile_outputs;
 mod elsewhere;
 mod explain;
 mod git;
@@ -47,6 +48,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
     ("earthfile", earthfile::TESTS),
+    ("earthfile_outputs", earthfile_outputs::TESTS),
     ("elsewhere", elsewhere::TESTS),
     ("explain", explain::TESTS),
     ("git", git::TESTS),

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -139,15 +139,24 @@ impl Image {
 
     /// The only image of a `docker save` archive.
     pub fn of_docker_tar(archive: &Path) -> Result<Image> {
+        let mut images = Self::all_of_docker_tar(archive)?;
+        ensure!(images.len() == 1, "{} images in {}", images.len(), archive.display());
+        Ok(images.remove(0))
+    }
+
+    /// The images of a `docker save` archive.
+    pub fn all_of_docker_tar(archive: &Path) -> Result<Vec<Image>> {
         let folder = tempfile::tempdir_in(crate::scratch()?)?;
         unpack(archive, folder.path())?;
-        let read = |name: &str| {
-            std::fs::read(folder.path().join(name)).with_context(|| format!("no {name}"))
-        };
-        let manifest: Value = serde_json::from_slice(&read("manifest.json")?)?;
-        let [entry] = &manifest.as_array().context("manifest.json is no list")?[..] else {
-            bail!("not one image in manifest.json: {manifest}");
-        };
+        let manifest = std::fs::read(folder.path().join("manifest.json"))?;
+        let manifest: Value = serde_json::from_slice(&manifest)?;
+        let entries = manifest.as_array().context("manifest.json is no list")?;
+        entries.iter().map(|entry| Self::of_docker_entry(folder.path(), entry)).collect()
+    }
+
+    fn of_docker_entry(folder: &Path, entry: &Value) -> Result<Image> {
+        let read =
+            |name: &str| std::fs::read(folder.join(name)).with_context(|| format!("no {name}"));
         let config: Value = serde_json::from_slice(&read(text(entry, "Config")?)?)?;
         let mut image = Image {
             digest: None,
