@@ -53,16 +53,16 @@ impl Image {
         }
     }
 
-    /// Values of an attribute, each once.
-    pub(crate) fn attrs(&self, key: &str) -> Vec<&str> {
-        let mut values: Vec<&str> = Vec::new();
-        let all = self.parts.iter().flat_map(|part| &part.attrs.0);
-        for (_, value) in all.filter(|(known, _)| known == key) {
-            if !values.contains(&value.as_str()) {
-                values.push(value);
+    /// Keys and values of some attributes, each pair once, in the order that they were given in.
+    pub(crate) fn attrs(&self, keys: &[&str]) -> Vec<(&str, &str)> {
+        let mut pairs: Vec<(&str, &str)> = Vec::new();
+        for (key, value) in self.parts.iter().flat_map(|part| &part.attrs.0) {
+            let pair = (key.as_str(), value.as_str());
+            if keys.contains(&pair.0) && !pairs.contains(&pair) {
+                pairs.push(pair);
             }
         }
-        values
+        pairs
     }
 }
 
@@ -286,7 +286,7 @@ mod tests {
         }
         let whole = yielded.whole();
         assert_eq!(names(&whole), [("", 1), ("a", 2), ("b", 1)]);
-        assert_eq!(whole.images[1].attrs("tag"), ["x", "y"]);
+        assert_eq!(whole.images[1].attrs(&["tag"]), [("tag", "x"), ("tag", "y")]);
         let none = ImageResult { platform: None, ..image("a", "linux/arm64", &[]) };
         assert!(yielded.add_image(none, &first).is_err(), "that platform is there");
     }

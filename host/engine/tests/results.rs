@@ -47,7 +47,7 @@ fn process(host: &FrontendHost, capture: Option<u32>) -> Edge {
         kind: MountKind::Bind { source: None, subpath: String::new(), access: Access::Rw },
     };
     let exec = ExecOp { capture, mounts: vec![root], ..ExecOp::new(vec!["true".to_owned()]) };
-    host.graph.insert(Op::Exec(exec), Vec::new()).expect("a process")[0]
+    host.graph.insert(Op::Exec(Box::new(exec)), Vec::new()).expect("a process")[0]
 }
 
 fn named(host: &FrontendHost, path: &str) -> Edge {
@@ -150,15 +150,15 @@ async fn what_is_published_is_there_at_once_and_not_written_again() {
     place.output(OutputKind::Local, OutputDest::Directory(out.clone()), &[]);
     let runs: Arc<AtomicUsize> = Arc::default();
     for _ in 0..2 {
-        let (out, runs) = (out.clone(), Arc::clone(&runs));
+        let (inside, runs) = (out.clone(), Arc::clone(&runs));
         let frontend = move |host: &FrontendHost| {
             runs.fetch_add(1, Ordering::SeqCst);
             files(host, "early", named(host, "/early"))?;
             files(host, "late", named(host, "/late"))?;
             assert!(publish(host, &["never"]).is_err(), "there is none of this name");
             publish(host, &["early"])?;
-            assert!(out.join("early").exists() && !out.join("late").exists());
-            std::fs::remove_file(out.join("early")).expect("removed");
+            assert!(inside.join("early").exists() && !inside.join("late").exists());
+            std::fs::remove_file(inside.join("early")).expect("removed");
             assert!(files(host, "early", named(host, "/more")).is_err(), "it is complete");
             Ok(())
         };

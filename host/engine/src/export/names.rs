@@ -50,18 +50,15 @@ pub(super) fn of(job: &Job, spec: &OutputSpec, image: &Image) -> Result<Names, F
         names.all = given(job.request(), spec)?;
         names.pushed.clone_from(&names.all);
     }
-    for (key, push) in [("tag", false), ("push-tag", true)] {
-        for name in image.attrs(key) {
-            if !job.frontend_names_images() {
-                let message =
-                    format!("the frontend calls its image {name:?}, which is not granted");
-                return Err(Failure::new(FailureKind::Denied, message)
-                    .hint("use a frontend that gives no names, and --tag"));
-            }
-            add(&mut names.all, name)?;
-            if push {
-                add(&mut names.pushed, name)?;
-            }
+    for (key, name) in image.attrs(&["tag", "push-tag"]) {
+        if !job.frontend_names_images() {
+            let message = format!("the frontend calls its image {name:?}, which is not granted");
+            return Err(Failure::new(FailureKind::Denied, message)
+                .hint("use a frontend that gives no names, and --tag"));
+        }
+        add(&mut names.all, name)?;
+        if key == "push-tag" {
+            add(&mut names.pushed, name)?;
         }
     }
     Ok(names)
@@ -90,7 +87,7 @@ pub(super) fn annotations(image: &Image) -> Result<Vec<(String, String)>, Failur
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(Failure::invalid(format!("the annotation {text:?} of an image is not key=value"))),
     };
-    image.attrs("annotation").into_iter().map(pair).collect()
+    image.attrs(&["annotation"]).into_iter().map(|(_, text)| pair(text)).collect()
 }
 
 /// Refuses one name for two images, of which only one could keep it.
