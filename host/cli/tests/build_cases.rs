@@ -32,6 +32,7 @@ fn fixture(root: &Path) {
         ("other/Dockerfile.dockerignore", "x\n"),
         ("other/inside", "FROM scratch\n"),
         ("steps/Stepsfile", "from scratch\n"),
+        ("earth/Earthfile", "VERSION 0.8\nt:\n    FROM scratch\n"),
         ("syntax/docker", "# syntax=docker/dockerfile:1-labs\nFROM scratch\n"),
         ("syntax/steps", "# check=skip=all\n# syntax=steps\nfrom scratch\n"),
         ("syntax/foreign", "#!/usr/bin/env wbuild\n// syntax = example.org/language:2 more\n"),
