@@ -261,15 +261,13 @@ fn what_waits_is_there_before_the_rest() -> Result<()> {
     // What was left behind is not left behind again.
     let fixed = std::fs::read_to_string(sandbox.path("context/Earthfile"))?;
     sandbox.write("Earthfile", &fixed.replace("cat /missing", "true"))?;
-    let before = pushes(&registry)?;
     let run = target(&sandbox, &["--push"], "+all", &[])?.success()?;
+    let push = format!(" push {}/image:1\n", registry.host());
+    ensure!(run.stderr.matches(&push).count() == 1, "{}", run.stderr);
     ensure!(run.stderr.matches("effect-early").count() == 1, "{}", run.stderr);
-    ensure!(pushes(&registry)? == before + 1, "{} pushes", pushes(&registry)? - before);
     ensure!(saved(&sandbox, "late")? == "early\n");
     // An archive is written once, with everything.
     let archive = ["-o", "type=docker,dest=image.tar"];
-    target(&sandbox, &archive, "+all", &[])?.expect(1)?.says("tags/list")?;
-    sandbox.write("Earthfile", &fixed.replace("cat /missing", "true").replace("wget", "true"))?;
     target(&sandbox, &archive, "+all", &[])?.success()?;
     let image = Image::of_docker_tar(&sandbox.path("image.tar"))?;
     ensure!(image.names == [format!("{}/image:1", registry.host())], "{:?}", image.names);
