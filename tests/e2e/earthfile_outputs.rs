@@ -213,13 +213,19 @@ fn effects_come_last_and_every_time() -> Result<()> {
         ensure!(saved(&sandbox, "said")? == "push is true\n");
         // In the order of the commands, after the push.
         let text = &run.stderr;
-        let order = ["push ", "effect-below", "\"tags\":[\"1\"]", "push is true", "first", "second"];
+        let order =
+            ["push ", "effect-below", "\"tags\":[\"1\"]", "push is true", "first", "second"];
         let mut rest = &text[..];
         for word in order {
-            let at = rest.find(word).with_context(|| format!("no {word} behind the rest: {text}"))?;
+            let at =
+                rest.find(word).with_context(|| format!("no {word} behind the rest: {text}"))?;
             rest = &rest[at + word.len()..];
         }
     }
+    // An effect alone needs no image.
+    let run = target(&sandbox, &["--push"], "+below", &[])?.success()?;
+    run.says("effect-below")?;
+    run.never_says("export image")?;
     // The third step is part of the image, effects are not.
     let image = pulled(&sandbox, &registry, "all:1")?;
     ensure!(image.tree.get("/effects").is_err() && image.tree.get("/third").is_err());

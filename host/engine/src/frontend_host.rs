@@ -16,7 +16,7 @@ use wbuild_api::request::ContextSpec;
 use wbuild_graph::op::SourceOp;
 use wbuild_graph::{
     Attrs, Diagnostic, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity, SourceFile,
-    Span,
+    Span, decode,
 };
 
 use crate::export;
@@ -272,6 +272,7 @@ impl ResultsCap for Results {
 
     fn files(&self, files: FilesResult) -> Result<(), Failure> {
         self.0.definition().check_edge(files.root)?;
+        decode::only_known(&files.attrs, "results.files", &[])?;
         self.0.yielded().add_files(files)
     }
 
@@ -301,7 +302,9 @@ impl ResultsCap for Results {
         definition.check_edge(at)?;
         match &definition.vertex(at.node).op {
             Op::Exec(exec) if exec.capture.is_some() => {}
-            _ => return Err(Failure::invalid(format!("node {} is no exec with capture", at.node.0))),
+            _ => {
+                return Err(Failure::invalid(format!("node {} is no exec with capture", at.node.0)));
+            }
         }
         drop(definition);
         self.0.yielded().fail_after(at);

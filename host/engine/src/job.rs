@@ -9,9 +9,7 @@ use tokio::task::JoinSet;
 use wbuild_api::extension::{
     CachePlugin, DefinitionFile, ImageInfo, ImageRequest, SourceInfo, SourceRequest,
 };
-use wbuild_api::request::{
-    BuildRequest, DefaultNetwork, DefinitionSource, OutputKind, OutputSpec,
-};
+use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource, OutputKind, OutputSpec};
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{

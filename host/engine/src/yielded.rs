@@ -95,7 +95,10 @@ impl Batch {
     /// What has to be solved to write it.
     pub(crate) fn roots(&self) -> Vec<Edge> {
         let parts = self.images.iter().flat_map(|image| &image.parts);
-        parts.filter_map(|part| part.root).chain(self.files.iter().map(|files| files.root)).collect()
+        parts
+            .filter_map(|part| part.root)
+            .chain(self.files.iter().map(|files| files.root))
+            .collect()
     }
 }
 
@@ -109,7 +112,11 @@ fn check_number(yielded: usize, most: usize) -> Result<(), Failure> {
 
 impl Yielded {
     /// Takes an image; one without a platform is for `first`.
-    pub(crate) fn add_image(&mut self, image: ImageResult, first: &Platform) -> Result<(), Failure> {
+    pub(crate) fn add_image(
+        &mut self,
+        image: ImageResult,
+        first: &Platform,
+    ) -> Result<(), Failure> {
         self.check_open(&image.name)?;
         check_number(self.images.len(), RESULTS)?;
         let wanted = image.platform.clone().unwrap_or_else(|| first.clone());
@@ -166,7 +173,8 @@ impl Yielded {
     /// What is published is complete.
     fn check_open(&self, name: &str) -> Result<(), Failure> {
         if !name.is_empty() && self.published.iter().any(|known| known == name) {
-            let message = format!("the result {name:?} was published, and then another part of it yielded");
+            let message =
+                format!("the result {name:?} was published, and then another part of it yielded");
             return Err(Failure::invalid(message));
         }
         Ok(())

@@ -133,8 +133,7 @@ async fn what_has_nowhere_to_go_is_refused_before_a_step_runs() {
     for (key, value) in
         [("push", "true"), ("manifest-list", "perhaps"), ("annotation", "no pair"), ("tag", "A B")]
     {
-        let attrs =
-            move |host: &FrontendHost| image(host, "", named(host, "/a"), &[(key, value)]);
+        let attrs = move |host: &FrontendHost| image(host, "", named(host, "/a"), &[(key, value)]);
         place.build(attrs).await.expect_err(key);
     }
     assert!(!place.log.ends().contains(&StepEnd::Done), "a step has run");

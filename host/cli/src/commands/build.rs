@@ -121,7 +121,8 @@ impl View {
         match (&notes.iidfile, id) {
             (Some(path), Some(id)) => metadata::replace_file(path, id.to_string().as_bytes())?,
             (Some(_), None) if report.images.len() > 1 => {
-                let message = "--iidfile is for one image, and none of those built is the build's own";
+                let message =
+                    "--iidfile is for one image, and none of those built is the build's own";
                 return Err(Fault::input(message)
                     .hint("build one of them by itself, or read --metadata-file"));
             }

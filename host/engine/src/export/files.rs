@@ -105,7 +105,8 @@ pub(super) fn settle(spec: &OutputSpec, batch: &Batch) -> Result<(), Failure> {
     if files_only(spec)? || !batch.files.is_empty() || batch.main().is_some() {
         return Ok(());
     }
-    let message = "what is built yields neither files nor an image of its own, whose files those are";
+    let message =
+        "what is built yields neither files nor an image of its own, whose files those are";
     Err(Failure::invalid(message).hint(super::others(batch)))
 }
 

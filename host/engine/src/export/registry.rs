@@ -152,6 +152,11 @@ pub(crate) async fn export(
     let wish = Wish::of(job.request(), spec)?;
     let (mut reports, mut pushes) = (Vec::new(), Vec::new());
     for image in &batch.images {
+        let anonymous = names::of(job, spec, image)?.all.is_empty();
+        if wish.push && anonymous && !(image.is_main() && wish.dangling.is_some()) {
+            // Others are pushed, or something is done: this one nobody asked for.
+            continue;
+        }
         let (report, push) = one(job, spec, &wish, image).await?;
         reports.push(report);
         pushes.extend(push);

@@ -170,7 +170,6 @@ impl Export {
         };
         self.names.iter().map(named).collect()
     }
-
 }
 
 /// The blobs of all exports, each once, in order of digest.

@@ -286,6 +286,54 @@ fn a_blob_is_a_file_of_the_layout() {
 }
 
 #[test]
+fn several_images_are_written_together() {
+    let temp = tempfile::tempdir().expect("temp");
+    let blobs = two_layers();
+    let export = |platforms: &[&str], tags: &[&str]| {
+        let images = platforms.iter().map(|platform| image(platform, &blobs, MediaFamily::Oci));
+        Export::new(MediaFamily::Oci, images.collect(), names(tags), None).expect("export")
+    };
+    let one = export(&["linux/amd64"], &["app:v1", "app:v2"]);
+    let other = export(&["linux/arm64"], &["app:arm"]);
+    let index = export(&["linux/amd64", "linux/arm64"], &["app:all"]);
+    let all = [&one, &other, &index];
+    let (from_tar, from_dir) = (temp.path().join("tar"), temp.path().join("dir"));
+    let tar = write_oci_tar(&all, &blobs, Vec::new()).expect("written");
+    extract(&tar, &from_tar);
+    fs::create_dir(&from_dir).expect("fresh");
+    write_oci_dir(&all, &blobs, open_dir(&from_dir).as_fd()).expect("written");
+    for path in [from_tar, from_dir] {
+        let layout = fs::read(path.join("index.json")).expect("an index");
+        let layout: serde_json::Value = serde_json::from_slice(&layout).expect("JSON");
+        let entries = layout["manifests"].as_array().expect("entries");
+        let found: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                let name = &entry["annotations"]["org.opencontainers.image.ref.name"];
+                (name.as_str().expect("a name"), entry["digest"].as_str().expect("a digest"))
+            })
+            .collect();
+        let digest = |export: &Export| export.root().digest.to_string();
+        let (one, other, index) = (digest(&one), digest(&other), digest(&index));
+        assert_eq!(found, [("v1", &*one), ("v2", &one), ("arm", &other), ("all", &index)]);
+        for (_, digest) in found {
+            let hex = digest.strip_prefix("sha256:").expect("sha256");
+            assert!(path.join("blobs/sha256").join(hex).exists(), "{digest}");
+        }
+    }
+    let docker = write_docker_tar(&[&one, &other], &blobs, Vec::new()).expect("written");
+    let path = temp.path().join("docker");
+    extract(&docker, &path);
+    let manifest = fs::read(path.join("manifest.json")).expect("a list");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!(manifest[0]["RepoTags"], serde_json::json!(["app:v1", "app:v2"]));
+    assert_eq!(manifest[1]["RepoTags"], serde_json::json!(["app:arm"]));
+    assert_eq!(manifest.as_array().map(Vec::len), Some(2));
+    let error = write_docker_tar(&[&one, &index], &blobs, std::io::sink()).expect_err("an index");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+#[test]
 fn other_tools_open_what_is_written() {
     let temp = tempfile::tempdir().expect("temp");
     let at = |name: &str| temp.path().join(name).to_str().expect("utf-8").to_owned();
@@ -312,8 +360,11 @@ fn other_tools_open_what_is_written() {
         None,
     )
     .expect("export");
-    fs::write(at("docker2.tar"), write_docker_tar(&[&docker], &blobs, Vec::new()).expect("written"))
-        .expect("temp");
+    fs::write(
+        at("docker2.tar"),
+        write_docker_tar(&[&docker], &blobs, Vec::new()).expect("written"),
+    )
+    .expect("temp");
 
     for (n, source) in [
         format!("oci:{}:v1", at("layout")),

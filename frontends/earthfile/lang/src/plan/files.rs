@@ -9,8 +9,8 @@ use wbuild_dockerfile::{
 };
 
 use super::base::wrong;
-use super::run::mode;
 use super::outputs::{Left, Local};
+use super::run::mode;
 use super::state::{Key, State};
 use super::{File, Session, main_root, unsupported};
 use wbuild_git_url::git_source;

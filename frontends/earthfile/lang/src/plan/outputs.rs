@@ -233,7 +233,13 @@ impl<'h> Session<'h> {
             let name = group.key.map_or_else(String::new, |key| self.image_name(key));
             for member in &group.members {
                 let (platform, root, config) = &members.0[*member];
-                self.host.borrow_mut().image_result(&name, platform, *root, config, &group.attrs)?;
+                self.host.borrow_mut().image_result(
+                    &name,
+                    platform,
+                    *root,
+                    config,
+                    &group.attrs,
+                )?;
             }
             if group.key.is_some() {
                 names.push(name);

@@ -8,8 +8,8 @@ use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::{CacheDir, Diagnostic, Failure, Span, Text, paths};
 
 use super::base::wrong;
-use super::run::{mode, sharing};
 use super::outputs::Left;
+use super::run::{mode, sharing};
 use super::state::{Key, Scopes, State};
 use super::wait::Need;
 use super::{File, Session, unknown, unsupported};

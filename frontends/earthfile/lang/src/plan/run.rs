@@ -99,7 +99,8 @@ impl<'h> Session<'h> {
         span: Span,
         capture: Option<u32>,
     ) -> Result<(Exec, bool), Failure> {
-        for name in ["interactive", "interactive-keep", "aws", "oidc", "raw-output", "with-docker"] {
+        for name in ["interactive", "interactive-keep", "aws", "oidc", "raw-output", "with-docker"]
+        {
             let Some(flag) = run.flags.get(name) else { continue };
             if name == "oidc" || self.switch(state, &run.flags, name).await? {
                 return Err(unsupported(&format!("`--{name}` of RUN"), flags::span(flag)));
