@@ -303,7 +303,10 @@ impl ResultsCap for Results {
         match &definition.vertex(at.node).op {
             Op::Exec(exec) if exec.capture.is_some() => {}
             _ => {
-                return Err(Failure::invalid(format!("node {} is no exec with capture", at.node.0)));
+                return Err(Failure::invalid(format!(
+                    "node {} is no exec with capture",
+                    at.node.0
+                )));
             }
         }
         drop(definition);

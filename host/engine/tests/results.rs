@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use place::{Place, file, privileged, write, yield_image};
+use place::{Place, copy, file, local, privileged, write, yield_image};
 use wbuild::event::{BuildReport, StepEnd};
 use wbuild::extension::{FilesResult, FrontendHost, ImageResult};
 use wbuild::request::{OutputDest, OutputKind};
@@ -42,12 +42,17 @@ fn publish(host: &FrontendHost, names: &[&str]) -> Result<(), Failure> {
 
 /// A process that could not run here.
 fn process(host: &FrontendHost, capture: Option<u32>) -> Edge {
+    process_on(host, None, capture)
+}
+
+fn process_on(host: &FrontendHost, on: Option<Edge>, capture: Option<u32>) -> Edge {
+    let (source, subpath) = (on.map(|_| 0), String::new());
     let root = Mount {
         target: "/".to_owned(),
-        kind: MountKind::Bind { source: None, subpath: String::new(), access: Access::Rw },
+        kind: MountKind::Bind { source, subpath, access: Access::Rw },
     };
     let exec = ExecOp { capture, mounts: vec![root], ..ExecOp::new(vec!["true".to_owned()]) };
-    host.graph.insert(Op::Exec(Box::new(exec)), Vec::new()).expect("a process")[0]
+    host.graph.insert(Op::Exec(Box::new(exec)), on.into_iter().collect()).expect("a process")[0]
 }
 
 fn named(host: &FrontendHost, path: &str) -> Edge {
@@ -184,6 +189,25 @@ async fn what_is_published_is_there_at_once_and_not_written_again() {
     for name in ["early", "late"] {
         assert!(bytes.windows(name.len()).any(|window| window == name.as_bytes()), "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_effect_stands_on_succeeds_before_anything_is_pushed() {
+    if !privileged("what_an_effect_stands_on_succeeds_before_anything_is_pushed") {
+        return;
+    }
+    let mut place = Place::new();
+    place.output(OutputKind::Image, OutputDest::Nowhere, &[("push", "true")]);
+    let frontend = |host: &FrontendHost| {
+        let missing = file(host, None, Some(local(host)), copy(0, "/missing", "/f"));
+        let first = process_on(host, Some(missing), None);
+        host.results.effect("first".to_owned(), first)?;
+        host.results.effect("second".to_owned(), process_on(host, Some(first), None))?;
+        // Nobody listens there.
+        image(host, "", named(host, "/f"), &[("push-tag", "127.0.0.1:1/app")])
+    };
+    let failure = place.build(frontend).await.expect_err("there is no such file").failure;
+    assert!(failure.to_string().contains("missing"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

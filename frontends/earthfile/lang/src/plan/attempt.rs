@@ -10,9 +10,10 @@ use wbuild_dockerfile::{Diagnostic, Failure, Output};
 use super::outputs::{Left, Local};
 use super::run::CONDITION;
 use super::state::{Key, State};
-use super::{File, Session};
+use super::{File, Session, unsupported};
 use crate::Code;
 use crate::ast::{Kind, Statement};
+use crate::flags;
 
 /// A RUN in TRY that has failed.
 pub(super) struct Failed {
@@ -38,6 +39,9 @@ impl<'h> Session<'h> {
         for statement in body {
             let Kind::Run(run) = &statement.kind else { continue };
             let span = statement.line.span();
+            if let Some(push) = run.flags.get("push") {
+                return Err(unsupported("`--push` of RUN in TRY", flags::span(push)));
+            }
             let (exec, no_cache) = self.process(key, state, run, span, Some(CONDITION)).await?;
             let at = self.add_exec(&exec, state, span, &statement.line, no_cache)?;
             state.root = Some(at);

@@ -279,7 +279,7 @@ impl<'h> Session<'h> {
                 tag.members.sort_unstable();
             }
         }
-        for tag in tags.iter().filter(|tag| !tag.indexed && tag.members.len() > 1) {
+        if let Some(tag) = tags.iter().find(|tag| !tag.indexed && tag.members.len() > 1) {
             let name = &tag.name.name;
             let message = format!(
                 "{} is saved for {} platforms, but with `--no-manifest-list`",
