@@ -173,6 +173,18 @@ async fn what_is_published_is_there_at_once_and_not_written_again() {
     // It is done anew in each build, by the frontend.
     assert_eq!(runs.load(Ordering::SeqCst), 2);
 
+    // One name cannot be published for two images.
+    layout(&mut place, "layout");
+    let frontend = |host: &FrontendHost| {
+        image(host, "a", named(host, "/a"), &[("tag", "x")])?;
+        publish(host, &["a"])?;
+        image(host, "b", named(host, "/b"), &[("tag", "x")])?;
+        publish(host, &["b"])
+    };
+    let failure = place.build(frontend).await.expect_err("one name for two").failure;
+    assert!(failure.message.contains("both called x"), "{failure}");
+    assert_eq!(layout_names(&place.path("layout")), ["docker.io/library/x:latest"]);
+
     // What is written once holds everything.
     let archive = place.path("out.tar");
     place.output(OutputKind::Tar, OutputDest::File(archive.clone()), &[]);

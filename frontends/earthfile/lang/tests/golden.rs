@@ -105,6 +105,22 @@ fn every_code_has_a_case() {
 }
 
 #[test]
+fn a_long_chain() {
+    const LENGTH: usize = 600;
+    let mut text = String::from("VERSION 0.8\nFROM a\n");
+    for number in 0..LENGTH {
+        text += &format!("t{number}:\n    BUILD +t{}\n", number + 1);
+    }
+    text += &format!("t{LENGTH}:\n    SAVE IMAGE last\n");
+    let request = format!("image a {IMAGE}\ntarget t0\n");
+    // As much as a component has.
+    let stack = std::thread::Builder::new().stack_size(512 << 10);
+    let built = stack.spawn(move || world::run(text.into_bytes(), &request)).expect("a thread");
+    let (fine, got) = built.join().expect("it ends");
+    assert!(fine && got.contains("tag=last"), "{got}");
+}
+
+#[test]
 fn a_file_that_is_too_large() {
     let parsed = parse(0, &vec![b'#'; (16 << 20) + 1]);
     assert_eq!(parsed.problems.len(), 1);

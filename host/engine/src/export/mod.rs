@@ -133,9 +133,17 @@ async fn published(job: &Arc<Job>, names: &[String]) -> Result<(), Failure> {
     if fails {
         return Ok(());
     }
-    let reports = write(job, &batch, When::Now).await?;
+    for image in &batch.images {
+        names::check(image)?;
+    }
+    let whole = job.yielded().whole();
+    for output in job.request().outputs.iter().filter(|output| output.kind.is_image()) {
+        // Also of those that were published before.
+        names::check_distinct(job, output, &whole)?;
+    }
+    let reports = write(job, &batch, When::Now).boxed().await?;
     job.yielded().publish(names, reports);
-    run_effects(job).await
+    run_effects(job).boxed().await
 }
 
 /// Solves everything that was yielded, then writes every output, and caches elsewhere beside them;
@@ -145,11 +153,11 @@ pub(crate) async fn export(job: &Arc<Job>) -> Result<Vec<ImageReport>, Failure> 
         let yielded = job.yielded();
         (yielded.rest(), yielded.fails(), yielded.reports())
     };
-    reports.extend(write(job, &batch, When::End).await?);
+    reports.extend(write(job, &batch, When::End).boxed().await?);
     if let Some(at) = fails {
-        fail(job, at).await?;
+        fail(job, at).boxed().await?;
     }
-    run_effects(job).await?;
+    run_effects(job).boxed().await?;
     if reports.is_empty() && job.request().identify {
         reports.extend(image::identify(job).await?);
     }
@@ -181,7 +189,7 @@ async fn run_effects(job: &Arc<Job>) -> Result<(), Failure> {
     }
     loop {
         let Some(at) = job.yielded().next_effect() else { return Ok(()) };
-        job.solve(at).await?;
+        job.solve(at).boxed().await?;
     }
 }
 
@@ -214,7 +222,7 @@ async fn write(job: &Arc<Job>, batch: &Batch, when: When) -> Result<Vec<ImageRep
     cache::begin(job)?;
     for attempt in 1.. {
         let solved: Vec<Arc<Solved>> =
-            try_join_all(roots.iter().map(|edge| job.solve(*edge))).await?;
+            try_join_all(roots.iter().map(|edge| job.solve(*edge).boxed())).await?;
         let caches = async {
             match when {
                 When::Now => Ok(()),

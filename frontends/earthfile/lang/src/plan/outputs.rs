@@ -4,7 +4,7 @@
 //! by the same names are one image, for a platform each: so targets for one platform may make up an
 //! image together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use wbuild_dockerfile::lexer::shown;
@@ -143,27 +143,36 @@ impl<'h> Session<'h> {
 
     /// All that a target leaves behind with those that it builds, as far as that is not done.
     pub(super) fn collect(&self, key: &Key, all: &mut Collected) {
-        if self.published.borrow().contains(key) || !all.keys.insert(key.clone()) {
-            return;
-        }
-        let slots = self.slots.borrow();
-        let Some(Ok(state)) = slots.get(key).and_then(|slot| slot.done.as_ref()) else { return };
-        let state = Rc::clone(state);
-        drop(slots);
-        all.roots.extend(state.root);
-        self.collect_left(key, &state.left, all);
+        self.collect_left(key, &[Left::Build(key.clone())], all);
     }
 
     /// The same of a part of a target.
     pub(super) fn collect_left(&self, key: &Key, left: &[Left], all: &mut Collected) {
-        for left in left {
-            match left {
-                Left::Local(local) => all.locals.push(local.clone()),
-                Left::Image(saved) => all.images.push((key.clone(), saved.clone())),
-                Left::Effect(at, line) => all.effects.push((*at, line.clone())),
-                Left::Build(key) => self.collect(key, all),
+        // A stack of its own: chains may be long.
+        let mut open = vec![(key.clone(), left.iter().cloned().collect::<VecDeque<Left>>())];
+        while let Some((key, left)) = open.last_mut() {
+            match left.pop_front() {
+                Some(Left::Local(local)) => all.locals.push(local),
+                Some(Left::Image(saved)) => all.images.push((key.clone(), saved)),
+                Some(Left::Effect(at, line)) => all.effects.push((at, line)),
+                Some(Left::Build(key)) => {
+                    let left = self.left_of(&key, all);
+                    open.extend(left.map(|left| (key, left)));
+                }
+                None => drop(open.pop()),
             }
         }
+    }
+
+    /// What a target leaves behind by itself; none if that was collected, or left behind, before.
+    fn left_of(&self, key: &Key, all: &mut Collected) -> Option<VecDeque<Left>> {
+        if self.published.borrow().contains(key) || !all.keys.insert(key.clone()) {
+            return None;
+        }
+        let slots = self.slots.borrow();
+        let state = slots.get(key)?.done.as_ref()?.as_ref().ok()?;
+        all.roots.extend(state.root);
+        Some(state.left.iter().cloned().collect())
     }
 
     /// Yields files for the client, by a name. False if there are none.
