@@ -297,7 +297,7 @@ pub struct ImageResult {
     pub root: Option<Edge>,
     /// OCI image config without rootfs.
     pub config: String,
-    /// `tag`, `push-tag`, `annotation` (`key=value`), `manifest-list`.
+    /// `tag`, `push-tag`, `annotation` (`key=value`), `index`.
     pub attrs: Attrs,
 }
 

@@ -136,7 +136,7 @@ async fn what_has_nowhere_to_go_is_refused_before_a_step_runs() {
     let failure = place.build(twice).await.expect_err("one name for two").failure;
     assert!(failure.message.contains("both called x"), "{failure}");
     for (key, value) in
-        [("push", "true"), ("manifest-list", "perhaps"), ("annotation", "no pair"), ("tag", "A B")]
+        [("push", "true"), ("index", "perhaps"), ("annotation", "no pair"), ("tag", "A B")]
     {
         let attrs = move |host: &FrontendHost| image(host, "", named(host, "/a"), &[(key, value)]);
         place.build(attrs).await.expect_err(key);

@@ -14,7 +14,7 @@ use crate::yielded::{Batch, Image};
 pub(super) type Name = (String, Reference);
 
 /// What an image yields can say of itself.
-const KNOWN: &[&str] = &["tag", "push-tag", "annotation", "manifest-list"];
+const KNOWN: &[&str] = &["tag", "push-tag", "annotation", "index"];
 
 /// What an image is called by an output.
 #[derive(Debug, Default)]
@@ -68,10 +68,10 @@ pub(super) fn of(job: &Job, spec: &OutputSpec, image: &Image) -> Result<Names, F
 pub(super) fn check(image: &Image) -> Result<(), Failure> {
     for part in &image.parts {
         wbuild_graph::decode::only_known(&part.attrs, "results.image", KNOWN)?;
-        let list = super::attrs::flag(&part.attrs, "manifest-list", true)?;
+        let list = super::attrs::flag(&part.attrs, "index", true)?;
         if !list && image.parts.len() > 1 {
             let message = format!(
-                "{} is yielded for {} platforms, but is to have no index (manifest-list=false)",
+                "{} is yielded for {} platforms, but is to have no index (index=false)",
                 image.shown(),
                 image.parts.len()
             );

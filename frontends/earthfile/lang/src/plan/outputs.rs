@@ -232,7 +232,7 @@ impl<'h> Session<'h> {
             let attrs = &mut groups[at].attrs;
             let kind = if tag.push { "push-tag" } else { "tag" };
             attrs.push((kind.to_owned(), tag.name.name.clone()));
-            let single = ("manifest-list".to_owned(), "false".to_owned());
+            let single = ("index".to_owned(), "false".to_owned());
             if !tag.indexed && !attrs.contains(&single) {
                 attrs.push(single);
             }
