@@ -75,6 +75,8 @@ pub trait GraphCap: Send + Sync {
     fn annotate(&self, at: Edge, meta: NodeMeta) -> Result<(), Failure>;
     /// Marks a node as never to be looked up.
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure>;
+    /// Whether two outputs are the same work.
+    fn same_work(&self, at: Edge, other: Edge) -> Result<bool, Failure>;
 }
 
 /// A request to resolve an image.

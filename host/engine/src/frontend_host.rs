@@ -74,6 +74,14 @@ impl GraphCap for Graph {
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure> {
         self.0.definition().ignore_cache(at.node)
     }
+
+    fn same_work(&self, at: Edge, other: Edge) -> Result<bool, Failure> {
+        let mut definition = self.0.definition();
+        definition.check_edge(at)?;
+        definition.check_edge(other)?;
+        let same = definition.digest(at.node) == definition.digest(other.node);
+        Ok(same && at.index == other.index)
+    }
 }
 
 struct Inspect(Arc<Job>);

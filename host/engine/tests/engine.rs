@@ -9,8 +9,8 @@ use wbuild::extension::{
     CacheBackend, CacheHost, CachePlugin, FilesResult, FrontendHost, LayerDescriptor,
     PluginIdentity, RecordEntry,
 };
-use wbuild::request::{ContextSpec, DefaultNetwork, OutputDest, OutputKind};
-use wbuild_graph::op::{Access, ExecOp, FileActionKind, LocalSource, Mount, MountKind, SourceOp};
+use wbuild::request::{ContextSpec, OutputDest, OutputKind};
+use wbuild_graph::op::{FileActionKind, LocalSource, SourceOp};
 use wbuild_graph::{Attrs, CacheKey, Digest, Edge, Failure, FailureKind, Op, Platform, ResultId};
 
 mod place;

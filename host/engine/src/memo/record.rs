@@ -86,6 +86,12 @@ impl GraphCap for Recorder {
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure> {
         self.did(self.inner.graph.ignore_cache(at), || Call::IgnoreCache(at))
     }
+
+    fn same_work(&self, at: Edge, other: Edge) -> Result<bool, Failure> {
+        let answer = self.inner.graph.same_work(at, other);
+        self.asked(Question::SameWork(at, other), trace::result(answer.as_ref()));
+        answer
+    }
 }
 
 #[async_trait]

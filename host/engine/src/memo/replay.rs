@@ -55,6 +55,7 @@ async fn ask(host: &FrontendHost, question: &Question) -> Told {
         Question::OutcomeOf(at) => {
             trace::result(inspect.outcome_of(at).await.as_ref().map(AsRef::as_ref))
         }
+        Question::SameWork(at, other) => trace::result(host.graph.same_work(at, other).as_ref()),
         Question::Definition => trace::definition(&request.definition()),
         Question::Opt(name) => trace::plain(&request.opt(name)),
         Question::Opts(prefix) => trace::plain(&request.opts(prefix)),

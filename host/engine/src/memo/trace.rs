@@ -80,6 +80,7 @@ pub(super) enum Question {
     Stat(Edge, String),
     ReadDir(Edge, ReadDir),
     Evaluate(Vec<Edge>),
+    SameWork(Edge, Edge),
     OutcomeOf(Edge),
     Definition,
     Opt(String),

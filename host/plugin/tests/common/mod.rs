@@ -174,6 +174,11 @@ impl GraphCap for World {
     fn ignore_cache(&self, at: Edge) -> Result<(), Failure> {
         self.definition.lock().expect("lock").ignore_cache(at.node)
     }
+
+    fn same_work(&self, at: Edge, other: Edge) -> Result<bool, Failure> {
+        let mut definition = self.definition.lock().expect("lock");
+        Ok(definition.digest(at.node) == definition.digest(other.node) && at.index == other.index)
+    }
 }
 
 const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":[]}}"#;

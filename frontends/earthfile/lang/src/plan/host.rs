@@ -41,6 +41,6 @@ pub trait DynamicHost: Host {
     fn fail_after(&mut self, at: Output) -> Result<(), Failure>;
     /// Writes results now, with the effects so far.
     fn publish(&mut self, names: &[String]) -> Result<(), Failure>;
-    /// The same for nodes that are made in the same way of the same.
-    fn digest(&mut self, at: Output) -> Result<String, Failure>;
+    /// Whether two nodes are made in the same way of the same.
+    fn same_work(&mut self, at: Output, other: Output) -> Result<bool, Failure>;
 }

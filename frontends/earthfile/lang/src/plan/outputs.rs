@@ -311,8 +311,7 @@ impl<'h> Session<'h> {
             }
             let same = match (root, saved.root) {
                 (Some(one), Some(other)) if *one != other => {
-                    let mut host = self.host.borrow_mut();
-                    host.digest(*one)? == host.digest(other)?
+                    self.host.borrow_mut().same_work(*one, other)?
                 }
                 (one, other) => *one == other,
             };

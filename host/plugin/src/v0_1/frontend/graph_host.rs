@@ -194,6 +194,14 @@ impl graph::Host for State {
     fn ignore_cache(&mut self, at: graph::Output) -> wasmtime::Result<Result<(), wit::Failure>> {
         answer(self.caps()?.graph.ignore_cache(edge_in(at)))
     }
+
+    fn same_work(
+        &mut self,
+        at: graph::Output,
+        other: graph::Output,
+    ) -> wasmtime::Result<Result<bool, wit::Failure>> {
+        answer(self.caps()?.graph.same_work(edge_in(at), edge_in(other)))
+    }
 }
 
 impl graph::HostLocalSource for State {
