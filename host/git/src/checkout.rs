@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use wbuild_graph::{Failure, FailureKind};
 
+use crate::commit::CommitFacts;
 use crate::name::{ObjectId, RefName};
 use crate::program::Input;
 use crate::remote::Remote;
@@ -76,24 +77,13 @@ impl Repository {
         Ok(())
     }
 
-    /// When a commit that is here was made, in seconds since 1970.
+    /// What a commit that is here says of itself.
     ///
     /// # Errors
     /// `Gone` if the repository is damaged.
-    pub async fn commit_time(&self, commit: &ObjectId) -> Result<i64, Failure> {
-        let header = self.commit_header(commit).await?;
-        let committer = header.lines().find_map(|line| line.strip_prefix("committer "));
-        // `Name <address> seconds zone`. Git itself takes a malformed date for the beginning.
-        let after = committer.and_then(|line| line.rsplit_once('>')).map(|(_, after)| after);
-        let seconds = after.and_then(|after| after.split_ascii_whitespace().next());
-        Ok(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0))
-    }
-
-    async fn commit_header(&self, commit: &ObjectId) -> Result<String, Failure> {
+    pub async fn about(&self, commit: &ObjectId) -> Result<CommitFacts, Failure> {
         let args = ["cat-file", "commit", commit.as_str()];
-        let object = self.checked(&args, Input::Nothing, Vec::new()).await?;
-        let object = String::from_utf8_lossy(&object);
-        Ok(object.split("\n\n").next().unwrap_or_default().to_owned())
+        Ok(CommitFacts::parse(&self.checked(&args, Input::Nothing, Vec::new()).await?))
     }
 
     /// Writes `.git` beside the files of a commit: a repository that holds the commit alone, with
@@ -136,7 +126,7 @@ impl Repository {
         let args =
             ["pack-objects", "--quiet", "--no-reuse-object", "--window=0", "--threads=1", pack];
         self.checked(&args, Input::Bytes(objects), Vec::new()).await?;
-        if self.commit_header(commit).await?.lines().any(|line| line.starts_with("parent ")) {
+        if self.about(commit).await?.has_parents {
             fs::write(dir.join("shallow"), format!("{commit}\n")).map_err(failed)?;
         }
         if let Some(name) = about.name {

@@ -21,10 +21,13 @@
 //!
 //! Submodules are repositories like any other: git itself does nothing about them.
 //!
+//! What lies on this machine already is asked for facts only ([`Git::facts`]), and never changed.
+//!
 //! A [`Repository`] is a bare repository that is kept, so that what is there is not transferred again.
 //! A commit is in it once the reference says so that is written after everything else.
 
 mod checkout;
+mod commit;
 mod explain;
 mod fetch;
 mod modules;
@@ -34,8 +37,10 @@ mod remote;
 mod repository;
 mod transport;
 mod tree;
+mod work_tree;
 
 pub use checkout::GitDir;
+pub use commit::CommitFacts;
 pub use fetch::{Advertised, Found, Want};
 pub use modules::Submodule;
 pub use name::{ObjectId, RefName, Revision, commit_prefix};
@@ -44,3 +49,4 @@ pub use remote::{Remote, Scheme};
 pub use repository::{Progress, Repository};
 pub use transport::{Access, Authorization};
 pub use tree::{Entry, EntryKind, Tree, clean_directory};
+pub use work_tree::{Facts, work_tree};
