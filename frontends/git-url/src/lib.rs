@@ -2,6 +2,10 @@
 //!
 //! Pure: no I/O, no dependencies; the host and frontends take a URL apart alike.
 
+mod hosted;
+
+pub use hosted::Hosted;
+
 /// A git repository as a URL names it: `url#ref:subdir`, or `url?ref=…&subdir=…`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitSource {
