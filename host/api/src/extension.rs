@@ -247,13 +247,14 @@ pub struct NamedContext {
 }
 
 /// wit/frontend, interface `request`.
+#[async_trait]
 pub trait RequestCap: Send + Sync {
     /// The build definition file.
     fn definition(&self) -> Result<DefinitionFile, Failure>;
     /// One option, e.g. `build-arg:X`, `target`.
-    fn opt(&self, name: String) -> Option<String>;
+    async fn opt(&self, name: String) -> Option<String>;
     /// All options whose names start with `prefix`, names without it.
-    fn opts(&self, prefix: String) -> Attrs;
+    async fn opts(&self, prefix: String) -> Attrs;
     /// Targets in the order they were asked for.
     fn targets(&self) -> Vec<String>;
     /// Where build steps run natively.

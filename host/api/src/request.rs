@@ -131,9 +131,11 @@ pub enum DefinitionSource {
         /// Its bytes.
         data: Vec<u8>,
     },
-    /// A file of the main context, which is no directory of the client's.
+    /// A file of the main context.
     InContext {
-        /// Paths inside the context; the first that is there.
+        /// The directory of the context that the definition is about; empty = the context itself.
+        directory: String,
+        /// Paths inside that directory; the first that is there.
         names: Vec<String>,
     },
     /// What an http(s) URL yields.

@@ -186,11 +186,7 @@ impl Engine {
             ),
             cache_mounts: request.cache_mounts.clone(),
             restored: tokio::sync::Mutex::default(),
-            explain: Explain::new(
-                store.clone(),
-                explain::place(&request.definition),
-                request.explain,
-            ),
+            explain: Explain::new(store.clone(), explain::place_of(request), request.explain),
             foreign: Foreign::default(),
             runners: Runners::new(runners, self.launchers.search.clone()),
             launchers: Arc::clone(&self.launchers),

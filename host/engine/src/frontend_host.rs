@@ -22,6 +22,7 @@ use wbuild_graph::{
 use crate::export;
 use crate::job::Job;
 use crate::source::local::MAIN_CONTEXT;
+use crate::vcs;
 
 /// The most one read of a file returns, in bytes (`limits.read-bytes`).
 pub(crate) const READ_LIMIT: u32 = 1 << 20;
@@ -143,17 +144,27 @@ impl InspectCap for Inspect {
 
 struct Request(Arc<Job>);
 
+#[async_trait]
 impl RequestCap for Request {
     fn definition(&self) -> Result<DefinitionFile, Failure> {
         self.0.definition_file()
     }
 
-    fn opt(&self, name: String) -> Option<String> {
-        self.0.options().get(&name).map(str::to_owned)
+    async fn opt(&self, name: String) -> Option<String> {
+        self.0.option(&name).await
     }
 
-    fn opts(&self, prefix: String) -> Attrs {
-        let options = self.0.options();
+    async fn opts(&self, prefix: String) -> Attrs {
+        let mut options = self.0.options();
+        if let Some(of_vcs) = prefix.strip_prefix(vcs::PREFIX) {
+            let names = self.0.vcs().await.iter().filter(|(name, _)| name.starts_with(of_vcs));
+            let names = names.map(|(name, value)| (format!("{}{name}", vcs::PREFIX), value));
+            let new: Vec<_> = names
+                .filter(|(name, _)| options.get(name).is_none())
+                .map(|(name, value)| (name, value.to_owned()))
+                .collect();
+            options.0.extend(new);
+        }
         let of_prefix =
             options.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
         Attrs(of_prefix.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
@@ -280,7 +291,7 @@ impl ResultsCap for Results {
 
     fn files(&self, files: FilesResult) -> Result<(), Failure> {
         self.0.definition().check_edge(files.root)?;
-        decode::only_known(&files.attrs, "results.files", &[])?;
+        decode::only_known(&files.attrs, "results.files", &["dest"])?;
         self.0.yielded().add_files(files)
     }
 

@@ -115,8 +115,8 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
         _ => {}
     }
     match &request.definition {
-        DefinitionSource::InContext { names } if inputs.definition.is_none() => {
-            inputs.definition = Some(in_context(job, names, &inputs).await?);
+        DefinitionSource::InContext { directory, names } if inputs.definition.is_none() => {
+            inputs.definition = Some(in_context(job, directory, names, &inputs).await?);
         }
         DefinitionSource::Url(url) => {
             let file = fetched(job, url, "[internal] load build definition").await?;
@@ -268,9 +268,10 @@ async fn definition_of(url: &str, file: std::fs::File) -> Result<DefinitionFile,
 
 // ---- files of the context --------------------------------------------------------------------------
 
-/// The first of `names` that the main context has.
+/// The first of `names` that a directory of the main context has.
 async fn in_context(
     job: &Arc<Job>,
+    directory: &str,
     names: &[String],
     inputs: &Inputs,
 ) -> Result<DefinitionFile, Failure> {
@@ -290,10 +291,11 @@ async fn in_context(
             (Root::from_fd(context.open()?, &shown), None, shown, true)
         }
     };
-    let names = names.to_vec();
+    let (names, directory) = (names.to_vec(), RelPath::clean(directory)?);
     blocking(move || {
         for name in &names {
-            let path = RelPath::clean(name)?;
+            let name = RelPath::clean(name)?;
+            let path = directory.join(name.as_bytes());
             match root.read_file(&path, DEFINITION_LIMIT) {
                 Ok(data) => {
                     let mut attrs = Attrs::default();
@@ -301,14 +303,21 @@ async fn in_context(
                         attrs.push("path", path.to_string());
                         attrs.push("context", MAIN_CONTEXT);
                     }
-                    return Ok(DefinitionFile { name: path.to_string(), data, attrs });
+                    if !directory.is_root() {
+                        attrs.push("directory", directory.to_string());
+                    }
+                    return Ok(DefinitionFile { name: name.to_string(), data, attrs });
                 }
                 Err(TreeError::Missing(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         let names = names.join(" or ");
-        Err(Failure::not_found(format!("cannot find {names} in {shown}")).hint(
+        let place = match directory.is_root() {
+            true => shown,
+            false => format!("the directory {directory} of {shown}"),
+        };
+        Err(Failure::not_found(format!("cannot find {names} in {place}")).hint(
             "--file names the definition inside the context; an absolute path is one of this machine",
         ))
     })

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
-use wbuild_api::extension::{
-    CachePlugin, DefinitionFile, ImageInfo, ImageRequest, SourceInfo, SourceRequest,
-};
+use wbuild_api::extension::{CachePlugin, DefinitionFile, ImageInfo, ImageRequest};
 use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource, OutputKind, OutputSpec};
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
@@ -25,6 +23,7 @@ use crate::inspect::Inspected;
 use crate::keyed_secrets::KeyedSecrets;
 use crate::solved::Solved;
 use crate::steps::Steps;
+use crate::vcs;
 use crate::worker::BuildWorker;
 use crate::yielded::Yielded;
 
@@ -75,6 +74,8 @@ pub(crate) struct Job {
     solver: Solver<BuildWorker>,
     background: Mutex<Background>,
     keyed_secrets: OnceLock<KeyedSecrets>,
+    /// Facts of the repository that the main context lies in.
+    vcs: tokio::sync::OnceCell<Attrs>,
 }
 
 /// Work begun in the background; ends with the build.
@@ -139,6 +140,7 @@ impl Job {
             solver,
             background: Mutex::default(),
             keyed_secrets: OnceLock::new(),
+            vcs: tokio::sync::OnceCell::new(),
         })
     }
 
@@ -169,6 +171,20 @@ impl Job {
     /// Whether the client pushes, and so wants effects.
     pub(crate) fn pushes(&self) -> bool {
         self.options.get(PUSH).is_some()
+    }
+
+    /// One option. What the client gives counts before what is found out.
+    pub(crate) async fn option(&self, name: &str) -> Option<String> {
+        if let Some(value) = self.options().get(name) {
+            return Some(value.to_owned());
+        }
+        let fact = name.strip_prefix(vcs::PREFIX)?;
+        self.vcs().await.get(fact).map(str::to_owned)
+    }
+
+    /// Facts of the repository that the main context lies in, by name without `vcs:`.
+    pub(crate) async fn vcs(&self) -> &Attrs {
+        self.vcs.get_or_init(|| vcs::facts(self)).await
     }
 
     /// Whether names that the frontend gives its images count.
@@ -295,39 +311,6 @@ impl Job {
     pub(crate) async fn resolve_image(&self, request: ImageRequest) -> Result<ImageInfo, Failure> {
         let platform = request.platform.unwrap_or_else(|| self.platforms[0].clone());
         self.worker.images().resolve(&request.reference, &platform, &request.attrs).await
-    }
-
-    /// What a URL stands for now, without its files.
-    pub(crate) async fn resolve_source(
-        &self,
-        request: &SourceRequest,
-    ) -> Result<SourceInfo, Failure> {
-        let SourceRequest { kind, url, reference, attrs: asked } = request;
-        let mut attrs = Attrs::default();
-        let pin = match kind.as_str() {
-            "git" => {
-                let (commit, tag) = self.worker.repositories.resolve(url, reference, asked).await?;
-                attrs.0.extend(tag.map(|tag| ("tag".to_owned(), tag.to_string())));
-                commit.to_string()
-            }
-            "http" if !reference.is_empty() => {
-                let message = format!("a file behind a URL has no reference, as {reference:?} is");
-                return Err(Failure::invalid(message));
-            }
-            "http" => {
-                let (digest, modified) = self.worker.downloads.resolve(url, asked).await?;
-                let modified = modified.map(|modified| modified.to_string());
-                attrs.0.extend(modified.map(|modified| ("last-modified".to_owned(), modified)));
-                digest.to_string()
-            }
-            other => {
-                return Err(Failure::unsupported(format!(
-                    "no source of kind {other:?} is resolved"
-                ))
-                .hint("expected one of: git, http"));
-            }
-        };
-        Ok(SourceInfo { pin, attrs })
     }
 
     /// Solves one output.

@@ -39,6 +39,7 @@ mod solved;
 mod source;
 mod steps;
 mod sub_request;
+mod vcs;
 mod worker;
 mod yielded;
 
@@ -58,6 +59,7 @@ use crate::launchers::Launchers;
 
 pub use inputs::{Choose, Chosen, Reader};
 pub use wbuild_api::{describe, event, extension, request, session};
+pub use wbuild_git::work_tree;
 pub use wbuild_store as store;
 
 /// How to open an engine.

@@ -34,10 +34,13 @@ fn curious(
             url: None,
             attrs: Attrs::default(),
         })?;
-        host.request.opt("build-arg:A".to_owned());
         let context = local(host);
-        let read = host.inspect.read_file(context, "read".to_owned(), 0, 100);
-        let read = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(read));
+        let asked = async {
+            host.request.opt("build-arg:A".to_owned()).await;
+            host.inspect.read_file(context, "read".to_owned(), 0, 100).await
+        };
+        let read =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(asked));
         match read {
             Ok(_) => {}
             Err(failure) if failure.kind == wbuild_graph::FailureKind::NotFound => {}

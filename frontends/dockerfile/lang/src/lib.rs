@@ -65,7 +65,7 @@ pub use parse::{
 };
 pub use plan::build;
 pub use plan::host::{
-    Bind, CacheDir, CopyAction, DefinitionFile, Exec, ExecMount, FileAction, FileOp, Host,
+    Attrs, Bind, CacheDir, CopyAction, DefinitionFile, Exec, ExecMount, FileAction, FileOp, Host,
     ImageInfo, ImageRequest, LocalSource, NamedContext, Output,
 };
 pub use platform::Platform;

@@ -6,12 +6,15 @@
 //!
 //! The target of an Earthfile becomes what it is short for: `./dir+name --ARG=value` is
 //! `--frontend=earthfile --target=name --build-arg=ARG=value ./dir`. What stands behind the target is
-//! for it, so options stand before. A directory with such a name is `./dir+name/`.
+//! for it, so options stand before. A directory with such a name is `./dir+name/`. In the same way an
+//! artifact, `+name/path DEST`, is `--target=name/path --artifact-dest=DEST`, and a repository,
+//! `host/org/repo/dir:tag`, its URL.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use clap::{ArgAction, Command};
+use wbuild_git_url::Hosted;
 
 /// See the module.
 pub fn normalise(command: &Command, argv: Vec<OsString>) -> Vec<OsString> {
@@ -29,13 +32,13 @@ pub fn normalise(command: &Command, argv: Vec<OsString>) -> Vec<OsString> {
             let builds = !found_word || (out.get(1).is_some_and(|first| first == "build"));
             if !found_word && names_command(command, &word) {
                 out.insert(1, word);
-            } else if let Some((directory, target)) = earthfile_target(&word).filter(|_| builds) {
+            } else if let Some((context, target)) = earthfile_target(&word).filter(|_| builds) {
                 // Before those that are written: the last one counts.
                 let place = 1 + usize::from(out.get(1).is_some_and(|first| first == "build"));
                 out.insert(place, "--frontend=earthfile".into());
                 out.push(format!("--target={target}").into());
-                out.extend(target_arguments(words));
-                out.push(directory.into());
+                out.extend(target_arguments(words, target.contains('/')));
+                out.push(context.into());
                 return out;
             } else {
                 out.push(word);
@@ -63,24 +66,57 @@ fn is_option(word: &OsStr) -> bool {
     bytes.len() > 1 && bytes[0] == b'-'
 }
 
-/// The directory and the name of a target, if a word is one.
-fn earthfile_target(word: &OsStr) -> Option<(&str, &str)> {
-    let (directory, name) = word.to_str()?.rsplit_once('+')?;
-    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
-    // What is elsewhere is no directory.
-    let is_directory = !directory.contains("://") && !directory.starts_with("git@");
-    let directory = if directory.is_empty() { "." } else { directory };
-    (is_name && is_directory).then_some((directory, name))
+/// The context and the target, perhaps with the path of an artifact, if a word is one.
+fn earthfile_target(word: &OsStr) -> Option<(String, &str)> {
+    let word = word.to_str()?;
+    let is_target = |text: &str| {
+        let (name, path) = text.split_once('/').unwrap_or((text, "x"));
+        let named = name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+        // A path that ends in a slash is one to a directory.
+        named && !path.is_empty() && !path.ends_with('/')
+    };
+    // A directory may have a plus in its name.
+    let (directory, target) = match word.strip_prefix('+') {
+        Some(target) => ("", target),
+        None => word
+            .rmatch_indices('+')
+            .map(|(at, _)| (&word[..at], &word[at + 1..]))
+            .find(|(_, target)| is_target(target))?,
+    };
+    if !is_target(target) || directory.contains("://") || directory.starts_with("git@") {
+        return None;
+    }
+    if !Hosted::is_meant(directory) {
+        let directory = if directory.is_empty() { "." } else { directory };
+        return Some((directory.to_owned(), target));
+    }
+    // One that names no repository is shown as it is by whoever looks for the directory.
+    let Ok(hosted) = Hosted::parse(directory) else { return Some((directory.to_owned(), target)) };
+    let url = match (hosted.reference.as_str(), hosted.directory.as_str()) {
+        ("", "") => hosted.url(),
+        (tag, "") => format!("{}#{tag}", hosted.url()),
+        (tag, below) => format!("{}#{tag}:{below}", hosted.url()),
+    };
+    Some((url, target))
 }
 
-/// `--NAME=value` and `--NAME value` behind a target, as options; anything else as it is.
-fn target_arguments(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// `--NAME=value` and `--NAME value` behind a target, as options; anything else as it is, but for the
+/// destination of an artifact.
+fn target_arguments(words: impl Iterator<Item = OsString>, artifact: bool) -> Vec<OsString> {
     let mut out = Vec::new();
     let mut words = words;
+    let mut places = 0;
     while let Some(word) = words.next() {
         let Some(argument) = word.to_str().and_then(|text| text.strip_prefix("--")) else {
-            out.push(word);
+            places += 1;
+            if artifact && places == 1 && !is_option(&word) {
+                let mut option = OsString::from("--artifact-dest=");
+                option.push(word);
+                out.push(option);
+            } else {
+                out.push(word);
+            }
             continue;
         };
         let mut assignment: OsString = format!("--build-arg={argument}").into();
@@ -181,6 +217,25 @@ mod tests {
                 "--frontend=earthfile --target=t --build-arg=A=b --build-arg=no-cache=1 d .",
             ),
             ("./d+t/", "./d+t/"),
+            ("./d+t/sub/", "./d+t/sub/"),
+            ("./c++/d+t", "--frontend=earthfile --target=t ./c++/d"),
+            ("+t/a+b", "--frontend=earthfile --target=t/a+b ."),
+            (
+                "-a ./d+t/f --A=b out/",
+                "--frontend=earthfile -a --target=t/f --build-arg=A=b --artifact-dest=out/ ./d",
+            ),
+            ("./d+t out", "--frontend=earthfile --target=t out ./d"),
+            ("github.com/o/r+t", "--frontend=earthfile --target=t https://github.com/o/r.git"),
+            (
+                "h.org/o/r/d:a/b+t/f",
+                "--frontend=earthfile --target=t/f https://h.org/o/r.git#a/b:d",
+            ),
+            (
+                "localhost:8080/x.git/d+t",
+                "--frontend=earthfile --target=t http://localhost:8080/x.git#:d",
+            ),
+            ("h.org/r+t", "--frontend=earthfile --target=t h.org/r"),
+            ("./h.org/o/r+t", "--frontend=earthfile --target=t ./h.org/o/r"),
             ("d+T", "d+T"),
             ("-t a+b .", "-t a+b ."),
             ("du +t", "du +t"),

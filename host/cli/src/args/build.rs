@@ -25,9 +25,19 @@ use crate::units;
 pub struct BuildArgs {
     /// The context: a directory, a URL of a git repository, a tar or a definition; - is standard
     /// input, which holds a tar, or a definition without a context. DIR+TARGET is a target of
-    /// DIR/Earthfile, and --NAME=VALUE behind it a value for an ARG of it
+    /// DIR/Earthfile, HOST/ORG/REPO[/DIR][:TAG]+TARGET one of a repository, and --NAME=VALUE behind
+    /// it a value for an ARG of it
     #[arg(value_name = "PATH")]
     pub path: Option<OsString>,
+
+    /// Write one artifact of an Earthfile: PATH is DIR+TARGET/FILE; behind it may stand where it goes
+    /// [default: the working directory]. Understood without this, too
+    #[arg(short, long)]
+    pub artifact: bool,
+
+    /// Where the artifact goes: what stands behind PATH.
+    #[arg(long, hide = true, value_name = "DEST")]
+    pub artifact_dest: Option<OsString>,
 
     /// The definition [default: PATH/Dockerfile]; - is standard input. Where PATH is no directory, a
     /// file inside it, unless this is an absolute path or a URL

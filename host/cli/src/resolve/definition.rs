@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use wbuild_api::request::{ContextSpec, DefinitionSource};
+use wbuild_git_url::Hosted;
 use wbuild_oci::layer::{LOOK, looks_like_archive};
 
 use super::{Directory, context};
@@ -29,6 +30,11 @@ pub struct Inputs {
     pub context: ContextSpec,
     /// PATH as written.
     pub context_shown: String,
+    /// What the main context is called in messages, if it is a directory.
+    pub directory_shown: String,
+    /// Where files are written that the definition saves beside itself: its own directory, or the
+    /// working directory where it lies elsewhere.
+    pub beside: PathBuf,
     /// What was read of an archive on standard input to know that it is one.
     pub archive: Option<Vec<u8>>,
 }
@@ -60,20 +66,46 @@ pub fn find(
         return from_stdin(file, &names, environment, stdin);
     }
     let shown = path.to_string_lossy().into_owned();
+    let elsewhere = |(definition, definition_directory), context| Inputs {
+        definition,
+        definition_directory,
+        context,
+        directory_shown: shown.clone(),
+        context_shown: shown.clone(),
+        beside: environment.cwd.clone(),
+        archive: None,
+    };
     if let Some(spec) = path.to_str().and_then(context::remote) {
-        let (definition, directory) = match file {
+        if let (true, None, ContextSpec::Git(url)) = (is_earthfile(frontend), file, &spec) {
+            let (url, directory) = whole_repository(url);
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let definition = DefinitionSource::InContext { directory, names };
+            return Ok(elsewhere((definition, None), ContextSpec::Git(url)));
+        }
+        let definition = match file {
             Some(file) if file == Path::new("-") => (inline(stdin)?, None),
             file => in_context(file, &names, environment)?,
         };
+        return Ok(elsewhere(definition, spec));
+    }
+    let directory = main_directory(path, &shown, environment)?;
+    if let (true, None) = (is_earthfile(frontend), file)
+        && let Some((top, below)) = around(&directory)
+    {
+        let DefinitionSource::File { name, .. } = in_directory(&directory, &shown, &names)? else {
+            return Err(Fault::input(format!("{shown} holds no definition")));
+        };
+        let definition = DefinitionSource::InContext { directory: below, names: vec![name] };
         return Ok(Inputs {
             definition,
-            definition_directory: directory,
-            context: spec,
+            definition_directory: None,
+            directory_shown: top.display().to_string(),
+            context: ContextSpec::Local(top),
             context_shown: shown,
+            beside: directory,
             archive: None,
         });
     }
-    let directory = main_directory(path, &shown, environment)?;
     let (definition, definition_directory) = match file {
         Some(file) if file == Path::new("-") => (inline(stdin)?, None),
         Some(file) => match remote_file(file)? {
@@ -92,10 +124,37 @@ pub fn find(
     Ok(Inputs {
         definition,
         definition_directory,
+        beside: directory.clone(),
         context: ContextSpec::Local(directory),
+        directory_shown: shown.clone(),
         context_shown: shown,
         archive: None,
     })
+}
+
+fn is_earthfile(frontend: Option<&PluginName>) -> bool {
+    matches!(frontend, Some(PluginName::Bundled(name)) if name == "earthfile")
+}
+
+/// The git work tree around a directory, and the directory in it. Earthfiles may name others above
+/// them; only what is named is read. None if the directory is the whole of it.
+fn around(directory: &Path) -> Option<(PathBuf, String)> {
+    let top = wbuild::work_tree(directory)?;
+    let real = std::fs::canonicalize(directory).ok()?;
+    let below = real.strip_prefix(&top).ok()?.to_str()?.to_owned();
+    // It is named in an attribute of an output.
+    (!below.is_empty() && top.to_str().is_some()).then_some((top, below))
+}
+
+/// A repository's URL without the directory of its fragment, and the directory.
+fn whole_repository(url: &str) -> (String, String) {
+    let (address, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let url = match reference {
+        "" => address.to_owned(),
+        reference => format!("{address}#{reference}"),
+    };
+    (url, directory.trim_matches('/').to_owned())
 }
 
 /// The definition for a context that is not here: a file inside it, an absolute path of this machine,
@@ -107,7 +166,7 @@ fn in_context(
 ) -> Result<(DefinitionSource, Option<Directory>), Fault> {
     let Some(file) = file else {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        return Ok((DefinitionSource::InContext { names }, None));
+        return Ok((DefinitionSource::InContext { directory: String::new(), names }, None));
     };
     if let Some(url) = remote_file(file)? {
         return Ok((url, None));
@@ -120,7 +179,8 @@ fn in_context(
         let shown = file.display();
         Fault::input(format!("the name of the definition {shown} is not valid UTF-8"))
     })?;
-    Ok((DefinitionSource::InContext { names: vec![name.to_owned()] }, None))
+    let (directory, names) = (String::new(), vec![name.to_owned()]);
+    Ok((DefinitionSource::InContext { directory, names }, None))
 }
 
 /// `--file https://…`.
@@ -155,7 +215,9 @@ fn from_stdin(
             definition,
             definition_directory,
             context: ContextSpec::Archive,
+            directory_shown: shown.clone(),
             context_shown: shown,
+            beside: environment.cwd.clone(),
             archive: Some(start),
         });
     }
@@ -171,7 +233,9 @@ fn from_stdin(
         definition: definition(start, stdin)?,
         definition_directory: None,
         context: ContextSpec::Empty,
+        directory_shown: shown.clone(),
         context_shown: shown,
+        beside: environment.cwd.clone(),
         archive: None,
     })
 }
@@ -223,6 +287,10 @@ fn main_directory(path: &OsStr, shown: &str, environment: &Environment) -> Resul
             let names = command.get_subcommands().map(clap::Command::get_name);
             Err(match nearest(shown, names) {
                 Some(near) => fault.hint(format!("did you mean the command `wbuild {near}`?")),
+                None if Hosted::is_meant(shown) => fault.hint(
+                    "a repository is two names behind its host, or ends with `.git`: \
+                     github.com/org/repo+target",
+                ),
                 None => fault,
             })
         }

@@ -5,6 +5,7 @@ mod cache;
 pub mod context;
 pub mod definition;
 mod docker;
+mod earthfile;
 pub mod output;
 
 use std::borrow::Cow;
@@ -207,7 +208,7 @@ pub fn build(
             let written = args.contexts.iter().rev().find(|arg| arg.name == *name);
             let shown = match written {
                 Some(arg) => arg.value.clone(),
-                None => inputs.context_shown.clone(),
+                None => inputs.directory_shown.clone(),
             };
             lends.directories.insert(name.clone(), Directory { path: path.clone(), shown });
         }
@@ -227,14 +228,21 @@ pub fn build(
         Some(_) => Vec::new(),
         None => output::resolve(&output::wanted(args), args.push, &args.annotations, environment)?,
     };
+    let saves = matches!(&named, Some(PluginName::Bundled(name)) if name == "earthfile");
     // What else is pushed does not change what a definition leaves in its directory.
-    let saves = matches!(&named, Some(PluginName::Bundled(name)) if name == "earthfile")
-        && !args.ci
-        && output::wanted(args).is_empty();
-    if let (true, None, Some(ContextSpec::Local(directory))) =
-        (saves, &call, contexts.get("context"))
-    {
-        outputs.push(output::saved_files(directory));
+    let unsaid = saves && call.is_none() && output::wanted(args).is_empty();
+    let mut artifact_name = None;
+    if let Some(artifact) = earthfile::artifact(args, saves, environment)? {
+        if unsaid {
+            outputs.push(output::saved_files(&artifact.directory, None));
+        }
+        artifact_name = artifact.name;
+    } else if unsaid && !args.ci {
+        let context = match contexts.get("context") {
+            Some(ContextSpec::Local(context)) if *context != inputs.beside => Some(&**context),
+            _ => None,
+        };
+        outputs.push(output::saved_files(&inputs.beside, context));
     }
     if !args.allow.iter().any(|allow| allow.0 == Entitlement::LocalDelete) {
         output::check_deleting(&outputs, environment)?;
@@ -242,6 +250,7 @@ pub fn build(
     let epoch = source_date_epoch(args, environment)?;
     let display = display(args.quiet, args.progress, environment)?;
     let mut options = options(args, environment, epoch)?;
+    options.0.extend(artifact_name.map(|name| (earthfile::NAME.to_owned(), name)));
     let (frontend, remarks) = match named {
         Some(named) => (Some(named), Vec::new()),
         None => of_definition(&inputs.definition, &contexts, &mut options)?,

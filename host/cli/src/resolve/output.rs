@@ -82,10 +82,14 @@ pub fn check_deleting(outputs: &[OutputSpec], environment: &Environment) -> Resu
     Ok(())
 }
 
-/// What a definition saves for its directory, where nothing else was asked for.
-pub fn saved_files(directory: &Path) -> OutputSpec {
+/// What a definition saves for its directory, where nothing else was asked for. `context` is the main
+/// context, if the definition may save files elsewhere in it.
+pub fn saved_files(directory: &Path, context: Option<&Path>) -> OutputSpec {
     let mut attrs = Attrs::default();
     attrs.push("results", "files");
+    if let Some(context) = context.and_then(Path::to_str) {
+        attrs.push("context", context);
+    }
     OutputSpec { kind: OutputKind::Local, dest: OutputDest::Directory(directory.to_owned()), attrs }
 }
 

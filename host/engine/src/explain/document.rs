@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use wbuild_api::explain::Explained;
-use wbuild_api::request::DefinitionSource;
+use wbuild_api::request::{BuildRequest, ContextSpec, DefinitionSource};
 use wbuild_store::{DocumentKind, Store};
 
 use super::ingredients::Ingredients;
 use super::manifest::Manifest;
+use crate::source::local::MAIN_CONTEXT;
 
 /// Changes with the meaning of the document.
 const FORMAT: &[u8] = b"wbuild explain 1\n";
@@ -35,12 +36,26 @@ pub(super) struct Document {
     pub(super) manifests: BTreeMap<String, Manifest>,
 }
 
+/// What the document of a build's definition is found by.
+pub(crate) fn place_of(request: &BuildRequest) -> String {
+    match (&request.definition, request.contexts.get(MAIN_CONTEXT)) {
+        (DefinitionSource::InContext { directory, names }, Some(ContextSpec::Local(context))) => {
+            let name = names.join(" ");
+            context.join(directory).join(name).display().to_string()
+        }
+        (definition, _) => place(definition),
+    }
+}
+
 /// What the document of a definition is found by.
 pub(crate) fn place(definition: &DefinitionSource) -> String {
     match definition {
         DefinitionSource::File { directory, name } => directory.join(name).display().to_string(),
         DefinitionSource::Inline { name, .. } => name.clone(),
-        DefinitionSource::InContext { names } => names.join(" "),
+        DefinitionSource::InContext { directory, names } if directory.is_empty() => names.join(" "),
+        DefinitionSource::InContext { directory, names } => {
+            format!("{directory}/{}", names.join(" "))
+        }
         DefinitionSource::Url(url) => url.clone(),
     }
 }

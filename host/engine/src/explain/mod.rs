@@ -43,7 +43,7 @@ use crate::blocking;
 use crate::solved::{Origin, Output, Solved};
 use crate::steps::{EndedStep, Steps};
 
-pub(crate) use self::document::place;
+pub(crate) use self::document::{place, place_of};
 
 /// What was read of an input is kept until it is clear whether its step runs; of more files only the
 /// manifest is, so that memory does not grow with the context.

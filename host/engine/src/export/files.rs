@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wbuild_api::request::{OutputDest, OutputKind, OutputSpec};
+use wbuild_api::extension::FilesResult;
+use wbuild_api::request::{DefinitionSource, OutputDest, OutputKind, OutputSpec};
 use wbuild_graph::{Edge, Failure, FailureKind, Platform};
 use wbuild_oci::layer::{CompressOptions, LayerBuilder, WriteOptions, write_upper};
 use wbuild_oci::media::Compression;
@@ -30,16 +31,20 @@ use crate::solved::Output;
 use crate::worker::output;
 use crate::yielded::Batch;
 
-/// One tree to write, and the folder it gets if there are several.
+/// One tree to write, and where.
 struct Part {
+    /// Below the output's directory.
     folder: Option<String>,
+    /// A directory of the main context in its place: of that directory of the client's, this one.
+    context: Option<(PathBuf, RelPath)>,
     path: String,
     files: OwnedFd,
     _lease: Lease,
 }
 
 /// `results=files`: nothing of images, also where no files are yielded.
-const KNOWN: &[&str] = &["mode", "platform-split", "tar", "results"];
+/// `context=DIR`: where the main context lies, for files that are saved for other directories of it.
+const KNOWN: &[&str] = &["mode", "platform-split", "tar", "results", "context"];
 
 /// Whether an output takes what frontends yield as files, and never an image.
 fn files_only(spec: &OutputSpec) -> Result<bool, Failure> {
@@ -134,16 +139,18 @@ pub(crate) async fn export(
     for image in images {
         let Some(root) = image.root else { continue };
         let folder = image.platform.as_ref().filter(|_| split).map(folder);
-        wanted.push((root, "/".to_owned(), folder));
+        wanted.push((root, "/".to_owned(), (folder, None)));
     }
-    let files = batch.files.iter();
-    wanted.extend(files.map(|files| (files.root, files.path.clone(), None)));
+    for files in &batch.files {
+        let place = place(job, spec, files)?;
+        wanted.push((files.root, files.path.clone(), place));
+    }
     let room = &job.worker().room;
     let mut parts = Vec::new();
-    for (root, path, folder) in wanted {
+    for (root, path, place) in wanted {
         let mut attempt = 0;
         parts.push(loop {
-            let part = part(job, root, &path, folder.clone()).await;
+            let part = part(job, root, &path, place.clone()).await;
             if !room.again(&part, &mut attempt).await {
                 break part?;
             }
@@ -227,17 +234,36 @@ fn folder(platform: &Platform) -> String {
     platform.to_string().replace('/', "_")
 }
 
+type Place = (Option<String>, Option<(PathBuf, RelPath)>);
+
+/// Where files of a frontend go. Those for other directories than the definition's go there where the
+/// output is for what is saved beside it; else they get a folder by their path in the context.
+fn place(job: &Job, spec: &OutputSpec, files: &FilesResult) -> Result<Place, Failure> {
+    let Some(dest) = files.attrs.get("dest") else { return Ok((None, None)) };
+    let directory = match &job.request().definition {
+        DefinitionSource::InContext { directory, .. } => directory.as_str(),
+        _ => "",
+    };
+    // Nothing leads out of the context.
+    let path = RelPath::clean(format!("{directory}/{dest}"))?;
+    Ok(match spec.attrs.get("context") {
+        Some(context) => (None, Some((context.into(), path))),
+        None if path.is_root() => (None, None),
+        None => (Some(path.to_string()), None),
+    })
+}
+
 async fn part(
     job: &Arc<Job>,
     root: Edge,
     path: &str,
-    folder: Option<String>,
+    (folder, context): Place,
 ) -> Result<Part, Failure> {
     let solved = job.solve(root).await?;
     match output(&solved, root.index)? {
         Output::Tree(tree) => {
             let (files, _lease) = job.worker().readable(tree).await?;
-            Ok(Part { folder, path: path.to_owned(), files, _lease })
+            Ok(Part { folder, context, path: path.to_owned(), files, _lease })
         }
         Output::Local(_) => Err(Failure::invalid("a local directory is not exported as it is")),
     }
@@ -252,12 +278,18 @@ fn make_dir(path: &Path) -> Result<(), Failure> {
 /// Copies a tree into a directory of the user's, which is made if it is missing. What is there and
 /// not in the tree stays.
 fn copy(part: &Part, directory: &Path, work: &Work) -> Result<(), Failure> {
-    let target = match &part.folder {
-        Some(folder) => directory.join(folder),
-        None => directory.to_owned(),
+    let dest = match (&part.context, &part.folder) {
+        (Some((context, path)), _) => {
+            let shown = context.join(path.to_string());
+            let context = Root::open(context, &context.to_string_lossy())?;
+            Root::from_fd(context.open_dir(path, Links::Inside)?, &shown.to_string_lossy())
+        }
+        (None, folder) => {
+            let target = directory.join(folder.as_deref().unwrap_or_default());
+            make_dir(&target)?;
+            Root::open(&target, &target.to_string_lossy())?
+        }
     };
-    make_dir(&target)?;
-    let dest = Root::open(&target, &target.to_string_lossy())?;
     let before = rustix::fs::fstat(dest.as_fd())
         .map_err(|error| Failure::internal("cannot look at the output directory").cause(&error))?;
     let from = part
@@ -295,8 +327,8 @@ fn copy(part: &Part, directory: &Path, work: &Work) -> Result<(), Failure> {
 
 /// Removes what none of the parts has from where they were copied to.
 fn delete_others(parts: &[Part], directory: &Path, cancel: &Cancel) -> Result<(), Failure> {
-    let mut kept = Kept { like: Vec::new(), folders: Vec::new() };
-    for part in parts {
+    let mut kept = Kept::default();
+    for part in parts.iter().filter(|part| part.context.is_none()) {
         let files = part
             .files
             .try_clone()
@@ -307,12 +339,9 @@ fn delete_others(parts: &[Part], directory: &Path, cancel: &Cancel) -> Result<()
             return Err(Failure::unsupported("mode=delete needs a result that is a directory"));
         }
         let like = root.open_dir(&path, Links::Inside)?;
-        match &part.folder {
-            None => kept.like.push(like),
-            Some(folder) => {
-                kept.folders.push((folder.clone(), Kept { like: vec![like], folders: Vec::new() }));
-            }
-        }
+        let folder = part.folder.as_deref().unwrap_or_default();
+        let names: Vec<&str> = folder.split('/').filter(|name| !name.is_empty()).collect();
+        kept.keep(&names, like);
     }
     let dest = Root::open(directory, &directory.to_string_lossy())?;
     mirror::prune(dest.as_fd(), &kept, directory, cancel)

@@ -14,9 +14,26 @@ use wbuild_graph::Failure;
 use wbuild_tree::par::Cancel;
 
 /// What a directory is to hold: what any of these directories does, and these folders.
+#[derive(Default)]
 pub(super) struct Kept {
     pub(super) like: Vec<OwnedFd>,
     pub(super) folders: Vec<(String, Kept)>,
+}
+
+impl Kept {
+    /// Keeps what a directory holds, in a folder below.
+    pub(super) fn keep(&mut self, folder: &[&str], like: OwnedFd) {
+        let [name, below @ ..] = folder else {
+            self.like.push(like);
+            return;
+        };
+        let known = self.folders.iter().position(|(known, _)| known == name);
+        let at = known.unwrap_or_else(|| {
+            self.folders.push(((*name).to_owned(), Kept::default()));
+            self.folders.len() - 1
+        });
+        self.folders[at].1.keep(below, like);
+    }
 }
 
 /// Removes everything else from `directory`, which is called `shown`.

@@ -66,7 +66,7 @@ pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result
 /// that builds that differ in it keep traces side by side.
 fn id(job: &Job, identity: &PluginIdentity) -> String {
     let request = job.request();
-    let place = crate::explain::place(&request.definition);
+    let place = crate::explain::place_of(request);
     let wishes = (
         (env!("CARGO_PKG_VERSION"), identity.digest, &identity.wit_version),
         (job.options(), &request.targets, job.target_platforms(), &request.contexts),

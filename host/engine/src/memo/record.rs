@@ -161,6 +161,7 @@ impl Recorder {
     }
 }
 
+#[async_trait]
 impl RequestCap for Recorder {
     fn definition(&self) -> Result<DefinitionFile, Failure> {
         let answer = self.inner.request.definition();
@@ -168,13 +169,13 @@ impl RequestCap for Recorder {
         answer
     }
 
-    fn opt(&self, name: String) -> Option<String> {
-        let answer = self.inner.request.opt(name.clone());
+    async fn opt(&self, name: String) -> Option<String> {
+        let answer = self.inner.request.opt(name.clone()).await;
         self.fact(Question::Opt(name), answer)
     }
 
-    fn opts(&self, prefix: String) -> Attrs {
-        let answer = self.inner.request.opts(prefix.clone());
+    async fn opts(&self, prefix: String) -> Attrs {
+        let answer = self.inner.request.opts(prefix.clone()).await;
         self.fact(Question::Opts(prefix), answer)
     }
 

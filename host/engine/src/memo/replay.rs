@@ -57,8 +57,8 @@ async fn ask(host: &FrontendHost, question: &Question) -> Told {
         }
         Question::SameWork(at, other) => trace::result(host.graph.same_work(at, other).as_ref()),
         Question::Definition => trace::definition(&request.definition()),
-        Question::Opt(name) => trace::plain(&request.opt(name)),
-        Question::Opts(prefix) => trace::plain(&request.opts(prefix)),
+        Question::Opt(name) => trace::plain(&request.opt(name).await),
+        Question::Opts(prefix) => trace::plain(&request.opts(prefix).await),
         Question::Targets => trace::plain(&request.targets()),
         Question::BuildPlatform => trace::plain(&request.build_platform()),
         Question::TargetPlatforms => trace::plain(&request.target_platforms()),

@@ -20,8 +20,8 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use wbuild_api::session::Session;
 use wbuild_git::{
-    Access, Advertised, Authorization, Found, Git, GitDir, ObjectId, Remote, Repository, Revision,
-    Scheme, Want, commit_prefix,
+    Access, Advertised, Authorization, CommitFacts, Facts, Found, Git, GitDir, ObjectId, RefName,
+    Remote, Repository, Revision, Scheme, Want, commit_prefix,
 };
 use wbuild_graph::encode::Encoder;
 use wbuild_graph::{Attrs, Digest, Failure, FailureKind};
@@ -59,6 +59,18 @@ pub(crate) struct Repositories {
     reach: Reach,
     git: OnceCell<Git>,
     offered: Mutex<HashMap<Question, Arc<OnceCell<Advertised>>>>,
+}
+
+/// What is known of a repository that is fetched.
+pub(crate) struct RemoteFacts {
+    pub(crate) commit: ObjectId,
+    /// The branch or tag that leads to it.
+    pub(crate) name: Option<RefName>,
+    pub(crate) about: CommitFacts,
+    /// Its URL, without what may be secret.
+    pub(crate) source: String,
+    /// The directory of it that is asked for.
+    pub(crate) directory: String,
 }
 
 /// One repository to be written out.
@@ -304,7 +316,7 @@ impl Repositories {
             kept.write_git_dir(commit, &about, &place).await?;
         }
         if is_top && asked.commit_time {
-            *time = Some(kept.commit_time(commit).await?);
+            *time = Some(kept.about(commit).await?.committed);
         }
         match asked.submodules {
             true => kept.submodules(remote, commit, &tree).await,
@@ -312,14 +324,51 @@ impl Repositories {
         }
     }
 
-    /// The kept repository of a URL, for one user at a time.
-    async fn open(&self, remote: &Remote) -> Result<(Repository, CacheDir), Failure> {
+    /// What is known of the repository of a work tree on this machine; none if there is none.
+    pub(crate) async fn facts(&self, top: &Path) -> Result<Option<Facts>, Failure> {
+        let git = self.program().await?;
+        let store = self.store.clone();
+        // A place for git, of which nothing is kept.
+        let scratch = blocking(move || store.begin_snapshot()).await?;
+        git.facts(top, &scratch.fs_path()).await
+    }
+
+    /// What is known of a repository behind a URL.
+    pub(crate) async fn facts_of(
+        &self,
+        url: &str,
+        reference: &str,
+        attrs: &Attrs,
+    ) -> Result<RemoteFacts, Failure> {
+        let asked = Asked::new(url, reference, attrs)?;
+        let found = self.find(&asked).await?;
+        let (remote, access) = (&asked.remote, self.access(&asked, &asked.remote).await?);
+        let (kept, held) = self.open(remote).await?;
+        let (commit, name) = (&found.commit, found.name.as_ref());
+        let want = Want { commit, name, tag: found.tag.as_ref() };
+        if !kept.has(&want).await? {
+            kept.fetch(remote, &access, &want).await?;
+        }
+        let about = kept.about(commit).await?;
+        close(kept, held)?;
+        let source = remote.to_string();
+        let Found { commit, name, .. } = found;
+        Ok(RemoteFacts { commit, name, about, source, directory: asked.subdir })
+    }
+
+    /// Git, looked for once a build.
+    async fn program(&self) -> Result<&Git, Failure> {
         let program = || async {
             Ok::<_, Failure>(
                 program(&self.search, self.reach)?.with_proxies(proxies(&*self.session)),
             )
         };
-        let git = self.git.get_or_try_init(program).await?;
+        self.git.get_or_try_init(program).await
+    }
+
+    /// The kept repository of a URL, for one user at a time.
+    async fn open(&self, remote: &Remote) -> Result<(Repository, CacheDir), Failure> {
+        let git = self.program().await?;
         let mut pause = Duration::from_millis(1);
         let held = loop {
             let (store, url) = (self.store.clone(), remote.url());

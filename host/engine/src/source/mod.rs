@@ -7,3 +7,4 @@ pub(crate) mod layout;
 pub(crate) mod local;
 pub(crate) mod receive;
 pub(crate) mod registry;
+mod resolve;

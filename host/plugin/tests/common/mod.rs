@@ -260,6 +260,7 @@ impl InspectCap for World {
     }
 }
 
+#[async_trait]
 impl RequestCap for World {
     fn definition(&self) -> Result<DefinitionFile, Failure> {
         Ok(DefinitionFile {
@@ -269,11 +270,11 @@ impl RequestCap for World {
         })
     }
 
-    fn opt(&self, name: String) -> Option<String> {
+    async fn opt(&self, name: String) -> Option<String> {
         self.options.get(&name).cloned()
     }
 
-    fn opts(&self, prefix: String) -> Attrs {
+    async fn opts(&self, prefix: String) -> Attrs {
         let all = self.options.iter();
         let with = all.filter_map(|(k, v)| Some((k.strip_prefix(&prefix)?.to_owned(), v.clone())));
         Attrs(with.collect())

@@ -2,7 +2,8 @@
 //!
 //! A case's `request.txt` holds one fact a line: `opt name=value`, `platform linux/arm64`,
 //! `build-platform linux/amd64`, `target NAME`, `epoch 1`, `image NAME CONFIG-JSON`, `file DIRECTORY PATH CONTENT`
-//! (with `\n` for line ends), `context NAME KIND IDENTIFIER`. `pad N` adds so many bytes of comments
+//! (with `\n` for line ends; the directory of a repository is its URL), `context NAME KIND IDENTIFIER`,
+//! `directory PATH` of the definition in the main context. `pad N` adds so many bytes of comments
 //! to the Dockerfile; `fail CALL MESSAGE` makes all calls of `context`, `local`, `git`, `http` or
 //! `image` fail. The image `*` stands for any other. `alike 3 4` says that two nodes are made alike.
 
@@ -38,6 +39,8 @@ pub struct Recorder {
     /// All that was reported, what ended the build last.
     pub diagnostics: Vec<Diagnostic>,
     nodes: u32,
+    /// Where in the main context the definition lies, if it does.
+    directory: Option<String>,
     /// What the definition is called, if not Dockerfile.
     pub file_name: Option<&'static str>,
     /// Exit code and output of a command that somebody asks about, by its last word.
@@ -84,6 +87,7 @@ impl Recorder {
             "platform" => self.platforms.push(platform(rest)?),
             "build-platform" => self.build_platform = Some(platform(rest)?),
             "target" => self.targets.push(rest.to_owned()),
+            "directory" => self.directory = Some(rest.to_owned()),
             "epoch" => self.epoch = Some(rest.parse().ok()?),
             "image" => {
                 let (name, config) = rest.split_once(' ')?;
@@ -165,6 +169,13 @@ impl Recorder {
         false
     }
 
+    /// Paths of the files that a tree holds.
+    pub fn paths(&self, at: Output) -> impl Iterator<Item = &str> {
+        let directory = self.locals.get(&at.node);
+        let own = move |(place, _): &&(String, String)| Some(place) == directory;
+        self.files.keys().filter(own).map(|(_, path)| path.as_str())
+    }
+
     /// The failure that the case asks of a call.
     fn failing(&self, call: &str) -> Result<(), Failure> {
         match self.failing.get(call) {
@@ -200,10 +211,12 @@ fn attrs(attrs: &[(String, String)]) -> String {
 impl Host for Recorder {
     fn definition(&mut self) -> Result<DefinitionFile, Failure> {
         let name = self.file_name.unwrap_or("Dockerfile").to_owned();
-        let attrs = vec![
-            ("path".to_owned(), name.clone()),
-            ("context".to_owned(), "dockerfile".to_owned()),
-        ];
+        let (path, context) = match &self.directory {
+            Some(directory) => (format!("{directory}/{name}"), "context"),
+            None => (name.clone(), "dockerfile"),
+        };
+        let mut attrs = vec![("path".to_owned(), path), ("context".to_owned(), context.to_owned())];
+        attrs.extend(self.directory.clone().map(|place| ("directory".to_owned(), place)));
         Ok(DefinitionFile { name, data: self.dockerfile.clone(), attrs })
     }
     fn opt(&mut self, name: &str) -> Option<String> {
@@ -302,7 +315,9 @@ impl Host for Recorder {
         list: &Vec<(String, String)>,
     ) -> Result<Output, Failure> {
         self.failing("git")?;
-        Ok(self.add(format!("git {url} {reference:?}{}", attrs(list))))
+        let output = self.add(format!("git {url} {reference:?}{}", attrs(list)));
+        self.locals.insert(output.node, url.to_owned());
+        Ok(output)
     }
     fn http(
         &mut self,

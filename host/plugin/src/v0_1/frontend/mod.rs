@@ -31,6 +31,8 @@ pub(crate) mod bindings {
             "wbuild:frontend/inspect.read-dir": async | trappable,
             "wbuild:frontend/inspect.evaluate": async | trappable,
             "wbuild:frontend/inspect.outcome-of": async | trappable,
+            "wbuild:frontend/request.opt": async | trappable,
+            "wbuild:frontend/request.opts": async | trappable,
             "wbuild:frontend/results.publish": async | trappable,
             default: trappable,
         },

@@ -17,12 +17,14 @@ impl request::Host for State {
         }))
     }
 
-    fn opt(&mut self, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.caps()?.request.opt(name))
+    async fn opt(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        let request = self.caps()?.request.clone();
+        Ok(request.opt(name).await)
     }
 
-    fn opts(&mut self, prefix: String) -> wasmtime::Result<Pairs> {
-        Ok(self.caps()?.request.opts(prefix).0)
+    async fn opts(&mut self, prefix: String) -> wasmtime::Result<Pairs> {
+        let request = self.caps()?.request.clone();
+        Ok(request.opts(prefix).await.0)
     }
 
     fn targets(&mut self) -> wasmtime::Result<Vec<String>> {
