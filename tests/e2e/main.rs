@@ -13,6 +13,7 @@ mod document;
 mod downloads;
 mod earthfile;
 mod earthfile_outputs;
+mod earthfile_references;
 mod elsewhere;
 mod explain;
 mod git;
@@ -49,6 +50,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("downloads", downloads::TESTS),
     ("earthfile", earthfile::TESTS),
     ("earthfile_outputs", earthfile_outputs::TESTS),
+    ("earthfile_references", earthfile_references::TESTS),
     ("elsewhere", elsewhere::TESTS),
     ("explain", explain::TESTS),
     ("git", git::TESTS),

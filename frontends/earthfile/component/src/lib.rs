@@ -91,8 +91,50 @@ impl DynamicHost for Bridge {
         results::require(output_out(at)).map_err(failure_in)
     }
 
-    fn files(&mut self, name: &str, root: Output) -> Result<(), Failure> {
-        results::files(name, None, output_out(root), "/", &[]).map_err(failure_in)
+    fn directories(
+        &mut self,
+        at: Output,
+        path: &str,
+        pattern: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let opts = vec![("pattern".to_owned(), pattern.to_owned())];
+        let mut names = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let limit = 1000;
+            let answer = inspect::read_dir(output_out(at), path, after.as_deref(), limit, &opts);
+            let entries = match answer {
+                Ok(entries) => entries,
+                Err(failure) if failure.kind == "not-found" => return Ok(names),
+                Err(failure) => return Err(failure_in(failure)),
+            };
+            let full = entries.len() == limit as usize;
+            after = entries.last().map(|entry| entry.path.clone());
+            let directories =
+                entries.into_iter().filter(|entry| entry.kind == inspect::EntryKind::Directory);
+            names.extend(directories.map(|entry| entry.path));
+            if !full {
+                return Ok(names);
+            }
+        }
+    }
+
+    fn repository_facts(&mut self, url: &str, reference: &str) -> Result<Attrs, Failure> {
+        let (kind, url) = ("git".to_owned(), url.to_owned());
+        let attrs = vec![("facts".to_owned(), "true".to_owned())];
+        let reference = reference.to_owned();
+        let request = inspect::SourceRequest { kind, url, reference, attrs };
+        let answer = inspect::resolve_sources(&[request]).into_iter().next();
+        let missing = || Failure::new("internal", "the host did not answer for a repository");
+        Ok(answer.ok_or_else(missing)?.map_err(failure_in)?.attrs)
+    }
+
+    fn files(&mut self, name: &str, root: Output, directory: &str) -> Result<(), Failure> {
+        let mut attrs = Attrs::new();
+        if !directory.is_empty() {
+            attrs.push(("dest".to_owned(), directory.to_owned()));
+        }
+        results::files(name, None, output_out(root), "/", &attrs).map_err(failure_in)
     }
 
     fn image_result(

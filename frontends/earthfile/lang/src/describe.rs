@@ -48,6 +48,8 @@ pub fn parameters(
     collect(&file.base, &mut found);
     if let Some(name) = target {
         let name = name.strip_prefix('+').unwrap_or(name);
+        // Perhaps with the path of an artifact.
+        let name = name.split('/').next().unwrap_or(name);
         let recipe = file.targets.iter().find(|recipe| recipe.name.as_str() == name);
         let Some(recipe) = recipe else {
             return Err(Failure::new("not-found", format!("there is no target `{name}`")));

@@ -10,7 +10,7 @@ use crate::Code;
 pub const VERSIONS: [u32; 3] = [6, 7, 8];
 
 /// Features with the version that has them by default; none for those that are experimental.
-const FEATURES: [(&str, Option<u32>); 46] = [
+const FEATURES: [(&str, Option<u32>); 47] = [
     ("allow-privileged-from-dockerfile", None),
     ("arg-scope-and-set", Some(8)),
     ("build-auto-skip", None),
@@ -19,6 +19,7 @@ const FEATURES: [(&str, Option<u32>); 46] = [
     ("ci-arg", Some(7)),
     ("earthly-ci-runner-arg", None),
     ("earthly-git-author-args", Some(7)),
+    ("earthly-git-author-individual-args", None),
     ("earthly-locally-arg", Some(7)),
     ("earthly-version-arg", Some(7)),
     ("exec-after-parallel", Some(5)),

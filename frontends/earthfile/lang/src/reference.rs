@@ -143,9 +143,10 @@ pub fn place(text: &str) -> Result<Place, ReferenceError> {
             ),
         };
     }
-    let last = text.rfind('/').map_or(0, |at| at + 1);
-    let (path, tag) = match text[last..].find(':') {
-        Some(colon) => (&text[..last + colon], Some(&text[last + colon + 1..])),
+    // The host may have a port; a tag may have slashes.
+    let host = text.find('/').unwrap_or_default();
+    let (path, tag) = match text[host..].find(':') {
+        Some(colon) => (&text[..host + colon], Some(&text[host + colon + 1..])),
         None => (text, None),
     };
     if tag == Some("") {
@@ -226,6 +227,10 @@ mod tests {
             (
                 "github.com/o/r/d:v1.2+a",
                 Place::Remote { path: "github.com/o/r/d".to_owned(), tag: Some("v1.2".to_owned()) },
+            ),
+            (
+                "h.org/o/r:john/work+a",
+                Place::Remote { path: "h.org/o/r".to_owned(), tag: Some("john/work".to_owned()) },
             ),
             ("host:8080/o/r+a", Place::Remote { path: "host:8080/o/r".to_owned(), tag: None }),
         ] {

@@ -1,37 +1,18 @@
 //! `FROM`, and which target a reference names.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::shared::{DEFAULT_PATH, has_layers};
-use wbuild_dockerfile::suggest::did_you_mean;
 use wbuild_dockerfile::{Diagnostic, Failure, Image, ImageRequest, Platform, Span, Text};
 
-use super::state::{Key, State};
-use super::{File, Session, below, unsupported};
+use super::place::Place;
+use super::state::{Import, Key, State};
+use super::{File, Session, unsupported};
 use crate::Code;
-use crate::ast::{BuildArg, Earthfile, Kind, Recipe, Statement};
+use crate::ast::{BuildArg, Kind, Recipe, Statement};
 use crate::flags::{Flags, is_literal};
-use crate::reference::{self, Place, Reference, ReferenceError, plus};
-
-/// What commands of the base import.
-pub(super) fn imports(file: &Earthfile) -> BTreeMap<String, String> {
-    file.base.iter().filter_map(import).collect()
-}
-
-/// Alias and place of an IMPORT.
-pub(super) fn import(statement: &Statement) -> Option<(String, String)> {
-    let Kind::Import { place, alias, .. } = &statement.kind else { return None };
-    let alias = match alias {
-        Some(alias) => alias.as_str().to_owned(),
-        None => {
-            let last = place.rsplit('/').next().unwrap_or_default();
-            last.split(':').next().unwrap_or_default().to_owned()
-        }
-    };
-    Some((alias, place.as_str().to_owned()))
-}
+use crate::reference::{self, Reference, ReferenceError, plus};
 
 /// Says where a reference is wrong.
 pub(super) fn wrong(word: &Text, text: &str, error: ReferenceError) -> Failure {
@@ -40,45 +21,6 @@ pub(super) fn wrong(word: &Text, text: &str, error: ReferenceError) -> Failure {
 }
 
 impl<'h> Session<'h> {
-    /// The directory of the Earthfile that a reference names.
-    pub(super) fn directory(
-        &self,
-        file: &File,
-        place: &Place,
-        span: Span,
-    ) -> Result<String, Failure> {
-        match place {
-            Place::Here => Ok(file.directory.clone()),
-            Place::Local(path) if path.contains(['*', '?', '[']) => {
-                Err(unsupported("a reference with wildcards", span))
-            }
-            Place::Local(path) => below(&file.directory, path).ok_or_else(|| {
-                let what = format!(
-                    "the Earthfile {}, which lies outside of the build's directory,",
-                    shown(path)
-                );
-                unsupported(&what, span)
-            }),
-            Place::Remote { .. } => Err(unsupported("an Earthfile of a repository", span)),
-            Place::Import(alias) => {
-                let Some(place) = file.imports.get(alias) else {
-                    let message = format!("nothing is imported as {}", shown(alias));
-                    let names = file.imports.keys().map(String::as_str);
-                    return Err(Diagnostic::error(Code::InvalidReference, span, message)
-                        .help("an alias is what IMPORT names; a directory begins with `./`")
-                        .maybe_help(did_you_mean(alias, names))
-                        .into());
-                };
-                match reference::place(place) {
-                    Ok(Place::Import(_)) | Err(_) => {
-                        Err(unsupported("an IMPORT with variables", span))
-                    }
-                    Ok(place) => self.directory(file, &place, span),
-                }
-            }
-        }
-    }
-
     /// The platform that a flag names, or that of the recipe.
     pub(super) async fn platform(
         self: &Rc<Self>,
@@ -108,15 +50,61 @@ impl<'h> Session<'h> {
         (reference, span): (&Reference, Span),
         platform: Platform,
     ) -> Result<Key, Failure> {
-        let directory = self.directory(file, &reference.place, span)?;
-        let inherits = directory == file.directory;
+        let (place, allowed) = self.place(file, state, &reference.place, span)?;
+        let inherits = place == file.place;
         let overrides = self.overrides(state, flags, args, inherits).await?;
-        let there = self.file(&directory, span)?;
+        let privileged = self.privileged(file, state, flags, (&place, allowed)).await?;
+        let there = self.file(&place, span)?;
         let name = reference.name.clone();
         if name != "base" && super::find(&there.parsed.targets, &name).is_none() {
             return Err(super::unknown(&there, "target", &name, Some(span)));
         }
-        Ok(Key { directory, name, platform, overrides })
+        Ok(Key { place, name, platform, overrides, privileged })
+    }
+
+    /// Whether a target may ask for privileges: what lies in another repository only if that is said
+    /// where it is named.
+    pub(super) async fn privileged(
+        self: &Rc<Self>,
+        file: &File,
+        state: &State,
+        flags: &Flags,
+        (place, allowed): (&Place, bool),
+    ) -> Result<bool, Failure> {
+        let said = allowed || self.switch(state, flags, "allow-privileged").await?;
+        Ok(state.privileged && (said || place.repository == file.place.repository))
+    }
+
+    /// IMPORT.
+    pub(super) async fn import(
+        self: &Rc<Self>,
+        file: &File,
+        state: &mut State,
+        flags: &Flags,
+        (place, alias): (&Text, Option<&Text>),
+    ) -> Result<(), Failure> {
+        let text = self.word(state, place).await?;
+        let named = reference::place(&text).map_err(|error| wrong(place, &text, error))?;
+        let last = match &named {
+            reference::Place::Local(path) | reference::Place::Remote { path, .. } => {
+                path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
+            }
+            reference::Place::Here | reference::Place::Import(_) => {
+                let message = format!("{} is neither a directory nor a repository", shown(&text));
+                let help = "a directory begins with `./`, a repository with its host";
+                return Err(Diagnostic::error(Code::InvalidReference, place.span(), message)
+                    .help(help)
+                    .into());
+            }
+        };
+        let alias = match alias {
+            Some(alias) => self.word(state, alias).await?,
+            None => last.strip_suffix(".git").unwrap_or(&last).to_owned(),
+        };
+        let (found, _) = self.place(file, state, &named, place.span())?;
+        let privileged = self.switch(state, flags, "allow-privileged").await?;
+        state.imports.insert(alias, Import { place: found, privileged });
+        Ok(())
     }
 
     /// Begins with targets that commands of a recipe will need, as far as that is known: so they do
@@ -139,7 +127,7 @@ impl<'h> Session<'h> {
                 true => reference::artifact(text).map(|artifact| artifact.target),
                 false => reference::target(text),
             };
-            let Ok(Reference { place: Place::Here, name }) = reference else { return };
+            let Ok(Reference { place: reference::Place::Here, name }) = reference else { return };
             if super::find(&file.parsed.targets, &name).is_none()
                 || args.iter().any(|arg| !is_literal(&arg.value))
             {

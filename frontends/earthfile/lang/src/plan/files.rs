@@ -10,14 +10,15 @@ use wbuild_dockerfile::{
 
 use super::base::wrong;
 use super::outputs::{Left, Local};
+use super::place::{Place, main_root, strip};
 use super::run::mode;
 use super::state::{Key, State};
-use super::{File, Session, main_root, unsupported};
+use super::{File, Session};
 use wbuild_git_url::git_source;
 
 use crate::Code;
 use crate::ast::Source;
-use crate::flags::{self, Flags};
+use crate::flags::Flags;
 use crate::reference::{self, plus};
 
 /// What files carry whose time is not kept: 2020-04-16 12:00 UTC, as they always have.
@@ -53,12 +54,16 @@ impl<'h> Session<'h> {
     }
 
     /// The files of a directory of the context, without what its ignore file leaves out.
-    fn context(&self, directory: &str) -> Result<Output, Failure> {
-        if let Some(known) = self.contexts.borrow().get(directory) {
+    fn context(&self, place: &Place, span: Span) -> Result<Output, Failure> {
+        if let Some(repository) = &place.repository {
+            // As it is: nothing lies in it that was not committed.
+            return self.repository(repository, span);
+        }
+        if let Some(known) = self.contexts.borrow().get(place) {
             return Ok(*known);
         }
         let mut host = self.host.borrow_mut();
-        let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
+        let prefix = place.path("");
         let root = match main_root(&mut **host)? {
             Some(root) => root,
             None => {
@@ -88,7 +93,7 @@ impl<'h> Session<'h> {
                 host.local(&LocalSource { name, include: Vec::new(), exclude })?
             }
         };
-        self.contexts.borrow_mut().insert(directory.to_owned(), root);
+        self.contexts.borrow_mut().insert(place.clone(), root);
         Ok(root)
     }
 
@@ -134,29 +139,22 @@ impl<'h> Session<'h> {
         for source in sources {
             let text = self.word(state, &source.path).await?;
             let mut opts = opts.clone();
-            let (output, path) = if plus(&text).is_some() {
+            let (trees, path) = if plus(&text).is_some() {
                 let artifact = reference::artifact(&text)
                     .map_err(|error| wrong(&source.path, &text, error))?;
-                let at = (&artifact.target, source.path.span());
-                let given = (flags, &source.args[..]);
-                let wanted = self.key(file, state, given, at, platform.clone()).await?;
-                let planned = self.need(&wanted, key, source.path.span()).await?;
-                let Some(artifacts) = planned.artifacts else {
-                    let message =
-                        format!("the target {} saves no artifacts", shown(&wanted.shown()));
-                    let help = "write e.g. `SAVE ARTIFACT file` in it";
-                    return Err(Diagnostic::error(
-                        Code::InvalidReference,
-                        source.path.span(),
-                        message,
-                    )
-                    .help(help)
-                    .into());
-                };
                 if keep_own {
                     opts.push(attr("keep-owner", "true"));
                 }
-                (artifacts, unescaped(&artifact.path))
+                let path = unescaped(&artifact.path);
+                let wildcards = (&source.path, "COPY", "wildcard-copy");
+                let mut outputs = Vec::new();
+                for target in self.stands_for(file, &artifact.target, wildcards)? {
+                    let at = (&target, source.path.span());
+                    let given = (flags, &source.args[..]);
+                    let wanted = self.key(file, state, given, at, platform.clone()).await?;
+                    outputs.push(self.artifacts(&wanted, key, source.path.span()).await?);
+                }
+                (outputs, path)
             } else {
                 if text.starts_with('/') {
                     let message = "a file of the context has no absolute path";
@@ -169,19 +167,73 @@ impl<'h> Session<'h> {
                     .help(help)
                     .into());
                 }
-                let Some(path) = super::below(&state.directory, &unescaped(&text)) else {
-                    let what = "a file outside of the build's directory";
-                    return Err(unsupported(what, source.path.span()));
+                let Some(path) = state.place.below(&unescaped(&text)) else {
+                    let message =
+                        format!("{} lies outside of the Earthfile's directory", shown(&text));
+                    let help =
+                        "save it as an artifact of an Earthfile there: `COPY ../dir+target/file .`";
+                    return Err(Diagnostic::error(
+                        Code::InvalidReference,
+                        source.path.span(),
+                        message,
+                    )
+                    .help(help)
+                    .into());
                 };
-                (self.context(&state.directory)?, format!("/{path}"))
+                let context = self.context(&state.place, source.path.span())?;
+                (vec![context], format!("/{path}"))
             };
-            let copy = CopyAction { source: output, path, target: place.clone(), opts };
-            actions.push((source.text.span(), FileAction::Copy(copy)));
+            for tree in trees {
+                let (path, target, opts) = (path.clone(), place.clone(), opts.clone());
+                let copy = CopyAction { source: tree, path, target, opts };
+                actions.push((source.text.span(), FileAction::Copy(copy)));
+            }
         }
         let op = FileOp { base: state.root, names_from: None, actions };
         state.root = Some(self.add_file(&op, state, line)?);
         state.image.add_history(line.as_str().to_owned(), true);
         Ok(())
+    }
+
+    /// Names an artifact of the target that was asked for as the one result.
+    pub(super) fn artifact(&self, keys: &[Key], path: &str) -> Result<(), Failure> {
+        let [key] = keys else {
+            let message = "an artifact is written for one platform at a time";
+            return Err(Failure::new("unsupported", message));
+        };
+        let slots = self.slots.borrow();
+        let planned = slots.get(key).and_then(|slot| slot.done.as_ref());
+        let Some(source) = planned.and_then(|state| state.as_ref().ok()?.artifacts) else {
+            let message = format!("the target {} saves no artifacts", shown(&key.shown()));
+            return Err(Failure::new("not-found", message));
+        };
+        let at = Span { source: 0, start: 0, end: 0 };
+        let file = self.file(&key.place, at)?;
+        let at = super::find(&file.parsed.targets, &key.name).map_or(at, |t| t.name.span());
+        let mut host = self.host.borrow_mut();
+        let name = host.opt("artifact-name").unwrap_or_default();
+        let opts = ["create-dest", "wildcard", "follow-links"].map(|name| attr(name, "true"));
+        let (path, target) = (unescaped(path), format!("/{name}"));
+        let opts = [&opts[..], &[attr("timestamp", TIME)]].concat();
+        let actions = vec![(at, FileAction::Copy(CopyAction { source, path, target, opts }))];
+        let root = host.file(&FileOp { base: None, names_from: None, actions })?;
+        host.annotate(root, "save artifact", &[at], &Vec::new());
+        host.files("", root, "")
+    }
+
+    /// What a target saves for others.
+    async fn artifacts(
+        self: &Rc<Self>,
+        wanted: &Key,
+        key: &Key,
+        span: Span,
+    ) -> Result<Output, Failure> {
+        let planned = self.need(wanted, key, span).await?;
+        planned.artifacts.ok_or_else(|| {
+            let message = format!("the target {} saves no artifacts", shown(&wanted.shown()));
+            let help = "write e.g. `SAVE ARTIFACT file` in it";
+            Diagnostic::error(Code::InvalidReference, span, message).help(help).into()
+        })
     }
 
     pub(super) async fn git_clone(
@@ -277,37 +329,57 @@ impl<'h> Session<'h> {
         let op = FileOp { base: state.artifacts, names_from: None, actions };
         state.artifacts = Some(self.add_file(&op, state, line)?);
         if let Some(local) = local {
-            let target = self.local(state, flags, local).await?;
-            let span = line.span();
-            let (path, opts) = (path.clone(), whole(opts));
-            state.left.push(Left::Local(Local { root, path, target, opts, span }));
+            let (base, target) = self.local(state, flags, local).await?;
+            let (path, opts, span) = (path.clone(), whole(opts), line.span());
+            state.left.push(Left::Local(Local { root, path, base, target, opts, span }));
         }
         Ok(())
     }
 
-    /// Where AS LOCAL puts something, below the directory of the build.
+    /// Where AS LOCAL puts something: a directory of the main context, and the path below it. What
+    /// is of a repository is saved where the build began.
     async fn local(
         self: &Rc<Self>,
         state: &State,
         flags: &Flags,
         local: &Text,
-    ) -> Result<String, Failure> {
-        if let Some(force) = flags.get("force")
-            && self.switch(state, flags, "force").await?
-        {
-            return Err(unsupported("`--force` of SAVE ARTIFACT", flags::span(force)));
-        }
+    ) -> Result<(String, String), Failure> {
+        let place = if state.place.repository.is_some() { &self.main } else { &state.place };
+        let force = self.switch(state, flags, "force").await? && state.place.repository.is_none();
         let text = unescaped(&self.word(state, local).await?);
-        let Some(path) = super::below(&state.directory, &text) else {
-            let span: Span = local.span();
-            return Err(unsupported("a file outside of the build's directory", span));
+        let refused = |why: &str, help: &str| {
+            let message = format!("{} lies outside of {why}", shown(&text));
+            Err(Diagnostic::error(Code::InvalidReference, local.span(), message).help(help).into())
+        };
+        let (base, path) = match (place.below(&text), place.join(&text)) {
+            _ if text.starts_with('/') => {
+                let help = "write it as seen from the directory of the Earthfile: `./path`";
+                return refused("the directories of the build", help);
+            }
+            (Some(path), _) => {
+                let inside = strip(&path, &place.directory).unwrap_or_default().to_owned();
+                (place.directory.clone(), inside)
+            }
+            (None, Some(path)) if force => (String::new(), path),
+            (None, Some(_)) if state.place.repository.is_none() => {
+                return refused(
+                    "the Earthfile's directory",
+                    "if that is meant: `SAVE ARTIFACT --force`",
+                );
+            }
+            (None, _) => {
+                let help = "files are saved in the git work tree around the Earthfile, or in its \
+                            directory if there is none";
+                return refused("what is built from", help);
+            }
         };
         let directory =
             text.is_empty() || text.ends_with('/') || text == "." || text.ends_with("/.");
-        Ok(match (path.as_str(), directory) {
+        let target = match (path.as_str(), directory) {
             ("", _) => "/".to_owned(),
             (path, true) => format!("/{path}/"),
             (path, false) => format!("/{path}"),
-        })
+        };
+        Ok((base, target))
     }
 }

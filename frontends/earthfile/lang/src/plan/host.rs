@@ -1,6 +1,6 @@
 //! What a build of an Earthfile asks of the outside beyond what one of a Dockerfile does.
 
-use wbuild_dockerfile::{Failure, Host, Output, Platform};
+use wbuild_dockerfile::{Attrs, Failure, Host, Output, Platform};
 
 /// What a captured process did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,19 @@ pub trait DynamicHost: Host {
     fn outcome(&mut self, at: Output) -> Result<Outcome, Failure>;
     /// Has work done that must succeed though nothing of it is yielded.
     fn require(&mut self, at: Output) -> Result<(), Failure>;
-    /// Names a tree of files for the client, by a name of its own.
-    fn files(&mut self, name: &str, root: Output) -> Result<(), Failure>;
+    /// Names of the directories in a directory that match a pattern, sorted; none if there is no such
+    /// directory.
+    fn directories(
+        &mut self,
+        at: Output,
+        path: &str,
+        pattern: &str,
+    ) -> Result<Vec<String>, Failure>;
+    /// What is known of a repository at a branch, tag or commit, by the names of the options `vcs:…`.
+    fn repository_facts(&mut self, url: &str, reference: &str) -> Result<Attrs, Failure>;
+    /// Names a tree of files for the client, by a name of its own, for a directory as seen from the
+    /// definition's.
+    fn files(&mut self, name: &str, root: Output, directory: &str) -> Result<(), Failure>;
     /// Names an image that the build yields for a platform. Images of one `name` are one image; the
     /// build's own is called "".
     fn image_result(

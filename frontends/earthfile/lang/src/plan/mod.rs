@@ -10,15 +10,18 @@
 
 mod attempt;
 mod base;
+mod builtin;
 mod config;
 mod files;
 mod outputs;
+mod place;
 mod recipe;
 mod run;
 mod schedule;
 mod state;
 mod values;
 mod wait;
+mod wildcard;
 mod words;
 
 pub mod host;
@@ -31,7 +34,8 @@ use std::task::Poll;
 
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::suggest::did_you_mean;
-use wbuild_dockerfile::{Diagnostic, Failure, LocalSource, Output, Platform, Span, paths};
+use wbuild_dockerfile::{Attrs, DefinitionFile, Diagnostic, Failure, Output, Platform, Span};
+use wbuild_git_url::Hosted;
 
 use crate::Code;
 use crate::ast::{Earthfile, Recipe};
@@ -40,12 +44,10 @@ use crate::features;
 use attempt::Failed;
 use host::DynamicHost;
 use outputs::Collected;
+use place::Place;
 use schedule::Schedule;
 use state::{Key, State};
 use wait::Need;
-
-/// The name of an Earthfile in a directory that is not the main one.
-const FILE: &str = "Earthfile";
 
 /// How many targets, with their platforms and arguments, a build may come to.
 const MOST_TARGETS: usize = 10_000;
@@ -53,12 +55,10 @@ const MOST_TARGETS: usize = 10_000;
 /// A file that takes part in the build.
 struct File {
     parsed: Earthfile,
-    /// Its directory in the context; empty for the main one.
-    directory: String,
+    /// Where it lies.
+    place: Place,
     /// Where it begins.
     start: Span,
-    /// What commands of its base import: alias and place, as written.
-    imports: BTreeMap<String, String>,
 }
 
 /// A target, planned or being planned.
@@ -76,9 +76,14 @@ struct Slot {
 struct Session<'h> {
     host: RefCell<&'h mut (dyn DynamicHost + 'h)>,
     schedule: Schedule<'h>,
-    files: RefCell<BTreeMap<String, Rc<File>>>,
+    /// Of the Earthfile that is built.
+    main: Place,
+    files: RefCell<BTreeMap<Place, Rc<File>>>,
+    repositories: RefCell<BTreeMap<Rc<Hosted>, Output>>,
+    /// What is known of repositories, as far as somebody asked.
+    facts: RefCell<BTreeMap<Rc<Hosted>, Rc<Attrs>>>,
     slots: RefCell<BTreeMap<Key, Slot>>,
-    contexts: RefCell<BTreeMap<String, Output>>,
+    contexts: RefCell<BTreeMap<Place, Output>>,
     build_platform: Platform,
     explicit_platform: bool,
     no_cache: bool,
@@ -100,6 +105,13 @@ struct Session<'h> {
 /// The file to build, parsed.
 pub(crate) fn read(host: &mut dyn DynamicHost) -> Result<(u32, Earthfile), Failure> {
     let definition = host.definition()?;
+    parse_definition(host, &definition)
+}
+
+fn parse_definition(
+    host: &mut dyn DynamicHost,
+    definition: &DefinitionFile,
+) -> Result<(u32, Earthfile), Failure> {
     let source = host.add_source(&definition.name, "earthfile", &definition.data)?;
     let parsed = crate::parse(source, &definition.data);
     if parsed.failed() {
@@ -111,7 +123,10 @@ pub(crate) fn read(host: &mut dyn DynamicHost) -> Result<(u32, Earthfile), Failu
 
 /// Builds what the host asks for.
 pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
-    let (source, parsed) = read(host)?;
+    let definition = host.definition()?;
+    let (source, parsed) = parse_definition(host, &definition)?;
+    let directory = definition.attrs.into_iter().find(|(name, _)| name == "directory");
+    let main = Place::main(directory.map(|(_, directory)| directory).unwrap_or_default());
     let start = Span { source, start: 0, end: 0 };
     let mut targets = host.targets();
     let target = targets.pop().or_else(|| host.opt("target")).filter(|name| !name.is_empty());
@@ -120,7 +135,11 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
         return Err(Failure::new("unsupported", message));
     }
     let name = target.unwrap_or_else(|| "base".to_owned());
-    let name = name.strip_prefix('+').unwrap_or(&name).to_owned();
+    let name = name.strip_prefix('+').unwrap_or(&name);
+    let (name, artifact) = match name.split_once('/') {
+        Some((name, path)) => (name.to_owned(), Some(format!("/{path}"))),
+        None => (name.to_owned(), None),
+    };
     let overrides: BTreeMap<String, String> = host.opts("build-arg:").into_iter().collect();
     let build_platform = host.build_platform();
     let mut platforms = host.target_platforms();
@@ -130,8 +149,8 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
     let keys: Vec<Key> = platforms
         .into_iter()
         .map(|platform| {
-            let (directory, overrides) = (String::new(), overrides.clone());
-            Key { directory, name: name.clone(), platform, overrides }
+            let (place, overrides) = (main.clone(), overrides.clone());
+            Key { place, name: name.clone(), platform, overrides, privileged: true }
         })
         .collect();
     let session = Rc::new(Session {
@@ -146,15 +165,15 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
         resolve: host.opt("image-resolve-mode").filter(|mode| !mode.is_empty()),
         host: RefCell::new(host),
         schedule: Schedule::new(),
+        main: main.clone(),
         files: RefCell::default(),
+        repositories: RefCell::default(),
+        facts: RefCell::default(),
         slots: RefCell::default(),
         contexts: RefCell::default(),
         build_platform,
     });
-    let directory = String::new();
-    check_version(&parsed)?;
-    let file = Rc::new(File { imports: base::imports(&parsed), parsed, directory, start });
-    session.files.borrow_mut().insert(String::new(), file);
+    session.add_earthfile(&main, parsed, start)?;
     for key in &keys {
         session.begin(key);
         if let Some(slot) = session.slots.borrow_mut().get_mut(key) {
@@ -163,7 +182,7 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
     }
     let finished = session.schedule.run(&session.host);
     session.note_unused(&overrides);
-    session.results(&keys, finished)
+    session.results(&keys, finished, artifact.as_deref())
 }
 
 impl<'h> Session<'h> {
@@ -233,46 +252,10 @@ impl<'h> Session<'h> {
         Err(Diagnostic::error(Code::InvalidReference, span, message).help(help).into())
     }
 
-    /// The Earthfile of a directory of the context.
-    fn file(&self, directory: &str, span: Span) -> Result<Rc<File>, Failure> {
-        if let Some(file) = self.files.borrow().get(directory) {
-            return Ok(Rc::clone(file));
-        }
-        let mut host = self.host.borrow_mut();
-        let path = format!("{directory}/{FILE}");
-        let at = match main_root(&mut **host)? {
-            Some(root) => root,
-            None => {
-                let include = vec![path.clone()];
-                let name = "context".to_owned();
-                host.local(&LocalSource { name, include, exclude: Vec::new() })?
-            }
-        };
-        let Some(data) = host.read_file(at, &format!("/{path}"))? else {
-            let message = format!("there is no Earthfile in `./{directory}`");
-            let help = "paths begin at the directory of the Earthfile that names them";
-            return Err(Diagnostic::error(Code::UnknownTarget, span, message).help(help).into());
-        };
-        let source = host.add_source(&path, "earthfile", &data)?;
-        let parsed = crate::parse(source, &data);
-        if parsed.failed() {
-            return Err(Failure::of(parsed.problems));
-        }
-        parsed.problems.into_iter().for_each(|problem| host.report(problem));
-        let start = Span { source, start: 0, end: 0 };
-        check_version(&parsed.file)?;
-        let imports = base::imports(&parsed.file);
-        let named = directory.to_owned();
-        let file = Rc::new(File { imports, parsed: parsed.file, directory: named, start });
-        self.files.borrow_mut().insert(directory.to_owned(), Rc::clone(&file));
-        Ok(file)
-    }
-
     /// The commands of a target.
     async fn plan(self: &Rc<Self>, key: &Key) -> Result<State, Failure> {
-        let nowhere = self.files.borrow().get("").map(|file| file.start);
-        let start = nowhere.unwrap_or(Span { source: 0, start: 0, end: 0 });
-        let file = self.file(&key.directory, start)?;
+        // Whoever names a target has read its file.
+        let file = self.file(&key.place, Span { source: 0, start: 0, end: 0 })?;
         if key.name == "base" {
             let mut state = State::new(key);
             self.commands(key, &file, &mut state, &file.parsed.base).await?;
@@ -290,6 +273,7 @@ impl<'h> Session<'h> {
         state.platform = below.platform.clone();
         state.scopes = below.scopes.globals();
         state.hosts = below.hosts.clone();
+        state.imports = below.imports.clone();
         self.commands(key, &file, &mut state, &recipe.body).await?;
         Ok(state)
     }
@@ -318,8 +302,8 @@ impl<'h> Session<'h> {
         }
     }
 
-    /// Names what was planned as the build's results.
-    fn results(&self, keys: &[Key], finished: bool) -> Result<(), Failure> {
+    /// Names what was planned as the build's results: all of it, or one artifact.
+    fn results(&self, keys: &[Key], finished: bool, artifact: Option<&str>) -> Result<(), Failure> {
         for key in keys {
             let slots = self.slots.borrow();
             match slots.get(key).and_then(|slot| slot.done.as_ref()) {
@@ -337,6 +321,9 @@ impl<'h> Session<'h> {
                     return Err(Failure::new("invalid", message));
                 }
             }
+        }
+        if let Some(path) = artifact {
+            return self.artifact(keys, path);
         }
         let mut all = Collected::default();
         keys.iter().for_each(|key| self.collect(key, &mut all));
@@ -379,11 +366,6 @@ fn check_version(file: &Earthfile) -> Result<(), Failure> {
     }
 }
 
-/// The files of the main context, if it is no directory of the client's.
-fn main_root(host: &mut dyn DynamicHost) -> Result<Option<Output>, Failure> {
-    Ok(host.context("context", None)?.and_then(|context| context.root))
-}
-
 /// A recipe by its name.
 fn find<'r>(recipes: &'r [Recipe], name: &str) -> Option<&'r Recipe> {
     recipes.iter().find(|recipe| recipe.name.as_str() == name)
@@ -407,17 +389,6 @@ fn unknown(file: &File, kind: &str, name: &str, at: Option<Span>) -> Failure {
         problem.labels.clear();
     }
     Failure { kind: "not-found".to_owned(), ..problem.into() }
-}
-
-/// A directory that a reference names, as seen from another; none if it leaves the context.
-fn below(directory: &str, path: &str) -> Option<String> {
-    let joined =
-        paths::clean(&format!("{}/{path}", if directory.is_empty() { "." } else { directory }));
-    match joined.as_str() {
-        "." => Some(String::new()),
-        path if path == ".." || path.starts_with("../") || path.starts_with('/') => None,
-        _ => Some(joined),
-    }
 }
 
 /// Something that is known but not carried out yet.

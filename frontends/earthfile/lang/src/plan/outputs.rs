@@ -13,6 +13,7 @@ use wbuild_dockerfile::{
 };
 
 use super::Session;
+use super::place;
 use super::state::{Key, State};
 use crate::Code;
 use crate::flags::{self, Flags};
@@ -23,7 +24,9 @@ pub(super) struct Local {
     pub root: Output,
     /// In the target.
     pub path: String,
-    /// Below the directory that the client gets.
+    /// A directory of the main context.
+    pub base: String,
+    /// Below that, with a leading slash.
     pub target: String,
     pub opts: Vec<(String, String)>,
     pub span: Span,
@@ -175,27 +178,33 @@ impl<'h> Session<'h> {
         Some(state.left.iter().cloned().collect())
     }
 
-    /// Yields files for the client, by a name. False if there are none.
+    /// Yields files for the client, by a name: a tree for what lies below the directory of the main
+    /// Earthfile, and one for each other directory. False if there are none.
     pub(super) fn yield_files(&self, name: &str, locals: &[Local]) -> Result<bool, Failure> {
-        if locals.is_empty() {
-            return Ok(false);
-        }
-        let copy = |local: &Local| {
-            let copy = CopyAction {
-                source: local.root,
-                path: local.path.clone(),
-                target: local.target.clone(),
-                opts: local.opts.clone(),
+        let main = &self.main.directory;
+        let mut trees: Vec<(&str, Vec<(Span, FileAction)>)> = Vec::new();
+        for local in locals {
+            let whole = format!("{}{}", local.base, local.target);
+            let (base, target) = match place::strip(whole.trim_start_matches('/'), main) {
+                Some(below) => (main, format!("/{}", below.trim_start_matches('/'))),
+                None => (&local.base, local.target.clone()),
             };
-            (local.span, FileAction::Copy(copy))
-        };
-        let actions = locals.iter().map(copy).collect();
+            let (source, path) = (local.root, local.path.clone());
+            let copy = CopyAction { source, path, target, opts: local.opts.clone() };
+            let action = (local.span, FileAction::Copy(copy));
+            match trees.iter_mut().find(|(known, _)| known == base) {
+                Some((_, actions)) => actions.push(action),
+                None => trees.push((base, vec![action])),
+            }
+        }
         let mut host = self.host.borrow_mut();
-        let root = host.file(&FileOp { base: None, names_from: None, actions })?;
-        let spans: Vec<Span> = locals.iter().map(|local| local.span).collect();
-        host.annotate(root, "save artifacts", &spans, &Vec::new());
-        host.files(name, root)?;
-        Ok(true)
+        for (base, actions) in trees {
+            let spans: Vec<Span> = actions.iter().map(|(span, _)| *span).collect();
+            let root = host.file(&FileOp { base: None, names_from: None, actions })?;
+            host.annotate(root, "save artifacts", &spans, &Vec::new());
+            host.files(name, root, &place::relative(main, base))?;
+        }
+        Ok(!locals.is_empty())
     }
 
     /// Yields work that is done when the caller pushes.

@@ -10,7 +10,7 @@ use wbuild_dockerfile::{CacheDir, Diagnostic, Failure, Span, Text, paths};
 use super::base::wrong;
 use super::outputs::Left;
 use super::run::{mode, sharing};
-use super::state::{Key, Scopes, State};
+use super::state::{Key, State};
 use super::wait::Need;
 use super::{File, Session, unknown, unsupported};
 use crate::Code;
@@ -113,10 +113,9 @@ impl<'h> Session<'h> {
             Kind::For { flags, variable, values, body } => {
                 self.repeat(key, file, state, (flags, variable, values), body).await
             }
-            Kind::Import { .. } if file.parsed.base.iter().any(|known| known.span == span) => {
-                Ok(())
+            Kind::Import { flags, place, alias } => {
+                self.import(file, state, flags, (place, alias.as_ref())).await
             }
-            Kind::Import { .. } => Err(unsupported("IMPORT in a recipe", span)),
             Kind::GitClone { flags, url, target } => {
                 self.git_clone(state, flags, (url, target), line).await
             }
@@ -192,10 +191,14 @@ impl<'h> Session<'h> {
                 .help(help)
                 .into());
         }
+        let wildcards = (target, "BUILD", "wildcard-builds");
+        let named = self.stands_for(file, &reference, wildcards)?;
         let mut keys = Vec::new();
-        for platform in platforms {
-            let at = (&reference, target.span());
-            let key = self.key(file, state, (flags, args), at, platform).await?;
+        for (platform, reference) in
+            platforms.iter().flat_map(|platform| named.iter().map(move |named| (platform, named)))
+        {
+            let at = (reference, target.span());
+            let key = self.key(file, state, (flags, args), at, platform.clone()).await?;
             for number in 0..combinations {
                 let (mut key, mut rest) = (key.clone(), number);
                 for (name, values) in &matrix {
@@ -229,9 +232,10 @@ impl<'h> Session<'h> {
             let span = function.span();
             let reference =
                 reference::function(&text).map_err(|error| wrong(function, &text, error))?;
-            let directory = self.directory(file, &reference.place, span)?;
+            let (place, allowed) = self.place(file, state, &reference.place, span)?;
             let overrides = self.overrides(state, flags, args, false).await?;
-            let there = self.file(&directory, span)?;
+            let privileged = self.privileged(file, state, flags, (&place, allowed)).await?;
+            let there = self.file(&place, span)?;
             let recipe = super::find(&there.parsed.functions, &reference.name)
                 .ok_or_else(|| unknown(&there, "function", &reference.name, Some(span)))?;
             if state.title.matches(" → ").count() >= DEPTH {
@@ -242,31 +246,34 @@ impl<'h> Session<'h> {
                     .into());
             }
             let base = Key {
-                directory: directory.clone(),
+                place: place.clone(),
                 name: "base".to_owned(),
                 platform: key.platform.clone(),
-                overrides: match directory == file.directory {
+                privileged,
+                overrides: match place == file.place {
                     true => key.overrides.clone(),
                     // Another file gets what it is given.
                     false => overrides.clone(),
                 },
             };
-            let globals = if base == *key {
+            let (globals, imports) = if base == *key {
                 // The base itself calls a function of its file.
-                state.scopes.globals()
+                (state.scopes.globals(), state.imports.clone())
             } else {
-                self.need(&base, key, span).await?.scopes.globals()
+                let base = self.need(&base, key, span).await?;
+                (base.scopes.globals(), base.imports.clone())
             };
             let title = format!("{} → {}", state.title, reference.name);
             let callers = (
                 std::mem::replace(&mut state.scopes, globals),
                 std::mem::replace(&mut state.overrides, overrides),
                 std::mem::replace(&mut state.title, title),
+                std::mem::replace(&mut state.imports, imports),
+                std::mem::replace(&mut state.privileged, privileged),
             );
             // Files are taken from the caller's directory, references are the function's.
             let done = self.commands(key, &there, state, &recipe.body).await;
-            let (scopes, overrides, title): (Scopes, _, String) = callers;
-            (state.scopes, state.overrides, state.title) = (scopes, overrides, title);
+            (state.scopes, state.overrides, state.title, state.imports, state.privileged) = callers;
             done
         })
     }

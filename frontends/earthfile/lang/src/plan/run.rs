@@ -140,6 +140,15 @@ impl<'h> Session<'h> {
         }
         let mut exec = self.exec(state, args, capture);
         if self.switch(state, &run.flags, "privileged").await? {
+            if !state.privileged {
+                let message = "an Earthfile of another repository may not ask for privileges";
+                let help = "if that is wanted, write `--allow-privileged` where it is named";
+                let at = run.flags.get("privileged").map_or(span, flags::span);
+                return Err(Failure {
+                    kind: "denied".to_owned(),
+                    ..Diagnostic::error(Code::InvalidFlag, at, message).help(help).into()
+                });
+            }
             exec.security = "insecure".to_owned();
         }
         if run.flags.get("network").is_some() {

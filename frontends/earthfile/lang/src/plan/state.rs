@@ -7,26 +7,35 @@ use wbuild_dockerfile::{CacheDir, Image, Output, Platform, Vars};
 
 use super::outputs::Left;
 
+use super::place::Place;
+
 /// Which target, for what, and with what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    /// Directory of the Earthfile in the context; empty for the main one.
-    pub directory: String,
+    /// Of its Earthfile.
+    pub place: Place,
     /// `base` is what stands before the first target.
     pub name: String,
     pub platform: Platform,
     /// Arguments from outside.
     pub overrides: BTreeMap<String, String>,
+    /// Its steps may ask for privileges: it is of the main context, or who names it allows that.
+    pub privileged: bool,
 }
 
 impl Key {
     /// As it is shown.
     pub fn shown(&self) -> String {
-        match self.directory.as_str() {
-            "" => format!("+{}", self.name),
-            directory => format!("./{directory}+{}", self.name),
-        }
+        format!("{}+{}", self.place.shown, self.name)
     }
+}
+
+/// What IMPORT names.
+#[derive(Clone, Debug)]
+pub(super) struct Import {
+    pub place: Place,
+    /// `--allow-privileged`.
+    pub privileged: bool,
 }
 
 /// A variable of a recipe.
@@ -134,8 +143,12 @@ pub(super) struct State {
     pub left: Vec<Left>,
     /// What the last RUN --push was begun with, and what it has come to: the next one may go on there.
     pub pushed: Option<(Option<Output>, Output)>,
-    /// The directory of the Earthfile whose commands are carried out.
-    pub directory: String,
+    /// IMPORT, by alias.
+    pub imports: BTreeMap<String, Import>,
+    /// Its steps may ask for privileges.
+    pub privileged: bool,
+    /// Of the Earthfile whose target it is: files are taken from there and saved there.
+    pub place: Place,
     /// As steps are named.
     pub title: String,
 }
@@ -162,7 +175,9 @@ impl State {
             cmd: false,
             left: Vec::new(),
             pushed: None,
-            directory: key.directory.clone(),
+            imports: BTreeMap::new(),
+            privileged: key.privileged,
+            place: key.place.clone(),
             title: key.shown(),
         }
     }

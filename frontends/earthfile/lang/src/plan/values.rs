@@ -5,45 +5,15 @@ use std::rc::Rc;
 
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::suggest::did_you_mean;
-use wbuild_dockerfile::{Diagnostic, Failure, Platform, Text};
+use wbuild_dockerfile::{Diagnostic, Failure};
 
 use super::state::{Key, State};
-use super::{File, Session, unsupported};
+use super::{File, Session};
 use crate::Code;
 use crate::ast::{Assign, BuildArg};
 use crate::flags::Flags;
 
 impl<'h> Session<'h> {
-    /// What the builder sets, whatever anybody says.
-    fn built_in(&self, key: &Key, state: &State, name: &Text) -> Result<Option<String>, Failure> {
-        let platform = |platform: &Platform, part: &str| match part {
-            "PLATFORM" => platform.to_string(),
-            "OS" => platform.os.clone(),
-            "ARCH" => platform.architecture.clone(),
-            _ => platform.variant.clone().unwrap_or_default(),
-        };
-        for (prefix, of) in [
-            ("TARGET", &state.platform),
-            ("NATIVE", &self.build_platform),
-            ("USER", &self.build_platform),
-        ] {
-            if let Some(part @ ("PLATFORM" | "OS" | "ARCH" | "VARIANT")) = name.strip_prefix(prefix)
-            {
-                return Ok(Some(platform(of, part)));
-            }
-        }
-        let Some(fact) = name.strip_prefix("EARTHLY_") else { return Ok(None) };
-        match fact {
-            "TARGET" => Ok(Some(key.shown())),
-            "TARGET_NAME" => Ok(Some(key.name.clone())),
-            "CI" => Ok(Some(self.ci.to_string())),
-            "PUSH" => Ok(Some(self.pushes.to_string())),
-            // There is no such mode.
-            "LOCALLY" => Ok(Some("false".to_owned())),
-            _ => Err(unsupported(&format!("the argument {}", shown(name)), name.span())),
-        }
-    }
-
     pub(super) async fn arg(
         self: &Rc<Self>,
         key: &Key,
@@ -58,22 +28,23 @@ impl<'h> Session<'h> {
             true => self.switch(state, flags, "global").await?,
             false => key.name == "base",
         };
-        let value = match (self.built_in(key, state, name)?, state.overrides.get(name.as_str())) {
-            (Some(value), _) => value,
-            (None, Some(given)) => given.clone(),
-            (None, None) if required => {
-                let message = format!("the argument {} has no value", shown(name));
-                let help = format!("give one: `--{name}=value` behind the target");
-                return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)
-                    .help(help)
-                    .into());
-            }
-            (None, None) => match &assign.value {
-                Some(value) => self.word(state, value).await?,
-                // A global one of the same name is declared again with its value.
-                None => state.scopes.get(name).unwrap_or_default().to_owned(),
-            },
-        };
+        let value =
+            match (self.built_in((key, file), state, name)?, state.overrides.get(name.as_str())) {
+                (Some(value), _) => value,
+                (None, Some(given)) => given.clone(),
+                (None, None) if required => {
+                    let message = format!("the argument {} has no value", shown(name));
+                    let help = format!("give one: `--{name}=value` behind the target");
+                    return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)
+                        .help(help)
+                        .into());
+                }
+                (None, None) => match &assign.value {
+                    Some(value) => self.word(state, value).await?,
+                    // A global one of the same name is declared again with its value.
+                    None => state.scopes.get(name).unwrap_or_default().to_owned(),
+                },
+            };
         if required && value.is_empty() {
             let message = format!("the argument {} is empty", shown(name));
             return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)

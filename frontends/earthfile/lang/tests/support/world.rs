@@ -1,8 +1,10 @@
 //! The recording host of the Dockerfile language's tests, for builds whose graph depends on what
 //! commands say: their outcomes are facts of the request.
 
-use wbuild_dockerfile::{Failure, Host, Output, Platform};
+use wbuild_dockerfile::{Attrs, Failure, Host, Output, Platform};
 use wbuild_earthfile::{DynamicHost, Outcome, build};
+
+use wbuild_ignore::glob::Pattern;
 
 use super::common::recorder::Recorder;
 
@@ -43,9 +45,43 @@ impl DynamicHost for Recorder {
         Ok(())
     }
 
-    fn files(&mut self, name: &str, root: Output) -> Result<(), Failure> {
+    fn directories(
+        &mut self,
+        at: Output,
+        path: &str,
+        pattern: &str,
+    ) -> Result<Vec<String>, Failure> {
+        self.say(format!("directories{} {path} {pattern}", numbers(&[at])));
+        let pattern = Pattern::new(pattern.as_bytes()).expect("a pattern");
+        let below = format!("{}/", path.trim_end_matches('/'));
+        let mut names: Vec<String> = self
+            .paths(at)
+            .filter_map(|path| path.strip_prefix(&below)?.split_once('/'))
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| pattern.matches(name.as_bytes()))
+            .collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn repository_facts(&mut self, url: &str, reference: &str) -> Result<Attrs, Failure> {
+        self.say(format!("facts of {url} {reference:?}"));
+        let facts = [
+            ("source", url),
+            ("revision", "0123456789012345678901234567890123456789"),
+            ("short-revision", "01234567"),
+            ("branch", "main"),
+            ("author-email", "there@example.org"),
+            ("commit-timestamp", "7"),
+        ];
+        Ok(facts.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
+    }
+
+    fn files(&mut self, name: &str, root: Output, directory: &str) -> Result<(), Failure> {
         let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-        self.say(format!("files{}{name}", numbers(&[root])));
+        let place = if directory.is_empty() { String::new() } else { format!(" in {directory}") };
+        self.say(format!("files{}{name}{place}", numbers(&[root])));
         Ok(())
     }
 
