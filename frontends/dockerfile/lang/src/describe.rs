@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::plan::host::Host;
 use crate::plan::{self, Scope};
 use crate::suggest::closest;
-use crate::{Failure, Rule, Span};
+use crate::{CheckRule, Failure, Rule, Span};
 
 pub use crate::plan::outline::Parameter;
 
@@ -65,6 +65,11 @@ pub fn methods() -> Vec<(String, String)> {
 
 /// The answer of a further method, as JSON.
 pub fn call(method: &str) -> Result<String, Failure> {
+    answer::<Rule>(method)
+}
+
+/// The answer of a further method of a language with these rules.
+pub fn answer<R: CheckRule>(method: &str) -> Result<String, Failure> {
     if method != RULES {
         let known = methods();
         let close = closest(method, known.iter().map(|(name, _)| name.as_str()));
@@ -79,7 +84,7 @@ pub fn call(method: &str) -> Result<String, Failure> {
         let attrs = vec![("hint".to_owned(), hint)];
         return Err(Failure { attrs, ..failure });
     }
-    let rule = |rule: &Rule| {
+    let rule = |rule: &R| {
         let mut object = json!({
             "name": rule.name(),
             "summary": rule.summary(),
@@ -90,5 +95,5 @@ pub fn call(method: &str) -> Result<String, Failure> {
         }
         object
     };
-    Ok(Rule::ALL.iter().map(rule).collect::<serde_json::Value>().to_string())
+    Ok(R::ALL.iter().map(rule).collect::<serde_json::Value>().to_string())
 }

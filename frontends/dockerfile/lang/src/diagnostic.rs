@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Code, Rule, Span};
+use crate::{Code, Span};
 
 /// What a diagnostic is about: each language has a closed set of these.
 pub trait Coded {
@@ -14,6 +14,23 @@ pub trait Coded {
     /// Where it is explained, if there is such a place.
     fn url(&self) -> Option<String> {
         None
+    }
+}
+
+/// What a finding of the build checks is about: each language has a closed set of rules.
+pub trait CheckRule: Coded + Copy + Ord + 'static {
+    /// Every rule.
+    const ALL: &'static [Self];
+
+    /// What the rule asks for, in one sentence.
+    fn summary(&self) -> &'static str;
+
+    /// It is not looked at unless the settings ask for it.
+    fn experimental(&self) -> bool;
+
+    /// The rule of a name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|rule| rule.name() == name)
     }
 }
 
@@ -80,7 +97,7 @@ impl Diagnostic {
     }
 
     /// A finding of the build checks at a place.
-    pub fn warning(rule: Rule, at: Span, message: impl Into<String>) -> Self {
+    pub fn warning(rule: impl CheckRule, at: Span, message: impl Into<String>) -> Self {
         Diagnostic {
             url: rule.url(),
             attrs: vec![("detail".to_owned(), rule.summary().to_owned())],

@@ -176,14 +176,25 @@ fn listed(text: &Text) -> Vec<Text> {
 
 /// The settings in the comments above an instruction, which hold for it alone: `# check=…`. The
 /// first such comment counts; one that is malformed is an ordinary comment.
-pub(crate) fn check_above(comments: &[Text]) -> Option<Check> {
-    let value = comments.iter().find_map(|comment| {
+pub fn check_above(comments: &[Text]) -> Option<Check> {
+    let mut problems = Vec::new();
+    let check = check(&up_to_blank(&setting(comments)?, &mut Vec::new()), &mut problems);
+    problems.is_empty().then_some(check)
+}
+
+/// The settings in the comments at the top of a file of a language without directives.
+pub fn check_on_top(comments: &[Text], problems: &mut Vec<Diagnostic>) -> Check {
+    let Some(value) = setting(comments) else { return Check::default() };
+    let value = up_to_blank(&value, problems);
+    check(&value, problems)
+}
+
+/// The value of the first `# check=`.
+fn setting(comments: &[Text]) -> Option<Text> {
+    comments.iter().find_map(|comment| {
         let (name, value) = comment.split_once('=')?;
         name.trim().eq_ignore_ascii_case("check").then(|| value.trimmed())
-    })?;
-    let mut problems = Vec::new();
-    let check = check(&up_to_blank(&value, &mut Vec::new()), &mut problems);
-    problems.is_empty().then_some(check)
+    })
 }
 
 /// The spellings of booleans that the tools of the field accept.

@@ -51,12 +51,15 @@ pub mod lexer {
 /// What the Earthfile language does in the same way when it makes a graph.
 #[doc(hidden)]
 pub mod shared {
+    pub use crate::catalogue::url;
+    pub use crate::directives::{check_above, check_on_top};
     pub use crate::image::{DEFAULT_PATH, has_layers, healthcheck_test};
+    pub use crate::lint::{Linter, steps::is_secret};
     pub use crate::plan::expand_ports;
 }
 
 pub use catalogue::{Code, Example, Page, Rule};
-pub use diagnostic::{Coded, Diagnostic, Failure, Label, Severity};
+pub use diagnostic::{CheckRule, Coded, Diagnostic, Failure, Label, Severity};
 pub use directives::{Check, Directives};
 pub use ignore::{Pattern as IgnorePattern, parse as parse_ignore};
 pub use image::Image;

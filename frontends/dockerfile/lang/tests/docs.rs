@@ -7,11 +7,11 @@
 mod support;
 
 use std::fmt::Write as _;
-use std::path::Path;
 
+use support::pages::{self, contents, example, golden};
 use support::recorder::Recorder;
-use support::{IMAGE, check_golden, render};
-use wbuild_dockerfile::{Code, Diagnostic, Example, Page, Rule, Severity, describe};
+use support::{IMAGE, render};
+use wbuild_dockerfile::{CheckRule, Code, Example, Page, Rule, Severity, describe};
 
 #[test]
 fn errors() {
@@ -33,15 +33,14 @@ This document is generated: `UPDATE=1 cargo test -p wbuild-dockerfile --test doc
 #[test]
 fn rules() {
     let mut out = RULES.to_owned();
-    for rule in Rule::ALL {
-        let anchor = rule.name().to_lowercase();
-        let note = if rule.experimental() { " (experimental)" } else { "" };
-        writeln!(out, "- [`{}`](#{anchor}){note}: {}", rule.name(), rule.summary())
-            .expect("a String takes all");
-    }
+    contents::<Rule>(&mut out);
+    let check = |example: &Example| {
+        let mut recorder = build(example);
+        (recorder.attempt(|recorder| describe::check(recorder, None)), recorder)
+    };
     for rule in Rule::ALL {
         assert_eq!(Rule::named(rule.name()), Some(*rule));
-        self::rule(rule.page(), &mut out);
+        pages::rule(rule.page(), check, &mut out);
     }
     golden("rules.md", &out);
 }
@@ -70,26 +69,6 @@ This document is generated: `UPDATE=1 cargo test -p wbuild-dockerfile --test doc
 
 ";
 
-fn rule(page: &Page, out: &mut String) {
-    let Page { name, summary, explanation, wrong, right } = page;
-    let mut check = build(wrong);
-    assert!(check.attempt(|recorder| describe::check(recorder, None)), "{name}: {}", check.out);
-    let is_it = |found: &Diagnostic| found.severity == Severity::Warning && found.code == *name;
-    let found = &check.diagnostics;
-    assert!(found.iter().all(is_it) && found.len() == 1, "{name}: {}", check.out);
-    let said = render(found, &check.sources);
-    write!(out, "\n## `{name}`\n\n{summary}.\n\n{explanation}\n\n").expect("a String takes all");
-    example("Reported", wrong, out);
-    write!(out, "What wbuild says:\n\n```text\n{}\n```\n\n", said.trim_end())
-        .expect("a String takes all");
-    let mut check = build(right);
-    assert!(check.attempt(|recorder| describe::check(recorder, None)), "{name}: {}", check.out);
-    assert!(check.diagnostics.is_empty(), "{name}: {}", check.out);
-    example("Not reported", right, out);
-    out.truncate(out.trim_end().len());
-    out.push('\n');
-}
-
 /// Writes or checks a document of pages.
 fn publish(file: &str, title: &str, introduction: &str, pages: &[&Page]) {
     let mut out = format!("# {title}\n\n{introduction}\n");
@@ -100,13 +79,6 @@ fn publish(file: &str, title: &str, introduction: &str, pages: &[&Page]) {
         self::page(page, &mut out);
     }
     golden(file, &out);
-}
-
-fn golden(file: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file);
-    let mut failed = Vec::new();
-    check_golden(&path, text, &mut failed);
-    support::finish(failed);
 }
 
 fn page(page: &Page, out: &mut String) {
@@ -137,19 +109,6 @@ fn page(page: &Page, out: &mut String) {
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
-}
-
-fn example(what: &str, example: &Example, out: &mut String) {
-    let options = match example.options {
-        "" => String::new(),
-        options => format!(", built with `{options}`"),
-    };
-    write!(out, "{what}{options}:\n\n```dockerfile\n{}```\n\n", example.file)
-        .expect("a String takes all");
-    if !example.ignore.is_empty() {
-        write!(out, "with this `.dockerignore`:\n\n```text\n{}```\n\n", example.ignore)
-            .expect("a String takes all");
-    }
 }
 
 /// An example as a case of the tests.

@@ -71,13 +71,13 @@ impl Example {
 
 /// Where a page can be read. None as long as the project has no address: a path within its sources
 /// helps nobody who has only the program.
-pub(crate) fn url(document: &str, name: &str) -> Option<String> {
-    url_below(env!("CARGO_PKG_REPOSITORY"), document, name)
+pub fn url(language: &str, document: &str, name: &str) -> Option<String> {
+    url_below(env!("CARGO_PKG_REPOSITORY"), language, document, name)
 }
 
-fn url_below(repository: &str, document: &str, name: &str) -> Option<String> {
+fn url_below(repository: &str, language: &str, document: &str, name: &str) -> Option<String> {
     let repository = repository.trim_end_matches('/');
-    let page = || format!("{repository}/frontends/dockerfile/docs/{document}.md#{name}");
+    let page = || format!("{repository}/frontends/{language}/docs/{document}.md#{name}");
     (!repository.is_empty()).then(page)
 }
 
@@ -162,7 +162,7 @@ impl crate::diagnostic::Coded for Code {
     }
 
     fn url(&self) -> Option<String> {
-        url("errors", Code::name(*self))
+        url("dockerfile", "errors", Code::name(*self))
     }
 }
 
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn a_page_has_an_address_if_the_project_has() {
         let expect = "https://example.org/x/frontends/dockerfile/docs/errors.md#git";
-        assert_eq!(url_below("https://example.org/x/", "errors", "git").as_deref(), Some(expect));
-        assert_eq!(url_below("", "errors", "git"), None);
+        let url = |repository| url_below(repository, "dockerfile", "errors", "git");
+        assert_eq!(url("https://example.org/x/").as_deref(), Some(expect));
+        assert_eq!(url(""), None);
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod text;
 
 use std::collections::BTreeSet;
 
+use crate::diagnostic::CheckRule;
 use crate::directives::{self, Check, Directives};
 use crate::plan::host::Host;
 use crate::suggest::did_you_mean;
@@ -28,32 +29,45 @@ const MOST_FINDINGS: usize = 1000;
 /// so many findings only.
 const MOST_SUGGESTIONS: usize = 50;
 
-/// Which rules run, and what they have found.
+/// Which rules of a language run, and what they have found.
 #[derive(Debug)]
-pub(crate) struct Linter {
+pub struct Linter<R = Rule> {
     settings: Check,
     /// Settings come from the file, not from the command line.
     of_file: bool,
     findings: Vec<Diagnostic>,
-    seen: BTreeSet<(Option<Span>, Rule, String)>,
+    seen: BTreeSet<(Option<Span>, R, String)>,
     suggestions: usize,
 }
 
 impl Linter {
     /// A linter with the settings of the caller, else with those of the file.
-    pub fn new(host: &mut dyn Host, directives: &Directives) -> Result<Linter, Failure> {
-        let (settings, of_file) = match host.opt(&format!("build-arg:{OVERRIDE}")) {
-            None => (directives.check.clone().unwrap_or_default(), true),
-            Some(value) => (given(host, &value)?, false),
-        };
+    pub(crate) fn new(host: &mut dyn Host, directives: &Directives) -> Result<Linter, Failure> {
+        Ok(match host.opt(&format!("build-arg:{OVERRIDE}")) {
+            None => Linter::of_file(host, directives.check.clone().unwrap_or_default()),
+            Some(value) => {
+                let settings = given(host, &value)?;
+                Linter::with(host, settings, false)
+            }
+        })
+    }
+}
+
+impl<R: CheckRule> Linter<R> {
+    /// A linter with the settings of a file.
+    pub fn of_file(host: &mut dyn Host, settings: Check) -> Self {
+        Self::with(host, settings, true)
+    }
+
+    fn with(host: &mut dyn Host, settings: Check, of_file: bool) -> Self {
         let (findings, seen) = (Vec::new(), BTreeSet::new());
         let linter = Linter { settings, of_file, findings, seen, suggestions: 0 };
         linter.note_unknown_rules(host);
-        Ok(linter)
+        linter
     }
 
     /// Whether a rule runs for an instruction with these comments above it.
-    fn runs(&self, rule: Rule, comments: &[Text]) -> bool {
+    fn runs(&self, rule: R, comments: &[Text]) -> bool {
         let own = directives::check_above(comments);
         let listed = |names: &[Text]| names.iter().any(|name| name.as_str() == rule.name());
         let mut settings = std::iter::once(&self.settings).chain(&own);
@@ -66,7 +80,7 @@ impl Linter {
 
     /// Keeps a finding, if its rule runs for the instruction with these comments above it.
     pub fn add(&mut self, comments: &[Text], finding: Diagnostic) {
-        let rule = Rule::named(&finding.code).expect("findings are made by their rule");
+        let rule = R::named(&finding.code).expect("findings are made by their rule");
         if !self.runs(rule, comments) {
             return;
         }
@@ -120,9 +134,9 @@ impl Linter {
 
     /// A misspelt name in the settings has no effect; say so.
     fn note_unknown_rules(&self, host: &mut dyn Host) {
-        let names = || Rule::ALL.iter().map(|rule| rule.name());
+        let names = || R::ALL.iter().map(|rule| rule.name());
         for name in self.settings.skip.iter().chain(&self.settings.experimental) {
-            if name.is_empty() || Rule::named(name).is_some() {
+            if name.is_empty() || R::named(name).is_some() {
                 continue;
             }
             let message = format!("there is no rule {}", shown(name));

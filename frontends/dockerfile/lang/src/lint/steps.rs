@@ -44,6 +44,14 @@ pub(crate) fn undefined(
     }
 }
 
+/// Whether a name says that its value is a secret.
+pub fn is_secret(name: &str) -> bool {
+    let has = |words: &[&str]| {
+        name.split('_').any(|part| words.iter().any(|word| word.eq_ignore_ascii_case(part)))
+    };
+    has(&SECRET) && !has(&NO_SECRET)
+}
+
 /// A name that says that its value is a secret.
 pub(crate) fn secret(
     lint: &mut Linter,
@@ -51,10 +59,7 @@ pub(crate) fn secret(
     instruction: &str,
     (written, name): (&Text, &str),
 ) {
-    let has = |words: &[&str]| {
-        name.split('_').any(|part| words.iter().any(|word| word.eq_ignore_ascii_case(part)))
-    };
-    if !has(&SECRET) || has(&NO_SECRET) {
+    if !is_secret(name) {
         return;
     }
     let leak = if instruction == "ARG" { "the image's history" } else { "the image" };

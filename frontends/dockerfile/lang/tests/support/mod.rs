@@ -3,6 +3,7 @@
 
 pub mod dump;
 pub mod literals;
+pub mod pages;
 pub mod recorder;
 pub mod words;
 

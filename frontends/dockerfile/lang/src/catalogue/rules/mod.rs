@@ -7,6 +7,7 @@ mod steps;
 mod style;
 
 use super::{Page, url};
+use crate::diagnostic::{CheckRule, Coded};
 
 macro_rules! rules {
     ($($variant:ident = $page:path,)*) => {
@@ -69,19 +70,24 @@ rules! {
     CopyIgnoredFile = steps::COPY_IGNORED_FILE,
 }
 
-impl Rule {
-    /// The rule of a name.
-    pub fn named(name: &str) -> Option<Rule> {
-        Rule::ALL.iter().copied().find(|rule| rule.name() == name)
+impl Coded for Rule {
+    fn name(&self) -> &'static str {
+        Rule::name(*self)
     }
 
-    /// It is not looked at unless the settings ask for it.
-    pub fn experimental(self) -> bool {
-        self == Rule::InvalidDefinitionDescription
+    fn url(&self) -> Option<String> {
+        url("dockerfile", "rules", &Rule::name(*self).to_ascii_lowercase())
+    }
+}
+
+impl CheckRule for Rule {
+    const ALL: &'static [Rule] = Rule::ALL;
+
+    fn summary(&self) -> &'static str {
+        Rule::summary(*self)
     }
 
-    /// Where its page can be read.
-    pub fn url(self) -> Option<String> {
-        url("rules", &self.name().to_ascii_lowercase())
+    fn experimental(&self) -> bool {
+        *self == Rule::InvalidDefinitionDescription
     }
 }
