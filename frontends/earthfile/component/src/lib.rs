@@ -52,17 +52,17 @@ impl describe::Guest for Component {
         Ok(found.into_iter().map(convert::parameter_out).collect())
     }
 
-    fn check(_target: Option<String>, _opts: Attrs) -> Result<(), wit::Failure> {
-        lang::check(&mut Bridge).map_err(failure_out)
+    fn check(target: Option<String>, _opts: Attrs) -> Result<(), wit::Failure> {
+        lang::check(&mut Bridge, target.as_deref()).map_err(failure_out)
     }
 
     fn methods() -> Result<Vec<describe::Method>, wit::Failure> {
-        Ok(Vec::new())
+        let method = |(name, summary)| describe::Method { name, summary, attrs: Vec::new() };
+        Ok(lang::methods().into_iter().map(method).collect())
     }
 
     fn call(method: String, _: Option<String>, _args: Attrs) -> Result<String, wit::Failure> {
-        let message = format!("there is no method {method} for Earthfiles");
-        Err(failure_out(Failure::new("unsupported", message)))
+        lang::call(&method).map_err(failure_out)
     }
 }
 

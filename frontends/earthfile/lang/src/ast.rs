@@ -31,8 +31,18 @@ pub struct Version {
     pub comments: Vec<Text>,
     /// `0.8`.
     pub number: Text,
+    /// Its flags, as they are written.
+    pub flags: Vec<Text>,
     /// What it switches on.
     pub features: Features,
+}
+
+impl Version {
+    /// The number behind `0.`.
+    pub fn minor(&self) -> u32 {
+        let minor = self.number.strip_prefix("0.").and_then(|minor| minor.parse().ok());
+        minor.unwrap_or_default()
+    }
 }
 
 /// A target or a function.
@@ -211,6 +221,8 @@ pub enum Kind {
     For {
         /// Its flags.
         flags: Flags,
+        /// `--mount`, in order.
+        mounts: Vec<Mount>,
         /// Its variable.
         variable: Text,
         /// Behind `IN`.
@@ -234,6 +246,51 @@ pub enum Kind {
         /// A RUN.
         body: Vec<Statement>,
     },
+}
+
+impl Statement {
+    /// The commands in it, block by block.
+    pub fn blocks(&self) -> Vec<&[Statement]> {
+        match &self.kind {
+            Kind::If { branches, otherwise } => {
+                let branches = branches.iter().map(|branch| &branch.body[..]);
+                branches.chain(otherwise.as_deref()).collect()
+            }
+            Kind::For { body, .. } | Kind::Wait(body) | Kind::With { body, .. } => vec![body],
+            Kind::Try { body, finally } => vec![body, finally],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The name that an IMPORT gives, if it is one.
+    pub fn import(&self) -> Option<&str> {
+        let Kind::Import { place, alias, .. } = &self.kind else { return None };
+        let last = place.rsplit('/').next().unwrap_or_default();
+        let named = last.split(':').next().unwrap_or_default();
+        Some(alias.as_ref().map_or(named, |alias| alias.as_str()))
+    }
+
+    /// Looks at a command and at all in it, in the order of the file.
+    pub fn walk<'s>(&'s self, look: &mut dyn FnMut(&'s Statement)) {
+        look(self);
+        for block in self.blocks() {
+            block.iter().for_each(|statement| statement.walk(look));
+        }
+    }
+}
+
+impl Earthfile {
+    /// Whether its VERSION switches something on.
+    pub fn has(&self, feature: &str) -> bool {
+        self.version.as_ref().is_some_and(|version| version.features.has(feature))
+    }
+
+    /// The commands of the base and of each recipe, with the recipe.
+    pub fn bodies(&self) -> impl Iterator<Item = (Option<&Recipe>, &[Statement])> {
+        let recipes = self.targets.iter().chain(&self.functions);
+        let recipes = recipes.map(|recipe| (Some(recipe), &recipe.body[..]));
+        std::iter::once((None, &self.base[..])).chain(recipes)
+    }
 }
 
 /// `RUN`, or a condition.

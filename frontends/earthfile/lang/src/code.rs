@@ -38,7 +38,7 @@ codes! {
     UnclosedBlock = "unclosed-block", "A block has no END.";
     UnexpectedEnd = "unexpected-end", "END, ELSE or FINALLY without a block that it belongs to.";
     InvalidName = "invalid-name", "A name of a target, function or variable is not well formed.";
-    RepeatedName = "repeated-name", "Two targets or functions of one name.";
+    RepeatedName = "repeated-name", "Two targets, functions or variables of one name.";
     InvalidReference = "invalid-reference", "A reference to a target, artifact or function is not well formed.";
     MissingArgument = "missing-argument", "A command lacks something that it cannot do without.";
     UnexpectedArgument = "unexpected-argument", "A command has a word that has no place in it.";

@@ -10,13 +10,15 @@ use crate::Code;
 pub const VERSIONS: [u32; 3] = [6, 7, 8];
 
 /// Features with the version that has them by default; none for those that are experimental.
-const FEATURES: [(&str, Option<u32>); 47] = [
+const FEATURES: &[(&str, Option<u32>)] = &[
     ("allow-privileged-from-dockerfile", None),
+    ("allow-without-earthly-labels", None),
     ("arg-scope-and-set", Some(8)),
     ("build-auto-skip", None),
     ("cache-persist-option", Some(8)),
     ("check-duplicate-images", Some(7)),
     ("ci-arg", Some(7)),
+    ("docker-cache", None),
     ("earthly-ci-runner-arg", None),
     ("earthly-git-author-args", Some(7)),
     ("earthly-git-author-individual-args", None),
@@ -25,6 +27,7 @@ const FEATURES: [(&str, Option<u32>); 47] = [
     ("exec-after-parallel", Some(5)),
     ("explicit-global", Some(7)),
     ("for-in", Some(6)),
+    ("git-author-email-name-args", None),
     ("git-commit-author-timestamp", Some(7)),
     ("git-refs", Some(8)),
     ("global-cache", Some(8)),
@@ -70,6 +73,51 @@ pub fn since(name: &str) -> Option<u32> {
     FEATURES.iter().find(|(feature, _)| *feature == name)?.1
 }
 
+/// The name of something that the builder knows, without what all these names begin with.
+pub(crate) fn fact(name: &str) -> Option<&str> {
+    name.strip_prefix("EARTHLY_").or_else(|| name.strip_prefix("EARTH_"))
+}
+
+/// The feature without which the builder does not set an argument.
+pub fn of_argument(name: &str) -> Option<&'static str> {
+    if name.starts_with("NATIVE") {
+        return is_built_in(name).then_some("new-platform");
+    }
+    Some(match fact(name)? {
+        "BUILD_SHA" | "VERSION" => "earthly-version-arg",
+        "CI" => "ci-arg",
+        "CI_RUNNER" => "earthly-ci-runner-arg",
+        "GIT_AUTHOR" | "GIT_CO_AUTHORS" => "earthly-git-author-args",
+        "GIT_COMMIT_AUTHOR_TIMESTAMP" => "git-commit-author-timestamp",
+        "GIT_REFS" => "git-refs",
+        "LOCALLY" => "earthly-locally-arg",
+        "PUSH" => "wait-block",
+        _ => return None,
+    })
+}
+
+/// Whether the builder sets an argument of this name, perhaps with a feature.
+pub fn is_built_in(name: &str) -> bool {
+    const BUILDER: [&str; 10] = [
+        "BUILD_SHA",
+        "CI",
+        "CI_RUNNER",
+        "LOCALLY",
+        "PUSH",
+        "SOURCE_DATE_EPOCH",
+        "TARGET",
+        "TARGET_NAME",
+        "VERSION",
+        "TARGET_TAG",
+    ];
+    let platform = ["TARGET", "NATIVE", "USER"].iter().find_map(|of| name.strip_prefix(of));
+    matches!(platform, Some("PLATFORM" | "OS" | "ARCH" | "VARIANT"))
+        || fact(name).is_some_and(|fact| {
+            BUILDER.contains(&fact)
+                || ["GIT_", "TARGET_PROJECT", "TARGET_TAG_"].iter().any(|of| fact.starts_with(of))
+        })
+}
+
 /// The features that are on in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features(BTreeSet<&'static str>);
@@ -81,15 +129,13 @@ impl Features {
         Features(on.map(|(name, _)| *name).collect())
     }
 
-    /// Switches one on or off. False if there is none of this name.
-    pub fn set(&mut self, name: &str, on: bool) -> bool {
-        let Some(name) = names().find(|feature| *feature == name) else { return false };
-        if on {
+    /// Switches one on. False if there is none of this name.
+    pub fn add(&mut self, name: &str) -> bool {
+        let known = names().find(|feature| *feature == name);
+        known.is_some_and(|name| {
             self.0.insert(name);
-        } else {
-            self.0.remove(name);
-        }
-        true
+            true
+        })
     }
 
     /// Whether one is on.
@@ -119,8 +165,14 @@ mod tests {
         assert!(!Features::of(6).has("wait-block") && Features::of(7).has("wait-block"));
         assert!(!Features::of(7).has("pass-args") && Features::of(8).has("pass-args"));
         let mut features = Features::of(8);
-        assert!(!features.has("try") && features.set("try", true) && features.has("try"));
-        assert!(features.set("pass-args", false) && !features.has("pass-args"));
-        assert!(!features.set("nonsense", true));
+        assert!(!features.has("try") && features.add("try") && features.has("try"));
+        assert!(!features.add("nonsense"));
+        assert_eq!(of_argument("EARTHLY_GIT_REFS"), Some("git-refs"));
+        assert_eq!(of_argument("EARTH_CI"), Some("ci-arg"));
+        assert_eq!(of_argument("NATIVEOS"), Some("new-platform"));
+        for name in ["EARTHLY_TARGET", "CI", "NATIVE", "TARGETOS"] {
+            assert_eq!(of_argument(name), None, "{name}");
+        }
+        assert!(is_built_in("EARTHLY_CI") && is_built_in("USEROS") && !is_built_in("USERNAME"));
     }
 }

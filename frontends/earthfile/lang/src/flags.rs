@@ -123,7 +123,8 @@ pub fn known(command: &str) -> &'static [Spec] {
             const CACHE_FROM: Spec = spec("cache-from", Type::List, "");
             const CACHE_HINT: Spec = spec("cache-hint", Type::Switch, "");
             const INSECURE: Spec = spec("insecure", Type::Switch, "");
-            const LABELS: Spec = spec("without-earthly-labels", Type::Switch, "");
+            const LABELS: Spec =
+                spec("without-earthly-labels", Type::Switch, "allow-without-earthly-labels");
             &[PUSH, NO_LIST, CACHE_FROM, CACHE_HINT, INSECURE, LABELS]
         }
         "BUILD" => {
@@ -153,7 +154,7 @@ pub fn known(command: &str) -> &'static [Spec] {
             const LOAD: Spec = spec("load", Type::List, "");
             const COMPOSE: Spec = spec("compose", Type::List, "");
             const SERVICE: Spec = spec("service", Type::List, "");
-            const CACHE_ID: Spec = spec("cache-id", Type::Value, "");
+            const CACHE_ID: Spec = spec("cache-id", Type::Value, "docker-cache");
             &[
                 PULL,
                 LOAD,

@@ -14,16 +14,19 @@
 //! Entry points: [`parse`](parse()) and [`print`](print()) for tools, [`build`] for a build.
 
 pub mod ast;
+mod catalogue;
 mod code;
 pub mod describe;
 pub mod features;
 pub mod flags;
 mod lex;
+mod lint;
 mod parse;
 mod plan;
 mod print;
 pub mod reference;
 
+pub use catalogue::Rule;
 pub use code::Code;
 pub use parse::{Parsed, parse};
 pub use plan::build;

@@ -176,6 +176,10 @@ pub fn target(text: &str) -> Result<Reference, ReferenceError> {
         let help = "leave the path out: a target is meant here, not what it saves";
         return error(at..text.len(), "this is an artifact, not a target", help);
     }
+    if is_function_name(name) {
+        let help = "a function is called with DO; BUILD, FROM and COPY take a target";
+        return error(at..text.len(), format!("`{name}` is a function, not a target"), help);
+    }
     if !is_target_name(name) {
         let message = format!("`{name}` cannot be the name of a target");
         return error(at..text.len(), message, TARGET_NAMES);

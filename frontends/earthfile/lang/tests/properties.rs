@@ -4,9 +4,10 @@ mod support;
 
 use proptest::prelude::*;
 use support::common::IMAGE;
+use support::common::recorder::Recorder;
 use support::dump::{dump, without_places};
 use support::world;
-use wbuild_earthfile::{parse, print};
+use wbuild_earthfile::{describe, parse, print};
 
 /// Text that is likely to come near the rules.
 fn earthfile_like() -> impl Strategy<Value = String> {
@@ -37,6 +38,8 @@ fn earthfile_like() -> impl Strategy<Value = String> {
         "    BUILD +a --x=$(y z)\n",
         "    ARG a = b\n",
         "    LET a=\"b\"\n",
+        "    RUN $a ${b:-c} '$d'\n",
+        "    COPY $HOME/$x +a/*.c y\n",
         "    SET a=b\n",
         "    ENV a b\n",
         "    LABEL a=b c = d\n",
@@ -115,6 +118,21 @@ proptest! {
         let request = format!("image * {IMAGE}\ntarget b\noutcome 0 [ -f a ]\noutcome 1 true\noutcome 0 y z => w\n");
         let text = format!("VERSION --try 0.8\nFROM x\na:\n    SAVE ARTIFACT a\nb:\n{text}").into_bytes();
         prop_assert_eq!(world::run(text.clone(), &request), world::run(text, &request));
+    }
+
+    #[test]
+    fn checks_never_panic_and_are_deterministic(text in earthfile_like()) {
+        let text = format!("# check=experimental=all\nVERSION --try 0.7\nFROM $x\na:\n    ENV a=$b\nb:\n{text}");
+        let asked = || {
+            let mut recorder = Recorder::new(text.clone().into_bytes(), "target b");
+            recorder.attempt(|recorder| {
+                describe::check(recorder, None)?;
+                describe::check(recorder, Some("b"))?;
+                describe::parameters(recorder, Some("b")).map(drop)
+            });
+            recorder.out
+        };
+        prop_assert_eq!(asked(), asked());
     }
 
     #[test]

@@ -24,9 +24,13 @@ enum Ending {
 }
 
 impl Ending {
+    /// What a line ends, in the words of this language or of another one.
     fn of(line: &Line) -> Option<Ending> {
         Some(match line.words[0].as_str() {
-            "END" => Ending::End,
+            "END" | "ENDIF" | "FI" | "ENDFOR" | "DONE" | "ENDWAIT" | "ENDTRY" | "ENDWITH" => {
+                Ending::End
+            }
+            "ELIF" | "ELSEIF" | "ELSIF" => Ending::ElseIf,
             "ELSE" if line.words.get(1).is_some_and(|word| word.as_str() == "IF") => Ending::ElseIf,
             "ELSE" => Ending::Else,
             "CATCH" => Ending::Catch,
@@ -50,7 +54,10 @@ impl Parser {
                     break;
                 }
                 let word = line.words[0].clone();
-                self.lines.next();
+                let line = self.lines.next();
+                if line.is_some_and(|line| self.borrowed(&line)) {
+                    continue;
+                }
                 let message = format!("there is no block that {word} could belong to");
                 let help =
                     "END ends IF, FOR, WAIT, TRY and WITH DOCKER; remove it if there is none";
@@ -78,6 +85,19 @@ impl Parser {
         statements
     }
 
+    /// Reports a word that ends blocks in other languages.
+    fn borrowed(&mut self, line: &Line) -> bool {
+        let word = &line.words[0];
+        let help = match word.as_str() {
+            "END" | "ELSE" | "CATCH" | "FINALLY" => return false,
+            "ELIF" | "ELSEIF" | "ELSIF" => "write `ELSE IF`",
+            _ => "every block ends with `END`",
+        };
+        let message = format!("{} is not a command", shown(word));
+        self.error(Code::UnknownCommand, word.span(), message, help);
+        true
+    }
+
     /// The end of a block that `opened` began, or a part of it that `parts` allow.
     fn ending(&mut self, opened: &Text, parts: &[Ending]) -> Option<(Ending, Line)> {
         while let Some(line) = self.lines.peek().filter(|line| !is_header(line)) {
@@ -85,6 +105,7 @@ impl Parser {
                 Ending::of(line).filter(|ending| *ending == Ending::End || parts.contains(ending));
             let Some(line) = self.lines.next() else { break };
             if let Some(ending) = ending {
+                self.borrowed(&line);
                 if !matches!(ending, Ending::ElseIf) {
                     let help = format!("{} stands alone on its line", line.words[0]);
                     self.no_more(&line, 1, &help);
@@ -144,7 +165,7 @@ impl Parser {
 
     fn condition(&mut self, line: &Line, scope: Scope) -> Option<Kind> {
         let opened = line.words[0].clone();
-        let mut head = (self.run("IF", line, 1), line.text.clone());
+        let mut head = (self.if_line("IF", line, 1), line.text.clone());
         let mut branches = Vec::new();
         let mut otherwise = None;
         let mut broken = false;
@@ -162,7 +183,10 @@ impl Parser {
                 if otherwise.is_some() { &[] } else { &[Ending::Else, Ending::ElseIf] };
             let (ending, line) = self.ending(&opened, parts)?;
             match ending {
-                Ending::ElseIf => head = (self.run("ELSE IF", &line, 2), line.text),
+                Ending::ElseIf => {
+                    let words = if line.words[0].as_str() == "ELSE" { 2 } else { 1 };
+                    head = (self.if_line("ELSE IF", &line, words), line.text);
+                }
                 Ending::Else => otherwise = Some(Vec::new()),
                 _ => break,
             }
@@ -170,16 +194,33 @@ impl Parser {
         (!broken).then_some(Kind::If { branches, otherwise })
     }
 
+    /// A condition.
+    fn if_line(&mut self, name: &'static str, line: &Line, at: usize) -> Option<Run> {
+        if let Some(last) = line.words.last().filter(|word| word.as_str() == "then") {
+            let help = "a condition ends with its line, and the block with `END`";
+            let message = "there is no `then` behind a condition";
+            self.error(Code::UnexpectedArgument, last.span(), message, help);
+            return None;
+        }
+        self.run(name, line, at)
+    }
+
     fn repeat(&mut self, line: &Line, scope: Scope) -> Option<Kind> {
         if !self.features.has("for-in") {
             self.report(needed("FOR", "for-in", line.words[0].span()));
         }
         let (flags, at) = flags::read("FOR", line, 1, &self.features, &mut self.problems);
-        self.mounts(&flags);
+        let mounts = self.mounts(&flags);
         let form = "write e.g. `FOR name IN a b c` or `FOR name IN $(ls)`";
         let head = match &line.words[at..] {
             [name, word, _, ..] if word.as_str() == "IN" => {
                 self.variable_name(name).map(|()| (name.clone(), line.rest(at + 2)))
+            }
+            [_, word, ..] if word.eq_ignore_ascii_case("IN") && word.as_str() != "IN" => {
+                let help = "it is written in capital letters: `IN`";
+                let message = format!("{} is not `IN`", shown(word));
+                self.error(Code::UnexpectedArgument, word.span(), message, help);
+                None
             }
             words => {
                 let last = words.last().unwrap_or(&line.words[0]);
@@ -190,7 +231,7 @@ impl Parser {
         let body = self.inside(scope);
         self.ending(&line.words[0], &[])?;
         let (variable, values) = head?;
-        Some(Kind::For { flags, variable, values, body })
+        Some(Kind::For { flags, mounts, variable, values, body })
     }
 
     fn wait(&mut self, line: &Line, scope: Scope) -> Option<Kind> {

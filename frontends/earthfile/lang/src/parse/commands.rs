@@ -1,11 +1,11 @@
 //! One command: which it is, and those that are no blocks.
 
 use wbuild_dockerfile::lexer::shown;
-use wbuild_dockerfile::{Diagnostic, Text, parse_instruction};
+use wbuild_dockerfile::{Diagnostic, Text, TextBuilder, parse_instruction};
 
 use super::{Parser, Scope, blocks};
 use crate::Code;
-use crate::ast::{Kind, Statement};
+use crate::ast::{Kind, Source, Statement};
 use crate::features::needed;
 use crate::flags::{self, Flags};
 use crate::lex::Line;
@@ -100,6 +100,25 @@ fn command(line: &Line) -> Option<(&'static str, usize)> {
     })
 }
 
+/// A line whose flags may have a blank in place of their `=`, with that.
+fn with_equals(line: &Line) -> Text {
+    let mut builder = TextBuilder::like(&line.text);
+    let mut from = 0;
+    let mut words = line.words.iter().enumerate().skip(1);
+    while let Some((number, word)) = words.next().filter(|(_, word)| word.starts_with("--")) {
+        let end = line.starts[number] + word.len();
+        let Some(next) = line.starts.get(number + 1).filter(|_| !word.contains('=')) else {
+            continue;
+        };
+        builder.push(&line.text, from..end);
+        builder.push_char('=', &line.text, end..end + 1);
+        from = *next;
+        words.next();
+    }
+    builder.push(&line.text, from..line.text.len());
+    builder.finish()
+}
+
 impl Parser {
     /// Reads a command; of a block all of it.
     pub(super) fn statement(&mut self, line: Line, scope: Scope) -> Option<Statement> {
@@ -107,6 +126,9 @@ impl Parser {
             self.unreadable(&line);
             return None;
         };
+        if matches!(name, "RUN" | "COPY") && self.heredoc(&line) {
+            return None;
+        }
         let kind = match self.block(&line, scope) {
             Some(block) => block,
             None if line.broken => None,
@@ -125,7 +147,7 @@ impl Parser {
         let (what, help) = match first.as_str() {
             "SAVE" => ("SAVE needs ARTIFACT or IMAGE", "write e.g. `SAVE ARTIFACT file`"),
             "GIT" => ("GIT needs CLONE", "write e.g. `GIT CLONE url directory`"),
-            _ => return self.unknown(first),
+            _ => return self.unknown(line),
         };
         let at = line.words.get(1).unwrap_or(first).span();
         self.missing(at, what, help);
@@ -146,7 +168,12 @@ impl Parser {
             "LABEL" => return self.label(line),
             "RUN" => return self.run(name, line, 1).map(blocks::run),
             "CMD" | "ENTRYPOINT" | "EXPOSE" | "HEALTHCHECK" | "USER" | "VOLUME" | "WORKDIR" => {
-                return match parse_instruction(line.text.clone()) {
+                if matches!(name, "USER" | "WORKDIR") {
+                    self.no_more(line, 2, "put quotes around blanks");
+                }
+                let text =
+                    if name == "HEALTHCHECK" { with_equals(line) } else { line.text.clone() };
+                return match parse_instruction(text) {
                     Ok(instruction) => Some(Kind::Config(Box::new(instruction))),
                     Err(problems) => {
                         problems.into_iter().for_each(|problem| self.report(problem));
@@ -191,6 +218,15 @@ impl Parser {
             "SAVE ARTIFACT" => self.save_artifact(flags, line, first),
             "SAVE IMAGE" => {
                 let names = line.words[first..].to_vec();
+                if let Some(word) = names.first().filter(|name| name.as_str() == "AS") {
+                    let help = "names stand behind it: `SAVE IMAGE name`";
+                    self.error(
+                        Code::UnexpectedArgument,
+                        word.span(),
+                        "SAVE IMAGE knows no AS",
+                        help,
+                    );
+                }
                 if let Some(push) = flags.get("push").filter(|_| names.is_empty()) {
                     let help = "write e.g. `SAVE IMAGE --push registry.example/app:latest`";
                     self.missing(push.word.span(), "an image that is pushed needs a name", help);
@@ -312,9 +348,20 @@ impl Parser {
             return None;
         }
         let form = "write e.g. `COPY file directory/` or `COPY +target/file .`";
-        let mut sources = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
         let mut at = first;
         while at < line.words.len() {
+            let word = &line.words[at];
+            if at > first && word.starts_with("--") {
+                let before = &sources[sources.len() - 1].path;
+                let help = match plus(before) {
+                    Some(_) => format!("write both between parentheses: `({before} {word})`"),
+                    None => "flags of COPY stand before its sources".to_owned(),
+                };
+                let message = format!("{} is not expected here", shown(word));
+                self.error(Code::UnexpectedArgument, word.span(), message, &help);
+                return None;
+            }
             let (source, next) = self.source(line, at)?;
             sources.push(source);
             at = next;
@@ -358,6 +405,11 @@ impl Parser {
         };
         let (source, target) = match paths {
             [source] => (source.clone(), None),
+            [_, word] | [_, word, _] | [_, _, word, _] if keyword(word, "LOCAL") => {
+                let message = "AS is missing before LOCAL";
+                self.missing(word.span(), message, form);
+                return None;
+            }
             [source, target] => (source.clone(), Some(target.clone())),
             [] => {
                 let at = line.words[0].span().to(line.words[1].span());
@@ -395,7 +447,11 @@ impl Parser {
                 return None;
             }
         };
-        if flags::is_literal(&word) {
+        if let Some(at) = plus(&word) {
+            let help = "leave the target out: IMPORT names an Earthfile";
+            let span = word.span_of(at..word.len());
+            self.error(Code::InvalidReference, span, "this is a target, not an Earthfile", help);
+        } else if flags::is_literal(&word) {
             match reference::place(&word) {
                 Ok(reference::Place::Import(_) | reference::Place::Here) => {
                     let message = format!("{} is no place of an Earthfile", shown(&word));

@@ -5,9 +5,13 @@
 
 mod blocks;
 mod commands;
+mod heredoc;
+mod repeated;
 mod run;
 mod values;
 mod version;
+
+pub(crate) use values::is_variable;
 
 use std::collections::BTreeMap;
 
@@ -145,6 +149,7 @@ impl Parser {
                 None => file.targets.push(recipe),
             }
         }
+        self.repeated(&file);
         file
     }
 
@@ -159,7 +164,21 @@ impl Parser {
             let capital = name.starts_with(|c: char| c.is_ascii_uppercase());
             let help = if capital { FUNCTION_NAMES } else { TARGET_NAMES };
             let message = format!("{} cannot be the name of a recipe", shown(&name));
-            self.error(Code::InvalidName, word.span(), message, help);
+            // What is likely meant, by its first letter.
+            let target = name.to_ascii_lowercase().replace('_', "-");
+            let upper = name.to_ascii_uppercase().replace('-', "_");
+            let close = match (is_target_name(&target), is_function_name(&upper)) {
+                (true, true) if capital => {
+                    Some(format!("write `{target}` for a target, `{upper}` for a function"))
+                }
+                (true, _) => Some(format!("{help}, e.g. `{target}`")),
+                _ => None,
+            };
+            self.report(
+                Diagnostic::error(Code::InvalidName, word.span(), message)
+                    .help(help)
+                    .maybe_help(close),
+            );
         }
         if name.as_str() == "base" {
             let help = "what stands before the first target is the target `base`";
@@ -210,8 +229,25 @@ impl Parser {
     }
 
     /// A line that begins with none of the commands.
-    fn unknown(&mut self, word: &Text) {
+    fn unknown(&mut self, line: &Line) {
+        let word = &line.words[0];
         let upper = word.to_uppercase();
+        let name = if upper.ends_with(':') { &word[..word.len() - 1] } else { word.as_str() };
+        let alone = line.words.len() == 1 || line.words[1].as_str() == ":";
+        if !line.indented && alone && (is_target_name(name) || is_function_name(name)) {
+            let message = format!("{} is not a command", shown(word));
+            let help =
+                format!("to begin a recipe, write the colon right behind its name: `{name}:`");
+            return self.error(Code::UnknownCommand, word.span(), message, &help);
+        }
+        if let Some((name, value)) = word.split_once('=')
+            && values::is_variable(&name)
+        {
+            let message = format!("{} is not a command", shown(word));
+            let value = if value.is_empty() { "…" } else { &value };
+            let help = format!("for a variable write `LET {name}={value}`");
+            return self.error(Code::UnknownCommand, word.span(), message, &help);
+        }
         let help = match upper.as_str() {
             "ADD" => "use COPY; it takes no URLs: fetch those with RUN",
             "SHELL" => "use the exec form: `RUN [\"/bin/bash\", \"-c\", \"…\"]`",

@@ -55,6 +55,10 @@ impl Parser {
                 _ => "a condition is a command, e.g. `IF [ -f Makefile ]`",
             };
             if !help.is_empty() {
+                if self.problems.len() > before {
+                    // The command may have been taken for the value of a flag.
+                    return None;
+                }
                 self.missing(line.words[0].span(), format!("{name} needs a command"), help);
                 return None;
             }

@@ -71,7 +71,11 @@ impl Parser {
         let (name, value, behind) = split(&rest);
         if !behind.is_empty() {
             let message = format!("{} is not expected here", shown(&behind));
-            self.error(Code::UnexpectedArgument, behind.span(), message, &example);
+            let help = match is_variable(&name) {
+                true => format!("write `{command} {name}={behind}`"),
+                false => example,
+            };
+            self.error(Code::UnexpectedArgument, behind.span(), message, &help);
             return None;
         }
         self.variable_name(&name)?;

@@ -7,7 +7,7 @@ use wbuild_dockerfile::{Diagnostic, Span};
 use super::Parser;
 use crate::Code;
 use crate::ast::Version;
-use crate::features::{Features, VERSIONS, names};
+use crate::features::{Features, VERSIONS, names, since};
 use crate::flags::switch;
 use crate::lex::Line;
 
@@ -64,7 +64,8 @@ impl Parser {
             self.error(Code::InvalidVersion, line.span, message, "switch both on");
         }
         self.features = features.clone();
-        Some(Version { line: line.text, comments: line.comments, number, features })
+        let flags = line.words[1..1 + flags].to_vec();
+        Some(Version { line: line.text, comments: line.comments, number, flags, features })
     }
 
     fn feature(&mut self, line: &Line, word: &wbuild_dockerfile::Text, features: &mut Features) {
@@ -72,16 +73,16 @@ impl Parser {
             Some((name, value)) => (name, Some(value)),
             None => (word.clone(), None),
         };
-        let on = match &value {
-            Some(value) => switch(value),
-            None => Some(true),
-        };
-        let Some(on) = on else {
-            let message = format!("{} is either on or off", shown(&name));
-            let help = format!("write `{name}` or `{name}=false`");
+        let on = value.as_ref().is_none_or(|value| switch(value) == Some(true));
+        if !on {
+            let message = format!("{} cannot be switched off", shown(&name));
+            let help = match since(&name[2..]) {
+                Some(version) => format!("remove it, and write a version below 0.{version}"),
+                None => "remove it".to_owned(),
+            };
             return self.error(Code::InvalidFlag, word.span(), message, &help);
-        };
-        if !features.set(&name[2..], on) {
+        }
+        if !features.add(&name[2..]) {
             let close = closest(&name[2..], names());
             self.report(
                 Diagnostic::error(

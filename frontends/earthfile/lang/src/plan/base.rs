@@ -171,6 +171,7 @@ impl<'h> Session<'h> {
         let text = self.word(state, base).await?;
         let platform = self.platform(state, flags.value("platform")).await?;
         state.cmd = false;
+        state.caches.clear();
         if plus(&text).is_some() {
             let reference = reference::target(&text).map_err(|error| wrong(base, &text, error))?;
             let at = (&reference, base.span());

@@ -12,6 +12,7 @@ use super::place::Place;
 use super::state::{Key, State};
 use super::{File, Session};
 use crate::Code;
+use crate::features::fact;
 
 /// The most characters of a tag of an image.
 const TAG: usize = 127;
@@ -148,7 +149,7 @@ impl<'h> Session<'h> {
                 return Ok(Some(platform(of, part)));
             }
         }
-        let Some(fact) = name.strip_prefix("EARTHLY_") else { return Ok(None) };
+        let Some(fact) = fact(name) else { return Ok(None) };
         let value = self.builder_fact((key, file), fact);
         value.map_err(|failure| failure.at(Code::FailedCommand, name.span()))
     }
@@ -181,7 +182,10 @@ impl<'h> Session<'h> {
                 let repository = repository(&facts.get("source")?);
                 repository.split_once('/').map_or_else(String::new, |(_, path)| path.to_owned())
             }
-            "GIT_AUTHOR" if !file.has("earthly-git-author-individual-args") => {
+            "GIT_AUTHOR"
+                if !file.has("earthly-git-author-individual-args")
+                    && !file.has("git-author-email-name-args") =>
+            {
                 facts.get("author-email")?
             }
             "GIT_AUTHOR" => match (facts.get("author-name")?, facts.get("author-email")?) {

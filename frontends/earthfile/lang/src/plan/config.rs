@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use wbuild_dockerfile::ast::{Command, Kind};
+use wbuild_dockerfile::ast::{Command, Healthcheck, Kind};
 use wbuild_dockerfile::shared::{expand_ports, healthcheck_test};
 use wbuild_dockerfile::{Diagnostic, Failure, FileAction, FileOp, Text, paths};
 
@@ -12,19 +12,24 @@ use super::state::State;
 use crate::Code;
 use crate::ast::Assign;
 
-/// A command as the words of a process.
-fn words(state: &State, command: &Command) -> Vec<String> {
-    match command {
-        Command::Exec(words) => words.iter().map(|word| word.as_str().to_owned()).collect(),
-        Command::Shell(text) => {
-            let mut words = state.image.shell();
-            words.push(text.as_str().to_owned());
-            words
-        }
-    }
-}
-
 impl<'h> Session<'h> {
+    /// A command as the words of a process. In the form for a shell, variables that are known are
+    /// replaced: there are no arguments any more when it is run.
+    async fn process_words(
+        self: &Rc<Self>,
+        state: &State,
+        command: &Command,
+    ) -> Result<Vec<String>, Failure> {
+        Ok(match command {
+            Command::Exec(words) => words.iter().map(|word| word.as_str().to_owned()).collect(),
+            Command::Shell(text) => {
+                let mut words = state.image.shell();
+                words.push(self.filled(state, text).await?);
+                words
+            }
+        })
+    }
+
     pub(super) async fn env(
         self: &Rc<Self>,
         state: &mut State,
@@ -36,8 +41,6 @@ impl<'h> Session<'h> {
             None => String::new(),
         };
         state.image.set_env(&assign.name, &value);
-        // It stands below an ARG of the same name.
-        state.scopes.forget(&assign.name);
         state.image.add_history(line.as_str().to_owned(), false);
         Ok(())
     }
@@ -68,12 +71,12 @@ impl<'h> Session<'h> {
     ) -> Result<(), Failure> {
         match kind {
             Kind::Cmd(command) => {
-                let words = words(state, command);
+                let words = self.process_words(state, command).await?;
                 state.image.set_cmd(&words);
                 state.cmd = true;
             }
             Kind::Entrypoint(command) => {
-                let words = words(state, command);
+                let words = self.process_words(state, command).await?;
                 state.image.set_entrypoint(&words);
                 if !state.cmd {
                     // A command of the base was meant for the base's entry point.
@@ -107,7 +110,12 @@ impl<'h> Session<'h> {
                 state.image.set_user(&user);
             }
             Kind::Healthcheck(check) => {
-                let (test, timing) = healthcheck_test(check);
+                let (mut test, timing) = healthcheck_test(check);
+                if let Healthcheck::Check { command: Command::Shell(text), .. } = &**check
+                    && let Some(last) = test.last_mut()
+                {
+                    *last = self.filled(state, text).await?;
+                }
                 state.image.set_healthcheck(&test, &timing);
             }
             Kind::Workdir(path) => return self.workdir(state, path, line).await,

@@ -126,9 +126,12 @@ impl<'h> Session<'h> {
             let text = self.word(state, value).await?;
             opts.push(attr("mode", mode(&text, value.span())?));
         }
-        if let Some(value) = flags.value("chown") {
-            let text = self.word(state, value).await?;
-            opts.push(attr("chown", text));
+        let chown = match flags.value("chown") {
+            Some(value) => self.word(state, value).await?,
+            None => String::new(),
+        };
+        if !chown.is_empty() {
+            opts.push(attr("chown", chown.as_str()));
         }
         let platform = self.platform(state, flags.value("platform")).await?;
         let written = unescaped(&self.word(state, target).await?);
@@ -142,7 +145,7 @@ impl<'h> Session<'h> {
             let (trees, path) = if plus(&text).is_some() {
                 let artifact = reference::artifact(&text)
                     .map_err(|error| wrong(&source.path, &text, error))?;
-                if keep_own {
+                if keep_own && chown.is_empty() {
                     opts.push(attr("keep-owner", "true"));
                 }
                 let path = unescaped(&artifact.path);
@@ -183,6 +186,11 @@ impl<'h> Session<'h> {
                 let context = self.context(&state.place, source.path.span())?;
                 (vec![context], format!("/{path}"))
             };
+            // What is copied is of who works with it, unless something else is said.
+            let user = state.image.user();
+            if chown.is_empty() && !keep_own && !user.is_empty() {
+                opts.push(attr("chown", user));
+            }
             for tree in trees {
                 let (path, target, opts) = (path.clone(), place.clone(), opts.clone());
                 let copy = CopyAction { source: tree, path, target, opts };
@@ -270,7 +278,10 @@ impl<'h> Session<'h> {
         let written = unescaped(&self.word(state, target).await?);
         let place = paths::join(state.image.working_dir(), &written);
         let place = if place.ends_with('/') { place } else { place + "/" };
-        let opts = vec![attr("create-dest", "true"), attr("contents-only", "true"), times];
+        let mut opts = vec![attr("create-dest", "true"), attr("contents-only", "true"), times];
+        if !state.image.user().is_empty() {
+            opts.push(attr("chown", state.image.user()));
+        }
         let copy = CopyAction { source, path: "/".to_owned(), target: place, opts };
         let actions = vec![(line.span(), FileAction::Copy(copy))];
         let op = FileOp { base: state.root, names_from: None, actions };
@@ -323,6 +334,7 @@ impl<'h> Session<'h> {
             }
             opts
         };
+        let root = self.persisted(state, Some(&path))?.unwrap_or(root);
         let copy =
             CopyAction { source: root, path: path.clone(), target: saved, opts: whole(kept) };
         let actions = vec![(line.span(), FileAction::Copy(copy))];

@@ -11,6 +11,7 @@
 mod attempt;
 mod base;
 mod builtin;
+mod cache;
 mod config;
 mod files;
 mod outputs;
@@ -18,6 +19,7 @@ mod place;
 mod recipe;
 mod run;
 mod schedule;
+mod scopes;
 mod state;
 mod values;
 mod wait;
@@ -40,7 +42,6 @@ use wbuild_git_url::Hosted;
 use crate::Code;
 use crate::ast::{Earthfile, Recipe};
 use crate::describe;
-use crate::features;
 use attempt::Failed;
 use host::DynamicHost;
 use outputs::Collected;
@@ -84,6 +85,8 @@ struct Session<'h> {
     facts: RefCell<BTreeMap<Rc<Hosted>, Rc<Attrs>>>,
     slots: RefCell<BTreeMap<Key, Slot>>,
     contexts: RefCell<BTreeMap<Place, Output>>,
+    /// Files with those of a cache in them.
+    copied: RefCell<BTreeMap<(Option<Output>, String), Output>>,
     build_platform: Platform,
     explicit_platform: bool,
     no_cache: bool,
@@ -171,6 +174,7 @@ pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
         facts: RefCell::default(),
         slots: RefCell::default(),
         contexts: RefCell::default(),
+        copied: RefCell::default(),
         build_platform,
     });
     session.add_earthfile(&main, parsed, start)?;
@@ -259,6 +263,7 @@ impl<'h> Session<'h> {
         if key.name == "base" {
             let mut state = State::new(key);
             self.commands(key, &file, &mut state, &file.parsed.base).await?;
+            state.root = self.persisted(&state, None)?;
             return Ok(state);
         }
         let recipe = find(&file.parsed.targets, &key.name)
@@ -275,6 +280,7 @@ impl<'h> Session<'h> {
         state.hosts = below.hosts.clone();
         state.imports = below.imports.clone();
         self.commands(key, &file, &mut state, &recipe.body).await?;
+        state.root = self.persisted(&state, None)?;
         Ok(state)
     }
 
@@ -342,27 +348,7 @@ impl<'h> Session<'h> {
 impl File {
     /// Whether its VERSION switches something on.
     fn has(&self, feature: &str) -> bool {
-        self.parsed.version.as_ref().is_some_and(|version| version.features.has(feature))
-    }
-}
-
-/// Refuses files that mean something else than what is done here.
-fn check_version(file: &Earthfile) -> Result<(), Failure> {
-    let Some(version) = &file.version else { return Ok(()) };
-    let minor = version.number.strip_prefix("0.").and_then(|minor| minor.parse::<u32>().ok());
-    if minor == Some(6) {
-        return Err(unsupported("a build of a file of version 0.6", version.number.span()));
-    }
-    let off = features::names().find(|name| {
-        features::since(name).is_some_and(|since| Some(since) <= minor)
-            && !version.features.has(name)
-    });
-    match off {
-        Some(name) => {
-            let what = format!("a build of a file that switches `{name}` off");
-            Err(unsupported(&what, version.line.span()))
-        }
-        None => Ok(()),
+        self.parsed.has(feature)
     }
 }
 

@@ -109,12 +109,25 @@ impl<'h> Session<'h> {
         let push = self.switch(state, flags, "push").await?;
         let indexed = !self.switch(state, flags, "no-manifest-list").await?;
         for flag in &flags.0 {
-            // The image has no labels of the builder, and caches are for the caller to choose.
-            let known = ["push", "no-manifest-list", "cache-hint", "without-earthly-labels"];
-            if !known.contains(&flag.name) {
-                let what = format!("`--{}` of SAVE IMAGE", flag.name);
-                return Err(super::unsupported(&what, flags::span(flag)));
-            }
+            // The image has no labels of the builder.
+            let (message, help) = match flag.name {
+                "cache-from" => {
+                    ("`--cache-from` has no effect", "give it to `wbuild --cache-from`")
+                }
+                "cache-hint" => ("`--cache-hint` has no effect", "every step is cached"),
+                "insecure" if self.switch(state, flags, "insecure").await? => {
+                    let message = "an Earthfile cannot give up the protection of a connection";
+                    let help =
+                        "leave it out: the configuration says which registries are `insecure`";
+                    let at = flags::span(flag);
+                    return Err(Diagnostic::error(Code::Unsupported, at, message)
+                        .help(help)
+                        .into());
+                }
+                _ => continue,
+            };
+            let note = Diagnostic::note(Code::Unsupported, flags::span(flag), message).help(help);
+            self.host.borrow_mut().report(note);
         }
         let mut saved = Vec::new();
         for name in names {
@@ -124,7 +137,9 @@ impl<'h> Session<'h> {
             }
         }
         if !saved.is_empty() {
-            let image = self.image_of(key, state, saved, indexed);
+            // With the files of caches that become part of it.
+            let whole = State { root: self.persisted(state, None)?, ..state.clone() };
+            let image = self.image_of(key, &whole, saved, indexed);
             state.left.push(Left::Image(image));
         }
         Ok(())

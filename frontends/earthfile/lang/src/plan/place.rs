@@ -13,7 +13,7 @@ use wbuild_git_url::Hosted;
 
 use super::host::DynamicHost;
 use super::state::{Import, State};
-use super::{File, Session, check_version};
+use super::{File, Session};
 use crate::Code;
 use crate::ast::Earthfile;
 use crate::reference;
@@ -275,7 +275,6 @@ impl<'h> Session<'h> {
         parsed: Earthfile,
         start: Span,
     ) -> Result<Rc<File>, Failure> {
-        check_version(&parsed)?;
         let file = Rc::new(File { parsed, place: place.clone(), start });
         self.files.borrow_mut().insert(place.clone(), Rc::clone(&file));
         Ok(file)

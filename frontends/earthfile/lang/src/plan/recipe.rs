@@ -5,21 +5,40 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use wbuild_dockerfile::lexer::shown;
-use wbuild_dockerfile::{CacheDir, Diagnostic, Failure, Span, Text, paths};
+use wbuild_dockerfile::{Diagnostic, Failure, Text};
 
 use super::base::wrong;
 use super::outputs::Left;
-use super::run::{mode, sharing};
+use super::run::no_docker;
 use super::state::{Key, State};
 use super::wait::Need;
 use super::{File, Session, unknown, unsupported};
 use crate::Code;
-use crate::ast::{BuildArg, Kind, Statement};
+use crate::ast::{BuildArg, Kind, Mount, Statement};
 use crate::flags::{self, Flags};
 use crate::reference;
 
 /// Functions inside each other.
 const DEPTH: usize = 64;
+
+/// Functions and blocks inside each other: each takes some of the stack.
+const LEVELS: usize = 100;
+
+/// Whether a command needs something to begin with. What runs processes says so itself.
+fn works_on_files(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Copy { .. }
+            | Kind::SaveArtifact { .. }
+            | Kind::SaveImage { .. }
+            | Kind::Env(_)
+            | Kind::Label(_)
+            | Kind::Config(_)
+            | Kind::GitClone { .. }
+            | Kind::Cache { .. }
+            | Kind::Host { .. }
+    )
+}
 
 type Done<'r> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'r>>;
 
@@ -33,30 +52,21 @@ impl<'h> Session<'h> {
         statements: &'r [Statement],
     ) -> Done<'r> {
         Box::pin(async move {
+            if let Some(first) = statements.first().filter(|_| state.depth >= LEVELS) {
+                let message =
+                    format!("there are more than {LEVELS} functions and blocks inside each other");
+                let help = "make targets of some of them, which `BUILD`, `FROM` and `COPY` name";
+                return Err(Diagnostic::error(Code::Misplaced, first.span, message)
+                    .help(help)
+                    .into());
+            }
+            state.depth += 1;
             for statement in statements {
                 self.command(key, file, state, statement).await?;
             }
+            state.depth -= 1;
             Ok(())
         })
-    }
-
-    /// Carries the commands of a block out, whose variables end with it.
-    pub(super) async fn block(
-        self: &Rc<Self>,
-        key: &Key,
-        file: &Rc<File>,
-        state: &mut State,
-        statements: &[Statement],
-    ) -> Result<(), Failure> {
-        let scoped = file.has("arg-scope-and-set");
-        if scoped {
-            state.scopes.open();
-        }
-        self.commands(key, file, state, statements).await?;
-        if scoped {
-            state.scopes.close();
-        }
-        Ok(())
     }
 
     async fn command(
@@ -67,6 +77,16 @@ impl<'h> Session<'h> {
         statement: &Statement,
     ) -> Result<(), Failure> {
         let (span, line) = (statement.span, &statement.line);
+        state.shells_out = file.has("shell-out-anywhere");
+        state.shares_caches = file.has("global-cache");
+        if !state.begun && works_on_files(&statement.kind) {
+            let message = format!("there is nothing yet that {} could work on", statement.name);
+            let help = "write e.g. `FROM alpine` before it";
+            return Err(Diagnostic::error(Code::Misplaced, span, message).help(help).into());
+        }
+        if let Kind::With { .. } = &statement.kind {
+            return Err(no_docker(span));
+        }
         match &statement.kind {
             Kind::From { flags, base, args } => {
                 self.from(key, file, state, (flags, args), base, span).await
@@ -95,23 +115,30 @@ impl<'h> Session<'h> {
             Kind::Cache { flags, path } => self.cache(key, file, state, flags, path).await,
             Kind::Host { name, address } => {
                 let name = self.word(state, name).await?;
-                let address = self.word(state, address).await?;
-                state.hosts.push((name, address));
+                let text = self.word(state, address).await?;
+                if text.parse::<std::net::IpAddr>().is_err() {
+                    let message = format!("{} is not an address", shown(&text));
+                    let help = "write the number of one, e.g. `192.0.2.1`";
+                    return Err(Diagnostic::error(Code::InvalidFlag, address.span(), message)
+                        .help(help)
+                        .into());
+                }
+                state.hosts.push((name, text));
                 Ok(())
             }
             Kind::If { branches, otherwise } => {
                 for branch in branches {
                     if self.holds(key, state, &branch.condition, &branch.line).await? {
-                        return self.block(key, file, state, &branch.body).await;
+                        return self.commands(key, file, state, &branch.body).await;
                     }
                 }
                 match otherwise {
-                    Some(body) => self.block(key, file, state, body).await,
+                    Some(body) => self.commands(key, file, state, body).await,
                     None => Ok(()),
                 }
             }
-            Kind::For { flags, variable, values, body } => {
-                self.repeat(key, file, state, (flags, variable, values), body).await
+            Kind::For { flags, mounts, variable, values, body } => {
+                self.repeat(key, file, state, (flags, mounts, variable, values), body).await
             }
             Kind::Import { flags, place, alias } => {
                 self.import(file, state, flags, (place, alias.as_ref())).await
@@ -139,24 +166,18 @@ impl<'h> Session<'h> {
         key: &Key,
         file: &Rc<File>,
         state: &mut State,
-        (flags, variable, values): (&Flags, &Text, &Text),
+        (flags, mounts, variable, values): (&Flags, &[Mount], &Text, &Text),
         body: &[Statement],
     ) -> Result<(), Failure> {
-        for flag in &flags.0 {
-            if flag.name != "sep" {
-                return Err(unsupported(&format!("`--{}` of FOR", flag.name), flags::span(flag)));
-            }
-        }
         let separators = match flags.value("sep") {
             Some(value) => self.word(state, value).await?.replace("\\n", "\n").replace("\\t", "\t"),
             None => "\n\t ".to_owned(),
         };
-        let text = self.word(state, values).await?;
+        let text = self.items(key, state, (flags, mounts), values).await?;
         for item in text.split(|c| separators.contains(c)).filter(|item| !item.is_empty()) {
-            state.scopes.open();
-            state.scopes.declare(variable, item, false, false);
-            self.block(key, file, state, body).await?;
-            state.scopes.close();
+            state.scopes.argument(variable, item);
+            self.commands(key, file, state, body).await?;
+            state.scopes.end(variable);
         }
         Ok(())
     }
@@ -172,8 +193,13 @@ impl<'h> Session<'h> {
     ) -> Result<(), Failure> {
         let text = self.word(state, target).await?;
         let reference = reference::target(&text).map_err(|error| wrong(target, &text, error))?;
-        if let Some(flag) = flags.get("auto-skip") {
-            return Err(unsupported("`--auto-skip` of BUILD", flags::span(flag)));
+        if let Some(flag) = flags.get("auto-skip")
+            && self.switch(state, flags, "auto-skip").await?
+        {
+            let message = "`--auto-skip` has no effect";
+            let note = Diagnostic::note(Code::Unsupported, flags::span(flag), message)
+                .help("what has not changed is not done again anyway");
+            self.host.borrow_mut().report(note);
         }
         let mut platforms = Vec::new();
         for value in flags.list("platform") {
@@ -276,51 +302,5 @@ impl<'h> Session<'h> {
             (state.scopes, state.overrides, state.title, state.imports, state.privileged) = callers;
             done
         })
-    }
-
-    async fn cache(
-        self: &Rc<Self>,
-        key: &Key,
-        file: &File,
-        state: &mut State,
-        flags: &Flags,
-        path: &Text,
-    ) -> Result<(), Failure> {
-        if !file.has("cache-persist-option") {
-            let what = "CACHE before version 0.8, where its files become part of the image,";
-            return Err(unsupported(what, path.span()));
-        }
-        if let Some(flag) = flags.get("persist")
-            && self.switch(state, flags, "persist").await?
-        {
-            return Err(unsupported("`--persist` of CACHE", flags::span(flag)));
-        }
-        let target = self.word(state, path).await?;
-        let target = paths::join(state.image.working_dir(), &target);
-        if target == "/" {
-            let message = "a cache cannot take the place of the whole file system";
-            let help = "give it a directory of its own";
-            return Err(Diagnostic::error(Code::InvalidMount, path.span(), message)
-                .help(help)
-                .into());
-        }
-        let word: Option<(String, Span)> = match flags.value("sharing") {
-            Some(value) => Some((self.word(state, value).await?, value.span())),
-            None => None,
-        };
-        let sharing = sharing(word.as_ref().map(|(word, span)| (word.as_str(), *span)))?;
-        let id = match flags.value("id") {
-            Some(id) => self.word(state, id).await?,
-            None => String::new(),
-        };
-        let id = if id.is_empty() { Self::cache_id(key, &target) } else { id };
-        let mut opts = Vec::new();
-        if let Some(value) = flags.value("chmod") {
-            let text = self.word(state, value).await?;
-            opts.push(("mode".to_owned(), mode(&text, value.span())?));
-        }
-        state.caches.retain(|known| known.target != target);
-        state.caches.push(CacheDir { target, id, sharing, seed: None, opts });
-        Ok(())
     }
 }

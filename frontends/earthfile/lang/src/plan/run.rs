@@ -5,15 +5,17 @@ use std::rc::Rc;
 use wbuild_dockerfile::ast::Command;
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::{
-    CacheDir, Diagnostic, Exec, ExecMount, Failure, Output, Span, Text, paths,
+    CacheDir, Diagnostic, Exec, ExecMount, Failure, Output, Span, Text, TextBuilder, paths,
 };
 
+use super::Session;
 use super::outputs::Left;
 use super::state::{Key, State};
-use super::{Session, unsupported};
+use super::words::CAPTURE;
 use crate::Code;
 use crate::ast::{Mount, Run};
 use crate::flags;
+use crate::parse::is_variable;
 
 /// What a condition may print; nobody reads it.
 pub(super) const CONDITION: u32 = 4096;
@@ -32,6 +34,34 @@ pub(super) fn mode(value: &str, span: Span) -> Result<String, Failure> {
             Err(Diagnostic::error(Code::InvalidFlag, span, message).help(help).into())
         }
     }
+}
+
+/// `WITH DOCKER`, for which a build would need more rights than it has.
+pub(super) fn no_docker(span: Span) -> Failure {
+    let (message, help) = NO_DOCKER;
+    Diagnostic::error(Code::Unsupported, span, message).help(help).into()
+}
+
+/// What is said of a Docker daemon, and what to do without it.
+const NO_DOCKER: (&str, &str) = (
+    "there is no Docker daemon in a build",
+    "save images with `SAVE IMAGE name` and `BUILD +target`, and run their tests behind the build",
+);
+
+/// Why a flag is refused, and what to do in its place.
+fn refused(flag: &str) -> Option<(&'static str, &'static str)> {
+    Some(match flag {
+        "interactive" | "interactive-keep" => (
+            "a build cannot ask for input: it may run where nobody sits, and is cached",
+            "save what it needs as an image, and run the command with `docker run -it`",
+        ),
+        "aws" | "oidc" => (
+            "credentials of AWS are not handed over by themselves",
+            "name them as secrets: `RUN --secret AWS_ACCESS_KEY_ID --secret AWS_SECRET_ACCESS_KEY …`",
+        ),
+        "with-docker" => NO_DOCKER,
+        _ => return None,
+    })
 }
 
 impl<'h> Session<'h> {
@@ -99,11 +129,12 @@ impl<'h> Session<'h> {
         span: Span,
         capture: Option<u32>,
     ) -> Result<(Exec, bool), Failure> {
-        for name in ["interactive", "interactive-keep", "aws", "oidc", "raw-output", "with-docker"]
-        {
-            let Some(flag) = run.flags.get(name) else { continue };
-            if name == "oidc" || self.switch(state, &run.flags, name).await? {
-                return Err(unsupported(&format!("`--{name}` of RUN"), flags::span(flag)));
+        for flag in &run.flags.0 {
+            if let Some((message, help)) = refused(flag.name)
+                && (flag.name == "oidc" || self.switch(state, &run.flags, flag.name).await?)
+            {
+                let at = flags::span(flag);
+                return Err(Diagnostic::error(Code::Unsupported, at, message).help(help).into());
             }
         }
         if !state.begun {
@@ -161,6 +192,13 @@ impl<'h> Session<'h> {
             // An empty id switches a secret off.
             if id.is_empty() {
                 continue;
+            }
+            if !is_variable(name) {
+                let message = format!("{} cannot be the name of a variable", shown(name));
+                let help = "write `--secret NAME=id`: a variable, and the secret it stands for";
+                return Err(Diagnostic::error(Code::InvalidFlag, secret.span(), message)
+                    .help(help)
+                    .into());
             }
             let (name, id) = (name.to_owned(), id.to_owned());
             exec.mounts.push(ExecMount::SecretEnv { name, id, required: true });
@@ -223,8 +261,8 @@ impl<'h> Session<'h> {
             "cache" => {
                 let sharing = sharing(field("sharing"))?;
                 let id = match field("id") {
-                    Some((id, _)) => id.to_owned(),
-                    None => Self::cache_id(key, &target),
+                    Some((id, _)) if state.shares_caches => id.to_owned(),
+                    _ => Self::cache_id(key, &target),
                 };
                 Ok(ExecMount::Cache(CacheDir { target, id, sharing, seed: None, opts }))
             }
@@ -265,6 +303,36 @@ impl<'h> Session<'h> {
         state.root = Some(at);
         state.image.add_history(line.as_str().to_owned(), true);
         Ok(())
+    }
+
+    /// What FOR goes through. A shell looks at it if only that can: at patterns, or with what the
+    /// flags give it.
+    pub(super) async fn items(
+        self: &Rc<Self>,
+        key: &Key,
+        state: &State,
+        (flags, mounts): (&flags::Flags, &[Mount]),
+        values: &Text,
+    ) -> Result<String, Failure> {
+        let plain =
+            flags.0.iter().all(|flag| flag.name == "sep") && !values.contains(['*', '?', '[']);
+        if plain {
+            // `$(…)` has been replaced here in all versions.
+            let state = State { shells_out: true, ..state.clone() };
+            return self.word(&state, values).await;
+        }
+        let mut builder = TextBuilder::like(values);
+        "echo ".chars().for_each(|c| builder.push_char(c, values, 0..0));
+        builder.push(values, 0..values.len());
+        let run = Run {
+            flags: flags.clone(),
+            command: Command::Shell(builder.finish()),
+            mounts: mounts.to_vec(),
+        };
+        let (exec, no_cache) = self.process(key, state, &run, values.span(), Some(CAPTURE)).await?;
+        let at =
+            self.add_exec(&exec, state, values.span(), &format!("FOR … IN {values}"), no_cache)?;
+        self.output(at, values.span()).await
     }
 
     /// Whether a condition holds.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use wbuild_dockerfile::expand::Lookup;
-use wbuild_dockerfile::{CacheDir, Image, Output, Platform, Vars};
+use wbuild_dockerfile::{CacheDir, Image, Output, Platform, Span};
 
 use super::outputs::Left;
+use super::scopes::Scopes;
 
 use super::place::Place;
 
@@ -38,88 +39,6 @@ pub(super) struct Import {
     pub privileged: bool,
 }
 
-/// A variable of a recipe.
-#[derive(Clone, Debug)]
-struct Variable {
-    name: String,
-    value: String,
-    /// SET may change it.
-    local: bool,
-    /// Handed on to the file's other recipes.
-    global: bool,
-}
-
-/// Variables of a recipe in nested scopes: ARG and LET, the innermost last.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Scopes {
-    variables: Vec<Variable>,
-    /// Where each open scope begins.
-    begins: Vec<usize>,
-}
-
-impl Scopes {
-    pub fn declare(&mut self, name: &str, value: &str, local: bool, global: bool) {
-        let begin = self.begins.last().copied().unwrap_or(0);
-        let known = self.variables.iter().skip(begin).position(|known| known.name == name);
-        if let Some(at) = known {
-            self.variables.remove(begin + at);
-        }
-        let (name, value) = (name.to_owned(), value.to_owned());
-        self.variables.push(Variable { name, value, local, global });
-    }
-
-    /// Changes a variable of LET. None if there is none of this name, false if it is an ARG.
-    pub fn set(&mut self, name: &str, value: &str) -> Option<bool> {
-        let known = self.variables.iter_mut().rev().find(|known| known.name == name)?;
-        if known.local {
-            known.value = value.to_owned();
-        }
-        Some(known.local)
-    }
-
-    pub fn get(&self, name: &str) -> Option<&str> {
-        let known = self.variables.iter().rev().find(|known| known.name == name)?;
-        Some(&known.value)
-    }
-
-    pub fn forget(&mut self, name: &str) {
-        // Scopes that are open begin where they did.
-        for variable in self.variables.iter_mut().filter(|known| known.name == name) {
-            variable.name.clear();
-        }
-    }
-
-    pub fn open(&mut self) {
-        self.begins.push(self.variables.len());
-    }
-
-    pub fn close(&mut self) {
-        if let Some(begin) = self.begins.pop() {
-            self.variables.truncate(begin);
-        }
-    }
-
-    /// What other recipes of the file begin with.
-    pub fn globals(&self) -> Scopes {
-        let variables = self.variables.iter().filter(|known| known.global).cloned().collect();
-        Scopes { variables, begins: Vec::new() }
-    }
-
-    /// All that is in force, each name once.
-    pub fn pairs(&self) -> Vars {
-        let mut vars = Vars::default();
-        for variable in self.variables.iter().filter(|known| !known.name.is_empty()) {
-            vars.set(&variable.name, &variable.value);
-        }
-        vars
-    }
-
-    /// The names that are in force.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.variables.iter().map(|known| known.name.as_str()).filter(|name| !name.is_empty())
-    }
-}
-
 /// A recipe as it stands after some of its commands.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -130,11 +49,17 @@ pub(super) struct State {
     pub begun: bool,
     pub platform: Platform,
     pub scopes: Scopes,
+    /// `$(…)` is replaced in all words of the commands that are carried out.
+    pub shells_out: bool,
+    /// A cache with an id is one for all files.
+    pub shares_caches: bool,
     pub overrides: BTreeMap<String, String>,
     /// What SAVE ARTIFACT has saved.
     pub artifacts: Option<Output>,
     /// CACHE, which holds in its own recipe only.
     pub caches: Vec<CacheDir>,
+    /// Directories of those whose files become part of the image, with the words that name them.
+    pub persisted: Vec<(String, Span)>,
     /// HOST, which goes with the files.
     pub hosts: Vec<(String, String)>,
     /// A CMD stood in this recipe, so that an ENTRYPOINT keeps it.
@@ -149,13 +74,16 @@ pub(super) struct State {
     pub privileged: bool,
     /// Of the Earthfile whose target it is: files are taken from there and saved there.
     pub place: Place,
+    /// Functions and blocks inside each other.
+    pub depth: usize,
     /// As steps are named.
     pub title: String,
 }
 
 impl Lookup for State {
     fn lookup(&self, name: &str) -> Option<&str> {
-        self.scopes.get(name).or_else(|| self.image.env().get(name))
+        let own = self.scopes.own(name).or_else(|| self.image.env().get(name));
+        own.or_else(|| self.scopes.global(name))
     }
 }
 
@@ -168,9 +96,12 @@ impl State {
             begun: false,
             platform: key.platform.clone(),
             scopes: Scopes::default(),
+            shells_out: true,
+            shares_caches: true,
             overrides: key.overrides.clone(),
             artifacts: None,
             caches: Vec::new(),
+            persisted: Vec::new(),
             hosts: Vec::new(),
             cmd: false,
             left: Vec::new(),
@@ -178,6 +109,7 @@ impl State {
             imports: BTreeMap::new(),
             privileged: key.privileged,
             place: key.place.clone(),
+            depth: 0,
             title: key.shown(),
         }
     }
@@ -185,7 +117,10 @@ impl State {
     /// Variables of the processes it runs.
     pub fn env(&self) -> Vec<(String, String)> {
         let mut vars = self.image.env().clone();
-        for (name, value) in self.scopes.pairs().pairs() {
+        for (name, value) in self.scopes.globals_below(self.image.env()) {
+            vars.set(name, value);
+        }
+        for (name, value) in self.scopes.owned() {
             vars.set(name, value);
         }
         vars.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

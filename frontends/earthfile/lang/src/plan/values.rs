@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use wbuild_dockerfile::expand::Lookup as _;
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::suggest::did_you_mean;
 use wbuild_dockerfile::{Diagnostic, Failure};
@@ -11,6 +12,7 @@ use super::state::{Key, State};
 use super::{File, Session};
 use crate::Code;
 use crate::ast::{Assign, BuildArg};
+use crate::features;
 use crate::flags::Flags;
 
 impl<'h> Session<'h> {
@@ -28,30 +30,52 @@ impl<'h> Session<'h> {
             true => self.switch(state, flags, "global").await?,
             false => key.name == "base",
         };
-        let value =
-            match (self.built_in((key, file), state, name)?, state.overrides.get(name.as_str())) {
-                (Some(value), _) => value,
-                (None, Some(given)) => given.clone(),
-                (None, None) if required => {
-                    let message = format!("the argument {} has no value", shown(name));
-                    let help = format!("give one: `--{name}=value` behind the target");
-                    return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)
-                        .help(help)
-                        .into());
-                }
-                (None, None) => match &assign.value {
-                    Some(value) => self.word(state, value).await?,
-                    // A global one of the same name is declared again with its value.
-                    None => state.scopes.get(name).unwrap_or_default().to_owned(),
-                },
-            };
+        let built_in = match features::of_argument(name) {
+            Some(feature) if !file.has(feature) => None,
+            _ => self.built_in((key, file), state, name)?,
+        };
+        if let (Some(_), Some(value)) = (&built_in, assign.value.as_ref().filter(|v| !v.is_empty()))
+        {
+            let message = format!("{} is set by the builder, and has no default", shown(name));
+            let help = format!("write `ARG {name}`");
+            return Err(Diagnostic::error(Code::UnexpectedArgument, value.span(), message)
+                .help(help)
+                .into());
+        }
+        // Before version 0.8 what is there stays: that of an ARG above, of ENV, or a global one.
+        let known = match file.has("arg-scope-and-set") {
+            true => None,
+            false => state.lookup(name).map(str::to_owned),
+        };
+        let given = state.overrides.get(name.as_str()).cloned();
+        let value = match (built_in, given.or(known)) {
+            (Some(value), _) => value,
+            (None, Some(given)) => given,
+            (None, None) if required => {
+                let message = format!("the argument {} has no value", shown(name));
+                let help = format!("give one: `--{name}=value` behind the target");
+                return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)
+                    .help(help)
+                    .into());
+            }
+            (None, None) => match &assign.value {
+                Some(value) => self.value(state, value).await?,
+                // A global one of the same name is declared again with its value.
+                None => state.scopes.global(name).unwrap_or_default().to_owned(),
+            },
+        };
         if required && value.is_empty() {
             let message = format!("the argument {} is empty", shown(name));
             return Err(Diagnostic::error(Code::MissingArgument, name.span(), message)
                 .help("it is required")
                 .into());
         }
-        state.scopes.declare(name, &value, false, global);
+        if !global || !file.has("arg-scope-and-set") {
+            state.scopes.argument(name, &value);
+        }
+        if global {
+            state.scopes.add_global(name, &value);
+        }
         Ok(())
     }
 
@@ -67,7 +91,7 @@ impl<'h> Session<'h> {
             None => String::new(),
         };
         if declare {
-            state.scopes.declare(name, &value, true, false);
+            state.scopes.local(name, &value);
             return Ok(());
         }
         let problem = match state.scopes.set(name, &value) {
@@ -104,14 +128,29 @@ impl<'h> Session<'h> {
             let text = self.word(state, old).await?;
             match text.split_once('=') {
                 Some((name, value)) => add(name.to_owned(), value.to_owned()),
-                None => {
-                    let value = state.scopes.get(&text).unwrap_or_default().to_owned();
-                    add(text, value);
-                }
+                // Without a value it is handed on.
+                None => match state.lookup(&text).map(str::to_owned) {
+                    Some(value) => add(text, value),
+                    None => {
+                        let message = format!("the argument {} has no value here", shown(&text));
+                        let help = format!("write `--build-arg {text}=value`");
+                        return Err(Diagnostic::error(Code::MissingArgument, old.span(), message)
+                            .help(help)
+                            .maybe_help(did_you_mean(&text, state.scopes.names()))
+                            .into());
+                    }
+                },
             }
         }
         for arg in args {
-            let value = self.word(state, &arg.value).await?;
+            if features::is_built_in(&arg.name) {
+                let message = format!("{} is set by the builder", shown(&arg.name));
+                let help = "leave it out; a platform is chosen with `--platform`";
+                return Err(Diagnostic::error(Code::UnexpectedArgument, arg.name.span(), message)
+                    .help(help)
+                    .into());
+            }
+            let value = self.value(state, &arg.value).await?;
             add(arg.name.as_str().to_owned(), value);
         }
         Ok(all)
@@ -125,8 +164,15 @@ impl<'h> Session<'h> {
         args: &[BuildArg],
         inherits: bool,
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let inherits = inherits || self.switch(state, flags, "pass-args").await?;
-        let mut overrides = if inherits { state.overrides.clone() } else { BTreeMap::new() };
+        let mut overrides = BTreeMap::new();
+        if self.switch(state, flags, "pass-args").await? {
+            let passed = state.scopes.passed().filter(|(name, _)| !features::is_built_in(name));
+            let owned = passed.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            overrides.extend(owned);
+            overrides.extend(state.overrides.clone());
+        } else if inherits {
+            overrides.clone_from(&state.overrides);
+        }
         for (name, mut values) in self.arguments(state, flags, args).await? {
             overrides.extend(values.pop().map(|value| (name, value)));
         }

@@ -51,7 +51,7 @@ impl<'h> Session<'h> {
     ) -> Result<(), Failure> {
         let from = state.left.len();
         self.begin_all_ahead(key, file, body);
-        self.block(key, file, state, body).await?;
+        self.commands(key, file, state, body).await?;
         let mut all = Collected::default();
         all.roots.extend(state.root);
         self.collect_left(key, &state.left[from..], &mut all);

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use wbuild_dockerfile::ast::{Command, Healthcheck, Kind as Config};
-use wbuild_earthfile::ast::{Assign, BuildArg, Earthfile, Kind, Recipe, Run, Source, Statement};
+use wbuild_earthfile::ast::{
+    Assign, BuildArg, Earthfile, Kind, Mount, Recipe, Run, Source, Statement,
+};
 use wbuild_earthfile::flags::Flags;
 use wbuild_earthfile::{Span, Text, features};
 
@@ -83,13 +85,15 @@ fn command(command: &Command) -> String {
     }
 }
 
+fn mounts(out: &mut String, depth: usize, mounts: &[Mount]) {
+    for (key, value) in mounts.iter().flat_map(|mount| &mount.fields) {
+        line(out, depth, format!("mount {key} {value:?}"));
+    }
+}
+
 fn run(out: &mut String, depth: usize, run: &Run) {
     flags(out, depth, &run.flags);
-    for mount in &run.mounts {
-        for (key, value) in &mount.fields {
-            line(out, depth, format!("mount {key} {value:?}"));
-        }
-    }
+    mounts(out, depth, &run.mounts);
     line(out, depth, command(&run.command));
 }
 
@@ -176,8 +180,9 @@ fn statement(out: &mut String, depth: usize, statement: &Statement) {
                 statements(out, depth + 1, body);
             }
         }
-        Kind::For { flags: named, variable, values, body } => {
+        Kind::For { flags: named, mounts: mounted, variable, values, body } => {
             flags(out, depth, named);
+            mounts(out, depth, mounted);
             line(out, depth, format!("{variable:?} in {values:?}"));
             statements(out, depth + 1, body);
         }
