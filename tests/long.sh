@@ -10,11 +10,11 @@
 #          sh tests/long.sh simulation [SEEDS [FIRST]]
 #          sh tests/long.sh crash [NAME=NUMBER...]
 #
-# mutants: changes the Dockerfile language and the ignore matcher, one operator or function at a time,
+# mutants: changes the languages and the ignore matcher, one operator or function at a time,
 #          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
 #          down. Installs cargo-mutants below target/ if it is not on PATH. Mutants that change nothing
 #          are listed in .cargo/mutants.toml, with the reason; what survives besides is a missing case.
-# fuzz:    makes up input for the parts of the Dockerfile language, layers, documents of images and caches
+# fuzz:    makes up input for the parts of the languages, layers, documents of images and caches
 #          and expects what tests/fuzz checks to hold, MINUTES (10) for each TARGET. What fails stays
 #          in target/fuzz/TARGET-failed; copied to tests/fuzz/corpus/TARGET it is checked by every
 #          `cargo test`.
@@ -46,6 +46,8 @@ mutants() {
     mutate wbuild-ignore frontends/ignore "cases moby properties" "$@" || failed="$failed wbuild-ignore"
     mutate wbuild-dockerfile frontends/dockerfile/lang golden "$@" ||
         failed="$failed wbuild-dockerfile"
+    mutate wbuild-earthfile frontends/earthfile/lang "golden docs" "$@" ||
+        failed="$failed wbuild-earthfile"
     [ -z "$failed" ] || fail "mutants survived or the tests failed as they are:$failed"
 }
 
@@ -63,8 +65,10 @@ mutate() {
         set -- "$@" --cargo-arg=--test="$test"
     done
     mkdir -p "target/mutants/$package"
-    # One at a time and without optimisation: a mutant is compiled far longer than it is run.
-    CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 nice cargo mutants \
+    # One at a time and without optimisation: a mutant is compiled far longer than it is run. Without
+    # it what calls itself needs more of the stack.
+    RUST_MIN_STACK=16777216 CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 \
+        nice cargo mutants \
         --package "$package" --jobs 1 --minimum-test-timeout 6 --no-shuffle --cargo-arg=--lib \
         --output "target/mutants/$package" "$@"
 }

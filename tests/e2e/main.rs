@@ -12,6 +12,7 @@ mod disk;
 mod document;
 mod downloads;
 mod earthfile;
+mod earthfile_language;
 mod earthfile_outputs;
 mod earthfile_references;
 mod elsewhere;
@@ -49,6 +50,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("document", document::TESTS),
     ("downloads", downloads::TESTS),
     ("earthfile", earthfile::TESTS),
+    ("earthfile_language", earthfile_language::TESTS),
     ("earthfile_outputs", earthfile_outputs::TESTS),
     ("earthfile_references", earthfile_references::TESTS),
     ("elsewhere", elsewhere::TESTS),

@@ -1,10 +1,20 @@
-//! The Earthfile language: parsing, and printing what was parsed.
+//! The Earthfile language: parsing, and printing what was parsed; builds and checks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use wbuild_earthfile::{parse, print};
+use wbuild_earthfile::{describe, parse, print};
 
+use crate::Recorder;
 use crate::source::Source;
+use crate::support::IMAGE;
+
+/// What the language's tests share, where they look for it.
+mod common {
+    pub use crate::support::recorder;
+}
+#[path = "../../../frontends/earthfile/lang/tests/support/world.rs"]
+#[allow(dead_code)]
+mod world;
 
 /// The input is a file.
 pub fn check(data: &[u8]) {
@@ -21,20 +31,68 @@ pub fn check(data: &[u8]) {
     assert_eq!(print(&again.file), printed);
 }
 
-/// The case folders.
-pub fn seeds() -> Vec<Vec<u8>> {
+/// A whole build, and questions: what stands before the first NUL byte are the facts of the request,
+/// as in `request.txt` of a case folder, behind it the Earthfile.
+pub fn check_plan(data: &[u8]) {
+    let at = data.iter().position(|byte| *byte == 0);
+    let (request, earthfile) = match at {
+        Some(at) => (String::from_utf8_lossy(&data[..at]).into_owned(), &data[at + 1..]),
+        None => (String::new(), data),
+    };
+    let request: String = request
+        .lines()
+        .filter(|line| !line.starts_with("pad "))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let recorder = || {
+        let mut recorder = Recorder::lenient(earthfile.to_vec(), &request).0;
+        recorder.file_name = Some("Earthfile");
+        recorder
+    };
+    // The host looks at every place and every node that it is told.
+    let build = || {
+        let mut recorder = recorder();
+        recorder.attempt(|host| wbuild_earthfile::build(host));
+        recorder.out
+    };
+    let record = build();
+    assert_eq!(record, build(), "it differs each time");
+    let ended = |line: &str| line.starts_with("result ") || line.starts_with("failed ");
+    assert!(record.lines().any(ended), "neither a result nor a failure: {record}");
+    let target = recorder().targets.first().cloned();
+    for target in [None, target.as_deref()] {
+        recorder().attempt(|host| describe::check(host, target));
+        recorder().attempt(|host| describe::parameters(host, target).map(drop));
+    }
+    recorder().attempt(|host| describe::targets(host).map(drop));
+}
+
+/// The files of these kinds of case folders.
+fn cases(kinds: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../frontends/earthfile/lang/tests");
     let mut files = Vec::new();
-    for kind in ["parse", "errors"] {
+    for kind in kinds {
         for case in std::fs::read_dir(root.join(kind)).expect("there are cases") {
             let case = case.expect("it can be listed").path();
-            files.extend(
-                ["Earthfile", "right"]
-                    .iter()
-                    .filter_map(|name| std::fs::read(case.join(name)).ok()),
-            );
+            for name in ["Earthfile", "right"] {
+                files.extend(std::fs::read(case.join(name)).ok().map(|text| (case.clone(), text)));
+            }
         }
     }
     files.sort();
     files
+}
+
+/// The case folders of what is parsed.
+pub fn seeds() -> Vec<Vec<u8>> {
+    cases(&["parse", "errors"]).into_iter().map(|(_, text)| text).collect()
+}
+
+/// The case folders of what is built.
+pub fn plans() -> Vec<Vec<u8>> {
+    let join = |(case, text): (PathBuf, Vec<u8>)| {
+        let request = std::fs::read_to_string(case.join("request.txt")).unwrap_or_default();
+        let request = format!("image a {IMAGE}\nimage b {IMAGE}\n{request}");
+        [request.as_bytes(), b"\0", &text].concat()
+    };
+    cases(&["lower", "refused", "check", "describe"]).into_iter().map(join).collect()
 }

@@ -39,7 +39,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "lexer", check: lexer::check, seeds: lexer::seeds },
     Target { name: "parser", check: parser::check_file, seeds: parser::files },
     Target { name: "trigger", check: parser::check_trigger, seeds: parser::triggers },
@@ -48,6 +48,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "ignore-matcher", check: ignores::check_matcher, seeds: ignores::lists },
     Target { name: "plan", check: plan::check, seeds: plan::seeds },
     Target { name: "earthfile", check: earthfile::check, seeds: earthfile::seeds },
+    Target { name: "earthfile-plan", check: earthfile::check_plan, seeds: earthfile::plans },
     Target { name: "tar", check: archives::check_reader, seeds: archives::seeds },
     Target { name: "layer", check: archives::check_layer, seeds: archives::seeds },
     Target { name: "document", check: images::check_document, seeds: images::documents },
