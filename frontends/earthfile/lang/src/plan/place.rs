@@ -254,18 +254,26 @@ impl<'h> Session<'h> {
 
     /// The Earthfile of a place.
     pub(super) fn file(&self, place: &Place, span: Span) -> Result<Rc<File>, Failure> {
-        self.file_if_any(place, span)?.ok_or_else(|| {
-            let (what, help) = match &place.repository {
-                Some(_) => (place.shown.to_string(), "paths begin at the top of the repository"),
-                None => {
-                    let help = "paths begin at the directory of the Earthfile that names them";
-                    (place.shown.to_string(), help)
-                }
-            };
-            let message = format!("there is no Earthfile in {}", shown(&what));
-            let problem = Diagnostic::error(Code::UnknownTarget, span, message).help(help);
-            Failure { kind: "not-found".to_owned(), ..problem.into() }
-        })
+        if let Some(file) = self.file_if_any(place, span)? {
+            return Ok(file);
+        }
+        let help = match &place.repository {
+            Some(_) => "paths begin at the top of the repository",
+            None => "paths begin at the directory of the Earthfile that names them",
+        };
+        let message = format!("there is no Earthfile in {}", shown(&place.shown));
+        let problem = Diagnostic::error(Code::UnknownTarget, span, message)
+            .help(help)
+            .maybe_help(self.similar(place, span));
+        Err(Failure { kind: "not-found".to_owned(), ..problem.into() })
+    }
+
+    /// A directory beside one that has no Earthfile, if its name is nearly the same.
+    fn similar(&self, place: &Place, span: Span) -> Option<String> {
+        let (above, name) = place.directory.rsplit_once('/').unwrap_or(("", &place.directory));
+        let at = self.whole(place, span).ok()?;
+        let found = self.host.borrow_mut().directories(at, &format!("/{above}"), "*").ok()?;
+        did_you_mean(name, found.iter().map(String::as_str).filter(|other| *other != name))
     }
 
     /// Takes a parsed file.

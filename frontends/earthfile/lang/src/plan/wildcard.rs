@@ -94,7 +94,7 @@ impl<'h> Session<'h> {
     }
 
     /// All of the context or repository that a place is in.
-    fn whole(&self, place: &Place, span: Span) -> Result<Output, Failure> {
+    pub(super) fn whole(&self, place: &Place, span: Span) -> Result<Output, Failure> {
         if let Some(repository) = &place.repository {
             return self.repository(repository, span);
         }
