@@ -213,7 +213,7 @@ fn deep_files_do_not_crash() -> Result<()> {
     };
     let sandbox = Sandbox::with("earth-deep", &[("Earthfile", &file(9, 10))])?;
     wbuild(&sandbox, &[], "context+all")?.success()?.says("the-end")?;
-    sandbox.write("Earthfile", file(60, 60))?;
+    sandbox.write("Earthfile", &file(60, 60))?;
     wbuild(&sandbox, &[], "context+all")?
         .expect(1)?
         .says("functions and blocks inside each other")?;

@@ -21,6 +21,7 @@ mod git;
 mod imagetools;
 mod interruption;
 mod keys;
+mod monorepo;
 mod outputs;
 mod platforms;
 mod plugins;
@@ -59,6 +60,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("imagetools", imagetools::TESTS),
     ("interruption", interruption::TESTS),
     ("keys", keys::TESTS),
+    ("monorepo", monorepo::TESTS),
     ("outputs", outputs::TESTS),
     ("platforms", platforms::TESTS),
     ("plugins", plugins::TESTS),
