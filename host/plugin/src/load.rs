@@ -228,7 +228,7 @@ impl Contract {
             PluginKind::Runner => Contract {
                 world: "wbuild:runner/runner",
                 export: "wbuild:runner/planner",
-                imports: &["wbuild:runner/machine", "wbuild:runner/job", "wbuild:runner/plan"],
+                imports: &["wbuild:runner/machine", "wbuild:runner/process", "wbuild:runner/plan"],
                 withheld: &[],
             },
             PluginKind::Cache => Contract {
