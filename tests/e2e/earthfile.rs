@@ -1,6 +1,7 @@
 //! Earthfiles: targets that hand files to each other, conditions, functions, what is left behind.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use wbuild_tests::git::{HttpServer, Repo};
@@ -22,6 +23,13 @@ pub const TESTS: &[Test] = &[
     ("functions_and_variables", functions_and_variables),
     ("caches_and_secrets", caches_and_secrets),
     ("directories_are_copied_as_said", directories_are_copied_as_said),
+    ("dockerfiles_are_built_inside", dockerfiles_are_built_inside),
+    ("a_dockerfile_that_fails_is_shown", a_dockerfile_that_fails_is_shown),
+    ("commands_run_on_this_machine_only_if_allowed", commands_run_on_this_machine_only_if_allowed),
+    (
+        "a_command_on_this_machine_ends_with_the_build",
+        a_command_on_this_machine_ends_with_the_build,
+    ),
     ("a_failing_target_leaves_nothing", a_failing_target_leaves_nothing),
     ("targets_are_listed", targets_are_listed),
     ("mistakes_are_shown_where_they_are", mistakes_are_shown_where_they_are),
@@ -135,12 +143,6 @@ fn an_image_with_names() -> Result<()> {
     let Node::File { size: 6, .. } = image.tree.get("/opt/built/file")?.node else {
         anyhow::bail!("{}", image.tree.listing());
     };
-    // A frontend from a file is not trusted with names.
-    let component = wbuild_tests::workspace().join("target/guests/dist/earthfile.wasm");
-    let component = component.display().to_string();
-    let own = ["-f", "context/Earthfile", "--frontend", &component, "--target=image"];
-    let run = sandbox.build(&[&own[..], &output[..]].concat())?.expect(1)?;
-    run.says("the frontend calls its image \"example/app:1\", which is not granted")?;
     // Without an output, an image is built and kept to nobody.
     target(&sandbox, &[], "+image", &[])?.success()?;
     ensure!(!sandbox.path("context/opt").exists(), "the image was written to the context");
@@ -324,6 +326,188 @@ fn directories_are_copied_as_said() -> Result<()> {
     Ok(())
 }
 
+fn dockerfiles_are_built_inside() -> Result<()> {
+    let file = "VERSION 0.8\n\
+        FROM base\n\
+        all:\n    \
+            BUILD +dir\n    \
+            BUILD +artifact\n\
+        dir:\n    \
+            FROM DOCKERFILE --build-arg WHO=earth -f app/docker/My.Dockerfile ./app\n    \
+            RUN echo \"$GREETING $(pwd)\" > out && ls /app > names\n    \
+            SAVE ARTIFACT out AS LOCAL dir-out\n    \
+            SAVE ARTIFACT names AS LOCAL dir-names\n    \
+            SAVE ARTIFACT /tool AS LOCAL dir-tool\n\
+        context:\n    \
+            WORKDIR /context\n    \
+            RUN echo made > made && printf 'FROM base\\nCOPY made /got\\nARG X=none\\nENV X=$X\\n' > Dockerfile\n    \
+            SAVE ARTIFACT . tree\n\
+        artifact:\n    \
+            ARG X=given\n    \
+            FROM DOCKERFILE --build-arg X +context/tree\n    \
+            RUN echo \"$(cat /got) $X\" > /out\n    \
+            SAVE ARTIFACT /out AS LOCAL artifact-out\n";
+    let dockerfile = "FROM base AS build\n\
+        ARG WHO\n\
+        COPY source .\n\
+        RUN echo \"$(cat source) for $WHO\" > /tool && echo ran-\"tool\"\n\
+        FROM base\n\
+        COPY --from=build /tool /tool\n\
+        COPY . /app\n\
+        ENV GREETING=hello\n\
+        WORKDIR /work\n";
+    let sandbox = Sandbox::with(
+        "earth-dockerfile",
+        &[
+            ("Earthfile", file),
+            ("app/docker/My.Dockerfile", dockerfile),
+            ("app/source", "source"),
+            ("app/left.log", "log"),
+            ("app/.dockerignore", "*.log\ndocker\n"),
+        ],
+    )?;
+    target(&sandbox, &[], "+all", &[])?.success()?.says("ran-tool")?;
+    ensure!(saved(&sandbox, "dir-out")? == "hello /work\n");
+    ensure!(saved(&sandbox, "dir-names")? == "source\n", "{}", saved(&sandbox, "dir-names")?);
+    ensure!(saved(&sandbox, "dir-tool")? == "source for earth\n");
+    ensure!(saved(&sandbox, "artifact-out")? == "made given\n");
+
+    // Nothing has changed: neither frontend is asked, no step runs.
+    let again = target(&sandbox, &["--stats"], "+all", &[])?.success()?;
+    again.never_says("ran-tool")?;
+    again.says("not run, nothing it read has changed")?;
+    // What the Dockerfile says counts.
+    sandbox.write("app/docker/My.Dockerfile", &dockerfile.replace("hello", "bye"))?;
+    target(&sandbox, &[], "+all", &[])?.success()?.never_says("ran-tool")?;
+    ensure!(saved(&sandbox, "dir-out")? == "bye /work\n");
+    // And what it copies.
+    sandbox.write("app/source", "other")?;
+    target(&sandbox, &[], "+all", &[])?.success()?.says("ran-tool")?;
+    ensure!(saved(&sandbox, "dir-tool")? == "other for earth\n");
+
+    // One that comes from a file calls no other.
+    let component = wbuild_tests::workspace().join("target/guests/dist/earthfile.wasm");
+    let component = component.display().to_string();
+    let own = ["-f", "context/Earthfile", "--frontend", &component, "--target=dir"];
+    let run = sandbox.build(&own)?.expect(1)?;
+    run.says("asks for wbuild:frontend/nested@0.1.0, which is not granted")?;
+    let run = sandbox.run(["plugin", "inspect", &component])?.expect(1)?;
+    ensure!(run.text()?.contains("- call other frontends"), "{}", run.text()?);
+    ensure!(run.text()?.contains("which is not granted"), "{}", run.text()?);
+    let run = sandbox.run(["plugin", "inspect", "earthfile"])?.success()?;
+    ensure!(run.text()?.contains("- call other frontends"), "{}", run.text()?);
+    Ok(())
+}
+
+fn a_dockerfile_that_fails_is_shown() -> Result<()> {
+    let file = "VERSION 0.8\nt:\n    FROM DOCKERFILE ./app\n    RUN true\n";
+    let dockerfile = "FROM base\nRUNN x\n";
+    let sandbox =
+        Sandbox::with("earth-broken", &[("Earthfile", file), ("app/Dockerfile", dockerfile)])?;
+    let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
+    run.says("did you mean `RUN`?")?;
+    run.says("app/Dockerfile:2")?;
+    run.says("the Dockerfile is built for this line")?;
+    run.says("Earthfile:3")?;
+    // While a step of it runs.
+    sandbox.write("app/Dockerfile", "FROM base\nRUN echo \"it is\" bad && exit 3\n")?;
+    let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
+    run.says("it is bad")?;
+    run.says("app/Dockerfile:2")?;
+    run.says("Earthfile:3")?;
+    sandbox.write("Earthfile", "VERSION 0.8\nt:\n    FROM DOCKERFILE -f app/none app\n")?;
+    let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
+    run.says("there is no `app/none`")?;
+    run.says("Earthfile:3")
+}
+
+fn commands_run_on_this_machine_only_if_allowed() -> Result<()> {
+    let file = "VERSION 0.8\n\
+        IMPORT ./sub\n\
+        FROM base\n\
+        all:\n    \
+            BUILD +here\n    \
+            BUILD +inside\n    \
+            BUILD sub+there\n\
+        here:\n    \
+            LOCALLY\n    \
+            ARG EARTHLY_LOCALLY\n    \
+            ARG DIR=$(pwd)\n    \
+            RUN echo \"$EARTHLY_LOCALLY $FROM_OUTSIDE\" > made && echo x >> runs && echo \"ran in\" $DIR\n    \
+            IF [ -f made ]\n        \
+                RUN echo seen >> made\n    \
+            END\n    \
+            FOR name IN $(cat names)\n        \
+                RUN echo $name >> made\n    \
+            END\n    \
+            SAVE ARTIFACT made AS LOCAL copy\n\
+        inside:\n    \
+            COPY +here/made /made\n    \
+            RUN cat /made && echo \"in a\" container\n\
+        fails:\n    \
+            LOCALLY\n    \
+            RUN exit 3\n";
+    let sub = "VERSION 0.8\nthere:\n    LOCALLY\n    RUN pwd > where\n";
+    let sandbox = Sandbox::with(
+        "earth-locally",
+        &[("Earthfile", file), ("names", "one two"), ("made", "before\n"), ("sub/Earthfile", sub)],
+    )?;
+    let run = target(&sandbox, &[], "+all", &[])?.expect(1)?;
+    run.says("is not granted to this build")?;
+    run.says("--allow client.exec")?;
+    run.says("Earthfile:11")?;
+    ensure!(saved(&sandbox, "made")? == "before\n", "it ran all the same");
+
+    let build = |name: &str| -> Result<Run> {
+        let base = wbuild_tests::base::layout()?;
+        let mut command = sandbox.wbuild(["--progress=plain", "--allow=client.exec"])?;
+        command
+            .env("FROM_OUTSIDE", "mine")
+            .arg(format!("--build-context=base=oci-layout://{}", base.display()))
+            .arg(format!("context+{name}"));
+        Run::of(&mut command)
+    };
+    let run = build("all")?.success()?;
+    run.says(&format!("ran in {}", sandbox.path("context").display()))?;
+    run.says("in a container")?;
+    ensure!(
+        saved(&sandbox, "copy")? == "true mine\nseen\none\ntwo\n",
+        "{}",
+        saved(&sandbox, "copy")?
+    );
+    let place = sandbox.path("context/sub").display().to_string();
+    ensure!(saved(&sandbox, "sub/where")?.trim() == place);
+    // They run in every build; what is made of what they leave behind is kept.
+    let run = build("all")?.success()?;
+    run.says("ran in")?;
+    run.never_says("in a container")?;
+    ensure!(saved(&sandbox, "runs")? == "x\nx\n");
+    // By itself there is nothing to yield.
+    build("here")?.success()?.says("ran in")?;
+    let run = build("fails")?.expect(1)?;
+    run.says("exit code: 3")?;
+    run.says("Earthfile:25")
+}
+
+fn a_command_on_this_machine_ends_with_the_build() -> Result<()> {
+    let file = "VERSION 0.8\nt:\n    LOCALLY\n    RUN echo $$ > pid; sleep 300 & echo $! > child; echo now-\"waiting\"; wait\n";
+    let sandbox = Sandbox::with("earth-locally-ends", &[("Earthfile", file)])?;
+    let mut command = sandbox.wbuild(["--progress=plain", "--allow=client.exec", "context+t"])?;
+    let mut running = wbuild_tests::run::Running::start(&mut command)?;
+    running.wait_for("now-waiting")?;
+    running.signal(rustix::process::Signal::INT)?;
+    running.wait(Duration::from_secs(30))?;
+    for name in ["pid", "child"] {
+        let process = format!("/proc/{}", saved(&sandbox, name)?.trim());
+        let began = Instant::now();
+        while Path::new(&process).exists() {
+            ensure!(began.elapsed() < Duration::from_secs(10), "{name} is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
+}
+
 fn a_failing_target_leaves_nothing() -> Result<()> {
     let file = "VERSION 0.8\n\
         FROM base\n\
@@ -368,9 +552,12 @@ fn mistakes_are_shown_where_they_are() -> Result<()> {
     let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
     run.says("Earthfile:3")?;
     run.says("did you mean `RUN`?")?;
-    sandbox.write("Earthfile", "VERSION 0.8\nFROM base\nt:\n    LOCALLY\n")?;
+    sandbox.write(
+        "Earthfile",
+        "VERSION 0.8\nFROM base\nt:\n    WITH DOCKER\n        RUN x\n    END\n",
+    )?;
     let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
-    run.says("LOCALLY is not supported yet")?;
+    run.says("WITH DOCKER is not supported yet")?;
     run.says("Earthfile:4")?;
     target(&sandbox, &[], "+tt", &[])?.expect(1)?.says("there is no target `tt`")?;
     // The command of a value, where it fails.

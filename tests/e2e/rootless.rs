@@ -16,6 +16,7 @@ use crate::platforms::{any, every_platform, platforms, runs_everywhere};
 pub const TESTS: &[Test] = &[
     ("every_platform_runs_for_an_ordinary_user", ordinary_user),
     ("an_ordinary_user_with_one_id_runs_every_platform", one_id),
+    ("commands_on_the_machine_run_with_the_users_rights", commands_on_the_machine),
     ("every_platform_runs_in_a_container", container),
     ("a_container_with_one_id_runs_every_platform", container_with_one_id),
     ("a_container_that_is_not_let_says_what_it_takes", container_not_let),
@@ -40,6 +41,20 @@ fn ordinary_user() -> Result<()> {
         let owner = sandbox.path(place).metadata()?.uid();
         ensure!(owner == USER, "{place} is {owner}'s");
     }
+    Ok(())
+}
+
+fn commands_on_the_machine() -> Result<()> {
+    let file = "VERSION 0.8\nt:\n    LOCALLY\n    RUN cat made && echo more >> made && echo x > new\n    SAVE ARTIFACT made AS LOCAL copy\n";
+    let sandbox = Sandbox::with("locally-user", &[("Earthfile", file), ("made", "mine\n")])?;
+    let unprivileged = Unprivileged::new(&sandbox, Who::User { ranges: true })?;
+    let args = [WBUILD, "--progress=plain", "--allow=client.exec", "context+t"];
+    Run::of(&mut unprivileged.command(args)?)?.success()?.says("mine")?;
+    for name in ["made", "new", "copy"] {
+        let owner = sandbox.path("context").join(name).metadata()?.uid();
+        ensure!(owner == USER, "{name} is {owner}'s");
+    }
+    ensure!(std::fs::read_to_string(sandbox.path("context/copy"))? == "mine\nmore\n");
     Ok(())
 }
 

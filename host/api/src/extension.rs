@@ -28,6 +28,7 @@ pub struct PluginIdentity {
 // ---- frontend ----------------------------------------------------------------------------------
 
 pub use crate::describe::{Description, Outline, Parameter, Query, Target};
+pub use crate::nested::{NestedBuild, NestedCap, NestedContext, NestedResult};
 
 /// Turns a user's file into a definition, perhaps solving parts of it on the way.
 #[async_trait]
@@ -63,6 +64,8 @@ pub struct FrontendHost {
     pub diagnostics: Arc<dyn DiagnosticsCap>,
     /// What the build yields.
     pub results: Arc<dyn ResultsCap>,
+    /// Other frontends; a component reaches it only if it was granted the import.
+    pub nested: Arc<dyn NestedCap>,
     /// Lines for the user.
     pub log: Arc<dyn LogCap>,
 }

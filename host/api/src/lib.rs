@@ -9,5 +9,6 @@ pub mod describe;
 pub mod event;
 pub mod explain;
 pub mod extension;
+pub mod nested;
 pub mod request;
 pub mod session;

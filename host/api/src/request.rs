@@ -87,17 +87,22 @@ pub enum Entitlement {
     /// itself sees to it.
     #[serde(rename = "buildx.local.delete")]
     LocalDelete,
+    /// Processes of the client's own, outside of any container.
+    #[serde(rename = "client.exec")]
+    ClientExec,
 }
 
 impl Entitlement {
     /// All that can be granted.
-    pub const ALL: [Entitlement; 2] = [Entitlement::NetworkPrivate, Entitlement::LocalDelete];
+    pub const ALL: [Entitlement; 3] =
+        [Entitlement::NetworkPrivate, Entitlement::LocalDelete, Entitlement::ClientExec];
 
     /// The name that users write.
     pub const fn as_str(self) -> &'static str {
         match self {
             Entitlement::NetworkPrivate => "network.private",
             Entitlement::LocalDelete => "buildx.local.delete",
+            Entitlement::ClientExec => "client.exec",
         }
     }
 }

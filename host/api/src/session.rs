@@ -44,10 +44,41 @@ pub trait Session: Send + Sync {
         Ok(RegistryHost::default())
     }
 
+    /// Begins a process on the client's machine, in a directory below the main context. Called only
+    /// if the request allows it.
+    fn spawn(&self, _spec: ClientSpec) -> Result<Arc<dyn ClientProcess>, Failure> {
+        Err(Failure::unsupported("the client runs no processes of its own"))
+    }
+
     /// Through whom registries and web servers are asked.
     fn proxies(&self) -> Proxies {
         Proxies::default()
     }
+}
+
+/// A process of the client's.
+#[derive(Debug)]
+pub struct ClientSpec {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Above the client's own; a later one of a name wins.
+    pub env: Vec<(String, String)>,
+    /// Below the main context, without `..`; empty = the main context itself.
+    pub cwd: String,
+    /// Where it prints.
+    pub stdout: OwnedFd,
+    /// Where it says what is wrong.
+    pub stderr: OwnedFd,
+}
+
+/// A process of the client's that was begun.
+pub trait ClientProcess: Send + Sync {
+    /// Waits for its end, on a thread that may block, and ends what it has left behind. Answers its
+    /// exit code; 128 + signal number if a signal ended it.
+    fn wait(&self) -> Result<i32, Failure>;
+
+    /// Ends it, with all that it has begun, unless it has ended.
+    fn kill(&self);
 }
 
 /// How a registry host is asked.

@@ -16,6 +16,7 @@
 
 pub mod answer;
 pub mod args;
+mod client_process;
 pub mod config;
 pub mod environment;
 pub mod exit;

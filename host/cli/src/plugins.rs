@@ -1,11 +1,11 @@
 //! From names to loaded plugins.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use wbuild::extension::{DefinitionFile, Runner};
+use wbuild::extension::{DefinitionFile, Frontend, Runner};
 use wbuild::request::ContextSpec;
-use wbuild::{Choose, Chosen, Plugins, Reader};
+use wbuild::{Choose, Chosen, FindFrontend, Plugins, Reader};
 use wbuild_bundled::{Bundled, Kind};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::Fault;
@@ -13,7 +13,7 @@ use wbuild_cli::plugin_name::{PluginName, unknown};
 use wbuild_cli::resolve::{self, Build};
 use wbuild_cli::syntax;
 use wbuild_graph::{Attrs, Failure, SourceMap};
-use wbuild_plugin::{Plugin, PluginHost, PluginHostOptions, PluginSource};
+use wbuild_plugin::{Grants, Plugin, PluginHost, PluginHostOptions, PluginSource};
 
 /// A host that keeps compiled code where the environment says.
 pub fn host(environment: &Environment) -> PluginHost {
@@ -38,6 +38,7 @@ pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
         runners: runners(host, &build.runners)?,
         caches: caches.collect::<Result<_, Failure>>()?,
         remotes: remotes.collect::<Result<_, Failure>>()?,
+        nested: callable(host),
     })
 }
 
@@ -89,15 +90,33 @@ fn load(host: &PluginHost, kind: Kind, name: &PluginName) -> Result<Plugin, Fail
         PluginName::Bundled(name) => {
             let bundled = wbuild_bundled::find(kind, name)
                 .ok_or_else(|| *unknown(kind_name(kind), name, &names(kind)).failure)?;
-            host.load(name, source(bundled))
+            load_bundled(host, bundled)
         }
     }
 }
 
-/// A bundled component.
-pub fn source(bundled: &Bundled) -> PluginSource {
+/// A bundled component. What comes with wbuild may call other frontends; nothing else may.
+pub fn load_bundled(host: &PluginHost, bundled: &Bundled) -> Result<Plugin, Failure> {
     let digest = wbuild_graph::Digest::from_bytes(bundled.digest);
-    PluginSource::Embedded { bytes: bundled.bytes, digest }
+    let source = PluginSource::Embedded { bytes: bundled.bytes, digest };
+    Ok(host.load(bundled.name, source)?.granted(Grants { nested: true }))
+}
+
+/// What a frontend may call: frontends that come with wbuild, by their names. Each is loaded once,
+/// however often it is called.
+fn callable(host: &PluginHost) -> FindFrontend {
+    let host = host.clone();
+    let loaded: Mutex<BTreeMap<String, Arc<dyn Frontend>>> = Mutex::default();
+    Arc::new(move |name| {
+        let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(frontend) = loaded.get(name) {
+            return Ok(Arc::clone(frontend));
+        }
+        let bundled = PluginName::Bundled(name.to_owned());
+        let frontend = load(&host, Kind::Frontend, &bundled)?.frontend()?;
+        loaded.insert(name.to_owned(), Arc::clone(&frontend));
+        Ok(frontend)
+    })
 }
 
 /// The names of a kind, the default first.

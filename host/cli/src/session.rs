@@ -11,9 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
-use wbuild_api::session::{Archive, BuildContext, Proxies, RegistryAuth, RegistryHost, Session};
+use wbuild_api::session::{
+    Archive, BuildContext, ClientProcess, ClientSpec, Proxies, RegistryAuth, RegistryHost, Session,
+};
 use wbuild_graph::{Failure, FailureKind};
 
+use crate::client_process;
 use crate::registries::Registries;
 use crate::resolve::{Directory, Lends, SecretPlace};
 
@@ -85,6 +88,13 @@ impl Session for LocalSession {
             .try_clone_to_owned()
             .map_err(|error| Failure::internal("cannot duplicate standard input").cause(&error))?;
         Ok(Archive { name: "-".to_owned(), start, rest })
+    }
+
+    fn spawn(&self, spec: ClientSpec) -> Result<Arc<dyn ClientProcess>, Failure> {
+        let context = self.contexts.get("context").ok_or_else(|| {
+            Failure::not_found("there is no directory that a process could run in")
+        })?;
+        client_process::spawn(&context.directory.path, spec)
     }
 
     fn has_secret(&self, id: &str) -> bool {

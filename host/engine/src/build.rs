@@ -76,8 +76,8 @@ impl Engine {
         let worker = Arc::new(self.worker(&request, &session, plugins, &steps, &events, &room));
         let observer = Arc::clone(&steps) as Arc<dyn wbuild_solver::Observer>;
         let solver = Solver::new(Arc::clone(&worker), Arc::new(TokioSpawn), observer);
-        let job =
-            Job::new(request, session, Arc::clone(&steps), worker, plugins.remotes.clone(), solver);
+        let plugged = (plugins.remotes.clone(), Arc::clone(&plugins.nested));
+        let job = Job::new(request, session, Arc::clone(&steps), worker, plugged, solver);
         let mut stats = BuildStats::default();
         let blocking = TaskTracker::new();
         let stop = StopBackground(&job);

@@ -13,7 +13,7 @@ use wbuild_api::extension::{
     ResultsCap, SourceInfo, SourceRequest,
 };
 use wbuild_api::request::ContextSpec;
-use wbuild_graph::op::SourceOp;
+use wbuild_graph::op::{Security, SourceOp};
 use wbuild_graph::{
     Attrs, Diagnostic, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity, SourceFile,
     Span, decode,
@@ -21,6 +21,7 @@ use wbuild_graph::{
 
 use crate::export;
 use crate::job::Job;
+use crate::nested::{self, Caller};
 use crate::source::local::MAIN_CONTEXT;
 use crate::vcs;
 
@@ -38,7 +39,7 @@ const SOURCE_BYTES: u64 = 64 << 20;
 
 /// The capabilities of `job`'s frontend.
 pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
-    FrontendHost {
+    let caller = Caller {
         graph: Arc::new(Graph(Arc::clone(job))),
         inspect: Arc::new(Inspect(Arc::clone(job))),
         request: Arc::new(Request(Arc::clone(job))),
@@ -48,6 +49,14 @@ pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
             source_bytes: AtomicU64::new(0),
         }),
         results: Arc::new(Results(Arc::clone(job))),
+    };
+    FrontendHost {
+        graph: Arc::clone(&caller.graph),
+        inspect: Arc::clone(&caller.inspect),
+        request: Arc::clone(&caller.request),
+        diagnostics: Arc::clone(&caller.diagnostics),
+        results: Arc::clone(&caller.results),
+        nested: nested::over(job, caller, Arc::clone(job.frontends())),
         log: plugin_log(plugin.to_owned(), Arc::clone(job.steps().sink())),
     }
 }
@@ -64,7 +73,15 @@ impl GraphCap for Graph {
         self.0.settle(&mut op);
         let mut definition = self.0.definition();
         let outputs = op.outputs();
+        let client = matches!(&op, Op::Exec(exec) if exec.security == Security::Client);
+        if client && let Op::Exec(exec) = &mut op {
+            // It is run for what it does: two that say the same are not one.
+            exec.attrs.push("client", definition.len().to_string());
+        }
         let node = definition.insert(op, inputs)?;
+        if client {
+            definition.ignore_cache(node)?;
+        }
         Ok((0..outputs).map(|index| Edge { node, index }).collect())
     }
 
@@ -142,6 +159,22 @@ impl InspectCap for Inspect {
     }
 }
 
+/// Evaluates what may be looked at; one answer each, in order.
+pub(crate) async fn evaluate_allowed(
+    inspect: &dyn InspectCap,
+    at: Vec<Edge>,
+    check: impl Fn(Edge) -> Result<(), Failure>,
+) -> Vec<Result<(), Failure>> {
+    let mut answers: Vec<Result<(), Failure>> = at.iter().map(|edge| check(*edge)).collect();
+    let allowed: Vec<Edge> =
+        at.iter().zip(&answers).filter(|(_, ok)| ok.is_ok()).map(|(edge, _)| *edge).collect();
+    let evaluated = inspect.evaluate(allowed).await;
+    for (slot, answer) in answers.iter_mut().filter(|slot| slot.is_ok()).zip(evaluated) {
+        *slot = answer;
+    }
+    answers
+}
+
 struct Request(Arc<Job>);
 
 #[async_trait]
@@ -165,9 +198,7 @@ impl RequestCap for Request {
                 .collect();
             options.0.extend(new);
         }
-        let of_prefix =
-            options.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
-        Attrs(of_prefix.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+        options_of(&options, &prefix)
     }
 
     fn targets(&self) -> Vec<String> {
@@ -237,6 +268,13 @@ impl RequestCap for Request {
     fn supports(&self, feature: String) -> bool {
         crate::job::supports(&feature)
     }
+}
+
+/// Options whose names begin with `prefix`, without it.
+pub(crate) fn options_of(options: &Attrs, prefix: &str) -> Attrs {
+    let of_prefix =
+        options.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
+    Attrs(of_prefix.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
 struct Diagnostics {
@@ -340,7 +378,7 @@ impl ResultsCap for Results {
 
 /// What is no object of a sensible size is refused where the frontend yields it; the rest is checked
 /// when the host's part is added.
-fn check_config(config: &str) -> Result<(), Failure> {
+pub(crate) fn check_config(config: &str) -> Result<(), Failure> {
     if config.len() as u64 > wbuild_oci::media::MAX_CONFIG {
         return Err(Failure::new(FailureKind::Limit, "the image config is too large"));
     }

@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::try_join_all;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use wbuild_api::extension::{CachePlugin, DefinitionFile, ImageInfo, ImageRequest};
-use wbuild_api::request::{BuildRequest, DefaultNetwork, DefinitionSource, OutputKind, OutputSpec};
+use wbuild_api::request::{
+    BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource, Entitlement, OutputKind,
+    OutputSpec,
+};
 use wbuild_api::session::Session;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
@@ -21,7 +24,9 @@ use wbuild_tree::root::Root;
 use crate::inputs::{self, Inputs, Main};
 use crate::inspect::Inspected;
 use crate::keyed_secrets::KeyedSecrets;
+use crate::nested::FindFrontend;
 use crate::solved::Solved;
+use crate::source::local::MAIN_CONTEXT;
 use crate::steps::Steps;
 use crate::vcs;
 use crate::worker::BuildWorker;
@@ -71,6 +76,7 @@ pub(crate) struct Job {
     named: Mutex<HashSet<NodeId>>,
     worker: Arc<BuildWorker>,
     remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
+    frontends: FindFrontend,
     solver: Solver<BuildWorker>,
     background: Mutex<Background>,
     keyed_secrets: OnceLock<KeyedSecrets>,
@@ -104,7 +110,7 @@ impl Job {
         session: Arc<dyn Session>,
         steps: Arc<Steps>,
         worker: Arc<BuildWorker>,
-        remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
+        (remotes, frontends): (BTreeMap<String, Arc<dyn CachePlugin>>, FindFrontend),
         solver: Solver<BuildWorker>,
     ) -> Arc<Job> {
         let build_platform = Platform::host();
@@ -137,6 +143,7 @@ impl Job {
             named: Mutex::default(),
             worker,
             remotes,
+            frontends,
             solver,
             background: Mutex::default(),
             keyed_secrets: OnceLock::new(),
@@ -257,6 +264,11 @@ impl Job {
         self.remotes.get(backend)
     }
 
+    /// What a frontend may call.
+    pub(crate) fn frontends(&self) -> &FindFrontend {
+        &self.frontends
+    }
+
     pub(crate) fn build_platform(&self) -> &Platform {
         &self.build_platform
     }
@@ -298,6 +310,19 @@ impl Job {
         };
         if exec.security == Security::Insecure {
             return denied("a privileged process", "security.insecure");
+        }
+        if exec.security == Security::Client {
+            let option = Entitlement::ClientExec;
+            if !self.request.allow.contains(&option) {
+                let message = "a process outside of any container, with the rights of the caller, is \
+                               not granted to this build";
+                return Err(Failure::new(FailureKind::Denied, message)
+                    .hint(format!("if the definition is trusted: --allow {}", option.as_str())));
+            }
+            if !matches!(self.request.contexts.get(MAIN_CONTEXT), Some(ContextSpec::Local(_))) {
+                let message = "a process of the caller's needs a context that is a directory";
+                return Err(Failure::unsupported(message));
+            }
         }
         if exec.network == Network::Host && self.request.network != DefaultNetwork::Host {
             return denied("the host's network", "network.host");
@@ -399,8 +424,8 @@ impl Job {
     }
 
     /// Runs something beside the build, which ends with the build if not before.
-    pub(crate) fn beside(&self, task: impl Future<Output = ()> + Send + 'static) {
-        lock(&self.background).tasks.spawn(crate::tracked(task));
+    pub(crate) fn beside(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        lock(&self.background).tasks.spawn(crate::tracked(task))
     }
 
     /// Ends what was begun in the background.

@@ -30,6 +30,7 @@ mod keyed_secrets;
 mod launch;
 mod launchers;
 mod memo;
+mod nested;
 mod ops;
 pub mod platforms;
 mod present;
@@ -58,6 +59,7 @@ use wbuild_store::{Limits, LockWait, OpenOptions, Policy, Store};
 use crate::launchers::Launchers;
 
 pub use inputs::{Choose, Chosen, Reader};
+pub use nested::FindFrontend;
 pub use wbuild_api::{describe, event, extension, request, session};
 pub use wbuild_git::work_tree;
 pub use wbuild_store as store;
@@ -103,6 +105,8 @@ pub struct Plugins {
     pub caches: Vec<Arc<dyn CachePlugin>>,
     /// Read and write the caches elsewhere of the request, by the backends' names there.
     pub remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
+    /// What the frontend, and those that it calls, may call.
+    pub nested: FindFrontend,
 }
 
 /// An open engine.

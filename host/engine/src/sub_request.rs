@@ -21,8 +21,9 @@ use wbuild_graph::op::SourceOp;
 use wbuild_graph::{Edge, Failure, FailureKind, Op};
 
 use crate::build::Served;
-use crate::frontend_host::frontend_host;
+use crate::frontend_host::{evaluate_allowed, frontend_host};
 use crate::job::Job;
+use crate::nested::{self, Caller};
 use crate::{Engine, Plugins, inputs};
 
 impl Engine {
@@ -60,11 +61,19 @@ impl Engine {
         job.worker().explain.keep_nothing();
         let frontend = inputs::settle(job, &plugins.frontend).await?;
         let all = frontend_host(job, &frontend.identity().name);
-        let host = FrontendHost {
-            inspect: Arc::new(ContextsOnly { job: Arc::clone(job), all: all.inspect }),
+        let inspect: Arc<dyn InspectCap> =
+            Arc::new(ContextsOnly { job: Arc::clone(job), all: all.inspect });
+        let caller = Caller {
+            graph: Arc::clone(&all.graph),
+            inspect: Arc::clone(&inspect),
+            request: Arc::clone(&all.request),
+            diagnostics: Arc::clone(&all.diagnostics),
             results: Arc::new(Dropped),
-            ..all
         };
+        // Others may be called; they may look at no more than this one.
+        let results = Arc::clone(&caller.results);
+        let nested = nested::over(job, caller, Arc::clone(job.frontends()));
+        let host = FrontendHost { inspect, nested, results, ..all };
         let description = frontend.describe(host, query).await?;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         // Configs of images and digests of files serve the next build.
@@ -83,9 +92,10 @@ impl ContextsOnly {
     fn check(&self, at: Edge) -> Result<(), Failure> {
         let definition = self.job.definition();
         definition.check_edge(at)?;
-        let what = match &definition.vertex(at.node).op {
+        let vertex = definition.vertex(at.node);
+        let what = match &vertex.op {
             Op::Source(SourceOp::Image { .. }) => "the files of an image",
-            Op::Source(_) => return Ok(()),
+            Op::Source(_) if vertex.inputs.is_empty() => return Ok(()),
             _ => "the result of a step",
         };
         let message = format!("{what} cannot be looked at without building");
@@ -134,15 +144,7 @@ impl InspectCap for ContextsOnly {
     }
 
     async fn evaluate(&self, at: Vec<Edge>) -> Vec<Result<(), Failure>> {
-        let mut answers: Vec<Result<(), Failure>> =
-            at.iter().map(|edge| self.check(*edge)).collect();
-        let allowed: Vec<Edge> =
-            at.iter().zip(&answers).filter(|(_, ok)| ok.is_ok()).map(|(edge, _)| *edge).collect();
-        let evaluated = self.all.evaluate(allowed).await;
-        for (slot, answer) in answers.iter_mut().filter(|slot| slot.is_ok()).zip(evaluated) {
-            *slot = answer;
-        }
-        answers
+        evaluate_allowed(&*self.all, at, |edge| self.check(edge)).await
     }
 
     async fn outcome_of(&self, at: Edge) -> Result<Arc<Outcome>, Failure> {

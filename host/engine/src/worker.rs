@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use wbuild_api::session::Session;
-use wbuild_graph::op::SourceOp;
+use wbuild_graph::op::{Security, SourceOp};
 use wbuild_graph::{CacheKey, ContentDigest, Failure, FailureKind, Op, ResultId, VertexDigest};
 use wbuild_solver::{FoundBy, GONE_INPUT, Miss, Pin, SolveVertex, Worker};
 use wbuild_store::{Lease, Record, Store};
@@ -278,6 +278,10 @@ impl Worker for BuildWorker {
             // An image is kept as its manifest, its config and its layers.
             return Ok(());
         }
+        if matches!(vertex.op(), Op::Exec(exec) if exec.security == Security::Client) {
+            // What it did was done on the client's machine.
+            return Ok(());
+        }
         let record = Record {
             keys,
             outputs: outputs.output_records(),
@@ -360,6 +364,9 @@ impl BuildWorker {
                 self.repositories.fetch(url, reference, attrs, self.settings.now).await
             }
             Op::Source(_) => Err(Failure::internal("an unknown source was pinned")),
+            Op::Exec(exec) if exec.security == Security::Client => {
+                ops::client::run(self, vertex, exec, inputs).await
+            }
             Op::Exec(exec) => ops::exec::run(self, vertex, exec, inputs).await,
             Op::File(file) => ops::file::run(self, vertex, file, inputs).await,
             Op::Merge => ops::merge::run(inputs),

@@ -190,6 +190,7 @@ impl Yielded {
         self.images.is_empty()
             && self.files.is_empty()
             && self.effects.is_empty()
+            && self.required.is_empty()
             && self.fails.is_none()
     }
 

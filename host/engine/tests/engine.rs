@@ -295,3 +295,32 @@ async fn a_cache_backend_that_lies_or_fails_costs_a_miss() {
     place.build(frontend).await.expect("built");
     assert_eq!(place.log.ends().first(), Some(&StepEnd::Cached));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frontend_from_a_file_is_not_trusted_with_names() {
+    if !privileged("a_frontend_from_a_file_is_not_trusted_with_names") {
+        return;
+    }
+    let mut place = Place::new();
+    place.output(OutputKind::Oci, OutputDest::File(place.path("out.tar")), &[]);
+    let named = |host: &FrontendHost| {
+        let mut attrs = Attrs::default();
+        attrs.push("tag", "example/app:1");
+        let (name, config) = (String::new(), "{}".to_owned());
+        let root = Some(file(host, None, None, write("/f", "file")));
+        host.results.image(wbuild::extension::ImageResult {
+            name,
+            platform: None,
+            root,
+            config,
+            attrs,
+        })
+    };
+    place.build_as("own".to_owned(), named).await.expect("one that came with the program is");
+    for own in ["./own", "/a/own.wasm", "own.wasm"] {
+        let failure = place.build_as(own.to_owned(), named).await.expect_err(own).failure;
+        assert_eq!(failure.kind, FailureKind::Denied, "{own}");
+        let message = "the frontend calls its image \"example/app:1\", which is not granted";
+        assert_eq!(failure.message, message, "{own}");
+    }
+}

@@ -127,7 +127,10 @@ impl Frontend for Curious {
         let ignored = inspect.read_file(context, ".dockerignore".to_owned(), 0, 99).await?;
         let found = inspect.stat(context, "/.dockerignore".to_owned()).await?;
         assert!(found.is_some_and(|entry| entry.size == 4));
-        for at in [image, step] {
+        // A context that is to be read after a step.
+        let source = LocalSource { name: "context".to_owned(), ..LocalSource::default() };
+        let behind = host.graph.insert(Op::Source(SourceOp::Local(source)), vec![step])?[0];
+        for at in [image, step, behind] {
             let path = "/".to_owned();
             let query =
                 ReadDir { path: path.clone(), after: None, limit: 9, opts: Attrs::default() };
@@ -216,8 +219,13 @@ async fn ask(query: Query, log: &Arc<Log>) -> Result<DescribeReport, Box<BuildEr
         keyed_secrets: Default::default(),
     };
     let frontend = Reader::Frontend(Arc::new(Curious));
-    let plugins =
-        Plugins { frontend, runners: Vec::new(), caches: Vec::new(), remotes: BTreeMap::new() };
+    let plugins = Plugins {
+        frontend,
+        runners: Vec::new(),
+        caches: Vec::new(),
+        remotes: BTreeMap::new(),
+        nested: Arc::new(|name| Err(Failure::not_found(format!("no frontend {name}")))),
+    };
     let session = Arc::new(Client(context));
     engine.describe(request, query, session, plugins, events, CancellationToken::new()).await
 }

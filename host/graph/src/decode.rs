@@ -35,7 +35,11 @@ pub fn security(value: &str) -> Result<Security, Failure> {
     one_of(
         value,
         "security mode",
-        &[("sandbox", Security::Sandbox), ("insecure", Security::Insecure)],
+        &[
+            ("sandbox", Security::Sandbox),
+            ("insecure", Security::Insecure),
+            ("client", Security::Client),
+        ],
     )
 }
 

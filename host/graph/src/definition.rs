@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::encode::{ByDefinition, Encoder};
-use crate::op::{FileActionKind, MountKind, Op, SourceOp};
+use crate::op::{FileActionKind, Mount, MountKind, Op, Security, SourceOp};
 use crate::{Failure, FailureKind, Span, VertexDigest};
 
 /// A node of one definition. Two nodes with equal digests keep their own names and spans; their
@@ -300,6 +300,7 @@ fn uses_session(op: &Op) -> bool {
         }
         Op::Exec(exec) => {
             !exec.secret_env.is_empty()
+                || exec.security == Security::Client
                 || exec
                     .mounts
                     .iter()
@@ -326,6 +327,11 @@ fn check_op(op: &Op) -> Result<(), Failure> {
                     }
                 }
                 _ => return Err(Failure::invalid("the first mount must be a bind at /")),
+            }
+            let bind = |mount: &Mount| matches!(mount.kind, MountKind::Bind { .. });
+            if exec.security == Security::Client && !exec.mounts.iter().all(bind) {
+                let message = "a process of the caller's has no mounts but binds";
+                return Err(Failure::invalid(message));
             }
             for mount in &exec.mounts {
                 if !mount.target.starts_with('/') {

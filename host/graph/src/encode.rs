@@ -233,6 +233,7 @@ impl ExecOp {
         e.variant(match self.security {
             Security::Sandbox => "sandbox",
             Security::Insecure => "insecure",
+            Security::Client => "client",
         });
         e.pairs(&self.add_hosts);
         e.list(self.ulimits.iter(), |e, u| {

@@ -124,6 +124,8 @@ pub enum Security {
     Sandbox,
     /// Privileged; an entitlement.
     Insecure,
+    /// Not at all: a process of the client's, in its directory; an entitlement.
+    Client,
 }
 
 /// What a bind mount may do with its source.

@@ -13,7 +13,7 @@ use crate::code_cache::{CodeCache, Found, entry_key};
 use crate::engine::Runtime;
 use crate::error::Subject;
 use crate::limits::{Limits, size};
-use crate::load::Outline;
+use crate::load::{Grants, Outline};
 use crate::v0_1;
 use crate::{PluginKind, WasmCache, WasmFrontend, WasmRunner};
 
@@ -190,6 +190,7 @@ impl PluginHost {
                 cache: OnceCell::new(),
                 compiled: Mutex::default(),
             }),
+            grants: Grants::default(),
         })
     }
 
@@ -256,6 +257,7 @@ impl Bytes {
 #[derive(Clone)]
 pub struct Plugin {
     pub(crate) inner: Arc<Inner>,
+    pub(crate) grants: Grants,
 }
 
 pub(crate) struct Inner {
@@ -265,7 +267,7 @@ pub(crate) struct Inner {
     bytes: Bytes,
     outline: Outline,
     component: OnceCell<Component>,
-    frontend: OnceCell<v0_1::frontend::bindings::FrontendPre<v0_1::frontend::State>>,
+    frontend: OnceCell<v0_1::frontend::bindings::GrantedPre<v0_1::frontend::State>>,
     describe: OnceCell<v0_1::frontend::FrontendDescribePre<v0_1::frontend::State>>,
     runner: OnceCell<v0_1::runner::RunnerPre<v0_1::runner::State>>,
     cache: OnceCell<v0_1::cache::RemoteCachePre<v0_1::cache::State>>,
@@ -294,6 +296,11 @@ impl Plugin {
         self.inner.digest
     }
 
+    /// The same plugin with these grants; one that was loaded has none.
+    pub fn granted(self, grants: Grants) -> Plugin {
+        Plugin { grants, ..self }
+    }
+
     /// The kinds of plugin it is; may be several, or none that this version knows.
     pub fn kinds(&self) -> Vec<PluginKind> {
         self.inner.outline.kinds()
@@ -305,7 +312,7 @@ impl Plugin {
     ///
     /// When it is none, or asks for what frontends do not get. Says which.
     pub fn frontend(&self) -> Result<Arc<dyn Frontend>, Failure> {
-        let identity = self.inner.admit(PluginKind::Frontend)?;
+        let identity = self.inner.admit(PluginKind::Frontend, self.grants)?;
         Ok(Arc::new(WasmFrontend::new(Arc::clone(&self.inner), identity)))
     }
 
@@ -315,7 +322,7 @@ impl Plugin {
     ///
     /// When it is none, or asks for what runners do not get. Says which.
     pub fn runner(&self) -> Result<Arc<dyn Runner>, Failure> {
-        let identity = self.inner.admit(PluginKind::Runner)?;
+        let identity = self.inner.admit(PluginKind::Runner, self.grants)?;
         Ok(Arc::new(WasmRunner::new(Arc::clone(&self.inner), identity)))
     }
 
@@ -325,7 +332,7 @@ impl Plugin {
     ///
     /// When it is none, or asks for what cache backends do not get. Says which.
     pub fn cache(&self) -> Result<Arc<dyn CachePlugin>, Failure> {
-        let identity = self.inner.admit(PluginKind::Cache)?;
+        let identity = self.inner.admit(PluginKind::Cache, self.grants)?;
         Ok(Arc::new(WasmCache::new(Arc::clone(&self.inner), identity)))
     }
 }
@@ -360,8 +367,8 @@ impl Inner {
     }
 
     /// Checks that the component is what it is to be used as.
-    fn admit(&self, kind: PluginKind) -> Result<PluginIdentity, Failure> {
-        let wit_version = self.outline.check(kind, &self.name)?;
+    fn admit(&self, kind: PluginKind, grants: Grants) -> Result<PluginIdentity, Failure> {
+        let wit_version = self.outline.check(kind, &self.name, grants)?;
         let limits = self.limits(kind);
         if self.size() > limits.component_bytes {
             let subject = Subject { kind, name: &self.name, limits: &limits };
@@ -427,7 +434,7 @@ impl Inner {
 
     pub(crate) async fn frontend_pre(
         self: &Arc<Self>,
-    ) -> Result<&v0_1::frontend::bindings::FrontendPre<v0_1::frontend::State>, Failure> {
+    ) -> Result<&v0_1::frontend::bindings::GrantedPre<v0_1::frontend::State>, Failure> {
         self.frontend
             .get_or_try_init(|| async {
                 let component = self.component().await?;
@@ -435,7 +442,7 @@ impl Inner {
                     self.shared.linker(&self.shared.frontend_linker, v0_1::frontend::link)?;
                 linker
                     .instantiate_pre(component)
-                    .and_then(v0_1::frontend::bindings::FrontendPre::new)
+                    .and_then(v0_1::frontend::bindings::GrantedPre::new)
                     .map_err(self.link_failure(PluginKind::Frontend))
             })
             .await

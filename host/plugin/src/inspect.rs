@@ -99,7 +99,7 @@ impl Plugin {
             kinds,
         };
         let Some(kind) = info.kinds.first().copied() else {
-            info.refusal = outline.check(PluginKind::Frontend, inner.name()).err();
+            info.refusal = outline.check(PluginKind::Frontend, inner.name(), self.grants).err();
             return Ok(info);
         };
         let refusal = match kind {

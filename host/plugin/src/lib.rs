@@ -49,6 +49,7 @@ pub use frontend::WasmFrontend;
 pub use host::{Plugin, PluginHost, PluginHostOptions, PluginSource};
 pub use inspect::PluginInfo;
 pub use limits::Limits;
+pub use load::Grants;
 pub use runner::WasmRunner;
 
 /// Kinds of plugin.

@@ -141,7 +141,12 @@ impl Outline {
 
     /// Checks that the component is of this kind and asks for nothing this kind does not get.
     /// Answers the WIT version it speaks.
-    pub(crate) fn check(&self, kind: PluginKind, name: &str) -> Result<String, Failure> {
+    pub(crate) fn check(
+        &self,
+        kind: PluginKind,
+        name: &str,
+        grants: Grants,
+    ) -> Result<String, Failure> {
         let contract = Contract::of(kind);
         let Some(export) = self.export_of(kind) else {
             let mut failure = Failure::invalid(format!("{name} is not a {kind}"))
@@ -161,7 +166,7 @@ impl Outline {
             let verdict = if is_export {
                 version_verdict(interface)
             } else {
-                contract.import_verdict(interface)
+                contract.import_verdict(interface, grants)
             };
             if let Some(failure) = verdict.failure(kind, name, interface, is_export) {
                 return Err(failure);
@@ -204,9 +209,24 @@ struct Contract {
     world: &'static str,
     export: &'static str,
     imports: &'static [&'static str],
-    /// Known, and not granted.
+    /// What it gets besides only if it was granted.
     withheld: &'static [&'static str],
 }
+
+/// What a plugin may import beyond what its kind always gets. Who loads it decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// A frontend may call other frontends: `wbuild:frontend/nested`.
+    pub nested: bool,
+}
+
+impl Grants {
+    fn cover(self, path: &str) -> bool {
+        path == NESTED && self.nested
+    }
+}
+
+const NESTED: &str = "wbuild:frontend/nested";
 
 const TYPES: [&str; 2] = ["wbuild:types/types", "wbuild:types/log"];
 
@@ -223,7 +243,7 @@ impl Contract {
                     "wbuild:frontend/diagnostics",
                     "wbuild:frontend/results",
                 ],
-                withheld: &["wbuild:frontend/nested"],
+                withheld: &[NESTED],
             },
             PluginKind::Runner => Contract {
                 world: "wbuild:runner/runner",
@@ -246,13 +266,14 @@ impl Contract {
         }
     }
 
-    fn import_verdict(&self, interface: Interface<'_>) -> Verdict {
+    fn import_verdict(&self, interface: Interface<'_>, grants: Grants) -> Verdict {
         let path = interface.path;
-        if TYPES.contains(&path) || self.imports.contains(&path) {
-            return version_verdict(interface);
-        }
-        if self.withheld.contains(&path) {
+        let withheld = self.withheld.contains(&path);
+        if withheld && !grants.cover(path) {
             return Verdict::Withheld;
+        }
+        if withheld || TYPES.contains(&path) || self.imports.contains(&path) {
+            return version_verdict(interface);
         }
         let others = PluginKind::ALL.into_iter().map(Contract::of);
         if others.into_iter().any(|c| c.imports.contains(&path) || c.withheld.contains(&path)) {
@@ -305,7 +326,7 @@ impl Verdict {
                 FailureKind::Denied,
                 format!("the {kind} {name} asks for {interface}, which is not granted"),
             )
-            .hint(format!("this version of wbuild grants it to no {kind}")),
+            .hint(format!("only a {kind} that comes with wbuild gets it")),
             Verdict::OtherKind => Failure::new(
                 FailureKind::Denied,
                 format!("the {kind} {name} asks for {interface}, which a {kind} does not get"),
@@ -341,6 +362,8 @@ impl Verdict {
 mod tests {
     use super::*;
 
+    const NONE: Grants = Grants { nested: false };
+
     fn outline(imports: &[&str], exports: &[&str]) -> Outline {
         Outline {
             imports: imports.iter().map(|s| (*s).to_owned()).collect(),
@@ -355,13 +378,13 @@ mod tests {
             &["wbuild:types/types@0.1.0", "wbuild:types/log@0.1.0", "wbuild:frontend/graph@0.1.7"],
             &["wbuild:frontend/build@0.1.2", "wbuild:frontend/describe@0.1.0", "exports"],
         );
-        assert_eq!(good.check(PluginKind::Frontend, "f").expect("fits"), "0.1.2");
+        assert_eq!(good.check(PluginKind::Frontend, "f", NONE).expect("fits"), "0.1.2");
         assert_eq!(good.kinds(), [PluginKind::Frontend]);
         assert!(good.describes());
         for export in ["wbuild:frontend/describe@0.2.0", "wbuild:frontend/describe-more@0.1.0"] {
             let other = outline(&[], &["wbuild:frontend/build@0.1.0", export]);
             assert!(!other.describes(), "{export}");
-            other.check(PluginKind::Frontend, "f").expect("it can build all the same");
+            other.check(PluginKind::Frontend, "f", NONE).expect("it can build all the same");
         }
         let packages: Vec<String> =
             good.packages().into_iter().map(|(p, v)| format!("{p}@{v}")).collect();
@@ -423,10 +446,24 @@ mod tests {
         ];
         for (imports, exports, message) in cases {
             let failure = outline(imports, exports)
-                .check(PluginKind::Frontend, "x")
+                .check(PluginKind::Frontend, "x", NONE)
                 .expect_err("must be refused");
             assert_eq!(failure.to_string(), message);
         }
+    }
+
+    #[test]
+    fn a_grant_is_for_one_interface_of_a_version_that_is_bound() {
+        let check = |import: &str, grants| {
+            outline(&[import], &["wbuild:frontend/build@0.1.0"])
+                .check(PluginKind::Frontend, "x", grants)
+                .map_err(|failure| failure.kind)
+        };
+        let nested = Grants { nested: true };
+        assert_eq!(check("wbuild:frontend/nested@0.1.0", nested), Ok("0.1.0".to_owned()));
+        assert_eq!(check("wbuild:frontend/nested@0.1.0", NONE), Err(FailureKind::Denied));
+        assert_eq!(check("wbuild:frontend/nested@0.2.0", nested), Err(FailureKind::Unsupported));
+        assert_eq!(check("wbuild:cache/kv@0.1.0", nested), Err(FailureKind::Denied));
     }
 
     proptest::proptest! {

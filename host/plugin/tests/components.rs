@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::*;
 use wbuild_api::extension::{LayerDescriptor, RecordEntry};
 use wbuild_graph::{Attrs, CacheKey, Digest, FailureKind, Platform, ResultId, Severity};
-use wbuild_plugin::{PluginHost, PluginHostOptions, PluginKind, PluginSource};
+use wbuild_plugin::{Grants, PluginHost, PluginHostOptions, PluginKind, PluginSource};
 
 const STEPS: &str = "\
 from alpine:3.20
@@ -204,4 +204,30 @@ fn inspect_says_what_a_component_is() {
         assert!(info.load_time.is_some() && info.instantiate_time.is_some(), "{info:?}");
         assert_eq!(info.code_cache_note, None);
     }
+}
+
+#[test]
+fn a_frontend_hands_work_to_another_and_uses_what_comes_back() {
+    let plugin = load(&host(), "earthfile");
+    let failure = plugin.frontend().map(drop).expect_err("it has no grant");
+    assert_eq!(failure.kind, FailureKind::Denied);
+    let frontend = plugin.granted(Grants { nested: true }).frontend().expect("it has one");
+    let file = "VERSION 0.8\nFROM DOCKERFILE --build-arg A=1 --target t .\nRUN after\n";
+    let mut world = Arc::into_inner(World::with(file, &[], 2)).expect("the only one");
+    world.files.insert("/Dockerfile".to_owned(), b"FROM x".to_vec());
+    let world = Arc::new(world);
+    run(frontend.build(world.host())).expect("it builds");
+    let results = world.results.lock().expect("lock");
+    let [asked, image] = &results[..] else { panic!("{results:?}") };
+    for part in [
+        "frontend: \"dockerfile\", definition: Some((\"Dockerfile\", [70, 82, 79, 77, 32, 120]))",
+        "contexts: [(\"context\", NestedContext { root: ",
+        "handed_on: [], targets: [\"t\"], platforms: [Platform { os: \"linux\", architecture: \"amd64\"",
+        "options: Attrs([(\"build-arg:A\", \"1\")]), asked_at: [Span { source: 0, start: 12, end: 56 }]",
+    ] {
+        assert!(asked.contains(part), "{part} is missing in\n{asked}");
+    }
+    assert!(image.starts_with("image \"\" linux/amd64 {"), "{image}");
+    assert!(image.contains(r#""Env":["PATH=/bin"]"#), "{image}");
+    assert!(world.dump().contains("after"), "{}", world.dump());
 }

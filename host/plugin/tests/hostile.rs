@@ -499,7 +499,7 @@ fn components_that_ask_for_more_are_refused_before_they_run() {
     assert_eq!(
         refused("hostile-nested"),
         "the frontend hostile-nested asks for wbuild:frontend/nested@0.1.0, which is not granted\n  \
-         hint: this version of wbuild grants it to no frontend"
+         hint: only a frontend that comes with wbuild gets it"
     );
     assert_eq!(
         refused("hostile-world"),

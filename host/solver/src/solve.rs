@@ -395,7 +395,9 @@ impl<W: Worker> Solver<W> {
         let worker = &self.shared.worker;
         let info = self.key_of(vertex.digest).await?;
         let Some(key) = info.key else {
-            // A directory of the client's: a handle, nothing to look up or to keep.
+            // A directory of the client's: a handle, nothing to look up or to keep. Its inputs are
+            // what has to have happened before.
+            try_join_all(vertex.inputs.iter().map(|(digest, _)| self.result(*digest))).await?;
             let outputs = worker.run(vertex, Vec::new()).await;
             let outputs = outputs.map_err(|failure| self.failed(vertex, failure))?;
             return Ok(Solved { outputs, found: false });

@@ -1,7 +1,8 @@
 //! The components that come with wbuild, embedded: the installed program is one file.
 //!
-//! Nothing here is special to the host: a bundled component goes through the same loader, limits
-//! and grants as one that a user brings, and can be replaced by one of another path or name.
+//! Nothing here is special to the host: a bundled component goes through the same loader and limits as
+//! one that a user brings, and can be replaced by one of another path or name. What it is granted is
+//! up to the program that embeds it.
 //!
 //! ```no_run
 //! use wbuild_bundled::{Kind, find};

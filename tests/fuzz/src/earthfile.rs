@@ -56,7 +56,8 @@ pub fn check_plan(data: &[u8]) {
     };
     let record = build();
     assert_eq!(record, build(), "it differs each time");
-    let ended = |line: &str| line.starts_with("result ") || line.starts_with("failed ");
+    let ends = ["result ", "failed ", "require "];
+    let ended = |line: &str| ends.iter().any(|end| line.starts_with(end));
     assert!(record.lines().any(ended), "neither a result nor a failure: {record}");
     let target = recorder().targets.first().cloned();
     for target in [None, target.as_deref()] {

@@ -24,7 +24,7 @@ pub fn output_out(output: Output) -> graph::Output {
     graph::Output { node: output.node, index: output.index }
 }
 
-fn output_in(output: graph::Output) -> Output {
+pub fn output_in(output: graph::Output) -> Output {
     Output { node: output.node, index: output.index }
 }
 

@@ -14,7 +14,7 @@ mod bindings {
     #![allow(unsafe_code, missing_docs)]
     wit_bindgen::generate!({
         path: ["../../../wit/types", "../../../wit/frontend"],
-        world: "wbuild:frontend/frontend-describe",
+        world: "wbuild:frontend/frontend-full",
         generate_all,
     });
     export!(Component with_types_in self);
@@ -22,13 +22,13 @@ mod bindings {
 }
 
 use bindings::exports::wbuild::frontend::{build, describe};
-use bindings::wbuild::frontend::{graph, inspect, results};
+use bindings::wbuild::frontend::{graph, inspect, nested, results};
 use bindings::wbuild::types::types as wit;
-use bridge::{Attrs, Bridge, output_out};
-use convert::{failure_in, failure_out, platform_out};
+use bridge::{Attrs, Bridge, output_in, output_out};
+use convert::{failure_in, failure_out, platform_out, span_out};
 use wbuild_dockerfile::{Failure, Output, Platform};
 use wbuild_earthfile::describe as lang;
-use wbuild_earthfile::{DynamicHost, Outcome};
+use wbuild_earthfile::{DynamicHost, NestedBuild, NestedImage, Outcome};
 
 struct Component;
 
@@ -73,6 +73,14 @@ impl DynamicHost for Bridge {
         answers.map(|answer| answer.map_err(failure_in)).collect()
     }
 
+    fn local_after(&mut self, name: &str, after: Option<Output>) -> Result<Output, Failure> {
+        let source = graph::LocalSource::new(name);
+        if let Some(after) = after {
+            source.after(output_out(after));
+        }
+        graph::local(source).map(output_in).map_err(failure_in)
+    }
+
     fn outcome(&mut self, at: Output) -> Result<Outcome, Failure> {
         let outcome = inspect::outcome_of(output_out(at)).map_err(failure_in)?;
         let read = |stream: &str| -> Result<Vec<u8>, Failure> {
@@ -89,6 +97,21 @@ impl DynamicHost for Bridge {
 
     fn require(&mut self, at: Output) -> Result<(), Failure> {
         results::require(output_out(at)).map_err(failure_in)
+    }
+
+    fn nested(&mut self, builds: &[NestedBuild]) -> Vec<Result<Vec<NestedImage>, Failure>> {
+        let requests = builds.iter().map(nested_build).collect();
+        let image = |image: nested::NestedImage| NestedImage {
+            root: image.root.map(output_in),
+            config: image.config,
+        };
+        let answers = nested::build(requests).into_iter();
+        answers
+            .map(|answer| {
+                let result = answer.map_err(failure_in)?;
+                Ok(result.images().into_iter().map(image).collect())
+            })
+            .collect()
     }
 
     fn directories(
@@ -164,4 +187,19 @@ impl DynamicHost for Bridge {
     fn same_work(&mut self, at: Output, other: Output) -> Result<bool, Failure> {
         graph::same_work(output_out(at), output_out(other)).map_err(failure_in)
     }
+}
+
+fn nested_build(build: &NestedBuild) -> nested::NestedBuild {
+    let request = nested::NestedBuild::new(&build.frontend);
+    let (name, data) = &build.definition;
+    request.definition(name, data);
+    request.context("context", output_out(build.context), None);
+    build.handed_on.iter().for_each(|name| request.hand_on(name));
+    if let Some(target) = &build.target {
+        request.target(target);
+    }
+    request.platform(&platform_out(&build.platform));
+    request.options(&build.options);
+    request.asked_at(span_out(build.asked_at));
+    request
 }

@@ -30,6 +30,6 @@ pub use catalogue::Rule;
 pub use code::Code;
 pub use parse::{Parsed, parse};
 pub use plan::build;
-pub use plan::host::{DynamicHost, Outcome};
+pub use plan::host::{DynamicHost, NestedBuild, NestedImage, Outcome};
 pub use print::print;
 pub use wbuild_dockerfile::{Diagnostic, Severity, Span, Text};

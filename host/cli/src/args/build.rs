@@ -107,7 +107,8 @@ pub struct BuildArgs {
     pub add_hosts: Vec<HostArg>,
 
     /// What the build may do beyond what every build may (repeats): network.private, downloads from
-    /// this machine and private networks; buildx.local.delete, mode=delete of outputs anywhere
+    /// this machine and private networks; buildx.local.delete, mode=delete of outputs anywhere;
+    /// client.exec, processes outside of any container, with your rights
     #[arg(long, value_name = "ENTITLEMENT")]
     pub allow: Vec<AllowArg>,
 

@@ -57,7 +57,7 @@ pub fn inspect(args: &InspectArgs, environment: &Environment) -> Result<Exit, Fa
                 let names: Vec<&str> = all.iter().map(|bundled| bundled.name).collect();
                 return Err(unknown("plugin", &name, &names));
             };
-            host.load(bundled.name, plugins::source(bundled))?
+            plugins::load_bundled(&host, bundled)?
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

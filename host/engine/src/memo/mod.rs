@@ -13,6 +13,8 @@
 //!
 //! - A frontend is hermetic: what it does is a function of its component and of the answers it gets.
 //!   So a trace holds if every question in it is answered as before, in order.
+//! - Frontends that a frontend calls are part of its run: what they do goes through `record`, and so
+//!   does the question which component they are.
 //! - Only runs that succeeded are kept, and only if no answer was of the passing kind (a registry
 //!   that could not be reached).
 //! - Nothing the user sees happens before the whole trace held; what a trace that does not hold has
@@ -48,12 +50,12 @@ pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result
         blocking(move || store.load_document(DocumentKind::Memo, &id)).await.ok().flatten()
     };
     if let Some(trace) = known.as_deref().and_then(Trace::decode) {
-        if replay::replay(&trace, &frontend_host(job, &identity.name)).await {
+        if replay::replay(&trace, &frontend_host(job, &identity.name), job.frontends()).await {
             return Ok(true);
         }
         job.forget_plan();
     }
-    let recorder = Recorder::new(frontend_host(job, &identity.name));
+    let recorder = Recorder::new(job, frontend_host(job, &identity.name));
     frontend.build(recorder.host()).await?;
     if let Some(data) = recorder.finish().and_then(|trace| trace.encode()) {
         // Without it the next build runs the frontend.

@@ -8,53 +8,101 @@ use wbuild_api::extension::{
     ImageRequest, ImageResult, InspectCap, NamedContext, Outcome, ReadDir, RequestCap, ResultsCap,
     SourceInfo, SourceRequest,
 };
+use wbuild_graph::op::Security;
 use wbuild_graph::{Attrs, Diagnostic, Edge, Failure, NodeMeta, Op, Platform, SourceFile, Span};
+
+use crate::job::Job;
+use crate::nested::{self, Caller, FindFrontend};
 
 use super::trace::{self, Call, Question, Told, Trace};
 
 /// Writes down what passes through it.
 pub(super) struct Recorder {
     inner: FrontendHost,
+    job: Arc<Job>,
     /// None once something happened that cannot be repeated.
     trace: Mutex<Option<Trace>>,
 }
 
 impl Recorder {
-    pub(super) fn new(inner: FrontendHost) -> Arc<Recorder> {
-        Arc::new(Recorder { inner, trace: Mutex::new(Some(Trace::default())) })
+    pub(super) fn new(job: &Arc<Job>, inner: FrontendHost) -> Arc<Recorder> {
+        Arc::new(Recorder {
+            inner,
+            job: Arc::clone(job),
+            trace: Mutex::new(Some(Trace::default())),
+        })
     }
 
     /// The capabilities to hand to the frontend.
     pub(super) fn host(self: &Arc<Self>) -> FrontendHost {
-        FrontendHost {
+        let caller = Caller {
             graph: Arc::clone(self) as Arc<dyn GraphCap>,
             inspect: Arc::clone(self) as Arc<dyn InspectCap>,
             request: Arc::clone(self) as Arc<dyn RequestCap>,
             diagnostics: Arc::clone(self) as Arc<dyn DiagnosticsCap>,
             results: Arc::clone(self) as Arc<dyn ResultsCap>,
+        };
+        FrontendHost {
+            graph: Arc::clone(&caller.graph),
+            inspect: Arc::clone(&caller.inspect),
+            request: Arc::clone(&caller.request),
+            diagnostics: Arc::clone(&caller.diagnostics),
+            results: Arc::clone(&caller.results),
+            nested: nested::over(&self.job, caller, self.frontends()),
             // What a plugin says besides is not repeated.
             log: Arc::clone(&self.inner.log),
         }
     }
 
+    /// Which components are called is asked, too.
+    fn frontends(self: &Arc<Self>) -> FindFrontend {
+        let this = Arc::clone(self);
+        Arc::new(move |name| {
+            let answer = this.job.frontends()(name);
+            this.asked(Question::Frontend(name.to_owned()), trace::frontend(&answer));
+            answer
+        })
+    }
+
     /// What was written down; none if it cannot be repeated.
     pub(super) fn finish(&self) -> Option<Trace> {
-        self.trace.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        // A question that was given up has no answer that could be compared.
+        let answered = !trace.calls.iter().any(|call| matches!(call, Call::Asked(_, None)));
+        answered.then_some(trace)
     }
 
     fn with(&self, write: impl FnOnce(&mut Option<Trace>)) {
         write(&mut self.trace.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn asked(&self, question: Question, told: Told) {
-        self.with(|trace| match told {
-            Some(answer) => {
-                if let Some(trace) = trace {
-                    trace.calls.push(Call::Asked(question, answer));
+    /// Something is asked, and has its place in the trace from now on: questions that are answered
+    /// beside each other are written down in the order in which they were asked.
+    fn asks(&self, question: Question) -> Asked {
+        let mut place = 0;
+        self.with(|trace| {
+            if let Some(trace) = trace {
+                place = trace.calls.len();
+                trace.calls.push(Call::Asked(question, None));
+            }
+        });
+        Asked(place)
+    }
+
+    fn told(&self, asked: Asked, told: Told) {
+        self.with(|trace| match (told, trace) {
+            (Some(answer), Some(trace)) => {
+                if let Some(Call::Asked(_, place)) = trace.calls.get_mut(asked.0) {
+                    *place = Some(answer);
                 }
             }
-            None => *trace = None,
+            (_, trace) => *trace = None,
         });
+    }
+
+    fn asked(&self, question: Question, told: Told) {
+        let asked = self.asks(question);
+        self.told(asked, told);
     }
 
     /// Something was done. What failed is not repeated: it may have been done in part.
@@ -72,8 +120,15 @@ impl Recorder {
     }
 }
 
+/// The place of a question in the trace.
+struct Asked(usize);
+
 impl GraphCap for Recorder {
     fn insert(&self, op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
+        if matches!(&op, Op::Exec(exec) if exec.security == Security::Client) {
+            // It is to run in every build, and may do anything: what is asked behind it, too.
+            self.with(|trace| *trace = None);
+        }
         let call = Call::Insert(op.clone(), inputs.clone());
         self.did(self.inner.graph.insert(op, inputs), || call)
     }
@@ -97,8 +152,9 @@ impl GraphCap for Recorder {
 #[async_trait]
 impl InspectCap for Recorder {
     async fn resolve_images(&self, requests: Vec<ImageRequest>) -> Vec<Result<ImageInfo, Failure>> {
-        let answers = self.inner.inspect.resolve_images(requests.clone()).await;
-        self.asked(Question::ResolveImages(requests), trace::images(&answers));
+        let asked = self.asks(Question::ResolveImages(requests.clone()));
+        let answers = self.inner.inspect.resolve_images(requests).await;
+        self.told(asked, trace::images(&answers));
         answers
     }
 
@@ -106,8 +162,9 @@ impl InspectCap for Recorder {
         &self,
         requests: Vec<SourceRequest>,
     ) -> Vec<Result<SourceInfo, Failure>> {
-        let answers = self.inner.inspect.resolve_sources(requests.clone()).await;
-        self.asked(Question::ResolveSources(requests), trace::sources(&answers));
+        let asked = self.asks(Question::ResolveSources(requests.clone()));
+        let answers = self.inner.inspect.resolve_sources(requests).await;
+        self.told(asked, trace::sources(&answers));
         answers
     }
 
@@ -118,20 +175,23 @@ impl InspectCap for Recorder {
         offset: u64,
         length: u32,
     ) -> Result<Vec<u8>, Failure> {
-        let answer = self.inner.inspect.read_file(at, path.clone(), offset, length).await;
-        self.asked(Question::ReadFile(at, path, offset, length), trace::bytes(&answer));
+        let asked = self.asks(Question::ReadFile(at, path.clone(), offset, length));
+        let answer = self.inner.inspect.read_file(at, path, offset, length).await;
+        self.told(asked, trace::bytes(&answer));
         answer
     }
 
     async fn stat(&self, at: Edge, path: String) -> Result<Option<Entry>, Failure> {
-        let answer = self.inner.inspect.stat(at, path.clone()).await;
-        self.asked(Question::Stat(at, path), trace::result(answer.as_ref()));
+        let asked = self.asks(Question::Stat(at, path.clone()));
+        let answer = self.inner.inspect.stat(at, path).await;
+        self.told(asked, trace::result(answer.as_ref()));
         answer
     }
 
     async fn read_dir(&self, at: Edge, query: ReadDir) -> Result<Vec<Entry>, Failure> {
-        let answer = self.inner.inspect.read_dir(at, query.clone()).await;
-        self.asked(Question::ReadDir(at, query), trace::result(answer.as_ref()));
+        let asked = self.asks(Question::ReadDir(at, query.clone()));
+        let answer = self.inner.inspect.read_dir(at, query).await;
+        self.told(asked, trace::result(answer.as_ref()));
         answer
     }
 
@@ -141,15 +201,16 @@ impl InspectCap for Recorder {
     }
 
     async fn evaluate(&self, at: Vec<Edge>) -> Vec<Result<(), Failure>> {
-        let answers = self.inner.inspect.evaluate(at.clone()).await;
-        self.asked(Question::Evaluate(at), trace::solved(&answers));
+        let asked = self.asks(Question::Evaluate(at.clone()));
+        let answers = self.inner.inspect.evaluate(at).await;
+        self.told(asked, trace::solved(&answers));
         answers
     }
 
     async fn outcome_of(&self, at: Edge) -> Result<Arc<Outcome>, Failure> {
+        let asked = self.asks(Question::OutcomeOf(at));
         let answer = self.inner.inspect.outcome_of(at).await;
-        let told = trace::result(answer.as_ref().map(Arc::as_ref));
-        self.asked(Question::OutcomeOf(at), told);
+        self.told(asked, trace::result(answer.as_ref().map(Arc::as_ref)));
         answer
     }
 }

@@ -3,15 +3,17 @@
 use wbuild_api::extension::FrontendHost;
 use wbuild_graph::Diagnostic;
 
+use crate::nested::FindFrontend;
+
 use super::trace::{self, Call, Question, Told, Trace};
 
 /// Makes the calls of a trace. False as soon as an answer is another or a call is refused; the
 /// caller then takes back what was done.
-pub(super) async fn replay(trace: &Trace, host: &FrontendHost) -> bool {
+pub(super) async fn replay(trace: &Trace, host: &FrontendHost, find: &FindFrontend) -> bool {
     let mut reports: Vec<&Diagnostic> = Vec::new();
     for call in &trace.calls {
         let holds = match call {
-            Call::Asked(question, answer) => ask(host, question).await == Some(*answer),
+            Call::Asked(question, answer) => ask(host, find, question).await == *answer,
             Call::Insert(op, inputs) => host.graph.insert(op.clone(), inputs.clone()).is_ok(),
             Call::Annotate(at, meta) => host.graph.annotate(*at, meta.clone()).is_ok(),
             Call::IgnoreCache(at) => host.graph.ignore_cache(*at).is_ok(),
@@ -39,9 +41,10 @@ pub(super) async fn replay(trace: &Trace, host: &FrontendHost) -> bool {
 }
 
 /// Asks the host what the frontend asked.
-async fn ask(host: &FrontendHost, question: &Question) -> Told {
+async fn ask(host: &FrontendHost, find: &FindFrontend, question: &Question) -> Told {
     let (inspect, request) = (&host.inspect, &host.request);
     match question.clone() {
+        Question::Frontend(name) => trace::frontend(&find(&name)),
         Question::ResolveImages(images) => trace::images(&inspect.resolve_images(images).await),
         Question::ResolveSources(sources) => {
             trace::sources(&inspect.resolve_sources(sources).await)

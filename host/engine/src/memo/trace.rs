@@ -1,7 +1,11 @@
 //! A trace as a value, and as bytes: JSON behind a line that names the format.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
-use wbuild_api::extension::{DefinitionFile, FilesResult, ImageRequest, ImageResult, ReadDir};
+use wbuild_api::extension::{
+    DefinitionFile, FilesResult, Frontend, ImageRequest, ImageResult, ReadDir,
+};
 use wbuild_api::extension::{ImageInfo, SourceInfo, SourceRequest};
 use wbuild_graph::{
     Diagnostic, Digest, Edge, Failure, FailureKind, NodeMeta, Op, Platform, SourceFile, Span,
@@ -21,8 +25,8 @@ pub(super) struct Trace {
 /// One call of a capability.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Call {
-    /// A question, and the digest of its answer.
-    Asked(Question, Digest),
+    /// A question, and the digest of its answer, once it is answered.
+    Asked(Question, Told),
     Insert(Op, Vec<Edge>),
     Annotate(Edge, NodeMeta),
     IgnoreCache(Edge),
@@ -94,6 +98,8 @@ pub(super) enum Question {
     HasSsh(String),
     Epoch,
     Supports(String),
+    /// Which component is called by this name.
+    Frontend(String),
 }
 
 impl Trace {
@@ -157,6 +163,12 @@ pub(super) fn bytes(answer: &Result<Vec<u8>, Failure>) -> Told {
 pub(super) fn definition(answer: &Result<DefinitionFile, Failure>) -> Told {
     let digested = answer.as_ref().map(|file| (&file.name, Digest::of(&file.data), &file.attrs));
     result(digested.as_ref().map_err(|failure| *failure))
+}
+
+/// Of which component is called.
+pub(super) fn frontend(answer: &Result<Arc<dyn Frontend>, Failure>) -> Told {
+    let identity = answer.as_ref().map(|frontend| frontend.identity());
+    result(identity.as_ref().map_err(|failure| *failure))
 }
 
 /// Whether the same question gets the same failure until something changes.

@@ -195,17 +195,11 @@ pub(crate) async fn run(
         drain(worker, vertex, stderr_reader, 2, limit),
     );
     let exit = exit?;
-    if exec.capture.is_none()
-        && let Err(failure) = check_exit(exec, exit.code)
-    {
+    let outcome = match ended(exec, exit.code, stdout, stderr) {
+        Ok(outcome) => outcome,
         // While what it wrote is still there.
-        return Err(worker.room.mark(failure, times_full).await);
-    }
-    let outcome = exec.capture.map(|_| {
-        let ((stdout, stdout_truncated), (stderr, stderr_truncated)) = (stdout, stderr);
-        let exit_code = exit.code;
-        Arc::new(Outcome { exit_code, stdout, stdout_truncated, stderr, stderr_truncated })
-    });
+        Err(failure) => return Err(worker.room.mark(failure, times_full).await),
+    };
     let writables =
         std::mem::take(&mut *outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let now = worker.settings.now;
@@ -238,6 +232,24 @@ pub(crate) fn check_exit(exec: &ExecOp, code: i32) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::ExecFailed, message).attr("exit-code", code.to_string()))
 }
 
+/// First bytes of a stream, and whether there was more.
+type Kept = (Vec<u8>, bool);
+
+/// What a process that has ended comes to: an outcome if it was captured, else it must have ended
+/// well.
+pub(super) fn ended(
+    exec: &ExecOp,
+    exit_code: i32,
+    (stdout, stdout_truncated): Kept,
+    (stderr, stderr_truncated): Kept,
+) -> Result<Option<Arc<Outcome>>, Failure> {
+    if exec.capture.is_none() {
+        return check_exit(exec, exit_code).map(|()| None);
+    }
+    let outcome = Outcome { exit_code, stdout, stdout_truncated, stderr, stderr_truncated };
+    Ok(Some(Arc::new(outcome)))
+}
+
 /// Says that programs of other platforms cannot run in a step that has some.
 fn without_emulators(foreign: &BTreeSet<Platform>, failure: &Failure) -> Diagnostic {
     let platforms: Vec<String> = foreign.iter().map(ToString::to_string).collect();
@@ -256,13 +268,13 @@ fn without_emulators(foreign: &BTreeSet<Platform>, failure: &Failure) -> Diagnos
 }
 
 /// Reads a pipe to its end: everything is shown, the first `limit` bytes are kept.
-async fn drain(
+pub(super) async fn drain(
     worker: &BuildWorker,
     vertex: &SolveVertex,
     mut pipe: Receiver,
     stream: u8,
     limit: usize,
-) -> (Vec<u8>, bool) {
+) -> Kept {
     let mut buffer = vec![0; CHUNK];
     let (mut kept, mut truncated) = (Vec::new(), false);
     // A pipe that cannot be read has ended as far as this step is concerned.

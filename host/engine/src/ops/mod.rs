@@ -3,6 +3,7 @@
 
 mod agent;
 pub(crate) mod cache_mount;
+pub(crate) mod client;
 pub(crate) mod content;
 pub(crate) mod exec;
 pub(crate) mod file;

@@ -15,8 +15,8 @@ use wbuild::extension::{CachePlugin, Frontend, FrontendHost, ImageResult, Plugin
 use wbuild::request::{
     BuildRequest, DefaultNetwork, DefinitionSource, OutputDest, OutputKind, OutputSpec,
 };
-use wbuild::session::{BuildContext, RegistryAuth, Session};
-use wbuild::{Engine, EngineOptions, Plugins, Reader};
+use wbuild::session::{BuildContext, ClientProcess, ClientSpec, RegistryAuth, Session};
+use wbuild::{Engine, EngineOptions, FindFrontend, Plugins, Reader};
 use wbuild_graph::op::{
     CopyOpts, EntryOpts, FileAction, FileActionKind, FileOp, LocalSource, SourceOp,
 };
@@ -86,6 +86,19 @@ impl BuildContext for Directory {
 #[derive(Default)]
 pub struct Client {
     contexts: BTreeMap<String, Arc<Directory>>,
+    /// The last argument of each process that was begun.
+    pub spawned: Arc<Mutex<Vec<String>>>,
+}
+
+/// The exit code of a process that has ended.
+struct Ended(i32);
+
+impl ClientProcess for Ended {
+    fn wait(&self) -> Result<i32, Failure> {
+        Ok(self.0)
+    }
+
+    fn kill(&self) {}
 }
 
 #[async_trait]
@@ -96,6 +109,15 @@ impl Session for Client {
 
     fn context(&self, name: &str) -> Option<Arc<dyn BuildContext>> {
         self.contexts.get(name).map(|context| Arc::clone(context) as Arc<dyn BuildContext>)
+    }
+
+    fn spawn(&self, spec: ClientSpec) -> Result<Arc<dyn ClientProcess>, Failure> {
+        let directory = self.contexts["context"].path.join(&spec.cwd);
+        self.spawned.lock().expect("spawned").extend(spec.args.last().cloned());
+        let mut command = std::process::Command::new(&spec.args[0]);
+        command.args(&spec.args[1..]).envs(spec.env).current_dir(directory);
+        let status = command.stdout(spec.stdout).stderr(spec.stderr).status().expect("it runs");
+        Ok(Arc::new(Ended(status.code().expect("an exit code"))))
     }
 
     fn has_secret(&self, _: &str) -> bool {
@@ -155,6 +177,8 @@ pub struct Place {
     pub request: BuildRequest,
     pub caches: Vec<Arc<dyn CachePlugin>>,
     pub remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
+    /// What frontends may call.
+    pub nested: FindFrontend,
     pub record_aliases: bool,
     pub log: Arc<Log>,
 }
@@ -192,6 +216,7 @@ impl Place {
             request,
             caches: Vec::new(),
             remotes: BTreeMap::new(),
+            nested: Arc::new(|name| Err(Failure::not_found(format!("no frontend {name}")))),
             record_aliases: true,
             log: Arc::default(),
         };
@@ -241,6 +266,16 @@ impl Place {
     where
         F: Fn(&FrontendHost) -> Result<(), Failure> + Send + Sync + 'static,
     {
+        self.build_with(Arc::new(Native { name, function: frontend }), CancellationToken::new())
+            .await
+    }
+
+    /// Builds with any frontend.
+    pub async fn build_with(
+        &mut self,
+        frontend: Arc<dyn Frontend>,
+        cancel: CancellationToken,
+    ) -> Result<BuildReport, Box<BuildError>> {
         self.log = Arc::default();
         let log = Arc::clone(&self.log) as Arc<dyn EventSink>;
         let options = EngineOptions {
@@ -258,10 +293,11 @@ impl Place {
         };
         let engine = Engine::open(options, Arc::clone(&log)).await.expect("opened");
         let plugins = Plugins {
-            frontend: Reader::Frontend(Arc::new(Native { name, function: frontend })),
+            frontend: Reader::Frontend(frontend),
             runners: Vec::new(),
             caches: self.caches.clone(),
             remotes: self.remotes.clone(),
+            nested: Arc::clone(&self.nested),
         };
         let session = Arc::new(std::mem::take(&mut self.client));
         let build = engine.build(
@@ -269,10 +305,11 @@ impl Place {
             Arc::clone(&session) as Arc<dyn Session>,
             plugins,
             log,
-            CancellationToken::new(),
+            cancel,
         );
         let built = tokio::time::timeout(Duration::from_secs(60), build).await;
         self.client.contexts.clone_from(&session.contexts);
+        self.client.spawned = Arc::clone(&session.spawned);
         built.expect("the build does not hang")
     }
 }

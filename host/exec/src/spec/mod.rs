@@ -177,7 +177,8 @@ pub fn base(exec: &ExecSpec) -> Result<Spec, Failure> {
     }
     let confined = match exec.security {
         Security::Sandbox => true,
-        Security::Insecure => false,
+        // The latter is never run in a container.
+        Security::Insecure | Security::Client => false,
     };
     let mut env = Vec::with_capacity(exec.env.len());
     for (name, value) in &exec.env {

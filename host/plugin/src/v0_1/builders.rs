@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use wbuild_graph::op::{ExecOp, FileAction, FileActionKind, FileOp, Input, Mount, MountKind};
+use wbuild_graph::op::{
+    ExecOp, FileAction, FileActionKind, FileOp, Input, LocalSource, Mount, MountKind,
+};
 use wbuild_graph::{Attrs, Edge, Failure, FailureKind, Op, Platform, Span, decode};
 
 use crate::limits::READ_BYTES;
@@ -131,6 +133,13 @@ impl ExecDraft {
     pub(crate) fn finish(self) -> (Op, Vec<Edge>) {
         (Op::Exec(Box::new(self.op)), self.inputs.into_edges())
     }
+}
+
+/// A directory of the client's.
+pub struct LocalDraft {
+    pub(crate) source: LocalSource,
+    /// What is to be solved before it is read.
+    pub(crate) after: Vec<Edge>,
 }
 
 /// A file op.

@@ -285,7 +285,9 @@ impl Host for Recorder {
         answers
     }
     fn read_file(&mut self, at: Output, path: &str) -> Result<Option<Vec<u8>>, Failure> {
-        let directory = self.locals[&at.node].clone();
+        // Of a tree that is no directory of the caller's by its number: `file #3 /PATH CONTENT`.
+        let directory =
+            self.locals.get(&at.node).cloned().unwrap_or_else(|| format!("#{}", at.node));
         Ok(self.files.get(&(directory, path.to_owned())).cloned())
     }
     fn image(&mut self, request: &ImageRequest) -> Result<Output, Failure> {

@@ -177,6 +177,13 @@ impl<'h> Session<'h> {
             let at = (&reference, base.span());
             let wanted = self.key(file, state, (flags, args), at, platform).await?;
             let planned = self.need(&wanted, key, base.span()).await?;
+            if planned.locally {
+                let message = format!("{} runs LOCALLY, so it is no image", wanted.shown());
+                let help = "copy what it saves: `COPY +target/file .`";
+                return Err(Diagnostic::error(Code::InvalidReference, base.span(), message)
+                    .help(help)
+                    .into());
+            }
             state.root = planned.root;
             state.image = planned.image.clone();
             state.platform = planned.platform.clone();

@@ -150,7 +150,7 @@ impl<'h> Session<'h> {
             }
         }
         let Some(fact) = fact(name) else { return Ok(None) };
-        let value = self.builder_fact((key, file), fact);
+        let value = self.builder_fact((key, file), state, fact);
         value.map_err(|failure| failure.at(Code::FailedCommand, name.span()))
     }
 
@@ -158,6 +158,7 @@ impl<'h> Session<'h> {
     fn builder_fact(
         &self,
         (key, file): (&Key, &File),
+        state: &State,
         name: &str,
     ) -> Result<Option<String>, Failure> {
         let facts = Facts { session: self, place: &key.place };
@@ -208,8 +209,9 @@ impl<'h> Session<'h> {
             "BUILD_SHA" => String::new(),
             "CI" => self.ci.to_string(),
             "PUSH" => self.pushes.to_string(),
-            // There is no such mode, and no such service.
-            "LOCALLY" | "CI_RUNNER" => "false".to_owned(),
+            "LOCALLY" => state.locally.to_string(),
+            // There is no such service.
+            "CI_RUNNER" => "false".to_owned(),
             _ => return Ok(None),
         };
         Ok(Some(value))

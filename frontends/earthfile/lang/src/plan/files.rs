@@ -25,7 +25,7 @@ use crate::reference::{self, plus};
 const TIME: &str = "1587038400";
 
 /// What a directory leaves out; the first that is there counts.
-const IGNORE_FILES: [&str; 2] = [".earthlyignore", ".earthignore"];
+pub(super) const IGNORE_FILES: [&str; 2] = [".earthlyignore", ".earthignore"];
 
 fn attr(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
@@ -62,39 +62,43 @@ impl<'h> Session<'h> {
         if let Some(known) = self.contexts.borrow().get(place) {
             return Ok(*known);
         }
-        let mut host = self.host.borrow_mut();
         let prefix = place.path("");
-        let root = match main_root(&mut **host)? {
-            Some(root) => root,
-            None => {
-                let name = "context".to_owned();
-                let include: Vec<String> =
-                    IGNORE_FILES.iter().map(|file| format!("{prefix}{file}")).collect();
-                let probe = LocalSource {
-                    name: name.clone(),
-                    include: include.clone(),
-                    exclude: Vec::new(),
-                };
-                let at = host.local(&probe)?;
-                let mut exclude = Vec::new();
-                for path in include {
-                    let Some(data) = host.read_file(at, &format!("/{path}"))? else { continue };
-                    let source = host.add_source(&path, "", &data)?;
-                    let patterns = parse_ignore(source, &data).map_err(Failure::of)?;
-                    exclude.extend(patterns.into_iter().map(|pattern| {
-                        let text = match pattern.text.strip_prefix('!') {
-                            Some(text) => format!("!{prefix}{text}"),
-                            None => format!("{prefix}{}", pattern.text),
-                        };
-                        (text, Some(pattern.at))
-                    }));
-                    break;
-                }
-                host.local(&LocalSource { name, include: Vec::new(), exclude })?
-            }
-        };
+        let ignore = IGNORE_FILES.iter().map(|file| format!("{prefix}{file}")).collect();
+        let root = self.context_without(&prefix, ignore)?;
         self.contexts.borrow_mut().insert(place.clone(), root);
         Ok(root)
+    }
+
+    /// The files of the context without what the first of these ignore files leaves out, whose
+    /// patterns are relative to the directory `prefix`.
+    pub(super) fn context_without(
+        &self,
+        prefix: &str,
+        ignore: Vec<String>,
+    ) -> Result<Output, Failure> {
+        let mut host = self.host.borrow_mut();
+        if let Some(root) = main_root(&mut **host)? {
+            return Ok(root);
+        }
+        let name = "context".to_owned();
+        let probe =
+            LocalSource { name: name.clone(), include: ignore.clone(), exclude: Vec::new() };
+        let at = host.local(&probe)?;
+        let mut exclude = Vec::new();
+        for path in ignore {
+            let Some(data) = host.read_file(at, &format!("/{path}"))? else { continue };
+            let source = host.add_source(&path, "", &data)?;
+            let patterns = parse_ignore(source, &data).map_err(Failure::of)?;
+            exclude.extend(patterns.into_iter().map(|pattern| {
+                let text = match pattern.text.strip_prefix('!') {
+                    Some(text) => format!("!{prefix}{text}"),
+                    None => format!("{prefix}{}", pattern.text),
+                };
+                (text, Some(pattern.at))
+            }));
+            break;
+        }
+        host.local(&LocalSource { name, include: Vec::new(), exclude })
     }
 
     pub(super) async fn copy(
@@ -230,7 +234,7 @@ impl<'h> Session<'h> {
     }
 
     /// What a target saves for others.
-    async fn artifacts(
+    pub(super) async fn artifacts(
         self: &Rc<Self>,
         wanted: &Key,
         key: &Key,
@@ -298,7 +302,11 @@ impl<'h> Session<'h> {
         (source, target, local): (&Text, Option<&Text>, Option<&Text>),
         line: &Text,
     ) -> Result<(), Failure> {
-        let Some(root) = state.root else {
+        let root = match state.locally {
+            true => Some(self.local_files(state)?),
+            false => state.root,
+        };
+        let Some(root) = root else {
             let message = "there are no files yet that could be saved";
             let help = "write FROM and what makes the file before it";
             return Err(Diagnostic::error(Code::Misplaced, source.span(), message)
@@ -318,7 +326,11 @@ impl<'h> Session<'h> {
             opts.push(attr("follow-links", "true"));
         }
         let text = unescaped(&self.word(state, source).await?);
-        let path = paths::join(state.image.working_dir(), &text);
+        let path = if state.locally {
+            self.local_path(state, &text, source.span())?
+        } else {
+            paths::join(state.image.working_dir(), &text)
+        };
         let saved = match target {
             Some(target) => paths::join_target("/", &unescaped(&self.word(state, target).await?)),
             None => "/".to_owned(),

@@ -13,7 +13,9 @@ mod base;
 mod builtin;
 mod cache;
 mod config;
+mod dockerfile;
 mod files;
+mod locally;
 mod outputs;
 mod place;
 mod recipe;
@@ -275,6 +277,7 @@ impl<'h> Session<'h> {
         state.root = below.root;
         state.image = below.image.clone();
         state.begun = below.begun;
+        state.locally = below.locally;
         state.platform = below.platform.clone();
         state.scopes = below.scopes.globals();
         state.hosts = below.hosts.clone();

@@ -375,7 +375,8 @@ impl<'h> Session<'h> {
             return Vec::new();
         }
         let slots = self.slots.borrow();
-        let state = |key: &Key| slots.get(key)?.done.clone()?.ok();
+        // What is done on the caller's machine is no image.
+        let state = |key: &Key| slots.get(key)?.done.clone()?.ok().filter(|s| !s.locally);
         let whole = |key: &Key| Some(self.image_of(key, &*state(key)?, Vec::new(), true));
         keys.iter().filter_map(|key| saved(key).or_else(|| whole(key))).collect()
     }

@@ -77,6 +77,7 @@ impl<'h> Session<'h> {
         statement: &Statement,
     ) -> Result<(), Failure> {
         let (span, line) = (statement.span, &statement.line);
+        self.check_locally(state, statement)?;
         state.shells_out = file.has("shell-out-anywhere");
         state.shares_caches = file.has("global-cache");
         if !state.begun && works_on_files(&statement.kind) {
@@ -155,9 +156,11 @@ impl<'h> Session<'h> {
             }
             Kind::Wait(body) => self.wait(key, file, state, body).await,
             Kind::Try { body, finally } => self.attempt(key, file, state, body, finally).await,
-            Kind::FromDockerfile { .. } | Kind::Locally | Kind::With { .. } => {
-                Err(unsupported(statement.name, span))
+            Kind::FromDockerfile { flags, context } => {
+                self.from_dockerfile(key, file, state, flags, context, line).await
             }
+            Kind::Locally => self.locally(state, span),
+            Kind::With { .. } => Err(unsupported(statement.name, span)),
         }
     }
 

@@ -67,7 +67,7 @@ fn refused(flag: &str) -> Option<(&'static str, &'static str)> {
 impl<'h> Session<'h> {
     /// A process on what the recipe has come to.
     pub(super) fn exec(&self, state: &State, args: Vec<String>, capture: Option<u32>) -> Exec {
-        Exec {
+        let mut exec = Exec {
             args,
             root: state.root,
             env: state.env(),
@@ -83,7 +83,9 @@ impl<'h> Session<'h> {
             devices: Vec::new(),
             mounts: state.caches.iter().cloned().map(ExecMount::Cache).collect(),
             capture,
-        }
+        };
+        self.settle_locally(state, &mut exec);
+        exec
     }
 
     pub(super) fn add_exec(
@@ -136,6 +138,9 @@ impl<'h> Session<'h> {
                 let at = flags::span(flag);
                 return Err(Diagnostic::error(Code::Unsupported, at, message).help(help).into());
             }
+        }
+        if state.locally {
+            self.check_local_run(run)?;
         }
         if !state.begun {
             let help = "write e.g. `FROM alpine` before it";
@@ -301,6 +306,9 @@ impl<'h> Session<'h> {
         }
         let at = self.add_exec(&exec, state, line.span(), line, no_cache)?;
         state.root = Some(at);
+        if state.locally {
+            return Ok(());
+        }
         state.image.add_history(line.as_str().to_owned(), true);
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use wbuild_dockerfile::{Failure, ImageInfo, ImageRequest, Output};
 
-use super::host::{DynamicHost, Outcome};
+use super::host::{DynamicHost, NestedBuild, NestedImage, Outcome};
 
 /// What a task waits for.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub(super) enum Question {
     Solved(Vec<Output>),
     /// Results are to be left behind now.
     Publish(Vec<String>),
+    /// What another frontend makes of something.
+    Nested(Box<NestedBuild>),
 }
 
 /// The answer to a [`Question`].
@@ -34,6 +36,11 @@ enum Answer {
     Image(Result<ImageInfo, Failure>),
     Outcome(Result<Outcome, Failure>),
     Done(Result<(), Failure>),
+    Nested(Result<Vec<NestedImage>, Failure>),
+}
+
+fn no_answer() -> Failure {
+    Failure::new("internal", "the host did not answer a question")
 }
 
 fn other_kind() -> Failure {
@@ -119,6 +126,14 @@ impl<'t> Schedule<'t> {
         }
     }
 
+    /// The images that another frontend makes.
+    pub async fn nested(&self, build: NestedBuild) -> Result<Vec<NestedImage>, Failure> {
+        match self.ask(Question::Nested(Box::new(build))).await {
+            Answer::Nested(answer) => answer,
+            _ => Err(other_kind()),
+        }
+    }
+
     /// Goes on until every task is done. False if some wait for each other.
     pub fn run<'h>(&self, host: &RefCell<&'h mut (dyn DynamicHost + 'h)>) -> bool {
         let mut tasks: Vec<Task<'t>> = Vec::new();
@@ -154,12 +169,14 @@ impl<'t> Schedule<'t> {
         let mut outcomes: Vec<(usize, Output)> = Vec::new();
         let mut solved: Vec<(usize, Vec<Output>)> = Vec::new();
         let mut publish: Vec<(usize, Vec<String>)> = Vec::new();
+        let mut nested: Vec<(usize, NestedBuild)> = Vec::new();
         for (number, question) in open {
             match question {
                 Question::Image(request) => images.push((number, request)),
                 Question::Outcome(at) => outcomes.push((number, at)),
                 Question::Solved(at) => solved.push((number, at)),
                 Question::Publish(names) => publish.push((number, names)),
+                Question::Nested(build) => nested.push((number, *build)),
             }
         }
         let mut answers = self.answers.borrow_mut();
@@ -172,9 +189,7 @@ impl<'t> Schedule<'t> {
             for (number, request) in images {
                 let place = requests.binary_search(&request).ok();
                 let answer = place.and_then(|place| found.get(place).cloned());
-                let missing =
-                    || Err(Failure::new("internal", "the host did not answer for an image"));
-                answers[number] = Some(Answer::Image(answer.unwrap_or_else(missing)));
+                answers[number] = Some(Answer::Image(answer.unwrap_or_else(|| Err(no_answer()))));
             }
         }
         if outcomes.len() + solved.len() > 1 {
@@ -192,6 +207,14 @@ impl<'t> Schedule<'t> {
         for (number, at) in solved {
             let all = host.evaluate(&at).into_iter().collect::<Result<Vec<()>, Failure>>();
             answers[number] = Some(Answer::Done(all.map(|_| ())));
+        }
+        if !nested.is_empty() {
+            let (numbers, builds): (Vec<usize>, Vec<NestedBuild>) = nested.into_iter().unzip();
+            let mut found = host.nested(&builds).into_iter();
+            for number in numbers {
+                let answer = found.next().unwrap_or_else(|| Err(no_answer()));
+                answers[number] = Some(Answer::Nested(answer));
+            }
         }
         for (number, names) in publish {
             answers[number] = Some(Answer::Done(host.publish(&names)));

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub image: Image,
     /// FROM or the like has been there.
     pub begun: bool,
+    /// LOCALLY has been there: there is no image.
+    pub locally: bool,
     pub platform: Platform,
     pub scopes: Scopes,
     /// `$(…)` is replaced in all words of the commands that are carried out.
@@ -94,6 +96,7 @@ impl State {
             root: None,
             image: Image::empty(&key.platform),
             begun: false,
+            locally: false,
             platform: key.platform.clone(),
             scopes: Scopes::default(),
             shells_out: true,

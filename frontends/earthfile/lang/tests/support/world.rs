@@ -1,8 +1,10 @@
 //! The recording host of the Dockerfile language's tests, for builds whose graph depends on what
 //! commands say: their outcomes are facts of the request.
 
-use wbuild_dockerfile::{Attrs, Failure, Host, Output, Platform};
-use wbuild_earthfile::{DynamicHost, Outcome, build};
+use wbuild_dockerfile::{
+    Attrs, Diagnostic, Failure, Host, ImageRequest, LocalSource, Output, Platform, Span,
+};
+use wbuild_earthfile::{Code, DynamicHost, NestedBuild, NestedImage, Outcome, build};
 
 use wbuild_ignore::glob::Pattern;
 
@@ -26,6 +28,12 @@ impl DynamicHost for Recorder {
         at.iter().map(|_| Ok(())).collect()
     }
 
+    fn local_after(&mut self, name: &str, after: Option<Output>) -> Result<Output, Failure> {
+        self.say(format!("after {}", numbers(after.as_slice())));
+        let (name, include, exclude) = (name.to_owned(), Vec::new(), Vec::new());
+        self.local(&LocalSource { name, include, exclude })
+    }
+
     fn outcome(&mut self, at: Output) -> Result<Outcome, Failure> {
         self.say(format!("outcome{}", numbers(&[at])));
         let command = self.processes[&at.node].clone();
@@ -43,6 +51,50 @@ impl DynamicHost for Recorder {
     fn require(&mut self, at: Output) -> Result<(), Failure> {
         self.say(format!("require{}", numbers(&[at])));
         Ok(())
+    }
+
+    /// Each yields the image that the request names after its frontend, on its context; one whose
+    /// definition begins with `# fails` fails in its first line.
+    fn nested(&mut self, builds: &[NestedBuild]) -> Vec<Result<Vec<NestedImage>, Failure>> {
+        self.say("nested");
+        let mut answers = Vec::new();
+        for build in builds {
+            let (name, text) = &build.definition;
+            self.say(format!(
+                "  {} {name} of {} bytes on #{} and {:?} target {:?} for {} at {}..{} {:?}",
+                build.frontend,
+                text.len(),
+                build.context.node,
+                build.handed_on,
+                build.target,
+                build.platform,
+                build.asked_at.start,
+                build.asked_at.end,
+                build.options
+            ));
+            if text.starts_with(b"# fails") {
+                let source = match self.add_source(name, "dockerfile", text) {
+                    Ok(source) => source,
+                    Err(failure) => {
+                        answers.push(Err(failure));
+                        continue;
+                    }
+                };
+                let at = Span { source, start: 0, end: 7 };
+                answers.push(Err(Diagnostic::error(Code::Unsupported, at, "it fails").into()));
+                continue;
+            }
+            let image = ImageRequest {
+                reference: build.frontend.clone(),
+                platform: build.platform.clone(),
+                attrs: Vec::new(),
+            };
+            let config = self.resolve_images(std::slice::from_ref(&image)).remove(0);
+            let root = self.image(&image).map(Some);
+            let image = |root| config.map(|info| vec![NestedImage { root, config: info.config }]);
+            answers.push(root.and_then(image));
+        }
+        answers
     }
 
     fn directories(

@@ -6,7 +6,9 @@ use wbuild_graph::{Attrs, Edge, Failure, NodeMeta, Op, Platform, decode};
 
 use super::bindings::wbuild::frontend::graph;
 use super::{ExecBuilder, FileBuilder, LocalBuilder, State, edge_in, edge_out};
-use crate::v0_1::builders::{ExecDraft, FileDraft, Inputs, Pairs, pairs_size, texts_size};
+use crate::v0_1::builders::{
+    ExecDraft, FileDraft, Inputs, LocalDraft, Pairs, pairs_size, texts_size,
+};
 use crate::v0_1::types::{answer, digest_in, platform_in, span_in, wit};
 
 /// The only output of a node that has one.
@@ -104,8 +106,12 @@ impl graph::Host for State {
         &mut self,
         spec: Resource<LocalBuilder>,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        let op = self.finish(spec)?.map(|local| Op::Source(SourceOp::Local(local)));
-        self.insert_single(op, Vec::new())
+        match self.finish(spec)? {
+            Ok(LocalDraft { source, after }) => {
+                self.insert_single(Ok(Op::Source(SourceOp::Local(source))), after)
+            }
+            Err(failure) => answer(Err(failure)),
+        }
     }
 
     fn source(
@@ -207,12 +213,13 @@ impl graph::Host for State {
 impl graph::HostLocalSource for State {
     fn new(&mut self, name: String) -> wasmtime::Result<Resource<LocalBuilder>> {
         let bytes = name.len();
-        self.begin(LocalSource { name, ..LocalSource::default() }, bytes)
+        let source = LocalSource { name, ..LocalSource::default() };
+        self.begin(LocalDraft { source, after: Vec::new() }, bytes)
     }
 
     fn include(&mut self, this: Resource<LocalBuilder>, pattern: String) -> wasmtime::Result<()> {
         self.edit(&this, texts_size([&pattern]), |local| {
-            local.include.push(pattern);
+            local.source.include.push(pattern);
             Ok(())
         })
     }
@@ -225,21 +232,22 @@ impl graph::HostLocalSource for State {
     ) -> wasmtime::Result<()> {
         self.edit(&this, texts_size([&pattern]), |local| {
             let at = at.map(span_in);
-            local.exclude.push(wbuild_graph::op::IgnorePattern { pattern, at });
+            local.source.exclude.push(wbuild_graph::op::IgnorePattern { pattern, at });
             Ok(())
         })
     }
 
     fn follow(&mut self, this: Resource<LocalBuilder>, path: String) -> wasmtime::Result<()> {
         self.edit(&this, texts_size([&path]), |local| {
-            local.follow.push(path);
+            local.source.follow.push(path);
             Ok(())
         })
     }
 
-    fn after(&mut self, this: Resource<LocalBuilder>, _at: graph::Output) -> wasmtime::Result<()> {
-        self.edit(&this, 0, |_| {
-            Err(Failure::unsupported("this host reads directories before anything runs"))
+    fn after(&mut self, this: Resource<LocalBuilder>, at: graph::Output) -> wasmtime::Result<()> {
+        self.edit(&this, size_of::<graph::Output>(), |local| {
+            local.after.push(edge_in(at));
+            Ok(())
         })
     }
 
@@ -247,7 +255,7 @@ impl graph::HostLocalSource for State {
         self.edit(&this, pairs_size(&attrs), |local| {
             let attrs = Attrs(attrs);
             decode::only_known(&attrs, "local-source.attrs", &[])?;
-            local.attrs.0.extend(attrs.0);
+            local.source.attrs.0.extend(attrs.0);
             Ok(())
         })
     }

@@ -3,26 +3,33 @@
 mod describe_guest;
 mod graph_host;
 mod inspect_host;
+mod nested_host;
 mod request_host;
 mod results_host;
 
 use std::sync::Arc;
 
 use wasmtime::component::Linker;
-use wbuild_api::extension::{FrontendHost, LogCap, NamedContext, Outcome};
-use wbuild_graph::op::LocalSource;
+use wbuild_api::extension::{FrontendHost, LogCap, NamedContext, NestedBuild, Outcome};
 use wbuild_graph::{Edge, NodeId};
 
-use super::builders::{ExecDraft, FileDraft};
+use super::builders::{ExecDraft, FileDraft, LocalDraft};
 use super::types;
 use crate::state::{Access, Builder, Capabilities, GuestState};
 
-/// Generated from `wit/frontend`.
+/// Generated from `wit/frontend`: everything that a frontend may import.
 #[allow(missing_docs, unsafe_code, clippy::all)]
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: ["../../wit/types", "../../wit/frontend"],
-        world: "wbuild:frontend/frontend",
+        inline: "
+            package wbuild:host-frontend;
+            world granted {
+                include wbuild:frontend/frontend@0.1.0;
+                import wbuild:frontend/nested@0.1.0;
+            }
+        ",
+        world: "wbuild:host-frontend/granted",
         imports: {
             "wbuild:frontend/inspect.resolve-images": async | trappable,
             "wbuild:frontend/inspect.resolve-sources": async | trappable,
@@ -34,6 +41,7 @@ pub(crate) mod bindings {
             "wbuild:frontend/request.opt": async | trappable,
             "wbuild:frontend/request.opts": async | trappable,
             "wbuild:frontend/results.publish": async | trappable,
+            "wbuild:frontend/nested.build": async | trappable,
             default: trappable,
         },
         exports: { default: async },
@@ -45,21 +53,28 @@ pub(crate) mod bindings {
             "wbuild:frontend/graph.file-op": crate::v0_1::frontend::FileBuilder,
             "wbuild:frontend/inspect.outcome": crate::v0_1::frontend::OutcomeHandle,
             "wbuild:frontend/request.named-context": crate::v0_1::frontend::ContextHandle,
+            "wbuild:frontend/nested.nested-build": crate::v0_1::frontend::NestedBuilder,
+            "wbuild:frontend/nested.nested-result": crate::v0_1::frontend::NestedHandle,
         },
     });
 }
 
 pub(crate) use describe_guest::{FrontendDescribePre, ask};
 
-use bindings::wbuild::frontend::{diagnostics, graph, inspect, request, results};
+use bindings::wbuild::frontend::{diagnostics, graph, inspect, nested, request, results};
 
-pub type LocalBuilder = Builder<LocalSource>;
+pub type LocalBuilder = Builder<LocalDraft>;
 pub type ExecBuilder = Builder<ExecDraft>;
 pub type FileBuilder = Builder<FileDraft>;
 /// What an exec did; held by the guest.
 pub type OutcomeHandle = Arc<Outcome>;
 /// A named context; held by the guest.
 pub type ContextHandle = NamedContext;
+
+/// A request to another frontend.
+pub type NestedBuilder = Builder<NestedBuild>;
+/// What another frontend yielded; held by the guest.
+pub type NestedHandle = nested_host::Yielded;
 
 /// State of a frontend's store.
 pub(crate) type State = GuestState<FrontendHost>;
@@ -70,7 +85,7 @@ impl Capabilities for FrontendHost {
     }
 }
 
-/// Everything a frontend may import.
+/// Everything a frontend may import; what it was not granted is refused before it is linked.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     types::wit::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)?;
     types::log::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)?;
@@ -78,7 +93,8 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     inspect::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)?;
     request::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)?;
     diagnostics::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)?;
-    results::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)
+    results::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)?;
+    nested::add_to_linker::<_, Access<FrontendHost>>(linker, |state| state)
 }
 
 fn edge_in(output: graph::Output) -> Edge {
