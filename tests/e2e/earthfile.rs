@@ -557,7 +557,7 @@ fn mistakes_are_shown_where_they_are() -> Result<()> {
         "VERSION 0.8\nFROM base\nt:\n    WITH DOCKER\n        RUN x\n    END\n",
     )?;
     let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
-    run.says("WITH DOCKER is not supported yet")?;
+    run.says("there is no Docker daemon in a build")?;
     run.says("Earthfile:4")?;
     target(&sandbox, &[], "+tt", &[])?.expect(1)?.says("there is no target `tt`")?;
     // The command of a value, where it fails.

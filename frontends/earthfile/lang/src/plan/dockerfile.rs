@@ -16,7 +16,7 @@ use wbuild_dockerfile::{
 use super::base::wrong;
 use super::files::IGNORE_FILES;
 use super::host::NestedBuild;
-use super::place::main_root;
+use super::place::{main_root, relative};
 use super::state::{Key, State};
 use super::{File, Session};
 use crate::Code;
@@ -168,7 +168,11 @@ impl<'h> Session<'h> {
             From::Here(path) => (self.unfiltered(state, path, span)?, format!("/{path}")),
         };
         let found = self.host.borrow_mut().read_file(root, &path).map_err(failed)?;
-        let name = path.trim_start_matches('/').to_owned();
+        let name = match (at, &state.place.repository) {
+            // As people know it who stand in the directory of the build.
+            (From::Here(path), None) => relative(&self.main.directory, path),
+            _ => path.trim_start_matches('/').to_owned(),
+        };
         match found {
             Some(data) => Ok((name, data)),
             None => {

@@ -346,7 +346,10 @@ impl<'h> Session<'h> {
             }
             opts
         };
-        let root = self.persisted(state, Some(&path))?.unwrap_or(root);
+        let root = match state.locally {
+            true => root,
+            false => self.persisted(state, Some(&path))?.unwrap_or(root),
+        };
         let copy =
             CopyAction { source: root, path: path.clone(), target: saved, opts: whole(kept) };
         let actions = vec![(line.span(), FileAction::Copy(copy))];
