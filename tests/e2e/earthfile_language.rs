@@ -166,7 +166,7 @@ fn artifacts_keep_what_flags_say() -> Result<()> {
         made:\n    \
             WORKDIR /w\n    \
             RUN mkdir -p d/sub && echo a > d/a && echo b > d/sub/b && chown 5:6 d/a\n    \
-            RUN ln -s nowhere broken && ln -s d/a link && touch -d '1999-01-02 00:00' d/a old\n    \
+            RUN ln -s nowhere broken && ln -s d/a link && touch -d '1999-01-02 00:00:00' d/a old\n    \
             SAVE ARTIFACT d\n    \
             SAVE ARTIFACT --symlink-no-follow broken\n    \
             SAVE ARTIFACT link\n    \
