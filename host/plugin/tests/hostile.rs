@@ -224,7 +224,7 @@ fn abuse_of_the_component_abi_ends_the_guest() {
         let (world, result) = build(&frontend, "unknown-key").await;
         let failure = result.expect_err("an unknown key");
         assert_eq!(failure.message, "graph.image does not know the key \"no-such-key\"");
-        assert_eq!(failure.hints, ["known keys: resolve, checksum, layer-limit, store"]);
+        assert_eq!(failure.hints, ["known keys: resolve, checksum, store"]);
         assert!(world.results.lock().expect("lock").is_empty());
         // Spans are checked where they are drawn; the build goes on.
         let (world, result) = build(&frontend, "forged-span").await;
