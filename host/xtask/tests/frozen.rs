@@ -141,8 +141,8 @@ const BREAKING: &[(&str, &str, &str)] = &[
     ),
     (
         "cache",
-        "commit: func() -> result<attrs, failure>;",
-        "commit: func() -> result<attrs, failure>;\n  close: func();",
+        "commit: func(options: attrs) -> result<attrs, failure>;",
+        "commit: func(options: attrs) -> result<attrs, failure>;\n  close: func();",
     ),
     ("runner", "export planner;", "export planner;\n  export job;"),
     // A world that is called something else.
