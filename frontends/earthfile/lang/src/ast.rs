@@ -309,7 +309,7 @@ pub struct Run {
 pub struct Mount {
     /// The flag's value.
     pub text: Text,
-    /// Key and value, in order.
+    /// Key and value, in order; none if a variable stands for some of the keys.
     pub fields: Vec<(&'static str, Text)>,
 }
 

@@ -258,7 +258,7 @@ impl Parser {
             "CACHE" => {
                 self.gate(line, name, "use-cache-command");
                 if let Some(sharing) = flags.value("sharing") {
-                    let known = &super::run::SHARING;
+                    let known = &super::mount::SHARING;
                     self.one_of("`--sharing`", Code::InvalidFlag, sharing, known);
                 }
                 let [path] =

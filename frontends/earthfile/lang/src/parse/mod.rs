@@ -6,6 +6,7 @@
 mod blocks;
 mod commands;
 mod heredoc;
+pub(crate) mod mount;
 mod repeated;
 mod run;
 mod values;

@@ -1,30 +1,15 @@
 //! `RUN`, and commands that are run to know something: conditions.
 
 use wbuild_dockerfile::ast::Command;
-use wbuild_dockerfile::lexer::{Json, json_array, mount_fields, shown};
+use wbuild_dockerfile::lexer::{Json, json_array, shown};
 use wbuild_dockerfile::suggest::did_you_mean;
 use wbuild_dockerfile::{Diagnostic, Text, TextBuilder};
 
-use super::Parser;
+use super::{Parser, mount};
 use crate::Code;
 use crate::ast::{Mount, Run};
 use crate::flags::{self, Flags, is_literal};
 use crate::lex::Line;
-
-/// Keys of a mount with the name that stands for them.
-const KEYS: [(&str, &str); 6] = [
-    ("type", "type"),
-    ("target", "target"),
-    ("mode", "mode"),
-    ("chmod", "mode"),
-    ("id", "id"),
-    ("sharing", "sharing"),
-];
-
-const TYPES: [&str; 3] = ["cache", "tmpfs", "secret"];
-
-/// How caches are shared.
-pub(crate) const SHARING: [&str; 3] = ["locked", "shared", "private"];
 
 /// Words with one blank between them, as the shell gets them.
 fn joined(line: &Line, at: usize) -> Text {
@@ -104,64 +89,38 @@ impl Parser {
                 }
                 _ => text.clone(),
             };
-            match mount_fields(&text) {
-                Ok(fields) => mounts.extend(self.mount(&text, &fields)),
-                Err(problem) => self.report(problem),
+            if mount::is_open(&text) {
+                mounts.push(Mount { text, fields: Vec::new() });
+                continue;
+            }
+            match mount::read(&text) {
+                Ok(mount) => mounts.push(mount),
+                Err(problems) => problems.into_iter().for_each(|problem| self.report(problem)),
             }
         }
         mounts
     }
 
-    fn mount(&mut self, text: &Text, words: &[Text]) -> Option<Mount> {
-        let before = self.problems.len();
-        let mut fields: Vec<(&'static str, Text)> = Vec::new();
-        for word in words {
-            let Some((name, value)) = word.split_once('=') else {
-                let help = "write it without blanks: `--mount=type=cache,target=/x`";
-                let message = format!("{} is not `key=value`", shown(word));
-                self.error(Code::InvalidMount, word.span(), message, help);
-                continue;
-            };
-            match KEYS.iter().find(|(key, _)| *key == name.as_str()) {
-                Some((_, key)) => fields.push((key, value)),
-                None => self.report(
-                    Diagnostic::error(
-                        Code::InvalidMount,
-                        name.span(),
-                        format!("a mount has no key {}", shown(&name)),
-                    )
-                    .help("the keys are `type`, `target`, `id`, `sharing` and `chmod`")
-                    .maybe_help(did_you_mean(&name, KEYS.iter().map(|(key, _)| *key))),
-                ),
-            }
-        }
-        for (key, known) in [("type", &TYPES[..]), ("sharing", &SHARING[..])] {
-            if let Some((_, value)) = fields.iter().rev().find(|(name, _)| *name == key) {
-                self.one_of(&format!("`{key}` of a mount"), Code::InvalidMount, value, known);
-            }
-        }
-        for key in ["type", "target"] {
-            let known = self.problems.len() > before;
-            if !known && !fields.iter().any(|(name, _)| *name == key) {
-                let help = "write e.g. `--mount=type=cache,target=/var/cache/apt`";
-                let message = format!("the mount has no `{key}`");
-                self.error(Code::InvalidMount, text.span(), message, help);
-                break;
-            }
-        }
-        (self.problems.len() == before).then(|| Mount { text: text.clone(), fields })
-    }
-
     /// A value that is known must be one of these.
     pub(super) fn one_of(&mut self, what: &str, code: Code, value: &Text, known: &[&'static str]) {
-        if !is_literal(value) || known.contains(&value.as_str()) {
-            return;
-        }
-        let list = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        self.report(
-            Diagnostic::error(code, value.span(), format!("{what} cannot be {}", shown(value)))
-                .help(format!("it is one of {list}"))
-                .maybe_help(did_you_mean(value, known.iter().copied())),
-        );
+        one_of(what, code, value, known).into_iter().for_each(|problem| self.report(problem));
     }
+}
+
+/// What is wrong with a value that is known, if it is not one of these.
+pub(super) fn one_of(
+    what: &str,
+    code: Code,
+    value: &Text,
+    known: &[&'static str],
+) -> Option<Diagnostic> {
+    if !is_literal(value) || known.contains(&value.as_str()) {
+        return None;
+    }
+    let list = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Some(
+        Diagnostic::error(code, value.span(), format!("{what} cannot be {}", shown(value)))
+            .help(format!("it is one of {list}"))
+            .maybe_help(did_you_mean(value, known.iter().copied())),
+    )
 }

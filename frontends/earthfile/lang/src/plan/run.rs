@@ -15,7 +15,7 @@ use super::words::CAPTURE;
 use crate::Code;
 use crate::ast::{Mount, Run};
 use crate::flags;
-use crate::parse::is_variable;
+use crate::parse::{is_variable, mount};
 
 /// What a condition may print; nobody reads it.
 pub(super) const CONDITION: u32 = 4096;
@@ -235,9 +235,16 @@ impl<'h> Session<'h> {
         state: &State,
         mount: &Mount,
     ) -> Result<ExecMount, Failure> {
-        let mut fields: Vec<(&str, String, &Text)> = Vec::new();
+        let mut fields: Vec<(&str, String, Text)> = Vec::new();
+        if mount.fields.is_empty() {
+            let text = placed(&self.word(state, &mount.text).await?, &mount.text);
+            let read = mount::read(&text).map_err(|mut problems| problems.remove(0))?;
+            for (name, value) in read.fields {
+                fields.push((name, value.as_str().to_owned(), value));
+            }
+        }
         for (name, value) in &mount.fields {
-            fields.push((name, self.word(state, value).await?, value));
+            fields.push((name, self.word(state, value).await?, value.clone()));
         }
         let field = |name: &str| {
             let found = fields.iter().rev().find(|(field, ..)| *field == name);
@@ -329,12 +336,9 @@ impl<'h> Session<'h> {
             let state = State { shells_out: true, ..state.clone() };
             return self.word(&state, values).await;
         }
-        let mut builder = TextBuilder::like(values);
-        "echo ".chars().for_each(|c| builder.push_char(c, values, 0..0));
-        builder.push(values, 0..values.len());
         let run = Run {
             flags: flags.clone(),
-            command: Command::Shell(builder.finish()),
+            command: Command::Shell(placed(&format!("echo {values}"), values)),
             mounts: mounts.to_vec(),
         };
         let (exec, no_cache) = self.process(key, state, &run, values.span(), Some(CAPTURE)).await?;
@@ -356,6 +360,13 @@ impl<'h> Session<'h> {
         let outcome = self.schedule.outcome(at).await;
         Ok(outcome.map_err(|failure| failure.at(Code::FailedCommand, line.span()))?.code == 0)
     }
+}
+
+/// A text that stands in the place of another one.
+fn placed(text: &str, at: &Text) -> Text {
+    let mut builder = TextBuilder::like(at);
+    text.chars().for_each(|c| builder.push_char(c, at, 0..at.len()));
+    builder.finish()
 }
 
 /// How a cache is shared; one at a time if nothing is said.
