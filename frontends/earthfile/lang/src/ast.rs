@@ -208,8 +208,8 @@ pub enum Kind {
         /// Its address.
         address: Text,
     },
-    /// `PROJECT`.
-    Project(Text),
+    /// `PROJECT`, `PIPELINE`, `TRIGGER`, which were for a service that does not exist any more.
+    Service(Vec<Text>),
     /// `IF`, `ELSE IF`, `ELSE`.
     If {
         /// In order; at least one.

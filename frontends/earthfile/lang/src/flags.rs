@@ -137,6 +137,7 @@ pub fn known(command: &str) -> &'static [Spec] {
             const GLOBAL: Spec = spec("global", Type::Switch, "explicit-global");
             &[REQUIRED, GLOBAL]
         }
+        "PIPELINE" => &[PUSH],
         "DO" | "IMPORT" => &[ALLOW_PRIVILEGED, PASS_ARGS],
         "GIT CLONE" => {
             const BRANCH: Spec = spec("branch", Type::Value, "");

@@ -116,7 +116,7 @@ pub(super) fn words(statement: &Statement) -> Vec<Word<'_>> {
             found.push(word(values));
         }
         Kind::With { flags, .. } => of_flags(flags, &mut found),
-        Kind::Locally | Kind::Project(_) | Kind::Wait(_) | Kind::Try { .. } => {}
+        Kind::Locally | Kind::Service(_) | Kind::Wait(_) | Kind::Try { .. } => {}
     }
     found
 }

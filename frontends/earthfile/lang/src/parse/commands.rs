@@ -12,7 +12,7 @@ use crate::lex::Line;
 use crate::reference::{self, plus};
 
 /// First words of commands.
-pub(super) const KEYWORDS: [&str; 39] = [
+pub(super) const KEYWORDS: [&str; 41] = [
     "ARG",
     "BUILD",
     "CACHE",
@@ -40,10 +40,12 @@ pub(super) const KEYWORDS: [&str; 39] = [
     "LABEL",
     "LET",
     "LOCALLY",
+    "PIPELINE",
     "PROJECT",
     "RUN",
     "SAVE",
     "SET",
+    "TRIGGER",
     "TRY",
     "USER",
     "VERSION",
@@ -64,7 +66,7 @@ fn command(line: &Line) -> Option<(&'static str, usize)> {
         ("GIT", Some("CLONE")) => ("GIT CLONE", 2),
         ("WITH", _) => ("WITH DOCKER", 2),
         (first, _) => {
-            const SINGLE: [&str; 29] = [
+            const SINGLE: [&str; 31] = [
                 "ARG",
                 "BUILD",
                 "CACHE",
@@ -85,9 +87,11 @@ fn command(line: &Line) -> Option<(&'static str, usize)> {
                 "LABEL",
                 "LET",
                 "LOCALLY",
+                "PIPELINE",
                 "PROJECT",
                 "RUN",
                 "SET",
+                "TRIGGER",
                 "TRY",
                 "USER",
                 "VERSION",
@@ -277,7 +281,11 @@ impl Parser {
                     self.error(Code::Misplaced, at, "PROJECT stands in a recipe", help);
                 }
                 let [project] = self.exactly(line, first, name, "write `PROJECT org/project`")?;
-                Some(Kind::Project(project))
+                Some(Kind::Service(vec![project]))
+            }
+            "PIPELINE" | "TRIGGER" => {
+                self.gate(line, name, "use-pipelines");
+                Some(Kind::Service(line.words[first..].to_vec()))
             }
             _ => None,
         }

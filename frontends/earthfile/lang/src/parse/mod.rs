@@ -254,7 +254,6 @@ impl Parser {
             "SHELL" => "use the exec form: `RUN [\"/bin/bash\", \"-c\", \"…\"]`",
             "ONBUILD" => "write a function, which other files can use with IMPORT and DO",
             "STOPSIGNAL" | "MAINTAINER" => "use FROM DOCKERFILE for what only Dockerfiles have",
-            "PIPELINE" | "TRIGGER" => "pipelines went with the service that ran them; remove it",
             _ if commands::KEYWORDS.contains(&upper.as_str()) => {
                 let message = format!("{} is not a command", shown(word));
                 let help = format!("commands are written in capital letters: `{upper}`");

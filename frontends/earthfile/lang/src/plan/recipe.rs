@@ -147,8 +147,8 @@ impl<'h> Session<'h> {
             Kind::GitClone { flags, url, target } => {
                 self.git_clone(state, flags, (url, target), line).await
             }
-            Kind::Project(_) => {
-                let message = "PROJECT has no effect";
+            Kind::Service(_) => {
+                let message = format!("{} has no effect", statement.name);
                 let note = Diagnostic::note(Code::Unsupported, span, message)
                     .help("it was for a service that does not exist any more");
                 self.host.borrow_mut().report(note);

@@ -169,7 +169,7 @@ fn statement(out: &mut String, depth: usize, statement: &Statement) {
             line(out, depth, format!("{path:?}"));
         }
         Kind::Host { name, address } => line(out, depth, format!("{name:?} {address:?}")),
-        Kind::Project(name) => line(out, depth, format!("{name:?}")),
+        Kind::Service(words) => line(out, depth, format!("{words:?}")),
         Kind::If { branches, otherwise } => {
             for branch in branches {
                 run(out, depth, &branch.condition);
