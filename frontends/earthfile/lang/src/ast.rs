@@ -234,7 +234,7 @@ pub enum Kind {
     Wait(Vec<Statement>),
     /// `TRY`, `FINALLY`.
     Try {
-        /// A RUN.
+        /// A RUN, perhaps in WITH DOCKER.
         body: Vec<Statement>,
         /// What is saved in any case.
         finally: Vec<Statement>,

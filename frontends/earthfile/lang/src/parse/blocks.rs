@@ -251,7 +251,7 @@ impl Parser {
         self.no_more(line, 1, "TRY stands alone on its line");
         let opened = &line.words[0];
         let body = self.inside(scope);
-        self.single_run(opened, &body, "TRY");
+        self.single_run(opened, &body, "TRY", &["RUN", "WITH DOCKER"]);
         let mut finally = Vec::new();
         loop {
             let (ending, line) = self.ending(opened, &[Ending::Catch, Ending::Finally])?;
@@ -287,24 +287,25 @@ impl Parser {
         let (flags, at) = flags::read("WITH DOCKER", line, 2, &self.features, &mut self.problems);
         self.no_more(line, at, "what it needs stands in flags, e.g. `--load=app=+image`");
         let body = self.inside(scope);
-        self.single_run(&line.words[0], &body, "WITH DOCKER");
+        self.single_run(&line.words[0], &body, "WITH DOCKER", &["RUN"]);
         self.ending(&line.words[0], &[])?;
         Some(Kind::With { flags, body })
     }
 
-    /// Some blocks hold one RUN and nothing else.
-    fn single_run(&mut self, opened: &Text, body: &[Statement], block: &str) {
+    /// Some blocks hold one RUN, perhaps in a block of its own, and nothing else.
+    fn single_run(&mut self, opened: &Text, body: &[Statement], block: &str, runs: &[&str]) {
         let help = format!("{block} holds one RUN; join commands with `&&`");
-        let mut runs = 0;
+        let mut first = true;
         for statement in body {
-            runs += usize::from(statement.name == "RUN");
-            if statement.name != "RUN" || runs > 1 {
-                let message = match statement.name {
-                    "RUN" => format!("there is a second RUN in {block}"),
-                    name => format!("{name} cannot stand in {block}"),
+            let run = runs.contains(&statement.name);
+            if !run || !first {
+                let message = match run {
+                    true => format!("there is a second RUN in {block}"),
+                    false => format!("{} cannot stand in {block}", statement.name),
                 };
                 self.error(Code::Misplaced, statement.span, message, &help);
             }
+            first &= !run;
         }
         if body.is_empty() {
             self.missing(opened.span(), format!("{block} holds no RUN"), &help);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use wbuild_dockerfile::{Diagnostic, Failure, Output};
 
 use super::outputs::{Left, Local};
-use super::run::CONDITION;
+use super::run::{CONDITION, no_docker};
 use super::state::{Key, State};
 use super::{File, Session, unsupported};
 use crate::Code;
@@ -37,7 +37,11 @@ impl<'h> Session<'h> {
     ) -> Result<(), Failure> {
         let mut tried = None;
         for statement in body {
-            let Kind::Run(run) = &statement.kind else { continue };
+            let run = match &statement.kind {
+                Kind::Run(run) => run,
+                Kind::With { .. } => return Err(no_docker(statement.span)),
+                _ => continue,
+            };
             let span = statement.line.span();
             if let Some(push) = run.flags.get("push") {
                 return Err(unsupported("`--push` of RUN in TRY", flags::span(push)));
