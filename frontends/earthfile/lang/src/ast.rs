@@ -12,7 +12,7 @@ use crate::flags::Flags;
 /// A file.
 #[derive(Clone, Debug, Default)]
 pub struct Earthfile {
-    /// Its first command.
+    /// Its first command; without it the file is one of version 0.5.
     pub version: Option<Version>,
     /// Commands before the first target: what every target begins with.
     pub base: Vec<Statement>,

@@ -7,7 +7,7 @@ use wbuild_dockerfile::{Diagnostic, Span};
 use crate::Code;
 
 /// Versions of the language that are supported, by their number behind `0.`.
-pub const VERSIONS: [u32; 3] = [6, 7, 8];
+pub const VERSIONS: [u32; 4] = [5, 6, 7, 8];
 
 /// Features with the version that has them by default; none for those that are experimental.
 const FEATURES: &[(&str, Option<u32>)] = &[

@@ -11,6 +11,7 @@ changes from one version to the next:
 
 | from | |
 | --- | --- |
+| none or 0.5 to 0.6 | `FOR`; what is saved counts only in targets that `BUILD` names |
 | 0.6 to 0.7 | arguments of the base that targets use need `ARG --global`; `$(…)` is replaced in every command, not in arguments alone; `SAVE ARTIFACT` keeps owners |
 | 0.7 to 0.8 | functions begin with `FUNCTION`, not `COMMAND`; an argument cannot be declared twice; the files of a `CACHE` are no part of the image without `--persist`; a cache with an id is that of all files |",
     wrong: Example::file(

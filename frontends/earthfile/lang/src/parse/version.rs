@@ -22,17 +22,23 @@ impl Parser {
         let word = first.words[0].clone();
         if word.as_str() != "VERSION" {
             let message = "the file does not begin with VERSION";
-            let help = "write `VERSION 0.8` as its first command";
-            let mut problem =
-                Diagnostic::error(Code::MissingVersion, word.span(), message).help(help);
-            if word.eq_ignore_ascii_case("version") {
-                problem = problem.help("commands are written in capital letters: `VERSION`");
+            let written = if word.eq_ignore_ascii_case("version") {
+                Some("commands are written in capital letters: `VERSION`")
+            } else {
+                closest(&word, ["VERSION"]).map(|_| "did you mean `VERSION`?")
+            };
+            if let Some(help) = written {
                 self.lines.next();
-            } else if closest(&word, ["VERSION"]).is_some() {
-                problem = problem.help("did you mean `VERSION`?");
-                self.lines.next();
+                self.error(Code::MissingVersion, word.span(), message, help);
+                return None;
             }
-            self.report(problem);
+            // There was none in the beginning.
+            self.features = Features::of(VERSIONS[0]);
+            let help = format!(
+                "it is read as one of version 0.{}; write `VERSION 0.8`, and look at what it changes",
+                VERSIONS[0]
+            );
+            self.report(Diagnostic::note(Code::MissingVersion, word.span(), message).help(help));
             return None;
         }
         let line = self.lines.next()?;
@@ -45,12 +51,12 @@ impl Parser {
         self.no_more(&line, 2 + flags, form);
         let minor = number.strip_prefix("0.").and_then(|minor| minor.parse::<u32>().ok());
         let Some(minor) = minor.filter(|minor| VERSIONS.contains(minor)) else {
-            let older = matches!(minor, Some(..=5));
+            let older = minor.is_some_and(|minor| minor < VERSIONS[0]);
             let message = match older {
                 true => format!("version {number} is not supported"),
                 false => format!("there is no version {}", shown(&number)),
             };
-            let help = "the versions are 0.6, 0.7 and 0.8";
+            let help = "the versions are 0.5, 0.6, 0.7 and 0.8";
             let code = if older { Code::Unsupported } else { Code::InvalidVersion };
             self.error(code, number.span(), message, help);
             return None;

@@ -1,6 +1,7 @@
 //! What targets leave behind: files, images, and what is done when the caller pushes.
 //!
-//! All of it counts along chains of BUILD that begin at the target that was asked for. Images that go
+//! All of it counts along chains of BUILD that begin at the target that was asked for; before version
+//! 0.6 also that of targets that only files are taken from. Images that go
 //! by the same names are one image, for a platform each: so targets for one platform may make up an
 //! image together.
 
@@ -15,6 +16,7 @@ use wbuild_dockerfile::{
 use super::Session;
 use super::place;
 use super::state::{Key, State};
+use super::wait::Need;
 use crate::Code;
 use crate::flags::{self, Flags};
 
@@ -188,9 +190,13 @@ impl<'h> Session<'h> {
             return None;
         }
         let slots = self.slots.borrow();
-        let state = slots.get(key)?.done.as_ref()?.as_ref().ok()?;
+        let slot = slots.get(key)?;
+        let state = slot.done.as_ref()?.as_ref().ok()?;
         all.roots.extend(state.root);
-        Some(state.left.iter().cloned().collect())
+        let all_count = self.taken(key) == Need::Outside;
+        let needed = slot.needs.iter().filter(|(_, how)| all_count && *how == Need::Outside);
+        let needed = needed.map(|(key, _)| Left::Build(key.clone()));
+        Some(needed.chain(state.left.iter().cloned()).collect())
     }
 
     /// Yields files for the client, by a name: a tree for what lies below the directory of the main

@@ -28,6 +28,16 @@ pub(super) enum Need {
 }
 
 impl<'h> Session<'h> {
+    /// How a target needs those that it takes files from. Before version 0.6 they leave behind what
+    /// they save as if it built them.
+    pub(super) fn taken(&self, from: &Key) -> Need {
+        let files = self.files.borrow();
+        match files.get(&from.place).is_none_or(|file| file.has("referenced-save-only")) {
+            true => Need::Inside,
+            false => Need::Outside,
+        }
+    }
+
     /// Notes that a target needs another one, and how: at most as much as it is needed itself.
     pub(super) fn note_need(&self, key: &Key, from: &Key, how: Need) {
         let mut slots = self.slots.borrow_mut();
