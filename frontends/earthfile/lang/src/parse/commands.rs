@@ -1,7 +1,7 @@
 //! One command: which it is, and those that are no blocks.
 
 use wbuild_dockerfile::lexer::shown;
-use wbuild_dockerfile::{Diagnostic, Text, TextBuilder, parse_instruction};
+use wbuild_dockerfile::{Diagnostic, Severity, Text, TextBuilder, parse_instruction};
 
 use super::{Parser, Scope, blocks};
 use crate::Code;
@@ -139,7 +139,8 @@ impl Parser {
             None => {
                 let before = self.problems.len();
                 let kind = self.simple(name, words, &line, scope);
-                kind.filter(|_| self.problems.len() == before)
+                let mut said = self.problems[before..].iter();
+                kind.filter(|_| said.all(|problem| problem.severity != Severity::Error))
             }
         }?;
         let span = line.span;

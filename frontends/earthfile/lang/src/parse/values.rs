@@ -1,7 +1,7 @@
 //! `ARG`, `LET`, `SET`, `ENV`, `LABEL`, and arguments for targets.
 
-use wbuild_dockerfile::Text;
 use wbuild_dockerfile::lexer::shown;
+use wbuild_dockerfile::{Diagnostic, Text};
 
 use super::{Parser, Scope};
 use crate::Code;
@@ -187,6 +187,14 @@ impl Parser {
                 self.missing(word.span(), format!("{} has no value", shown(word)), &help);
                 continue;
             };
+            if name.as_str() == "build-arg" {
+                // An argument of this name, which nothing can declare.
+                let message = "`--build-arg` has no effect behind the name of a target";
+                let note = Diagnostic::note(Code::UnusedArgument, word.span(), message)
+                    .help(format!("write `--{value}`"));
+                self.report(note);
+                continue;
+            }
             if self.variable_name(&name).is_some() {
                 args.push(BuildArg { name, value });
             }
