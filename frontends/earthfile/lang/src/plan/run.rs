@@ -257,6 +257,15 @@ impl<'h> Session<'h> {
             Failure::from(Diagnostic::error(Code::InvalidMount, span, message).help(help))
         };
         let (kind, at) = field("type").unwrap_or(("", span));
+        let experimental = match kind {
+            mount::BIND => Some("copy the files in with COPY, and save what comes of them"),
+            mount::SSH => Some("write `RUN --ssh …`"),
+            _ => None,
+        };
+        if let Some(help) = experimental {
+            let message = format!("mounts of the type {} are not supported", shown(kind));
+            return Err(Diagnostic::error(Code::Unsupported, at, message).help(help).into());
+        }
         let Some((target, _)) = field("target") else {
             return Err(wrong("the mount has no `target`", "write `target=/path`"));
         };
@@ -271,6 +280,9 @@ impl<'h> Session<'h> {
         }
         match kind {
             "cache" => {
+                if field("readonly").is_some() {
+                    opts.push(attr("readonly", "true"));
+                }
                 let sharing = sharing(field("sharing"))?;
                 let id = match field("id") {
                     Some((id, _)) if state.shares_caches => id.to_owned(),
