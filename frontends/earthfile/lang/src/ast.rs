@@ -4,7 +4,7 @@
 //! where the command is carried out. Everything knows its place in the source.
 
 use wbuild_dockerfile::ast::{Command, Instruction};
-use wbuild_dockerfile::{Span, Text};
+use wbuild_dockerfile::{Diagnostic, Span, Text};
 
 use crate::features::Features;
 use crate::flags::Flags;
@@ -56,6 +56,8 @@ pub struct Recipe {
     pub marker: Option<Text>,
     /// What it does.
     pub body: Vec<Statement>,
+    /// Errors of its commands, without which it cannot be built, but all others can.
+    pub problems: Vec<Diagnostic>,
 }
 
 impl Recipe {

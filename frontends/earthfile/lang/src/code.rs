@@ -25,6 +25,27 @@ macro_rules! codes {
     };
 }
 
+impl Code {
+    /// Whether an error is about how the file is divided into recipes, blocks and commands: what is
+    /// around it may mean something else, too. Others are about their command alone.
+    pub(crate) fn is_of_the_file(name: &str) -> bool {
+        const CODES: [Code; 11] = [
+            Code::TooLarge,
+            Code::EmptyFile,
+            Code::UnclosedQuote,
+            Code::MissingVersion,
+            Code::InvalidVersion,
+            Code::UnknownFeature,
+            Code::UnknownCommand,
+            Code::Misplaced,
+            Code::UnclosedBlock,
+            Code::UnexpectedEnd,
+            Code::InvalidName,
+        ];
+        CODES.iter().any(|code| code.name() == name)
+    }
+}
+
 codes! {
     TooLarge = "too-large", "The file is larger than anybody writes by hand.";
     EmptyFile = "empty-file", "The file holds no commands.";

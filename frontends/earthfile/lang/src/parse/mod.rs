@@ -1,7 +1,8 @@
 //! From bytes to [`Earthfile`].
 //!
 //! The parser does not stop at the first mistake: a command that cannot be read is reported and left
-//! out, and reading goes on with the next one, so that a user sees all mistakes at once.
+//! out, and reading goes on with the next one, so that a user sees all mistakes at once. A recipe
+//! keeps those of its commands: who builds another one need not care about them.
 
 mod blocks;
 mod commands;
@@ -44,7 +45,39 @@ pub struct Parsed {
 impl Parsed {
     /// Whether there is an error among the problems.
     pub fn failed(&self) -> bool {
-        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+        self.problems.iter().any(is_error)
+    }
+
+    /// Whether there is one that is not of a recipe alone: nothing of the file can be built then.
+    pub fn refused(&self) -> bool {
+        let recipes = self.file.targets.iter().chain(&self.file.functions);
+        let of_recipes: usize = recipes.map(|recipe| recipe.problems.len()).sum();
+        self.problems.iter().filter(|problem| is_error(problem)).count() > of_recipes
+    }
+}
+
+fn is_error(problem: &Diagnostic) -> bool {
+    problem.severity == Severity::Error
+}
+
+/// Gives recipes the errors that are about their commands alone.
+fn settle(file: &mut Earthfile, problems: &[Diagnostic]) {
+    if problems.len() >= MOST_ERRORS {
+        // There may be more of them, of any recipe.
+        return;
+    }
+    let recipes = file.targets.iter_mut().chain(&mut file.functions);
+    let mut recipes: BTreeMap<u32, &mut Recipe> =
+        recipes.map(|recipe| (recipe.name.span().start, recipe)).collect();
+    for problem in problems {
+        let Some(label) = problem.labels.first().filter(|_| is_error(problem)) else { continue };
+        // What is about the name of a recipe is not about a command of it.
+        if let Some((name, recipe)) = recipes.range_mut(..=label.at.start).next_back()
+            && *name < label.at.start
+            && !Code::is_of_the_file(&problem.code)
+        {
+            recipe.problems.push(problem.clone());
+        }
     }
 }
 
@@ -73,9 +106,10 @@ pub fn parse(source: u32, bytes: &[u8]) -> Parsed {
         problems,
         depth: 0,
     };
-    let file = parser.file(start);
+    let mut file = parser.file(start);
     let mut problems = parser.problems;
     problems.sort_by_key(|problem| problem.labels.first().map(|label| label.at));
+    settle(&mut file, &problems);
     problems.truncate(MOST_ERRORS);
     Parsed { file, problems }
 }
@@ -195,7 +229,8 @@ impl Parser {
         let body = self.statements(scope);
         // What has no marker has been reported; it must not be taken for a target.
         let marker = marker.or_else(|| function.then(|| name.slice(0..0)));
-        valid.then_some(Recipe { name, comments: header.comments, marker, body })
+        let problems = Vec::new();
+        valid.then_some(Recipe { name, comments: header.comments, marker, body, problems })
     }
 
     /// The command that every function begins with.

@@ -38,12 +38,12 @@ use std::task::Poll;
 
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::suggest::did_you_mean;
-use wbuild_dockerfile::{Attrs, DefinitionFile, Diagnostic, Failure, Output, Platform, Span};
+use wbuild_dockerfile::{Attrs, Diagnostic, Failure, Output, Platform, Severity, Span};
 use wbuild_git_url::Hosted;
 
 use crate::Code;
 use crate::ast::{Earthfile, Recipe};
-use crate::describe;
+use crate::{Parsed, describe};
 use attempt::Failed;
 use host::DynamicHost;
 use outputs::Collected;
@@ -107,29 +107,35 @@ struct Session<'h> {
     failed: RefCell<Vec<Failed>>,
 }
 
-/// The file to build, parsed.
+/// The file to build, parsed; there are no errors in it.
 pub(crate) fn read(host: &mut dyn DynamicHost) -> Result<(u32, Earthfile), Failure> {
     let definition = host.definition()?;
-    parse_definition(host, &definition)
+    parse_source(host, (&definition.name, &definition.data), Parsed::failed)
 }
 
-fn parse_definition(
+/// A file by its name, unless it is `refused`.
+fn parse_source(
     host: &mut dyn DynamicHost,
-    definition: &DefinitionFile,
+    (name, data): (&str, &[u8]),
+    refused: impl Fn(&Parsed) -> bool,
 ) -> Result<(u32, Earthfile), Failure> {
-    let source = host.add_source(&definition.name, "earthfile", &definition.data)?;
-    let parsed = crate::parse(source, &definition.data);
-    if parsed.failed() {
+    let source = host.add_source(name, "earthfile", data)?;
+    let parsed = crate::parse(source, data);
+    if refused(&parsed) {
         return Err(Failure::of(parsed.problems));
     }
-    parsed.problems.into_iter().for_each(|problem| host.report(problem));
+    // Errors are told by what needs the recipe that they are in.
+    let problems = parsed.problems.into_iter();
+    let told = problems.filter(|problem| problem.severity != Severity::Error);
+    told.for_each(|problem| host.report(problem));
     Ok((source, parsed.file))
 }
 
 /// Builds what the host asks for.
 pub fn build<'h>(host: &'h mut (dyn DynamicHost + 'h)) -> Result<(), Failure> {
     let definition = host.definition()?;
-    let (source, parsed) = parse_definition(host, &definition)?;
+    let file = (&definition.name[..], &definition.data[..]);
+    let (source, parsed) = parse_source(host, file, Parsed::refused)?;
     let directory = definition.attrs.into_iter().find(|(name, _)| name == "directory");
     let main = Place::main(directory.map(|(_, directory)| directory).unwrap_or_default());
     let start = Span { source, start: 0, end: 0 };
@@ -270,6 +276,7 @@ impl<'h> Session<'h> {
         }
         let recipe = find(&file.parsed.targets, &key.name)
             .ok_or_else(|| unknown(&file, "target", &key.name, None))?;
+        readable(recipe)?;
         self.begin_ahead(key, &file, recipe);
         let base = Key { name: "base".to_owned(), ..key.clone() };
         let below = self.need(&base, key, recipe.name.span()).await?;
@@ -358,6 +365,14 @@ impl File {
 /// A recipe by its name.
 fn find<'r>(recipes: &'r [Recipe], name: &str) -> Option<&'r Recipe> {
     recipes.iter().find(|recipe| recipe.name.as_str() == name)
+}
+
+/// Refuses a recipe that there is an error in.
+fn readable(recipe: &Recipe) -> Result<(), Failure> {
+    match recipe.problems.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::of(recipe.problems.clone())),
+    }
 }
 
 /// There is no recipe of a name.

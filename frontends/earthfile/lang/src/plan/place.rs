@@ -13,10 +13,10 @@ use wbuild_git_url::Hosted;
 
 use super::host::DynamicHost;
 use super::state::{Import, State};
-use super::{File, Session};
+use super::{File, Session, parse_source};
 use crate::Code;
 use crate::ast::Earthfile;
-use crate::reference;
+use crate::{Parsed, reference};
 
 /// The name of an Earthfile in a directory that is not the main one.
 const FILE: &str = "Earthfile";
@@ -241,13 +241,9 @@ impl<'h> Session<'h> {
         let Some(data) = self.read(place, &place.path(FILE), span)? else { return Ok(None) };
         let (parsed, start) = {
             let mut host = self.host.borrow_mut();
-            let source = host.add_source(&place.file_name(), "earthfile", &data)?;
-            let parsed = crate::parse(source, &data);
-            if parsed.failed() {
-                return Err(Failure::of(parsed.problems));
-            }
-            parsed.problems.into_iter().for_each(|problem| host.report(problem));
-            (parsed.file, Span { source, start: 0, end: 0 })
+            let file = (&place.file_name()[..], &data[..]);
+            let (source, parsed) = parse_source(&mut **host, file, Parsed::refused)?;
+            (parsed, Span { source, start: 0, end: 0 })
         };
         self.add_earthfile(place, parsed, start).map(Some)
     }

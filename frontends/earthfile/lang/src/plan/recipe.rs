@@ -267,6 +267,7 @@ impl<'h> Session<'h> {
             let there = self.file(&place, span)?;
             let recipe = super::find(&there.parsed.functions, &reference.name)
                 .ok_or_else(|| unknown(&there, "function", &reference.name, Some(span)))?;
+            super::readable(recipe)?;
             if state.title.matches(" → ").count() >= DEPTH {
                 let message = format!("there are more than {DEPTH} functions inside each other");
                 let help = format!("does {} call itself?", shown(&reference.name));
