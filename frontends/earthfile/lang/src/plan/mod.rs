@@ -228,7 +228,7 @@ impl<'h> Session<'h> {
         span: Span,
     ) -> Result<Rc<State>, Failure> {
         self.begin(key);
-        self.note_need(key, from, self.taken(from));
+        self.note_need(key, from, self.taken(key, from));
         self.check_cycle(key, from, span)?;
         if let Some(slot) = self.slots.borrow_mut().get_mut(from) {
             slot.waits = Some(key.clone());

@@ -193,8 +193,8 @@ impl<'h> Session<'h> {
         let slot = slots.get(key)?;
         let state = slot.done.as_ref()?.as_ref().ok()?;
         all.roots.extend(state.root);
-        let all_count = self.taken(key) == Need::Outside;
-        let needed = slot.needs.iter().filter(|(_, how)| all_count && *how == Need::Outside);
+        let keeps_all = self.keeps_all(key);
+        let needed = slot.needs.iter().filter(|(_, how)| keeps_all && *how == Need::Outside);
         let needed = needed.map(|(key, _)| Left::Build(key.clone()));
         Some(needed.chain(state.left.iter().cloned()).collect())
     }

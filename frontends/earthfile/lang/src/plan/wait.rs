@@ -28,13 +28,19 @@ pub(super) enum Need {
 }
 
 impl<'h> Session<'h> {
-    /// How a target needs those that it takes files from. Before version 0.6 they leave behind what
-    /// they save as if it built them.
-    pub(super) fn taken(&self, from: &Key) -> Need {
+    /// Whether what a target takes files from leaves behind what it saves, as if it were built: so it
+    /// was before version 0.6.
+    pub(super) fn keeps_all(&self, key: &Key) -> bool {
         let files = self.files.borrow();
-        match files.get(&from.place).is_none_or(|file| file.has("referenced-save-only")) {
-            true => Need::Inside,
-            false => Need::Outside,
+        files.get(&key.place).is_some_and(|file| !file.has("referenced-save-only"))
+    }
+
+    /// How a target needs another one that it takes files from. Another repository leaves nothing
+    /// behind unless BUILD says so.
+    pub(super) fn taken(&self, key: &Key, from: &Key) -> Need {
+        match self.keeps_all(from) && key.place.repository == from.place.repository {
+            true => Need::Outside,
+            false => Need::Inside,
         }
     }
 
