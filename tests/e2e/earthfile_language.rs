@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("caches_become_part_of_the_image", caches_become_part_of_the_image),
     ("loops_go_through_patterns", loops_go_through_patterns),
     ("artifacts_keep_what_flags_say", artifacts_keep_what_flags_say),
+    ("artifacts_are_called_as_they_are_saved", artifacts_are_called_as_they_are_saved),
     ("deep_files_do_not_crash", deep_files_do_not_crash),
 ];
 
@@ -195,6 +196,34 @@ fn artifacts_keep_what_flags_say() -> Result<()> {
     let want = "7:8 640 given/a\n5:6 644 kept/a\n12:34 644 owned/a\n12:34 644 owned/here.txt\n\
         nowhere\na\n1587038400 times/new\n915235200 times/old\nglob/b\ndir/sub/b\n";
     ensure!(got == want, "{got}");
+    Ok(())
+}
+
+fn artifacts_are_called_as_they_are_saved() -> Result<()> {
+    let file = "VERSION 0.8\n\
+        FROM base\n\
+        all:\n    \
+            RUN mkdir s && echo file > s/file && echo other > s/other\n    \
+            SAVE ARTIFACT s/file my/name AS LOCAL out/\n    \
+            SAVE ARTIFACT s/ /dir AS LOCAL out/\n    \
+            SAVE ARTIFACT s/ /s3 AS LOCAL .\n    \
+            SAVE ARTIFACT s/* many/ AS LOCAL each/\n    \
+            SAVE ARTIFACT s/other x AS LOCAL renamed\n";
+    let sandbox = Sandbox::with("earth-names", &[("Earthfile", file)])?;
+    wbuild(&sandbox, &[], "context+all")?.success()?;
+    for (path, want) in [
+        ("out/name", "file\n"),
+        ("out/dir/file", "file\n"),
+        ("s3/other", "other\n"),
+        ("each/file", "file\n"),
+        ("each/other", "other\n"),
+        ("renamed", "other\n"),
+    ] {
+        ensure!(saved(&sandbox, path)? == want, "{path}");
+    }
+    for path in ["out/file", "out/s", "s"] {
+        ensure!(!sandbox.path(Path::new("context").join(path)).exists(), "{path} is there");
+    }
     Ok(())
 }
 

@@ -64,7 +64,7 @@ impl<'h> Session<'h> {
         let locals = state.left.split_off(from).into_iter().filter_map(|left| match left {
             Left::Local(mut local) => {
                 // What is missing is missing because of the failure, which says more.
-                local.opts.push(("allow-missing".to_owned(), "true".to_owned()));
+                local.pass_over_missing();
                 Some(local)
             }
             _ => None,

@@ -24,6 +24,12 @@ use crate::reference::{self, plus};
 /// What files carry whose time is not kept: 2020-04-16 12:00 UTC, as they always have.
 const TIME: &str = "1587038400";
 
+/// What is not there is passed over.
+pub(super) const ALLOW_MISSING: &str = "allow-missing";
+
+/// What must be there.
+pub(super) const REQUIRED: &str = "required";
+
 /// What a directory leaves out; the first that is there counts.
 pub(super) const IGNORE_FILES: [&str; 2] = [".earthlyignore", ".earthignore"];
 
@@ -115,7 +121,7 @@ impl<'h> Session<'h> {
             opts.push(attr("contents-only", "true"));
         }
         if self.switch(state, flags, "if-exists").await? {
-            opts.push(attr("allow-missing", "true"));
+            opts.push(attr(ALLOW_MISSING, "true"));
         }
         let times = match self.switch(state, flags, "keep-ts").await? {
             true => attr("keep-times", "true"),
@@ -315,7 +321,7 @@ impl<'h> Session<'h> {
         };
         let mut opts = vec![attr("create-dest", "true"), attr("wildcard", "true")];
         if self.switch(state, flags, "if-exists").await? {
-            opts.push(attr("allow-missing", "true"));
+            opts.push(attr(ALLOW_MISSING, "true"));
         }
         let times = match self.switch(state, flags, "keep-ts").await? {
             true => attr("keep-times", "true"),
@@ -350,15 +356,21 @@ impl<'h> Session<'h> {
             true => root,
             false => self.persisted(state, Some(&path))?.unwrap_or(root),
         };
-        let copy =
-            CopyAction { source: root, path: path.clone(), target: saved, opts: whole(kept) };
+        let copy = CopyAction {
+            source: root,
+            path: path.clone(),
+            target: saved.clone(),
+            opts: whole(kept),
+        };
         let actions = vec![(line.span(), FileAction::Copy(copy))];
         let op = FileOp { base: state.artifacts, names_from: None, actions };
         state.artifacts = Some(self.add_file(&op, state, line)?);
         if let Some(local) = local {
             let (base, target) = self.local(state, flags, local).await?;
+            // In a directory of the artifacts it is called what it was called before.
+            let name = (!saved.ends_with('/')).then_some(saved);
             let (path, opts, span) = (path.clone(), whole(opts), line.span());
-            state.left.push(Left::Local(Local { root, path, base, target, opts, span }));
+            state.left.push(Left::Local(Local { root, path, name, base, target, opts, span }));
         }
         Ok(())
     }

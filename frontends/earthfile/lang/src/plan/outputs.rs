@@ -10,10 +10,12 @@ use std::rc::Rc;
 
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::{
-    CopyAction, Diagnostic, Failure, FileAction, FileOp, Output, Platform, Span, Text,
+    Attrs, CopyAction, Diagnostic, Failure, FileAction, FileOp, Output, Platform, Span, Text,
 };
 
 use super::Session;
+use super::files::{ALLOW_MISSING, REQUIRED};
+use super::host::DynamicHost;
 use super::place;
 use super::state::{Key, State};
 use super::wait::Need;
@@ -26,12 +28,36 @@ pub(super) struct Local {
     pub root: Output,
     /// In the target.
     pub path: String,
+    /// What it is called as an artifact, if not as it is in the target.
+    pub name: Option<String>,
     /// A directory of the main context.
     pub base: String,
     /// Below that, with a leading slash.
     pub target: String,
     pub opts: Vec<(String, String)>,
     pub span: Span,
+}
+
+impl Local {
+    /// What is missing is no error any more.
+    pub fn pass_over_missing(&mut self) {
+        self.opts.retain(|(name, _)| name != REQUIRED);
+        self.opts.push((ALLOW_MISSING.to_owned(), "true".to_owned()));
+    }
+
+    /// The files, and where they are among them: in the target, or as the artifact alone.
+    fn saved(&self, host: &mut dyn DynamicHost) -> Result<(Output, String, Attrs), Failure> {
+        let (source, path, opts) = (self.root, self.path.clone(), self.opts.clone());
+        let Some(name) = &self.name else { return Ok((source, path, opts)) };
+        // What follows takes one thing by its name.
+        let one = opts.iter().filter(|(name, _)| !matches!(&**name, "wildcard" | "contents-only"));
+        let one = one.cloned().collect();
+        let copy = CopyAction { source, path, target: name.clone(), opts };
+        let actions = vec![(self.span, FileAction::Copy(copy))];
+        let saved = host.file(&FileOp { base: None, names_from: None, actions })?;
+        host.annotate(saved, "save artifact", &[self.span], &Vec::new());
+        Ok((saved, name.clone(), one))
+    }
 }
 
 /// A name of SAVE IMAGE.
@@ -210,8 +236,8 @@ impl<'h> Session<'h> {
                 Some(below) => (main, format!("/{}", below.trim_start_matches('/'))),
                 None => (&local.base, local.target.clone()),
             };
-            let (source, path) = (local.root, local.path.clone());
-            let copy = CopyAction { source, path, target, opts: local.opts.clone() };
+            let (source, path, opts) = local.saved(&mut **self.host.borrow_mut())?;
+            let copy = CopyAction { source, path, target, opts };
             let action = (local.span, FileAction::Copy(copy));
             match trees.iter_mut().find(|(known, _)| known == base) {
                 Some((_, actions)) => actions.push(action),
