@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("loops_go_through_patterns", loops_go_through_patterns),
     ("artifacts_keep_what_flags_say", artifacts_keep_what_flags_say),
     ("artifacts_are_called_as_they_are_saved", artifacts_are_called_as_they_are_saved),
+    ("patterns_match_something", patterns_match_something),
     ("deep_files_do_not_crash", deep_files_do_not_crash),
 ];
 
@@ -224,6 +225,46 @@ fn artifacts_are_called_as_they_are_saved() -> Result<()> {
     for path in ["out/file", "out/s", "s"] {
         ensure!(!sandbox.path(Path::new("context").join(path)).exists(), "{path} is there");
     }
+    Ok(())
+}
+
+fn patterns_match_something() -> Result<()> {
+    let file = "VERSION 0.8\n\
+        FROM base\n\
+        WORKDIR /work\n\
+        copied:\n    \
+            COPY nope* ./\n\
+        hidden:\n    \
+            COPY *.secret ./\n\
+        of-others:\n    \
+            COPY +saves/nope* ./\n\
+        saved:\n    \
+            RUN mkdir d\n    \
+            SAVE ARTIFACT d/* AS LOCAL o/\n\
+        saves:\n    \
+            RUN echo x > x\n    \
+            SAVE ARTIFACT x\n\
+        passed-over:\n    \
+            RUN mkdir d\n    \
+            COPY --if-exists nope* *.secret +saves/nope* there ./\n    \
+            COPY /th* +saves/x* absolute/\n    \
+            RUN test \"$(cat there absolute/there)\" = \"$(cat absolute/x && cat absolute/x)\"\n    \
+            SAVE ARTIFACT --if-exists d/* AS LOCAL o/\n";
+    let files = [
+        ("Earthfile", file),
+        (".earthlyignore", "*.secret\n"),
+        ("a.secret", "a"),
+        ("there", "x\n"),
+    ];
+    let sandbox = Sandbox::with("earth-patterns", &files)?;
+    for (target, pattern) in
+        [("copied", "nope*"), ("hidden", "*.secret"), ("of-others", "nope*"), ("saved", "d/*")]
+    {
+        let run = wbuild(&sandbox, &[], &format!("context+{target}"))?.expect(1)?;
+        run.says(pattern)?;
+        run.says("does not exist")?;
+    }
+    wbuild(&sandbox, &[], "context+passed-over")?.success()?;
     Ok(())
 }
 

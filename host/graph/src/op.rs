@@ -360,7 +360,7 @@ pub struct CopyOpts {
     pub include: Vec<String>,
     /// Not what matches.
     pub exclude: Vec<String>,
-    /// Each must match something.
+    /// Each must be there; `.` means each of the paths, so that a pattern matches something.
     pub required: Vec<String>,
     /// Archives.
     pub unpack: Unpack,

@@ -66,7 +66,8 @@ pub struct SelectOptions {
     pub include: Vec<String>,
     /// Not these, relative to each directory copied; a file copied by itself is seen by its name.
     pub exclude: Vec<String>,
-    /// Paths that must be there, relative to the directory copied.
+    /// Paths that must be there, relative to the directory copied. `.` is each path itself: a
+    /// pattern then matches something.
     pub required: Vec<String>,
     /// The destination is known to be a directory (it ends in a slash), so that the name of a
     /// single file counts.
@@ -127,10 +128,12 @@ pub fn select<P: AsRef<str>>(
 ) -> Result<Selection> {
     let own = Filter::new(&options.include, &options.exclude)?;
     let selector = Selector { source, options, own: &own, work };
+    let all_there = options.required.iter().any(|required| is_itself(required));
     let mut roots = Vec::new();
     let mut names_count = options.into_dir || paths.len() > 1;
     for path in paths {
         let path = path.as_ref();
+        let before = roots.len();
         if options.parents {
             roots.extend(selector.with_parents(path)?);
         } else if selector.is_pattern(path) {
@@ -142,9 +145,17 @@ pub fn select<P: AsRef<str>>(
         } else {
             roots.extend(selector.one(path, &RelPath::clean(path)?)?);
         }
+        if all_there && roots.len() == before {
+            return Err(Missing::new(path, source.root.place()).error());
+        }
     }
     selector.check_required(&roots)?;
     Ok(Selection { roots, names_count, loaded: false })
+}
+
+/// Whether a required path means the copied paths themselves.
+fn is_itself(required: &str) -> bool {
+    required == "."
 }
 
 struct Selector<'a> {
@@ -385,7 +396,7 @@ impl Selector<'_> {
     }
 
     fn check_required(&self, roots: &[Selected]) -> Result<()> {
-        for required in &self.options.required {
+        for required in self.options.required.iter().filter(|required| !is_itself(required)) {
             let path = RelPath::clean(required)?;
             let there = roots.iter().any(|root| {
                 root.shape != Shape::Node

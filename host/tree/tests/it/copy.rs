@@ -402,6 +402,13 @@ fn a_missing_path_is_an_error_that_helps() {
     required.run(&["src"], "/o/").unwrap();
     required.select.required = vec!["lib.rs".into()];
     assert!(matches!(required.run(&["src"], "/o/"), Err(TreeError::Missing(_))));
+    // The paths themselves: each pattern must match something.
+    required.select.required = vec![".".into()];
+    required.run(&["s*", "README.md"], "/o/").unwrap();
+    let Err(TreeError::Missing(missing)) = required.run(&["s*", "*.nothing"], "/o/") else {
+        panic!("a pattern without matches is missing");
+    };
+    assert_eq!(missing.path, "*.nothing");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use wbuild_dockerfile::{
 
 use super::base::wrong;
 use super::outputs::{Left, Local};
-use super::place::{Place, main_root, strip};
+use super::place::{Place, is_pattern, main_root, strip};
 use super::run::mode;
 use super::state::{Key, State};
 use super::{File, Session};
@@ -35,6 +35,14 @@ pub(super) const IGNORE_FILES: [&str; 2] = [".earthlyignore", ".earthignore"];
 
 fn attr(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
+}
+
+/// Whether what is copied is there: a pattern that matches nothing is an error, as a path is, unless
+/// what is missing is passed over.
+fn must_match(path: &str, opts: &mut Vec<(String, String)>) {
+    if is_pattern(path) && !opts.iter().any(|(name, _)| name == ALLOW_MISSING) {
+        opts.push(attr(REQUIRED, "."));
+    }
 }
 
 /// A backslash before a `+` is for the parser only.
@@ -201,6 +209,7 @@ impl<'h> Session<'h> {
             if chown.is_empty() && !keep_own && !user.is_empty() {
                 opts.push(attr("chown", user));
             }
+            must_match(&path, &mut opts);
             for tree in trees {
                 let (path, target, opts) = (path.clone(), place.clone(), opts.clone());
                 let copy = CopyAction { source: tree, path, target, opts };
@@ -232,7 +241,8 @@ impl<'h> Session<'h> {
         let name = host.opt("artifact-name").unwrap_or_default();
         let opts = ["create-dest", "wildcard", "follow-links"].map(|name| attr(name, "true"));
         let (path, target) = (unescaped(path), format!("/{name}"));
-        let opts = [&opts[..], &[attr("timestamp", TIME)]].concat();
+        let mut opts = [&opts[..], &[attr("timestamp", TIME)]].concat();
+        must_match(&path, &mut opts);
         let actions = vec![(at, FileAction::Copy(CopyAction { source, path, target, opts }))];
         let root = host.file(&FileOp { base: None, names_from: None, actions })?;
         host.annotate(root, "save artifact", &[at], &Vec::new());
@@ -341,6 +351,7 @@ impl<'h> Session<'h> {
             Some(target) => paths::join_target("/", &unescaped(&self.word(state, target).await?)),
             None => "/".to_owned(),
         };
+        must_match(&path, &mut opts);
         let mut kept = opts.clone();
         if file.has("save-artifact-keep-own") || self.switch(state, flags, "keep-own").await? {
             kept.push(attr("keep-owner", "true"));
