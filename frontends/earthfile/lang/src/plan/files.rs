@@ -177,18 +177,12 @@ impl<'h> Session<'h> {
                 }
                 (outputs, path)
             } else {
-                if text.starts_with('/') {
-                    let message = "a file of the context has no absolute path";
-                    let help = "write it as seen from the directory of the Earthfile: `./path`";
-                    return Err(Diagnostic::error(
-                        Code::InvalidReference,
-                        source.path.span(),
-                        message,
-                    )
-                    .help(help)
-                    .into());
+                let mut path = unescaped(&text);
+                if path.starts_with('/') {
+                    // The context is all there is: its directory is what an absolute path begins at.
+                    path = format!(".{}", paths::clean(&path));
                 }
-                let Some(path) = state.place.below(&unescaped(&text)) else {
+                let Some(path) = state.place.below(&path) else {
                     let message =
                         format!("{} lies outside of the Earthfile's directory", shown(&text));
                     let help =
