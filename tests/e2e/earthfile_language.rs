@@ -78,6 +78,8 @@ fn files_of_version_6_are_built() -> Result<()> {
         all:\n    \
             ARG greeting=other\n    \
             ARG day=$(echo monday)\n    \
+            ARG missing=$(no-such-command)\n    \
+            ARG lines=$(printf 'a\\nb\\n')\n    \
             ENV literal=$(echo)\n    \
             COPY --build-arg name=$day +part/part .\n    \
             DO +ADD --line=$(cat part)\n    \
@@ -85,6 +87,7 @@ fn files_of_version_6_are_built() -> Result<()> {
                 ARG inner=set\n    \
             END\n    \
             RUN echo \"$inner $greeting ${literal}\" >> part\n    \
+            RUN echo \"<$missing> $lines\" >> part\n    \
             SAVE ARTIFACT part AS LOCAL out/part\n\
         ADD:\n    \
             COMMAND\n    \
@@ -92,7 +95,7 @@ fn files_of_version_6_are_built() -> Result<()> {
             RUN echo \"added $line\" >> part\n";
     let sandbox = Sandbox::with("earth-version-6", &[("Earthfile", file)])?;
     wbuild(&sandbox, &[], "context+all")?.success()?;
-    let want = "hello monday\nadded hello monday\nset hello $(echo)\n";
+    let want = "hello monday\nadded hello monday\nset hello $(echo)\n<> a b\n";
     let got = saved(&sandbox, "out/part")?;
     ensure!(got == want, "{got:?}");
     Ok(())

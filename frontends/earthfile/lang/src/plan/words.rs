@@ -98,15 +98,16 @@ impl<'h> Session<'h> {
         Ok(self.expanded(state, command, Options::display('\\')).await?.0)
     }
 
-    /// What the value of an argument comes to: `$(…)` at its beginning has always been replaced.
+    /// What the value of an argument comes to: `$(…)` at its beginning has always been replaced. Before
+    /// that was so everywhere, a shell printed the value: what fails in it is nothing, and unless
+    /// quotes keep them its lines become words.
     pub(super) async fn value(
         self: &Rc<Self>,
         state: &State,
         word: &Text,
     ) -> Result<String, Failure> {
         if !state.shells_out && word.trim_start_matches(['"', '\'']).starts_with("$(") {
-            let state = State { shells_out: true, ..state.clone() };
-            return self.word(&state, word).await;
+            return self.printed(state, &format!("echo {word}"), word).await;
         }
         self.word(state, word).await
     }
