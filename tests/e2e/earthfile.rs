@@ -257,11 +257,12 @@ fn functions_and_variables() -> Result<()> {
             DO +GREET --word=bye\n    \
             RUN [ \"$TARGETARCH\" = \"$NATIVEARCH\" ] && echo \"$word\" >> /greetings\n    \
             RUN [\"/bin/sh\", \"-c\", \"echo exec $word >> /greetings\"]\n    \
+            RUN --entrypoint sed -i 's/exec/no shell $/' /greetings\n    \
             SAVE ARTIFACT /greetings AS LOCAL greetings\n";
     let sandbox = Sandbox::with("earth-do", &[("Earthfile", file)])?;
     target(&sandbox, &[], "+t", &["--WHO=you"])?.success()?;
     let got = saved(&sandbox, "greetings")?;
-    ensure!(got == "hello you from t\nbye you from t\nmine\nexec mine\n", "{got}");
+    ensure!(got == "hello you from t\nbye you from t\nmine\nno shell $ mine\n", "{got}");
     Ok(())
 }
 

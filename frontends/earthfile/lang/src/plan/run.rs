@@ -157,20 +157,21 @@ impl<'h> Session<'h> {
             }
         };
         if self.switch(state, &run.flags, "entrypoint").await? {
+            // Without one the words are a program and its arguments.
             let mut words = state.image.entrypoint();
-            if words.is_empty() {
-                let message = "the image has no entry point";
-                let help = "set one with ENTRYPOINT, or leave `--entrypoint` out";
-                return Err(Diagnostic::error(Code::MissingArgument, span, message)
-                    .help(help)
-                    .into());
-            }
             match &run.command {
                 // The words of the line are arguments of the program.
                 Command::Shell(text) if !text.is_empty() => {
                     words.extend(self.split(state, text).await?);
                 }
                 _ => words.append(&mut args),
+            }
+            if words.is_empty() {
+                let message = "the image has no entry point, and there is no command";
+                let help = "set one with ENTRYPOINT, or write the command that runs";
+                return Err(Diagnostic::error(Code::MissingArgument, span, message)
+                    .help(help)
+                    .into());
             }
             args = words;
         }
