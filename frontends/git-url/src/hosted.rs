@@ -13,7 +13,8 @@ pub struct Hosted {
 
 impl Hosted {
     /// Takes a reference apart. The repository ends with the first part that ends in `.git`, else it
-    /// is the two parts behind the host. Says what is wrong if it names none.
+    /// is the two parts behind the host. Parts that are `.` are left out. Says what is wrong if it
+    /// names none.
     ///
     /// # Errors
     /// One sentence without its subject, the reference.
@@ -26,14 +27,14 @@ impl Hosted {
         if text.ends_with(':') {
             return Err("has an empty tag");
         }
-        let parts: Vec<&str> = path.split('/').collect();
-        if !is_host(parts[0]) {
+        let (host, names) = path.split_once('/').unwrap_or((path, ""));
+        if !is_host(host) {
             return Err("does not begin with the name of a host");
         }
-        let (names, plain) = (&parts[1..], |c: u8| {
-            c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'~' | b'+')
-        });
-        if names.iter().any(|name| matches!(*name, "" | "." | "..")) {
+        let names: Vec<&str> = names.split('/').filter(|name| *name != ".").collect();
+        let plain =
+            |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'~' | b'+');
+        if names.iter().any(|name| matches!(*name, "" | "..")) {
             return Err("has a part without a name");
         }
         let named = names.iter().position(|name| name.ends_with(".git") && name.len() > 4);
@@ -46,7 +47,7 @@ impl Hosted {
             return Err("has characters that a repository's address has not");
         }
         Ok(Hosted {
-            repository: format!("{}/{}", parts[0], repository.join("/")),
+            repository: format!("{host}/{}", repository.join("/")),
             directory: directory.join("/"),
             reference: reference.to_owned(),
         })
@@ -93,6 +94,7 @@ mod tests {
         for (text, repository, directory, reference, url) in [
             ("github.com/o/r", "github.com/o/r", "", "", "https://github.com/o/r.git"),
             ("github.com/o/r/a/b:v1", "github.com/o/r", "a/b", "v1", "https://github.com/o/r.git"),
+            ("github.com/./o/r/./a/.", "github.com/o/r", "a", "", "https://github.com/o/r.git"),
             ("h.org/o/r:john/work", "h.org/o/r", "", "john/work", "https://h.org/o/r.git"),
             (
                 "gitlab.com/g/s/r.git/d",
@@ -113,8 +115,8 @@ mod tests {
             assert_eq!(got.url(), url, "{text}");
         }
         for bad in [
-            "h", "h/r", "h//r", "h/o/../r", "h/o/r:", "-h/o/r", "h:x/o/r", "h:0/o/r", "a b/o/r",
-            "h/o/r#x", "h/o?/r", "h/-o/r", "",
+            "h", "h/r", "h//r", "h/o/../r", "./.", "h/.", "h/o/r:", "-h/o/r", "h:x/o/r", "h:0/o/r",
+            "a b/o/r", "h/o/r#x", "h/o?/r", "h/-o/r", "",
         ] {
             assert!(Hosted::parse(bad).is_err(), "{bad}");
         }

@@ -12,7 +12,7 @@ use std::ops::Range;
 pub enum Place {
     /// The one that the reference stands in.
     Here,
-    /// A directory: `./dir`, `../dir` or `/dir`.
+    /// A directory: `./dir`, `../dir`, `.dir` or `/dir`.
     Local(String),
     /// A directory of a git repository.
     Remote {
@@ -121,10 +121,8 @@ pub fn place(text: &str) -> Result<Place, ReferenceError> {
     if text.is_empty() {
         return Ok(Place::Here);
     }
-    if text.starts_with('/') || matches!(text, "." | "..") {
-        return Ok(Place::Local(text.to_owned()));
-    }
-    if text.starts_with("./") || text.starts_with("../") {
+    // No host and no alias begins with a dot.
+    if text.starts_with(['/', '.']) {
         return Ok(Place::Local(text.to_owned()));
     }
     if text.contains("://") {
@@ -153,11 +151,13 @@ pub fn place(text: &str) -> Result<Place, ReferenceError> {
         let help = "write a branch, tag or commit behind the colon, or leave the colon out";
         return error(path.len()..text.len(), "the tag of the reference is empty", help);
     }
-    if path.split('/').any(|part| part.is_empty() || matches!(part, "." | "..")) {
+    if path.split('/').any(|part| part.is_empty() || part == "..") {
         let help = "write host and path, e.g. `github.com/org/repo/dir:main`";
         return error(0..path.len(), "a part of the repository's path is missing", help);
     }
-    Ok(Place::Remote { path: path.to_owned(), tag: tag.map(str::to_owned) })
+    // A directory of a repository may be written as one is here: `github.com/org/repo/./dir`.
+    let named: Vec<&str> = path.split('/').filter(|part| *part != ".").collect();
+    Ok(Place::Remote { path: named.join("/"), tag: tag.map(str::to_owned) })
 }
 
 fn split(text: &str) -> Result<(Place, usize), ReferenceError> {
@@ -226,6 +226,8 @@ mod tests {
             ("./x/y+a", Place::Local("./x/y".to_owned())),
             ("../x+a", Place::Local("../x".to_owned())),
             ("..+a", Place::Local("..".to_owned())),
+            (".x+a", Place::Local(".x".to_owned())),
+            (".x/y+a", Place::Local(".x/y".to_owned())),
             ("/x+a", Place::Local("/x".to_owned())),
             ("lib+a", Place::Import("lib".to_owned())),
             (
@@ -242,6 +244,8 @@ mod tests {
             assert_eq!(got, Reference { place, name: "a".to_owned() });
             assert_eq!(got.to_string(), text);
         }
+        assert_eq!(place(".x"), Ok(Place::Local(".x".to_owned())));
+        assert_eq!(target("h.org/./o/r/./d/.:v1+a"), target("h.org/o/r/d:v1+a"));
         let got = artifact("./x+a/b/*").expect("an artifact");
         assert_eq!((got.target.to_string(), got.path.as_str()), ("./x+a".to_owned(), "/b/*"));
         assert_eq!(artifact("+a").expect("all of them").path, "/");
@@ -260,6 +264,7 @@ mod tests {
             ("https://x/y+a", 0..11),
             ("h/o/r:+a", 5..6),
             ("h//r+a", 0..4),
+            ("h/o/../r+a", 0..8),
             ("a b+a", 0..3),
             ("+a/b", 1..4),
         ] {
