@@ -34,7 +34,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use wbuild_dockerfile::lexer::shown;
 use wbuild_dockerfile::suggest::did_you_mean;
@@ -73,6 +73,15 @@ struct Slot {
     need: Need,
     /// What it needs itself.
     needs: Vec<(Key, Need)>,
+    /// Tasks that wait for it to be done, or to be needed.
+    waiting: Vec<Waker>,
+}
+
+impl Slot {
+    /// Lets those go on that wait for something of the target.
+    fn wake(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
 }
 
 /// A build.
@@ -214,6 +223,7 @@ impl<'h> Session<'h> {
                 let planned = session.plan(&key).await.map(Rc::new);
                 if let Some(slot) = session.slots.borrow_mut().get_mut(&key) {
                     slot.done = Some(planned);
+                    slot.wake();
                 }
             });
         }
@@ -233,18 +243,27 @@ impl<'h> Session<'h> {
         if let Some(slot) = self.slots.borrow_mut().get_mut(from) {
             slot.waits = Some(key.clone());
         }
-        let done = poll_fn(|_| {
-            let slots = self.slots.borrow();
-            match slots.get(key).and_then(|slot| slot.done.clone()) {
-                Some(done) => Poll::Ready(done),
-                None => Poll::Pending,
-            }
-        })
-        .await;
+        let done = self.slot(key, |slot| slot.done.clone()).await;
         if let Some(slot) = self.slots.borrow_mut().get_mut(from) {
             slot.waits = None;
         }
         done
+    }
+
+    /// Waits for something of a target that was begun.
+    async fn slot<T>(&self, key: &Key, get: impl Fn(&Slot) -> Option<T>) -> T {
+        poll_fn(|context| {
+            let mut slots = self.slots.borrow_mut();
+            let Some(slot) = slots.get_mut(key) else { return Poll::Pending };
+            match get(slot) {
+                Some(found) => Poll::Ready(found),
+                None => {
+                    slot.waiting.push(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
     }
 
     /// Refuses to wait for what waits for the one that would wait.

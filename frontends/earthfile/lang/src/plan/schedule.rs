@@ -3,13 +3,15 @@
 //! together, and the tasks go on. So a condition of one target does not hold up another, and any
 //! number of conditions that do not depend on each other take as long as the longest.
 //!
-//! Tasks are polled in the order they were begun, so everything is deterministic.
+//! Tasks that can go on are polled in the order they were begun, over and over, so everything is
+//! deterministic. One that waits is not polled until what it waits for wakes it: there may be thousands.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use wbuild_dockerfile::{Failure, ImageInfo, ImageRequest, Output};
 
@@ -49,14 +51,57 @@ fn other_kind() -> Failure {
 
 type Task<'t> = Pin<Box<dyn Future<Output = ()> + 't>>;
 
+/// The numbers of tasks that can go on.
+#[derive(Default)]
+struct Ready(Mutex<BTreeSet<usize>>);
+
+impl Ready {
+    fn add(&self, task: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(task);
+    }
+
+    /// Takes the first that is not below a number.
+    fn take(&self, from: usize) -> Option<usize> {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = *tasks.range(from..).next()?;
+        tasks.remove(&first);
+        Some(first)
+    }
+}
+
+/// Lets a task go on.
+struct TaskWaker {
+    task: usize,
+    ready: Arc<Ready>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.ready.add(self.task);
+    }
+}
+
+/// Tasks in the order they were begun; nothing is left of one that is done.
+#[derive(Default)]
+struct Tasks<'t> {
+    all: Vec<Option<(Task<'t>, Waker)>>,
+    pending: usize,
+}
+
+/// What a task asked, until it has taken the answer.
+#[derive(Default)]
+struct Asked {
+    answer: Option<Answer>,
+    waits: Option<Waker>,
+}
+
 /// Tasks and what they ask.
 pub(super) struct Schedule<'t> {
     begun: RefCell<VecDeque<Task<'t>>>,
     /// Number and question, not yet answered.
     open: RefCell<Vec<(usize, Question)>>,
-    answers: RefCell<Vec<Option<Answer>>>,
-    /// Something happened that another task may wait for.
-    moved: RefCell<bool>,
+    asked: RefCell<Vec<Asked>>,
+    ready: Arc<Ready>,
 }
 
 impl<'t> Schedule<'t> {
@@ -64,32 +109,32 @@ impl<'t> Schedule<'t> {
         Schedule {
             begun: RefCell::default(),
             open: RefCell::default(),
-            answers: RefCell::default(),
-            moved: RefCell::new(false),
+            asked: RefCell::default(),
+            ready: Arc::default(),
         }
     }
 
     /// Begins a task.
     pub fn begin(&self, task: impl Future<Output = ()> + 't) {
         self.begun.borrow_mut().push_back(Box::pin(task));
-        self.moved();
-    }
-
-    /// Notes that other tasks may be able to go on.
-    pub fn moved(&self) {
-        *self.moved.borrow_mut() = true;
     }
 
     async fn ask(&self, question: Question) -> Answer {
         let number = {
-            let mut answers = self.answers.borrow_mut();
-            answers.push(None);
-            self.open.borrow_mut().push((answers.len() - 1, question));
-            answers.len() - 1
+            let mut asked = self.asked.borrow_mut();
+            asked.push(Asked::default());
+            self.open.borrow_mut().push((asked.len() - 1, question));
+            asked.len() - 1
         };
-        poll_fn(|_| match self.answers.borrow_mut()[number].take() {
-            Some(answer) => Poll::Ready(answer),
-            None => Poll::Pending,
+        poll_fn(|context| {
+            let asked = &mut self.asked.borrow_mut()[number];
+            match asked.answer.take() {
+                Some(answer) => Poll::Ready(answer),
+                None => {
+                    asked.waits = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
         })
         .await
     }
@@ -134,28 +179,42 @@ impl<'t> Schedule<'t> {
         }
     }
 
+    /// Goes on with every task until all of them wait.
+    fn go_on(&self, tasks: &mut Tasks<'t>) {
+        loop {
+            // What went on may have begun others, or woken those before it.
+            for task in self.begun.borrow_mut().drain(..) {
+                let number = tasks.all.len();
+                let waker = Arc::new(TaskWaker { task: number, ready: Arc::clone(&self.ready) });
+                tasks.all.push(Some((task, Waker::from(waker))));
+                tasks.pending += 1;
+                self.ready.add(number);
+            }
+            let mut from = 0;
+            while let Some(number) = self.ready.take(from) {
+                from = number + 1;
+                let Some((task, waker)) = &mut tasks.all[number] else { continue };
+                if task.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+                    tasks.all[number] = None;
+                    tasks.pending -= 1;
+                }
+            }
+            if from == 0 {
+                return;
+            }
+        }
+    }
+
     /// Goes on until every task is done. False if some wait for each other.
     pub fn run<'h>(&self, host: &RefCell<&'h mut (dyn DynamicHost + 'h)>) -> bool {
-        let mut tasks: Vec<Task<'t>> = Vec::new();
-        let mut context = Context::from_waker(Waker::noop());
+        let mut tasks = Tasks::default();
         loop {
-            // A task that is done may have been waited for by one before it.
-            while self.moved.replace(false) {
-                tasks.extend(self.begun.borrow_mut().drain(..));
-                tasks.retain_mut(|task| {
-                    let pending = task.as_mut().poll(&mut context).is_pending();
-                    if !pending {
-                        self.moved();
-                    }
-                    pending
-                });
-            }
+            self.go_on(&mut tasks);
             let open = std::mem::take(&mut *self.open.borrow_mut());
             if open.is_empty() {
-                return tasks.is_empty();
+                return tasks.pending == 0;
             }
             self.answer(open, host);
-            self.moved();
         }
     }
 
@@ -179,7 +238,14 @@ impl<'t> Schedule<'t> {
                 Question::Nested(build) => nested.push((number, *build)),
             }
         }
-        let mut answers = self.answers.borrow_mut();
+        let mut asked = self.asked.borrow_mut();
+        let mut answered = |number: usize, answer: Answer| {
+            let asked = &mut asked[number];
+            asked.answer = Some(answer);
+            if let Some(waits) = asked.waits.take() {
+                waits.wake();
+            }
+        };
         if !images.is_empty() {
             // Many targets begin with the same.
             let unique: BTreeSet<ImageRequest> =
@@ -189,7 +255,7 @@ impl<'t> Schedule<'t> {
             for (number, request) in images {
                 let place = requests.binary_search(&request).ok();
                 let answer = place.and_then(|place| found.get(place).cloned());
-                answers[number] = Some(Answer::Image(answer.unwrap_or_else(|| Err(no_answer()))));
+                answered(number, Answer::Image(answer.unwrap_or_else(|| Err(no_answer()))));
             }
         }
         if outcomes.len() + solved.len() > 1 {
@@ -202,22 +268,89 @@ impl<'t> Schedule<'t> {
             host.evaluate(&nodes);
         }
         for (number, at) in outcomes {
-            answers[number] = Some(Answer::Outcome(host.outcome(at)));
+            answered(number, Answer::Outcome(host.outcome(at)));
         }
         for (number, at) in solved {
             let all = host.evaluate(&at).into_iter().collect::<Result<Vec<()>, Failure>>();
-            answers[number] = Some(Answer::Done(all.map(|_| ())));
+            answered(number, Answer::Done(all.map(|_| ())));
         }
         if !nested.is_empty() {
             let (numbers, builds): (Vec<usize>, Vec<NestedBuild>) = nested.into_iter().unzip();
             let mut found = host.nested(&builds).into_iter();
             for number in numbers {
                 let answer = found.next().unwrap_or_else(|| Err(no_answer()));
-                answers[number] = Some(Answer::Nested(answer));
+                answered(number, Answer::Nested(answer));
             }
         }
         for (number, names) in publish {
-            answers[number] = Some(Answer::Done(host.publish(&names)));
+            answered(number, Answer::Done(host.publish(&names)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A chain of tasks, each of which begins the next and waits for it.
+    #[derive(Default)]
+    struct Chain {
+        done: RefCell<Vec<usize>>,
+        last: RefCell<Option<Waker>>,
+        waiting: RefCell<Vec<Option<Waker>>>,
+        polls: Cell<usize>,
+    }
+
+    const LENGTH: usize = 1000;
+
+    fn begin(schedule: &Rc<Schedule<'static>>, chain: &Rc<Chain>, number: usize) {
+        let (on, chain) = (Rc::downgrade(schedule), Rc::clone(chain));
+        schedule.begin(async move {
+            if number + 1 < LENGTH {
+                begin(&on.upgrade().expect("it runs"), &chain, number + 1);
+                poll_fn(|context| {
+                    chain.polls.set(chain.polls.get() + 1);
+                    if chain.done.borrow().contains(&(number + 1)) {
+                        return Poll::Ready(());
+                    }
+                    chain.waiting.borrow_mut()[number + 1] = Some(context.waker().clone());
+                    Poll::Pending
+                })
+                .await;
+            } else {
+                // The last waits for somebody else.
+                let mut asked = false;
+                poll_fn(|context| {
+                    *chain.last.borrow_mut() = Some(context.waker().clone());
+                    if std::mem::replace(&mut asked, true) {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                })
+                .await;
+            }
+            chain.done.borrow_mut().push(number);
+            if let Some(waker) = chain.waiting.borrow_mut()[number].take() {
+                waker.wake();
+            }
+        });
+    }
+
+    #[test]
+    fn what_waits_is_not_polled() {
+        let (schedule, chain) = (Rc::new(Schedule::new()), Rc::new(Chain::default()));
+        chain.waiting.borrow_mut().resize(LENGTH, None);
+        begin(&schedule, &chain, 0);
+        let mut tasks = Tasks::default();
+        schedule.go_on(&mut tasks);
+        assert_eq!((tasks.pending, chain.polls.get()), (LENGTH, LENGTH - 1));
+        chain.last.take().expect("the last waits").wake();
+        schedule.go_on(&mut tasks);
+        assert_eq!((tasks.pending, chain.polls.get()), (0, 2 * (LENGTH - 1)));
+        assert!(chain.done.borrow().iter().copied().eq((0..LENGTH).rev()), "in another order");
     }
 }

@@ -4,15 +4,13 @@
 //! is known whether anybody needs them ([`Session::begin_ahead`]); such a one stops at the end of its
 //! WAIT until somebody does.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 
 use wbuild_dockerfile::{Failure, Output};
 
 use super::outputs::Collected;
 use super::state::{Key, State};
-use super::{File, Session};
+use super::{File, Session, Slot};
 use crate::ast::Statement;
 
 /// How somebody needs a target.
@@ -54,7 +52,7 @@ impl<'h> Session<'h> {
             let Some(slot) = slots.get_mut(&key).filter(|slot| slot.need < how) else { continue };
             slot.need = how;
             open.extend(slot.needs.iter().map(|(key, most)| (key.clone(), how.min(*most))));
-            self.schedule.moved();
+            slot.wake();
         }
     }
 
@@ -74,15 +72,8 @@ impl<'h> Session<'h> {
         let mut roots: Vec<Output> = all.roots.clone();
         roots.dedup();
         self.schedule.solved(roots).await?;
-        let need = poll_fn(|_| {
-            let slots = self.slots.borrow();
-            match slots.get(key).map(|slot| slot.need) {
-                Some(Need::Perhaps) => Poll::Pending,
-                need => Poll::Ready(need),
-            }
-        })
-        .await;
-        if need == Some(Need::Outside) {
+        let need = |slot: &Slot| Some(slot.need).filter(|need| *need != Need::Perhaps);
+        if self.slot(key, need).await == Need::Outside {
             self.publish(key, &all).await?;
             state.left.truncate(from);
         }
