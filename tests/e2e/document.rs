@@ -60,7 +60,24 @@ fn exists(name: &str) -> Result<Option<bool>> {
         }
         _ => (language.join(kind), rest.to_owned()),
     };
-    Ok(cases.is_dir().then(|| cases.join(name).exists()))
+    if !cases.is_dir() {
+        return Ok(None);
+    }
+    match name.strip_suffix('…') {
+        Some(begin) => begins(&cases, begin).map(Some),
+        None => Ok(Some(cases.join(name).exists())),
+    }
+}
+
+/// Whether the name of something below a folder begins like this.
+fn begins(folder: &Path, begin: &str) -> Result<bool> {
+    let (below, begin) = begin.rsplit_once('/').unwrap_or(("", begin));
+    for entry in std::fs::read_dir(folder.join(below))? {
+        if entry?.file_name().to_string_lossy().starts_with(begin) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a Rust file below a folder holds one of these texts.
