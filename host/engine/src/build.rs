@@ -234,6 +234,7 @@ impl Engine {
     /// Makes what was learnt durable. Does nothing if there is nothing new.
     pub(crate) async fn finish(&self, job: &Arc<Job>) -> Result<(), Failure> {
         let worker = job.worker();
+        job.saved().await;
         worker.settle().await?;
         worker.caches.flush().await;
         worker.locals.keep().await?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::try_join_all;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use wbuild_api::extension::{CachePlugin, DefinitionFile, ImageInfo, ImageRequest};
 use wbuild_api::request::{
     BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource, Entitlement, OutputKind,
@@ -79,6 +79,8 @@ pub(crate) struct Job {
     frontends: FindFrontend,
     solver: Solver<BuildWorker>,
     background: Mutex<Background>,
+    /// Kept for later builds beside this one.
+    saving: Mutex<Vec<JoinHandle<()>>>,
     keyed_secrets: OnceLock<KeyedSecrets>,
     /// Facts of the repository that the main context lies in.
     vcs: tokio::sync::OnceCell<Attrs>,
@@ -146,6 +148,7 @@ impl Job {
             frontends,
             solver,
             background: Mutex::default(),
+            saving: Mutex::default(),
             keyed_secrets: OnceLock::new(),
             vcs: tokio::sync::OnceCell::new(),
         })
@@ -428,8 +431,27 @@ impl Job {
         lock(&self.background).tasks.spawn(crate::tracked(task))
     }
 
+    /// Keeps something that a later build may use, beside this one. That it fails is no matter.
+    pub(crate) fn save_beside<T: Send + 'static>(
+        &self,
+        saving: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) {
+        let task = crate::tracked(async { saving.await.map(drop).unwrap_or_default() });
+        lock(&self.saving).push(tokio::spawn(task));
+    }
+
+    /// Waits for what is kept beside the build.
+    pub(crate) async fn saved(&self) {
+        let saving = std::mem::take(&mut *lock(&self.saving));
+        for task in saving {
+            // A panic there ended as a failure.
+            let _ = task.await;
+        }
+    }
+
     /// Ends what was begun in the background.
     pub(crate) async fn stop_background(&self) {
+        self.saved().await;
         let mut tasks = std::mem::take(&mut lock(&self.background).tasks);
         tasks.shutdown().await;
     }

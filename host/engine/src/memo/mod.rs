@@ -57,9 +57,13 @@ pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result
     }
     let recorder = Recorder::new(job, frontend_host(job, &identity.name));
     frontend.build(recorder.host()).await?;
-    if let Some(data) = recorder.finish().and_then(|trace| trace.encode()) {
-        // Without it the next build runs the frontend.
-        let _ = blocking(move || store.save_document(DocumentKind::Memo, &id, &data)).await;
+    if let Some(trace) = recorder.finish() {
+        // Beside the build, which need not wait for it before its end. Without it the next build
+        // runs the frontend.
+        job.save_beside(blocking(move || match trace.encode() {
+            Some(data) => store.save_document(DocumentKind::Memo, &id, &data),
+            None => Ok(()),
+        }));
     }
     Ok(false)
 }

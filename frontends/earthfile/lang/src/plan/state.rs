@@ -13,10 +13,10 @@ use super::place::Place;
 /// Which target, for what, and with what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
+    /// `base` is what stands before the first target. First, as it tells most keys apart.
+    pub name: String,
     /// Of its Earthfile.
     pub place: Place,
-    /// `base` is what stands before the first target.
-    pub name: String,
     pub platform: Platform,
     /// Arguments from outside.
     pub overrides: BTreeMap<String, String>,
