@@ -565,5 +565,13 @@ fn mistakes_are_shown_where_they_are() -> Result<()> {
     sandbox.write("Earthfile", "VERSION 0.8\nFROM base\nt:\n    ARG x=$(echo no; exit 4)\n")?;
     let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
     run.says("exit code 4")?;
-    run.says("Earthfile:4")
+    run.says("Earthfile:4")?;
+    // A step that a condition stands on, not the condition.
+    sandbox.write(
+        "Earthfile",
+        "VERSION 0.8\nFROM base\nt:\n    RUN exit 5\n    IF true\n        RUN true\n    END\n",
+    )?;
+    let run = target(&sandbox, &[], "+t", &[])?.expect(1)?;
+    run.says(">>>     RUN exit 5")?;
+    run.never_says(">>>     IF true")
 }

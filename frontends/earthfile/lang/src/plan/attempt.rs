@@ -50,8 +50,7 @@ impl<'h> Session<'h> {
             let at = self.add_exec(&exec, state, span, &statement.line, no_cache)?;
             state.root = Some(at);
             state.image.add_history(statement.line.as_str().to_owned(), true);
-            let outcome = self.schedule.outcome(at).await;
-            let code = outcome.map_err(|failure| failure.at(Code::FailedCommand, span))?.code;
+            let code = self.schedule.outcome(at).await?.code;
             if code != 0 {
                 let message = format!("the command of TRY has failed with exit code {code}");
                 let problem = Diagnostic::error(Code::FailedCommand, span, message);

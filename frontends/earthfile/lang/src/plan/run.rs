@@ -370,8 +370,8 @@ impl<'h> Session<'h> {
     ) -> Result<bool, Failure> {
         let (exec, no_cache) = self.process(key, state, run, line.span(), Some(CONDITION)).await?;
         let at = self.add_exec(&exec, state, line.span(), line, no_cache)?;
-        let outcome = self.schedule.outcome(at).await;
-        Ok(outcome.map_err(|failure| failure.at(Code::FailedCommand, line.span()))?.code == 0)
+        // A failure is of a step that it stands on, or of its own; both have their places.
+        Ok(self.schedule.outcome(at).await?.code == 0)
     }
 }
 
