@@ -60,11 +60,7 @@ pub(crate) async fn ask(
             within(caller, parameters.len(), "parameters")?;
             let parameters = parameters.into_iter().map(parameter_in).collect();
             let targets = flat(caller.call(guest.call_targets(store, &Vec::new())).await)?;
-            let is_it = |known: &Target| match wanted {
-                Some(name) => known.name.eq_ignore_ascii_case(name),
-                None => known.is_default,
-            };
-            let target = targets_in(caller, targets)?.into_iter().find(is_it);
+            let target = asked_for(targets_in(caller, targets)?, wanted);
             Description::Outline(Outline { target, parameters })
         }
         Query::Methods => {
@@ -82,6 +78,19 @@ pub(crate) async fn ask(
             Description::Call { output: flat(caller.call(call).await)? }
         }
     })
+}
+
+/// The target of a name, or the default one. Some languages tell `a` from `A` and others do not: what
+/// is written alike comes first.
+fn asked_for(targets: Vec<Target>, wanted: Option<&str>) -> Option<Target> {
+    let place = match wanted {
+        Some(name) => targets
+            .iter()
+            .position(|target| target.name == name)
+            .or_else(|| targets.iter().position(|target| target.name.eq_ignore_ascii_case(name))),
+        None => targets.iter().position(|target| target.is_default),
+    };
+    place.and_then(|place| targets.into_iter().nth(place))
 }
 
 /// What ended the guest and what it answers are failures alike.
@@ -127,4 +136,30 @@ fn text_in(text: String) -> String {
 fn attrs_in(attrs: Vec<(String, String)>) -> Attrs {
     let pair = |(key, value)| (text_in(key), text_in(value));
     Attrs(attrs.into_iter().take(LIST_ITEMS).map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_written_alike_come_first() {
+        let target = |name: &str, is_default| Target {
+            name: name.to_owned(),
+            is_default,
+            ..Target::default()
+        };
+        let targets = || vec![target("Build", false), target("build", true), target("last", false)];
+        for (wanted, found) in [
+            (Some("build"), Some("build")),
+            (Some("Build"), Some("Build")),
+            (Some("BUILD"), Some("Build")),
+            (Some("LAST"), Some("last")),
+            (Some("other"), None),
+            (None, Some("build")),
+        ] {
+            let got = asked_for(targets(), wanted).map(|target| target.name);
+            assert_eq!(got.as_deref(), found, "{wanted:?}");
+        }
+    }
 }
