@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use wbuild_earthfile::{describe, parse, print};
 
 use crate::Recorder;
+use crate::plan::request_and_definition;
 use crate::source::Source;
 use crate::support::IMAGE;
 
@@ -31,18 +32,9 @@ pub fn check(data: &[u8]) {
     assert_eq!(print(&again.file), printed);
 }
 
-/// A whole build, and questions: what stands before the first NUL byte are the facts of the request,
-/// as in `request.txt` of a case folder, behind it the Earthfile.
+/// A whole build, and questions: the input is a request and an Earthfile.
 pub fn check_plan(data: &[u8]) {
-    let at = data.iter().position(|byte| *byte == 0);
-    let (request, earthfile) = match at {
-        Some(at) => (String::from_utf8_lossy(&data[..at]).into_owned(), &data[at + 1..]),
-        None => (String::new(), data),
-    };
-    let request: String = request
-        .lines()
-        .filter(|line| !line.starts_with("pad "))
-        .fold(String::new(), |all, line| all + line + "\n");
+    let (request, earthfile) = request_and_definition(data);
     let recorder = || {
         let mut recorder = Recorder::lenient(earthfile.to_vec(), &request).0;
         recorder.file_name = Some("Earthfile");

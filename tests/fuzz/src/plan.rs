@@ -6,18 +6,24 @@ use crate::Recorder;
 use crate::seeds;
 
 /// Before the first NUL byte stand the facts of the request, as in `request.txt` of a case folder,
-/// after it the Dockerfile.
-pub fn check(data: &[u8]) {
+/// after it the definition.
+pub fn request_and_definition(data: &[u8]) -> (String, &[u8]) {
     let at = data.iter().position(|byte| *byte == 0);
-    let (request, dockerfile) = match at {
+    let (request, definition) = match at {
         Some(at) => (String::from_utf8_lossy(&data[..at]).into_owned(), &data[at + 1..]),
         None => (String::new(), data),
     };
     // No input is worth more time for being longer.
-    let request: String = request
+    let request = request
         .lines()
         .filter(|line| !line.starts_with("pad "))
         .fold(String::new(), |all, line| all + line + "\n");
+    (request, definition)
+}
+
+/// The input is a request and a Dockerfile.
+pub fn check(data: &[u8]) {
+    let (request, dockerfile) = request_and_definition(data);
     let recorder = || Recorder::lenient(dockerfile.to_vec(), &request).0;
     // The host looks at every place and every node that it is told.
     let record = recorder().run();
