@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
-use wbuild::imagetools::{Config, Create, Place, Source, Wanted};
 use wbuild_api::request::ContextSpec;
+use wbuild_engine::imagetools::{Config, Create, Place, Source, Wanted};
 use wbuild_graph::{Attrs, Digest};
 use wbuild_oci::Reference;
 use wbuild_oci::media::{Descriptor, Document};

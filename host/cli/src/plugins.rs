@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wbuild::extension::{DefinitionFile, Frontend, Runner};
-use wbuild::request::ContextSpec;
-use wbuild::{Choose, Chosen, FindFrontend, Plugins, Reader};
 use wbuild_bundled::{Bundled, Kind};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::Fault;
 use wbuild_cli::plugin_name::{PluginName, unknown};
 use wbuild_cli::resolve::{self, Build};
 use wbuild_cli::syntax;
+use wbuild_engine::extension::{DefinitionFile, Frontend, Runner};
+use wbuild_engine::request::ContextSpec;
+use wbuild_engine::{Choose, Chosen, FindFrontend, Plugins, Reader};
 use wbuild_graph::{Attrs, Failure, SourceMap};
 use wbuild_plugin::{Grants, Plugin, PluginHost, PluginHostOptions, PluginSource};
 

@@ -3,8 +3,8 @@
 mod place;
 
 use place::{Place, copy, file, privileged, write, yield_image};
-use wbuild::extension::FrontendHost;
-use wbuild::request::{ContextSpec, Entitlement, OutputDest, OutputKind};
+use wbuild_engine::extension::FrontendHost;
+use wbuild_engine::request::{ContextSpec, Entitlement, OutputDest, OutputKind};
 use wbuild_graph::op::{
     Access, ExecOp, FileOp, LocalSource, Mount, MountKind, MountMode, Security, SourceOp,
 };

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use wbuild::event::{Event, StepEnd};
-use wbuild::extension::{
+use wbuild_engine::event::{Event, StepEnd};
+use wbuild_engine::extension::{
     CacheBackend, CacheHost, CachePlugin, FrontendHost, LayerDescriptor, PluginIdentity,
     RecordEntry,
 };
-use wbuild::request::{CacheSpec, OutputDest, OutputKind};
+use wbuild_engine::request::{CacheSpec, OutputDest, OutputKind};
 use wbuild_graph::{Attrs, CacheKey, Digest, Edge, Failure, FailureKind, Op};
 
 mod place;

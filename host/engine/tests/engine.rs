@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use wbuild::event::StepEnd;
-use wbuild::extension::{
+use wbuild_engine::event::StepEnd;
+use wbuild_engine::extension::{
     CacheBackend, CacheHost, CachePlugin, FilesResult, FrontendHost, LayerDescriptor,
     PluginIdentity, RecordEntry,
 };
-use wbuild::request::{ContextSpec, OutputDest, OutputKind};
+use wbuild_engine::request::{ContextSpec, OutputDest, OutputKind};
 use wbuild_graph::op::{FileActionKind, LocalSource, SourceOp};
 use wbuild_graph::{Attrs, CacheKey, Digest, Edge, Failure, FailureKind, Op, Platform, ResultId};
 
@@ -308,7 +308,7 @@ async fn a_frontend_from_a_file_is_not_trusted_with_names() {
         attrs.push("tag", "example/app:1");
         let (name, config) = (String::new(), "{}".to_owned());
         let root = Some(file(host, None, None, write("/f", "file")));
-        host.results.image(wbuild::extension::ImageResult {
+        host.results.image(wbuild_engine::extension::ImageResult {
             name,
             platform: None,
             root,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use place::{Place, copy_of_context, local, privileged};
-use wbuild::event::Event;
-use wbuild::extension::FrontendHost;
-use wbuild::request::DefinitionSource;
+use wbuild_engine::event::Event;
+use wbuild_engine::extension::FrontendHost;
+use wbuild_engine::request::DefinitionSource;
 use wbuild_graph::{Attrs, Diagnostic, Failure, Label, Severity, SourceFile, Span};
 
 /// Copies a file, and asks for an option and for another file; counts its runs.

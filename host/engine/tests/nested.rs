@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use place::{Place, copy, file, identity, local, privileged, write, yield_image};
 use tokio_util::sync::CancellationToken;
-use wbuild::event::Event;
-use wbuild::extension::{
+use wbuild_engine::event::Event;
+use wbuild_engine::extension::{
     FilesResult, Frontend, FrontendHost, NestedBuild, NestedContext, NestedResult, PluginIdentity,
 };
 use wbuild_graph::op::{LocalSource, SourceOp};
@@ -252,10 +252,10 @@ async fn contexts_are_handed_on_as_they_are() {
     }
     let mut place = Place::new();
     place.write("f", "file");
-    let image = wbuild::request::ContextSpec::Image("alpine".to_owned());
+    let image = wbuild_engine::request::ContextSpec::Image("alpine".to_owned());
     place.request.contexts.insert("image".to_owned(), image.clone());
     place.request.contexts.insert("other".to_owned(), image);
-    let directory = wbuild::request::ContextSpec::Local(place.path("context"));
+    let directory = wbuild_engine::request::ContextSpec::Local(place.path("context"));
     place.request.contexts.insert("context".to_owned(), directory);
     let curious = waiting("curious", |host| async move {
         assert_eq!(host.request.context_names(), ["context", "image"]);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use place::{Place, copy, file, local, privileged, write, yield_image};
-use wbuild::event::{BuildReport, StepEnd};
-use wbuild::extension::{FilesResult, FrontendHost, ImageResult};
-use wbuild::request::{OutputDest, OutputKind};
+use wbuild_engine::event::{BuildReport, StepEnd};
+use wbuild_engine::extension::{FilesResult, FrontendHost, ImageResult};
+use wbuild_engine::request::{OutputDest, OutputKind};
 use wbuild_graph::op::{Access, ExecOp, Mount, MountKind};
 use wbuild_graph::{Attrs, Edge, Failure, FailureKind, Op};
 

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use wbuild::describe::{DescribeReport, Description, Query};
-use wbuild::event::{BuildError, Event, EventSink};
-use wbuild::extension::{Frontend, FrontendHost, ImageResult, PluginIdentity, ReadDir, Target};
-use wbuild::request::{BuildRequest, DefaultNetwork, DefinitionSource};
-use wbuild::session::{BuildContext, RegistryAuth, Session};
-use wbuild::{Engine, EngineOptions, Plugins, Reader};
+use wbuild_engine::describe::{DescribeReport, Description, Query};
+use wbuild_engine::event::{BuildError, Event, EventSink};
+use wbuild_engine::extension::{
+    Frontend, FrontendHost, ImageResult, PluginIdentity, ReadDir, Target,
+};
+use wbuild_engine::request::{BuildRequest, DefaultNetwork, DefinitionSource};
+use wbuild_engine::session::{BuildContext, RegistryAuth, Session};
+use wbuild_engine::{Engine, EngineOptions, Plugins, Reader};
 use wbuild_graph::op::{EntryOpts, FileAction, FileActionKind, FileOp, LocalSource, SourceOp};
 use wbuild_graph::{
     Attrs, Diagnostic, Digest, Edge, Failure, FailureKind, Op, Platform, Severity, SourceFile,

@@ -1,7 +1,6 @@
 //! `wbuild build --check` and `--call`: the frontend is asked and nothing is built. The answer goes
 //! to standard output, all else to standard error.
 
-use wbuild::Plugins;
 use wbuild_api::describe::{DescribeReport, Description, Query};
 use wbuild_api::event::BuildError;
 use wbuild_cli::answer::lint::Findings;
@@ -16,6 +15,7 @@ use wbuild_cli::report::style::Style;
 use wbuild_cli::report::{self, Report};
 use wbuild_cli::resolve::{Build, Call, Display as Shown};
 use wbuild_cli::terminal;
+use wbuild_engine::Plugins;
 use wbuild_graph::{Failure, FailureKind};
 
 use super::engine::{remark, renderer, with_engine};

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use wbuild::{Engine, EngineOptions, Plugins};
 use wbuild_api::event::{BuildError, EventSink};
 use wbuild_api::request::BuildRequest;
 use wbuild_api::session::Session;
@@ -17,6 +16,7 @@ use wbuild_cli::report::style::Style;
 use wbuild_cli::resolve::{Build, Display, Lends};
 use wbuild_cli::session::LocalSession;
 use wbuild_cli::terminal;
+use wbuild_engine::{Engine, EngineOptions, Plugins};
 use wbuild_exec::spec::UserNamespace;
 use wbuild_graph::Failure;
 

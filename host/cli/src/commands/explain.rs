@@ -26,7 +26,7 @@ pub fn run(args: &ExplainArgs, environment: &Environment) -> Result<Exit, Fault>
     super::see_all_owners(environment);
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };
     let explained = match Store::open(&dir, options) {
-        Ok(store) => wbuild::explain::last(&store, wanted.as_ref())?,
+        Ok(store) => wbuild_engine::explain::last(&store, wanted.as_ref())?,
         // Nothing has been built here yet.
         Err(Error::Absent { .. }) => None,
         Err(error) => return Err(Failure::from(error).into()),

@@ -53,7 +53,7 @@ fn check(store: &Store, args: &FsckArgs) -> Result<FsckReport, Fault> {
     let scratch = tempfile::tempdir()
         .map_err(|error| Fault::input("cannot make a temporary directory").cause(&error))?;
     let options = FsckOptions { verify_blobs: args.verify, repair: args.repair };
-    let layer = |layer: wbuild_store::StoredLayer<'_>| wbuild::check::layer(layer);
+    let layer = |layer: wbuild_store::StoredLayer<'_>| wbuild_engine::check::layer(layer);
     let help = FsckHelp {
         layer: args.verify.then_some(&layer as &wbuild_store::LayerCheck<'_>),
         scratch: Some(scratch.path()),

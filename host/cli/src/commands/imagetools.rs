@@ -1,6 +1,5 @@
 //! `wbuild imagetools`. Needs neither the state directory nor namespaces.
 
-use wbuild::imagetools::{Created, ImageTools};
 use wbuild_api::event::{BuildError, BuildReport};
 use wbuild_cli::args::imagetools::{ImageCreateArgs, ImageInspectArgs};
 use wbuild_cli::environment::Environment;
@@ -10,6 +9,7 @@ use wbuild_cli::report::style::Style;
 use wbuild_cli::report::{self, Report};
 use wbuild_cli::resolve::{self, Display as Shown, Lends};
 use wbuild_cli::{answer::lint::Findings, imagetools, metadata, terminal};
+use wbuild_engine::imagetools::{Created, ImageTools};
 use wbuild_graph::{Failure, FailureKind};
 
 use super::engine::{alone, renderer, with_session};

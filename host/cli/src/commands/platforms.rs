@@ -6,7 +6,6 @@
 //! `fixes`.
 
 use serde_json::{Value, json};
-use wbuild::platforms::{Emulator, PlatformOptions, Way, platforms};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::plugin_name::PluginName;
@@ -14,6 +13,7 @@ use wbuild_cli::progress::{Display, Ending, Quiet};
 use wbuild_cli::report::style::{Paint, Style};
 use wbuild_cli::resolve::{self, Lends, RUNNERS};
 use wbuild_cli::terminal;
+use wbuild_engine::platforms::{Emulator, PlatformOptions, Way, platforms};
 use wbuild_exec::namespace;
 use wbuild_graph::{Failure, Platform};
 
@@ -175,7 +175,7 @@ mod tests {
         let way = |how: &str, emulators: &[&str], ran| {
             let emulators = emulators.iter().map(|name| Emulator {
                 path: format!("/usr/bin/{name}").into(),
-                tool: Some(wbuild::extension::Tool {
+                tool: Some(wbuild_engine::extension::Tool {
                     name: (*name).to_owned(),
                     digest: wbuild_graph::Digest::of(b""),
                     is_static: true,

@@ -139,7 +139,7 @@ fn is_earthfile(frontend: Option<&PluginName>) -> bool {
 /// The git work tree around a directory, and the directory in it. Earthfiles may name others above
 /// them; only what is named is read. None if the directory is the whole of it.
 fn around(directory: &Path) -> Option<(PathBuf, String)> {
-    let top = wbuild::work_tree(directory)?;
+    let top = wbuild_engine::work_tree(directory)?;
     let real = std::fs::canonicalize(directory).ok()?;
     let below = real.strip_prefix(&top).ok()?.to_str()?.to_owned();
     // It is named in an attribute of an output.

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use wbuild::event::{BuildError, BuildReport, Event, EventSink, StepEnd};
-use wbuild::extension::{CachePlugin, Frontend, FrontendHost, ImageResult, PluginIdentity};
-use wbuild::request::{
+use wbuild_engine::event::{BuildError, BuildReport, Event, EventSink, StepEnd};
+use wbuild_engine::extension::{CachePlugin, Frontend, FrontendHost, ImageResult, PluginIdentity};
+use wbuild_engine::request::{
     BuildRequest, DefaultNetwork, DefinitionSource, OutputDest, OutputKind, OutputSpec,
 };
-use wbuild::session::{BuildContext, ClientProcess, ClientSpec, RegistryAuth, Session};
-use wbuild::{Engine, EngineOptions, FindFrontend, Plugins, Reader};
+use wbuild_engine::session::{BuildContext, ClientProcess, ClientSpec, RegistryAuth, Session};
+use wbuild_engine::{Engine, EngineOptions, FindFrontend, Plugins, Reader};
 use wbuild_graph::op::{
     CopyOpts, EntryOpts, FileAction, FileActionKind, FileOp, LocalSource, SourceOp,
 };
