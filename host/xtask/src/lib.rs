@@ -3,6 +3,7 @@
 //! - [`guests`]: compiles every guest of the workspace to a component.
 //! - [`component`]: what a component imports and exports; the proof of its sandbox.
 //! - [`toolchain`]: the compiler that guests are built with.
+//! - [`reference`]: the pages of `wit/reference`.
 //! - [`wit`]: keeps `wit/CHANGES.md` honest and copies WIT packages for other languages' tools.
 //!
 //! This crate must not depend, not even through others, on `wbuild-bundled`: that crate embeds
@@ -10,6 +11,7 @@
 
 pub mod component;
 pub mod guests;
+pub mod reference;
 pub mod toolchain;
 pub mod wit;
 

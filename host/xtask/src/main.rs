@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use xtask::{guests, wit, workspace_root};
+use xtask::{guests, reference, wit, workspace_root};
 
 const HELP: &str = "\
 usage: cargo xtask <command>
@@ -15,7 +15,9 @@ usage: cargo xtask <command>
       --bless             write the components' import lists to host/xtask/imports.golden
   guests --check          say whether target/guests/dist is up to date; exit 1 if it is not
   wit                     check that wit/CHANGES.md lists the WIT files as they are
-  wit WHAT-CHANGED        add a line to the newest entry of wit/CHANGES.md and renew its hashes
+  wit WHAT-CHANGED        add a line to the newest entry of wit/CHANGES.md, renew its hashes and
+                          the pages of wit/reference
+  wit --reference         renew the pages of wit/reference only
   wit --copy PACKAGE DIR  write wit/PACKAGE with what it uses to DIR, in the layout (deps/) that
                           other languages' tools want
 ";
@@ -64,7 +66,11 @@ fn run(args: &[String]) -> Result<ExitCode> {
         Some(("wit", [flag, package, folder])) if flag == "--copy" => {
             wit::copy(&root, package, folder.as_ref())?;
         }
-        Some(("wit", [text])) if !text.starts_with('-') => wit::record(&root, text)?,
+        Some(("wit", [flag])) if flag == "--reference" => reference::write(&root)?,
+        Some(("wit", [text])) if !text.starts_with('-') => {
+            wit::record(&root, text)?;
+            reference::write(&root)?;
+        }
         Some(("help" | "--help" | "-h", _)) | None => print!("{HELP}"),
         Some((command, _)) => bail!("cannot make sense of `{command}` here\n\n{HELP}"),
     }
