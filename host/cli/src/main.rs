@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use wbuild_cli::args::plan::PlanCommand;
 use wbuild_cli::args::{self, Cli, Command, ImagetoolsCommand, PluginCommand};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
@@ -56,6 +57,10 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
     match cli.command {
         None => commands::build::run(&cli.build, environment),
         Some(Command::Build(build)) => commands::build::run(&build, environment),
+        Some(Command::Plan(args)) => match &args.command {
+            None => commands::plan::run(&args, environment),
+            Some(PlanCommand::Diff(diff)) => commands::plan::diff(diff, environment),
+        },
         Some(Command::Du(args)) => commands::du::run(&args, environment),
         Some(Command::Explain(args)) => commands::explain::run(&args, environment),
         Some(Command::Prune(args)) => commands::prune::run(&args, environment),

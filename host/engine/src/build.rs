@@ -220,7 +220,7 @@ impl Engine {
         let began = Instant::now();
         job.settle_secrets().await?;
         let frontend = inputs::settle(job, &plugins.frontend).await?;
-        stats.frontend_memo_hit = memo::plan(job, &frontend).await?;
+        stats.frontend_memo_hit = memo::plan(job, &frontend).await?.held;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if job.yielded().is_empty() {
             return Err(Failure::invalid("the frontend yielded nothing"));

@@ -372,6 +372,10 @@ impl ResultsCap for Results {
     }
 
     async fn publish(&self, names: Vec<String>) -> Result<(), Failure> {
+        if self.0.planning().only {
+            self.0.planning().publish(names);
+            return Ok(());
+        }
         export::publish(&self.0, &names).await
     }
 }

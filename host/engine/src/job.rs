@@ -25,6 +25,7 @@ use crate::inputs::{self, Inputs, Main};
 use crate::inspect::Inspected;
 use crate::keyed_secrets::KeyedSecrets;
 use crate::nested::FindFrontend;
+use crate::plan::{self, Planning};
 use crate::solved::Solved;
 use crate::source::local::MAIN_CONTEXT;
 use crate::steps::Steps;
@@ -71,6 +72,7 @@ pub(crate) struct Job {
     sources: Mutex<SourceMap>,
     mapped: Mutex<Vec<(Span, Span)>>,
     yielded: Mutex<Yielded>,
+    planning: Mutex<Planning>,
     steps: Arc<Steps>,
     /// Nodes whose steps have their names.
     named: Mutex<HashSet<NodeId>>,
@@ -141,6 +143,7 @@ impl Job {
             sources: Mutex::default(),
             mapped: Mutex::default(),
             yielded: Mutex::default(),
+            planning: Mutex::default(),
             steps,
             named: Mutex::default(),
             worker,
@@ -337,8 +340,11 @@ impl Job {
     }
 
     pub(crate) async fn resolve_image(&self, request: ImageRequest) -> Result<ImageInfo, Failure> {
-        let platform = request.platform.unwrap_or_else(|| self.platforms[0].clone());
-        self.worker.images().resolve(&request.reference, &platform, &request.attrs).await
+        let platform = request.platform.clone().unwrap_or_else(|| self.platforms[0].clone());
+        let images = self.worker.images();
+        let info = images.resolve(&request.reference, &platform, &request.attrs).await?;
+        self.planning().pin_image(&ImageRequest { platform: Some(platform), ..request }, &info);
+        Ok(info)
     }
 
     /// Solves one output.
@@ -497,6 +503,11 @@ impl Job {
         lock(&self.yielded)
     }
 
+    /// What there is to say of the plan besides.
+    pub(crate) fn planning(&self) -> MutexGuard<'_, Planning> {
+        plan::lock(&self.planning)
+    }
+
     /// Takes back all that a frontend, or a trace of one, has added. What was solved meanwhile is
     /// known by its digest and stays known.
     pub(crate) fn forget_plan(&self) {
@@ -505,6 +516,7 @@ impl Job {
         *lock(&self.main) = None;
         lock(&self.mapped).clear();
         *self.yielded() = Yielded::default();
+        self.planning().forget();
         lock(&self.named).clear();
         lock(&self.background).begun.clear();
     }

@@ -32,6 +32,7 @@ mod launchers;
 mod memo;
 mod nested;
 mod ops;
+mod plan;
 pub mod platforms;
 mod present;
 mod room;
@@ -60,8 +61,10 @@ use crate::launchers::Launchers;
 
 pub use inputs::{Choose, Chosen, Reader};
 pub use nested::FindFrontend;
+pub use plan::PlanReport;
 pub use wbuild_api::{describe, event, extension, request, session};
 pub use wbuild_git::work_tree;
+pub use wbuild_plan as plans;
 pub use wbuild_store as store;
 
 /// How to open an engine.

@@ -216,6 +216,14 @@ impl Definition {
         self.node(id).ignore_cache
     }
 
+    /// The same graph as nobody's: its digests are those of whoever builds the same.
+    #[must_use]
+    pub fn anonymous(&self) -> Definition {
+        let mut copy = Definition { session: String::new(), ..self.clone() };
+        copy.nodes.iter_mut().for_each(|node| node.digest = None);
+        copy
+    }
+
     /// Number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()

@@ -6,13 +6,23 @@
 use std::fmt::Write as _;
 
 use crate::op::*;
-use crate::{Definition, Edge, NodeId};
+use crate::{Attrs, Definition, Edge, NodeId, Span};
 
 /// The whole definition as text.
 pub fn dump(definition: &Definition) -> String {
+    let span = |span: Span| format!("{}:{}-{}", span.source, span.start, span.end);
+    dump_some(definition, &|_| true, &span)
+}
+
+/// The nodes that are `wanted` as text, with places as `place` says them.
+pub fn dump_some(
+    definition: &Definition,
+    wanted: &dyn Fn(NodeId) -> bool,
+    place: &dyn Fn(Span) -> String,
+) -> String {
     let mut out = String::new();
-    for id in definition.ids() {
-        node(&mut out, definition, id);
+    for id in definition.ids().filter(|id| wanted(*id)) {
+        node(&mut out, definition, id, place);
     }
     out
 }
@@ -40,7 +50,7 @@ fn edge(edge: &Edge) -> String {
     }
 }
 
-fn node(out: &mut String, definition: &Definition, id: NodeId) {
+fn node(out: &mut String, definition: &Definition, id: NodeId, place: &dyn Fn(Span) -> String) {
     let vertex = definition.vertex(id);
     let meta = definition.meta(id);
     let input =
@@ -74,14 +84,13 @@ fn node(out: &mut String, definition: &Definition, id: NodeId) {
         b.line(format_args!("ignore-cache"));
     }
     if !meta.spans.is_empty() {
-        let spans: Vec<String> =
-            meta.spans.iter().map(|s| format!("{}:{}-{}", s.source, s.start, s.end)).collect();
+        let spans: Vec<String> = meta.spans.iter().map(|span| place(*span)).collect();
         b.line(format_args!("spans {}", spans.join(" ")));
     }
 }
 
 fn dump_source(b: &mut Block<'_>, source: &SourceOp) {
-    let mut more = crate::Attrs::default();
+    let more: Attrs;
     match source {
         SourceOp::Image { reference, platform, attrs } => {
             b.line(format_args!("image {reference} {platform}"));
@@ -93,6 +102,7 @@ fn dump_source(b: &mut Block<'_>, source: &SourceOp) {
             let exclude: Vec<String> = local.exclude.iter().map(|p| p.pattern.clone()).collect();
             b.list("exclude", &exclude);
             b.list("follow", &local.follow);
+            more = local.attrs.clone();
         }
         SourceOp::Git { url, reference, attrs } => {
             b.line(format_args!("git {url} {reference}"));
@@ -105,8 +115,9 @@ fn dump_source(b: &mut Block<'_>, source: &SourceOp) {
             }
             more = attrs.clone();
         }
-        SourceOp::Other { identifier, attrs, .. } => {
-            b.line(format_args!("other {identifier}"));
+        SourceOp::Other { identifier, platform, attrs } => {
+            let platform = platform.as_ref().map_or(String::new(), |p| format!(" {p}"));
+            b.line(format_args!("other {identifier}{platform}"));
             more = attrs.clone();
         }
     }
@@ -138,6 +149,18 @@ fn dump_exec(b: &mut Block<'_>, exec: &ExecOp, input: &dyn Fn(&Input) -> String)
     }
     for (name, address) in &exec.add_hosts {
         b.line(format_args!("host {name} {address}"));
+    }
+    for limit in &exec.ulimits {
+        b.line(format_args!("ulimit {} {}:{}", limit.name, limit.soft, limit.hard));
+    }
+    for (device, required) in &exec.devices {
+        b.line(format_args!("device {device} required {required}"));
+    }
+    for (key, value) in exec.resources.iter() {
+        b.line(format_args!("resource {key} {value}"));
+    }
+    if !exec.valid_exit_codes.is_empty() {
+        b.line(format_args!("valid-exit-codes {:?}", exec.valid_exit_codes));
     }
     if let Some(limit) = exec.capture {
         b.line(format_args!("capture {limit}"));
@@ -172,6 +195,9 @@ fn dump_exec(b: &mut Block<'_>, exec: &ExecOp, input: &dyn Fn(&Input) -> String)
             "secret-env {} {} required {}",
             secret.name, secret.id, secret.required
         ));
+    }
+    for (key, value) in exec.attrs.iter() {
+        b.line(format_args!("{key} {value}"));
     }
 }
 

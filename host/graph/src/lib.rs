@@ -18,6 +18,7 @@ pub mod digest;
 pub mod dump;
 pub mod encode;
 pub mod failure;
+pub mod name;
 pub mod op;
 pub mod platform;
 
@@ -28,5 +29,6 @@ pub use digest::{
     BlobDigest, CacheKey, ChainId, ContentDigest, DiffId, Digest, ResultId, VertexDigest,
 };
 pub use failure::{Failure, FailureKind};
+pub use name::NameParts;
 pub use op::Op;
 pub use platform::Platform;

@@ -29,12 +29,12 @@ pub fn normalise(command: &Command, argv: Vec<OsString>) -> Vec<OsString> {
             break;
         }
         if !is_option(&word) {
-            let builds = !found_word || (out.get(1).is_some_and(|first| first == "build"));
+            let builds = !found_word || builds(&out);
             if !found_word && names_command(command, &word) {
                 out.insert(1, word);
             } else if let Some((context, target)) = earthfile_target(&word).filter(|_| builds) {
                 // Before those that are written: the last one counts.
-                let place = 1 + usize::from(out.get(1).is_some_and(|first| first == "build"));
+                let place = 1 + usize::from(self::builds(&out));
                 out.insert(place, "--frontend=earthfile".into());
                 out.push(format!("--target={target}").into());
                 out.extend(target_arguments(words, target.contains('/')));
@@ -58,6 +58,11 @@ pub fn normalise(command: &Command, argv: Vec<OsString>) -> Vec<OsString> {
     }
     out.extend(words);
     out
+}
+
+/// Whether the command is one that takes what a build takes.
+fn builds(out: &[OsString]) -> bool {
+    out.get(1).is_some_and(|first| first == "build" || first == "plan")
 }
 
 /// `-` alone stands for standard input and is no option.
@@ -239,6 +244,9 @@ mod tests {
             ("d+T", "d+T"),
             ("-t a+b .", "-t a+b ."),
             ("du +t", "du +t"),
+            ("--all plan .", "plan --all ."),
+            ("plan -t x ./d+t", "plan --frontend=earthfile -t x --target=t ./d"),
+            ("plan diff a b", "plan diff a b"),
             ("https://example.org/a+b", "https://example.org/a+b"),
             ("", ""),
         ] {

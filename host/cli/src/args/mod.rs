@@ -11,6 +11,7 @@ pub mod cache;
 pub mod call;
 pub mod csv;
 pub mod imagetools;
+pub mod plan;
 pub mod values;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use build::BuildArgs;
 pub use imagetools::ImagetoolsCommand;
+pub use plan::PlanArgs;
 use wbuild_graph::Platform;
 use wbuild_store::Space;
 
@@ -59,6 +61,11 @@ pub enum Command {
     /// Build from a definition and a context directory
     #[command(override_usage = "wbuild build [OPTIONS] PATH")]
     Build(Box<BuildArgs>),
+    /// Show what a build would do, and build nothing
+    #[command(
+        override_usage = "wbuild plan [OPTIONS] PATH\n       wbuild plan diff [OPTIONS] OLD NEW"
+    )]
+    Plan(Box<PlanArgs>),
     /// Say why the steps of the last build ran, or where their results were found
     Explain(ExplainArgs),
     /// Show what the state directory holds

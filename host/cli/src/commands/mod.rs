@@ -8,6 +8,7 @@ mod engine;
 pub mod explain;
 pub mod fsck;
 pub mod imagetools;
+pub mod plan;
 mod platforms;
 pub mod plugin;
 pub mod prune;

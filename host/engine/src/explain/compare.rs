@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use wbuild_api::explain::{Change, Explanation};
-use wbuild_graph::CacheKey;
+use wbuild_graph::{CacheKey, NameParts};
 
-use super::ingredients::{DIGEST, Ingredients, InputFacts, parts_of};
+use super::ingredients::{DIGEST, Ingredients, InputFacts};
 use super::manifest::Manifest;
 
 /// A step whose text is another is still the same one if no more than this is different: the command,
@@ -218,7 +218,7 @@ fn input(
         |input: Option<&InputFacts>| input.map(|input| input.name.clone()).unwrap_or_default();
     let (mut before, after) = (name(before), name(now));
     // A step that has only got another number is the same one.
-    let (old, new) = (parts_of(&before), parts_of(&after));
+    let (old, new) = (NameParts::of(&before), NameParts::of(&after));
     if (old.stage, old.text) == (new.stage, new.text) {
         before.clone_from(&after);
     }

@@ -50,26 +50,6 @@ pub(super) struct InputFacts {
     pub(super) files: Option<String>,
 }
 
-/// A display name, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NameParts<'a> {
-    pub(super) stage: &'a str,
-    pub(super) position: u32,
-    pub(super) text: &'a str,
-}
-
-/// Takes a display name apart: `[linux/arm64 build 2/5] RUN make` is stage `linux/arm64 build`,
-/// position 2, text `RUN make`.
-pub(super) fn parts_of(name: &str) -> NameParts<'_> {
-    let parts = || {
-        let (head, text) = name.strip_prefix('[')?.split_once("] ")?;
-        let (stage, position) = head.rsplit_once(' ').unwrap_or(("", head));
-        let position = position.split_once('/')?.0.parse().ok()?;
-        Some(NameParts { stage, position, text })
-    };
-    parts().unwrap_or(NameParts { stage: "", position: 0, text: name })
-}
-
 /// The kind of an op.
 pub(super) fn kind(op: &Op) -> &'static str {
     match op {
@@ -345,19 +325,6 @@ fn is_secret(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_taken_apart() {
-        for (name, stage, position, text) in [
-            ("[build 2/5] RUN make", "build", 2, "RUN make"),
-            ("[linux/arm64 build 2/5] RUN a] b", "linux/arm64 build", 2, "RUN a] b"),
-            ("[1/2] FROM base", "", 1, "FROM base"),
-            ("FROM alpine", "", 0, "FROM alpine"),
-            ("[auth] x", "", 0, "[auth] x"),
-        ] {
-            assert_eq!(parts_of(name), NameParts { stage, position, text }, "{name}");
-        }
-    }
 
     /// Whatever changes the key changes something that is kept, and secrets are not.
     #[test]

@@ -30,7 +30,7 @@ use tokio::sync::OnceCell;
 use wbuild_api::explain::{
     Explained, Explanation, KeyKind, Place, RecordSource, StepExplained, StepOutcome,
 };
-use wbuild_graph::{CacheKey, Failure, SourceMap, Span, VertexDigest};
+use wbuild_graph::{CacheKey, Failure, NameParts, SourceMap, Span, VertexDigest};
 use wbuild_solver::{FoundBy, Miss, ResultInput, SolveVertex};
 use wbuild_store::{DocumentKind, Store};
 use wbuild_tree::select::{Selection, SourceKind};
@@ -199,7 +199,7 @@ impl Explain {
         steps: &Steps,
     ) {
         let name = steps.meta(vertex.digest).name;
-        let parts = ingredients::parts_of(&name);
+        let parts = NameParts::of(&name);
         let by_content: Vec<bool> =
             miss.parts.iter().map(|part| matches!(part, ResultInput::Content(_))).collect();
         let mut fields = ingredients::fields(vertex.op(), &by_content);

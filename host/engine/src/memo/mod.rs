@@ -38,9 +38,16 @@ use crate::keyed_secrets::KeyedSecrets;
 use record::Recorder;
 use trace::Trace;
 
-/// Runs the frontend, or what it did last time if that is what it would do now. True if it was not
-/// run.
-pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result<bool, Failure> {
+/// How a graph came about.
+pub(crate) struct Planned {
+    /// The trace held, and the frontend was not run.
+    pub(crate) held: bool,
+    /// Calls of the frontend, or of the trace.
+    pub(crate) calls: u64,
+}
+
+/// Runs the frontend, or what it did last time if that is what it would do now.
+pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result<Planned, Failure> {
     let identity = frontend.identity();
     let id = id(job, &identity);
     let store = job.worker().store.clone();
@@ -51,12 +58,13 @@ pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result
     };
     if let Some(trace) = known.as_deref().and_then(Trace::decode) {
         if replay::replay(&trace, &frontend_host(job, &identity.name), job.frontends()).await {
-            return Ok(true);
+            return Ok(Planned { held: true, calls: trace.calls.len() as u64 });
         }
         job.forget_plan();
     }
     let recorder = Recorder::new(job, frontend_host(job, &identity.name));
     frontend.build(recorder.host()).await?;
+    let calls = recorder.calls();
     if let Some(trace) = recorder.finish() {
         // Beside the build, which need not wait for it before its end. Without it the next build
         // runs the frontend.
@@ -65,7 +73,7 @@ pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result
             None => Ok(()),
         }));
     }
-    Ok(false)
+    Ok(Planned { held: false, calls })
 }
 
 /// What the trace of a build is found by: the plugin, and what nearly every frontend asks first, so

@@ -1,5 +1,6 @@
 //! The first run: capabilities that pass every call on and write it down.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -22,6 +23,8 @@ pub(super) struct Recorder {
     job: Arc<Job>,
     /// None once something happened that cannot be repeated.
     trace: Mutex<Option<Trace>>,
+    /// How many calls there were, also where they cannot be repeated.
+    calls: AtomicU64,
 }
 
 impl Recorder {
@@ -30,6 +33,7 @@ impl Recorder {
             inner,
             job: Arc::clone(job),
             trace: Mutex::new(Some(Trace::default())),
+            calls: AtomicU64::new(0),
         })
     }
 
@@ -72,6 +76,11 @@ impl Recorder {
         answered.then_some(trace)
     }
 
+    /// How many calls there were.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     fn with(&self, write: impl FnOnce(&mut Option<Trace>)) {
         write(&mut self.trace.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -79,6 +88,7 @@ impl Recorder {
     /// Something is asked, and has its place in the trace from now on: questions that are answered
     /// beside each other are written down in the order in which they were asked.
     fn asks(&self, question: Question) -> Asked {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let mut place = 0;
         self.with(|trace| {
             if let Some(trace) = trace {
@@ -111,6 +121,7 @@ impl Recorder {
         result: Result<T, Failure>,
         call: impl FnOnce() -> Call,
     ) -> Result<T, Failure> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.with(|trace| match (&result, trace) {
             (Ok(_), Some(trace)) => trace.calls.push(call()),
             (Ok(_), None) => {}

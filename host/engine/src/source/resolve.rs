@@ -44,6 +44,7 @@ impl Job {
                 .hint("expected one of: git, http"));
             }
         };
+        self.planning().pin_source(request, &pin);
         Ok(SourceInfo { pin, attrs })
     }
 }
