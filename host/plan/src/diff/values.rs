@@ -56,7 +56,14 @@ fn objects(
 
 /// Lists whose items have names are compared by them; others from both ends towards the middle.
 fn arrays(field: &str, old: &[Value], new: &[Value], out: &mut Vec<Change>) {
-    if let (Some(was), Some(is)) = (by_name(old), by_name(new)) {
+    // As many objects with other names have been given another name, rather than replaced.
+    let renamed = |was: &Map<String, Value>, is: &Map<String, Value>| {
+        let objects = new.first().is_some_and(Value::is_object);
+        objects && old.len() == new.len() && was.keys().any(|name| !is.contains_key(name))
+    };
+    if let (Some(was), Some(is)) = (by_name(old), by_name(new))
+        && !renamed(&was, &is)
+    {
         let before = out.len();
         objects(&|name| join(field, " ", name), &was, &is, out);
         if out.len() == before {
