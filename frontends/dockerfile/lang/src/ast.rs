@@ -179,6 +179,20 @@ pub struct Run {
     pub security: Option<Text>,
     /// `--device`, in order.
     pub devices: Vec<Text>,
+    /// What is so for this process alone.
+    pub own: Own,
+}
+
+/// What a process has for itself and leaves neither to later steps nor to the image. A Dockerfile
+/// cannot say so; languages that become one can. Words may hold variables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Variables.
+    pub env: Vec<Pair>,
+    /// Working directory, seen from that of the stage. Nothing makes it.
+    pub workdir: Option<Text>,
+    /// User.
+    pub user: Option<Text>,
 }
 
 /// `--mount` of `RUN`, split but not yet checked: values may hold variables, even that of `type`.

@@ -55,7 +55,7 @@ pub mod shared {
     pub use crate::directives::{check_above, check_on_top};
     pub use crate::image::{DEFAULT_PATH, has_layers, healthcheck_test};
     pub use crate::lint::{Linter, steps::is_secret};
-    pub use crate::plan::expand_ports;
+    pub use crate::plan::{Foreign, expand_ports};
 }
 
 pub use catalogue::{Code, Example, Page, Rule};

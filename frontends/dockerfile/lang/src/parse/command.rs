@@ -2,7 +2,7 @@
 
 use super::flags::{Flags, Type};
 use super::{Parser, mount};
-use crate::ast::{Command, Healthcheck, Run, Timing};
+use crate::ast::{Command, Healthcheck, Own, Run, Timing};
 use crate::suggest::did_you_mean;
 use crate::text::shown;
 use crate::words::{self, Json};
@@ -71,7 +71,8 @@ impl Parser<'_, '_> {
             self.missing(&rest, "the command of RUN is empty", "write e.g. `RUN [\"make\"]`");
         }
         let devices = flags.list("device");
-        let run = Run { command, heredocs, mounts, network, security, devices };
+        let own = Own::default();
+        let run = Run { command, heredocs, mounts, network, security, devices, own };
         (self.problems.len() == before).then_some(run)
     }
 

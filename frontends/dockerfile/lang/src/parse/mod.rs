@@ -39,6 +39,11 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// A file that was not written as one.
+    pub(crate) fn of(file: Dockerfile) -> Parsed {
+        Parsed { file, problems: Vec::new(), empty_continuations: Vec::new() }
+    }
+
     /// Whether there is an error among the problems.
     pub fn failed(&self) -> bool {
         self.problems.iter().any(|problem| problem.severity == Severity::Error)

@@ -61,7 +61,67 @@ pub(crate) fn linted(host: &mut dyn Host, scope: Scope<'_>) -> Result<Vec<Parame
     let (source, definition, parsed) = read(host)?;
     let mut lint = Linter::new(host, &parsed.file.directives)?;
     lint::text::check(&parsed, &mut lint);
-    let lowered = walk(host, source, &definition, parsed, &mut lint, scope);
+    finish(host, (source, &definition), parsed, lint, scope)
+}
+
+/// A file of another language that has become a Dockerfile. How it is written is not looked at.
+pub struct Foreign<'a> {
+    /// Number of its text.
+    pub source: u32,
+    /// The file.
+    pub definition: &'a DefinitionFile,
+    /// What it has become.
+    pub file: Dockerfile,
+    /// What is built if the host names nothing; none = the last stage.
+    pub default: Option<String>,
+}
+
+impl Foreign<'_> {
+    /// Builds what the host asks for.
+    pub fn build(self, host: &mut dyn Host) -> Result<(), Failure> {
+        self.linted(host, None, false).map(drop)
+    }
+
+    /// Reports what is doubtful: in all stages, or in those that the target needs if one is named.
+    pub fn check(self, host: &mut dyn Host, target: Option<&str>) -> Result<(), Failure> {
+        self.linted(host, target, true).map(drop)
+    }
+
+    /// What a target takes from outside.
+    pub fn parameters(
+        self,
+        host: &mut dyn Host,
+        target: Option<&str>,
+    ) -> Result<Vec<Parameter>, Failure> {
+        let mut lint = Linter::new(host, &self.file.directives)?;
+        let target = target.map(str::to_owned).or(self.default);
+        let scope = Scope { target: target.as_deref(), all: false };
+        walk(host, self.source, self.definition, Parsed::of(self.file), &mut lint, scope)
+    }
+
+    fn linted(
+        self,
+        host: &mut dyn Host,
+        target: Option<&str>,
+        all: bool,
+    ) -> Result<Vec<Parameter>, Failure> {
+        let lint = Linter::new(host, &self.file.directives)?;
+        let named = !host.targets().is_empty() || host.opt("target").is_some();
+        let default = self.default.filter(|_| !named && !all);
+        let target = target.or(default.as_deref());
+        let parsed = Parsed::of(self.file);
+        finish(host, (self.source, self.definition), parsed, lint, Scope { target, all })
+    }
+}
+
+fn finish(
+    host: &mut dyn Host,
+    (source, definition): (u32, &DefinitionFile),
+    parsed: Parsed,
+    mut lint: Linter,
+    scope: Scope<'_>,
+) -> Result<Vec<Parameter>, Failure> {
+    let lowered = walk(host, source, definition, parsed, &mut lint, scope);
     let checked = lint.finish(host);
     let parameters = lowered?;
     checked.map(|()| parameters)

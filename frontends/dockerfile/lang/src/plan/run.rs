@@ -31,6 +31,19 @@ impl Lowering<'_, '_> {
         let (args, summary) = self.arguments(run, &mut mounts)?;
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let mut env: Vec<_> = self.state.vars.pairs().map(owned).collect();
+        for pair in &run.own.env {
+            let (name, value) = (self.word(&pair.name)?, self.word(&pair.value)?);
+            env.retain(|(known, _)| *known != name);
+            env.push((name, value));
+        }
+        let (mut cwd, mut user) =
+            (self.state.image.working_dir().to_owned(), self.state.image.user().to_owned());
+        if let Some(own) = &run.own.workdir {
+            cwd = paths::join(&cwd, &self.word(own)?);
+        }
+        if let Some(own) = &run.own.user {
+            user = self.word(own)?;
+        }
         let mut masked = Vec::new();
         let mut sockets: Vec<String> = Vec::new();
         if let Some(size) = &self.session.request.shm_size {
@@ -60,8 +73,8 @@ impl Lowering<'_, '_> {
             root: self.state.root,
             env,
             volatile_env: self.session.request.proxy_env(),
-            cwd: self.state.image.working_dir().to_owned(),
-            user: self.state.image.user().to_owned(),
+            cwd,
+            user,
             hostname: self.session.request.hostname.clone(),
             platform: self.state.platform.clone(),
             network,
