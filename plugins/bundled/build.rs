@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 /// The bundled components: kind, name, and the package of this workspace that makes it.
-const BUNDLED: [(&str, &str, &str); 8] = [
+const BUNDLED: [(&str, &str, &str); 9] = [
     ("Frontend", "dockerfile", "dockerfile"),
     ("Frontend", "earthfile", "earthfile"),
     ("Frontend", "steps", "steps"),
+    ("Frontend", "yaml", "yaml"),
     ("Runner", "native", "native"),
     ("Runner", "qemu", "qemu"),
     ("Cache", "cache-local", "cache-local"),

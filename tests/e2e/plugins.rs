@@ -39,6 +39,7 @@ fn bundled_ones_are_listed() -> Result<()> {
         ("frontend", "dockerfile"),
         ("frontend", "earthfile"),
         ("frontend", "steps"),
+        ("frontend", "yaml"),
         ("runner", "native"),
         ("cache backend", "cache-local"),
         ("cache backend", "registry"),

@@ -7,7 +7,8 @@
 //! 1. what `--frontend` or its variable names; then nothing here is asked;
 //! 2. what `--build-arg BUILDKIT_SYNTAX=NAME` names;
 //! 3. what the syntax line names;
-//! 4. `dockerfile`.
+//! 4. `yaml` for a definition that is called `wbuild.yaml` or `wbuild.yml`;
+//! 5. `dockerfile`.
 //!
 //! In 2 and 3 the name is that of a bundled frontend, or of the images in which docker publishes
 //! its Dockerfile frontend: the bundled one stands for those, so nothing is fetched. A build context
@@ -25,6 +26,9 @@ use crate::suggest::nearest;
 
 /// The frontend where nothing names one.
 pub const DEFAULT: &str = "dockerfile";
+
+/// Names of definitions that another frontend reads where nothing names one.
+pub const NAMED: [(&str, &str); 2] = [("wbuild.yaml", "yaml"), ("wbuild.yml", "yaml")];
 
 /// Build argument that wins over the syntax line.
 pub const ARGUMENT: &str = "BUILDKIT_SYNTAX";
@@ -184,7 +188,10 @@ pub fn choose(
         None => detect(definition.data),
     };
     let Some(name) = argument.or(line.as_ref().map(|line| line.name.as_str())) else {
-        return Ok(Choice { frontend: DEFAULT.to_owned(), source: None, note: None });
+        let file = definition.name.rsplit('/').next();
+        let named = NAMED.iter().find(|(name, _)| Some(*name) == file);
+        let frontend = named.map_or(DEFAULT, |(_, frontend)| frontend).to_owned();
+        return Ok(Choice { frontend, source: None, note: None });
     };
     let meant = match replacement(name, contexts) {
         Some((_, ContextSpec::Image(reference))) => reference.as_str(),

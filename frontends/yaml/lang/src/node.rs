@@ -92,6 +92,16 @@ impl Node {
         found.map(|(_, node)| node).filter(|node| !matches!(node.value, Value::Null))
     }
 
+    /// Where it ends.
+    pub fn end(&self) -> u32 {
+        let last = match &self.value {
+            Value::Null | Value::Scalar(_) => None,
+            Value::List(items) => items.last(),
+            Value::Map(entries) => entries.last().map(|(_, node)| node),
+        };
+        last.map_or(self.at.end, Node::end)
+    }
+
     /// How many nodes it is.
     fn size(&self) -> usize {
         match &self.value {

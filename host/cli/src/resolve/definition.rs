@@ -41,11 +41,14 @@ pub struct Inputs {
 
 /// Names that a definition has in a context directory, the first wins; by the frontend that the
 /// command line names.
-fn default_names(frontend: Option<&PluginName>) -> [&'static str; 2] {
+fn default_names(frontend: Option<&PluginName>) -> &'static [&'static str] {
     match frontend {
-        Some(PluginName::Bundled(name)) if name == "steps" => ["Stepsfile", "stepsfile"],
-        Some(PluginName::Bundled(name)) if name == "earthfile" => ["Earthfile", "earthfile"],
-        _ => ["Dockerfile", "dockerfile"],
+        Some(PluginName::Bundled(name)) if name == "steps" => &["Stepsfile", "stepsfile"],
+        Some(PluginName::Bundled(name)) if name == "earthfile" => &["Earthfile", "earthfile"],
+        Some(PluginName::Bundled(name)) if name == "yaml" => &["wbuild.yaml", "wbuild.yml"],
+        // The name says what reads it, see `crate::syntax`.
+        None => &["Dockerfile", "dockerfile", "wbuild.yaml", "wbuild.yml"],
+        Some(_) => &["Dockerfile", "dockerfile"],
     }
 }
 
@@ -63,7 +66,7 @@ pub fn find(
     let file = args.file.as_deref();
     let names = default_names(frontend);
     if path == "-" {
-        return from_stdin(file, &names, environment, stdin);
+        return from_stdin(file, names, environment, stdin);
     }
     let shown = path.to_string_lossy().into_owned();
     let elsewhere = |(definition, definition_directory), context| Inputs {
@@ -84,7 +87,7 @@ pub fn find(
         }
         let definition = match file {
             Some(file) if file == Path::new("-") => (inline(stdin)?, None),
-            file => in_context(file, &names, environment)?,
+            file => in_context(file, names, environment)?,
         };
         return Ok(elsewhere(definition, spec));
     }
@@ -92,7 +95,7 @@ pub fn find(
     if let (true, None) = (is_earthfile(frontend), file)
         && let Some((top, below)) = around(&directory)
     {
-        let DefinitionSource::File { name, .. } = in_directory(&directory, &shown, &names)? else {
+        let DefinitionSource::File { name, .. } = in_directory(&directory, &shown, names)? else {
             return Err(Fault::input(format!("{shown} holds no definition")));
         };
         let definition = DefinitionSource::InContext { directory: below, names: vec![name] };
@@ -117,7 +120,7 @@ pub fn find(
             }
         },
         None => (
-            in_directory(&directory, &shown, &names)?,
+            in_directory(&directory, &shown, names)?,
             Some(Directory { path: directory.clone(), shown: shown.clone() }),
         ),
     };

@@ -32,7 +32,7 @@ const TAKEN: [&str; 2] = ["scratch", "context"];
 pub fn document(root: &Node) -> Result<Lowered, Vec<Diagnostic>> {
     let mut lower = Lower::default();
     let globals = root.get("args").map(|args| lower.args("args", args)).unwrap_or_default();
-    let mut stages = Vec::new();
+    let mut stages: Vec<Stage> = Vec::new();
     for (key, is_artifact) in [("stages", false), ("artifacts", true)] {
         for (name, node) in root.get(key).map(Node::entries).unwrap_or_default() {
             lower.stage_name(name);
@@ -59,7 +59,9 @@ pub fn document(root: &Node) -> Result<Lowered, Vec<Diagnostic>> {
         }
         default = Some(wanted.as_str().to_owned());
     }
-    let stages = lower.in_order(stages);
+    if lower.problems.is_empty() {
+        stages = lower.in_order(stages);
+    }
     if !lower.problems.is_empty() {
         return Err(lower.problems);
     }

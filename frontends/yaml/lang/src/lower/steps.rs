@@ -22,14 +22,23 @@ impl Lower {
             // A step whose value is nothing has been refused, unless it may be.
             return Vec::new();
         };
-        match verb {
+        let mut made = match verb {
             "run" | "script" => vec![self.run(node, verb)],
             "copy" => vec![self.copy(node)],
             "add" => vec![add(node)],
             "write" => self.write(node).into_iter().collect(),
             "args" => node.get(verb).map(|args| self.args(verb, args)).unwrap_or_default(),
             _ => self.setting(node, verb).into_iter().collect(),
+        };
+        if let (Some(at), Some(value)) = (key_of(node, verb), node.get(verb)) {
+            let end = value.end();
+            for instruction in &mut made {
+                // What an alias stands for is elsewhere.
+                let behind = end >= instruction.span.end && instruction.span == at.span();
+                instruction.span.end = if behind { end } else { instruction.span.end };
+            }
         }
+        made
     }
 
     /// A key that stands for an instruction of the image's config.
@@ -139,6 +148,11 @@ impl Lower {
         let fields: Vec<MountField> = node.entries().iter().filter_map(field).collect();
         if let Some(from) = text(node, "from") {
             self.is_literal(from);
+        }
+        let kind = text(node, "type").map_or("bind", |kind| kind.as_str());
+        if !matches!(kind, "secret" | "ssh") && node.get("target").is_none() {
+            let message = format!("a mount of the type `{kind}` has no `target`");
+            self.error(Code::MissingKey, node.at, message);
         }
         let place = node.entries().first().map_or(at, |(name, _)| name);
         Mount { text: place.clone(), fields }
