@@ -13,44 +13,44 @@ const FILES: usize = 50_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen(BTreeMap<PathBuf, (u64, Option<SystemTime>)>);
 
-/// Looks at all files below some folders, without what tools leave behind.
-pub fn look(folders: &[&Path]) -> Seen {
+/// Looks at files, and at all files below folders, without what tools leave behind and without
+/// `results` (absolute paths).
+pub fn look(places: &[&Path], results: &[PathBuf]) -> Seen {
     let mut seen = Seen::default();
-    for folder in folders {
-        collect(folder, &mut seen.0, 0);
+    for place in places {
+        if let Ok(place) = std::path::absolute(place) {
+            note(&place, results, &mut seen.0, 0);
+        }
     }
     seen
 }
 
-/// Waits until something differs, and answers what is there then. `go_on` is asked each time.
-pub fn wait(folders: &[&Path], before: &Seen, mut go_on: impl FnMut() -> bool) -> Option<Seen> {
-    while go_on() {
+/// Waits until something differs.
+pub fn wait(places: &[&Path], results: &[PathBuf], before: &Seen) {
+    while look(places, results) == *before {
         std::thread::sleep(EVERY);
-        let now = look(folders);
-        if now != *before {
-            // An editor or a checkout may be in the middle of it.
-            std::thread::sleep(EVERY);
-            return Some(look(folders));
-        }
     }
-    None
+    // An editor or a checkout may be in the middle of it.
+    std::thread::sleep(EVERY);
 }
 
-fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, (u64, Option<SystemTime>)>, depth: usize) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
+type Files = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+fn note(path: &Path, results: &[PathBuf], files: &mut Files, depth: usize) {
+    if files.len() >= FILES || depth > 32 || results.iter().any(|result| path == result) {
+        return;
+    }
+    // Links are followed: the layer of a language may be one.
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    if !metadata.is_dir() {
+        files.insert(path.to_owned(), (metadata.len(), metadata.modified().ok()));
+        return;
+    }
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let ours = ["build", "target", "node_modules", ".venv", "__pycache__", ".git"];
-        if ours.iter().any(|skipped| name == *skipped) || files.len() >= FILES {
-            continue;
-        }
-        let path = entry.path();
-        // Links are followed: the layer of a language may be one.
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        if !metadata.is_dir() {
-            files.insert(path, (metadata.len(), metadata.modified().ok()));
-        } else if depth < 32 {
-            collect(&path, files, depth + 1);
+        let tools = ["build", "target", "node_modules", ".venv", "__pycache__", ".git"];
+        if !tools.iter().any(|tool| name == *tool) {
+            note(&entry.path(), results, files, depth + 1);
         }
     }
 }
@@ -66,15 +66,24 @@ mod tests {
         std::fs::create_dir_all(at("src")).expect("made");
         std::fs::create_dir_all(at("build")).expect("made");
         std::fs::write(at("src/a"), "1").expect("written");
-        let first = look(&[folder.path()]);
+        let results = [at("out")];
+        let see = || look(&[folder.path()], &results);
+        let first = see();
         std::fs::write(at("build/x.wasm"), "1").expect("written");
-        assert_eq!(look(&[folder.path()]), first);
+        std::fs::create_dir_all(at("out")).expect("made");
+        std::fs::write(at("out/x"), "1").expect("written");
+        assert_eq!(see(), first);
         std::fs::write(at("src/a"), "12").expect("written");
-        let second = look(&[folder.path()]);
+        let second = see();
         assert_ne!(second, first);
-        assert_eq!(wait(&[folder.path()], &first, || true), Some(second.clone()));
-        assert_eq!(wait(&[folder.path()], &second, || false), None);
+        wait(&[folder.path()], &results, &first);
+        assert_eq!(see(), second);
         std::fs::remove_file(at("src/a")).expect("removed");
-        assert_ne!(look(&[folder.path()]), second);
+        assert_ne!(see(), second);
+        // A file by itself.
+        let file = at("build/x.wasm");
+        let single = look(&[&file], &[]);
+        std::fs::write(&file, "123").expect("written");
+        assert_ne!(look(&[&file], &[]), single);
     }
 }

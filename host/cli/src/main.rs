@@ -76,6 +76,11 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
             commands::plugin::inspect(&args, environment)
         }
         Some(Command::Plugin(PluginCommand::List(args))) => commands::plugin::list(&args),
+        Some(Command::Plugin(PluginCommand::New(args))) => commands::plugin::new::run(&args),
+        Some(Command::Plugin(PluginCommand::Build(args))) => {
+            commands::plugin::build::run(&args, environment)
+        }
+        Some(Command::Plugin(PluginCommand::Run(args))) => commands::plugin::run::run(&args),
         Some(Command::Version) => {
             terminal::print(concat!("wbuild ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
             Ok(Exit::Success)

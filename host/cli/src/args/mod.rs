@@ -6,6 +6,7 @@
 //! these types, so that it cannot say something else than the source.
 
 pub mod argv;
+pub mod author;
 pub mod build;
 pub mod cache;
 pub mod call;
@@ -17,8 +18,10 @@ pub mod values;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub use clap::Error;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use author::{NewArgs, PluginBuildArgs, PluginKind, PluginLanguage, RunArgs};
 pub use build::BuildArgs;
 pub use imagetools::ImagetoolsCommand;
 pub use plan::PlanArgs;
@@ -93,7 +96,7 @@ pub enum Command {
     /// Look into images in registries, and join several into one
     #[command(subcommand)]
     Imagetools(ImagetoolsCommand),
-    /// Look at plugins
+    /// Look at plugins, and make them
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Show the version
@@ -219,13 +222,28 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-/// Look at plugins
+/// Look at plugins, and make them
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Show what a plugin is and what it can do
     Inspect(InspectArgs),
     /// Show the plugins that are part of this program
     List(ListArgs),
+    /// Begin a plugin: write a small complete project
+    ///
+    /// The project has everything that it needs but the packages and the compiler of its language: the
+    /// interfaces with their manual, a layer over them in the language, an example, a README.
+    New(NewArgs),
+    /// Build the component of a plugin's project
+    ///
+    /// The project is a folder with a wbuild-plugin.toml, or files in a language that is known. The
+    /// ordinary tool of the language is run, and the component is DIR/build/NAME.wasm. Where a project
+    /// of JavaScript or Python has not installed its compiler, npm or pip are asked to, inside of it.
+    Build(PluginBuildArgs),
+    /// Build a plugin and run a build with it
+    ///
+    /// Options of this command stand before the first word that is for the build.
+    Run(RunArgs),
 }
 
 /// Show what a plugin is and what it can do

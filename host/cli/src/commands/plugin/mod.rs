@@ -1,5 +1,9 @@
 //! `wbuild plugin`.
 
+pub mod build;
+pub mod new;
+pub mod run;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +16,7 @@ use wbuild_cli::report::style::Style;
 use wbuild_cli::table::{Align, Table};
 use wbuild_cli::{terminal, units};
 use wbuild_graph::Failure;
-use wbuild_plugin::PluginInfo;
+use wbuild_plugin::{Plugin, PluginInfo};
 
 use crate::plugins;
 
@@ -60,11 +64,7 @@ pub fn inspect(args: &InspectArgs, environment: &Environment) -> Result<Exit, Fa
             plugins::load_bundled(&host, bundled)?
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::internal("cannot start an executor").cause(&error))?;
-    let info = runtime.block_on(plugin.inspect())?;
+    let info = examine(&plugin)?;
     if args.json {
         let value = serde_json::to_value(&info).expect("keys are strings, so it is JSON");
         super::print_json(&value)?;
@@ -73,6 +73,15 @@ pub fn inspect(args: &InspectArgs, environment: &Environment) -> Result<Exit, Fa
     }
     // A plugin that cannot be used has been described, but a script should notice.
     Ok(if info.refusal.is_some() { Exit::Failed } else { Exit::Success })
+}
+
+/// What a plugin is; compiles it, unless that was done before.
+fn examine(plugin: &Plugin) -> Result<PluginInfo, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal("cannot start an executor").cause(&error))?;
+    runtime.block_on(plugin.inspect())
 }
 
 fn describe(info: &PluginInfo) -> String {
