@@ -1,12 +1,13 @@
 //! Frontends that call others: what is asked, what is answered, and the capability to ask.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use wbuild_graph::{Attrs, Edge, Failure, Platform, Span};
 
 use crate::extension::{FilesResult, ImageResult};
 
 /// A node that a called frontend gets as a context.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NestedContext {
     /// Its files.
     pub root: Edge,
@@ -15,7 +16,7 @@ pub struct NestedContext {
 }
 
 /// What is wanted of another frontend.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NestedBuild {
     /// By which policy knows it.
     pub frontend: String,
@@ -37,7 +38,7 @@ pub struct NestedBuild {
 
 /// What a called frontend has yielded; every platform is filled in, and outputs are nodes of the
 /// caller's graph.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NestedResult {
     /// Images.
     pub images: Vec<ImageResult>,

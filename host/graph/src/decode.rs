@@ -2,7 +2,7 @@
 //! place for every WIT version; an unknown key or value is an error that names both.
 
 use crate::op::*;
-use crate::{Attrs, Failure};
+use crate::{Attrs, Failure, FailureKind};
 
 /// Fails on a key that is neither known to `function` nor starts with `x-`.
 pub fn only_known(attrs: &Attrs, function: &str, known: &[&str]) -> Result<(), Failure> {
@@ -10,6 +10,89 @@ pub fn only_known(attrs: &Attrs, function: &str, known: &[&str]) -> Result<(), F
         None => Ok(()),
         Some(key) => Err(Failure::unsupported(format!("{function} does not know the key {key:?}"))
             .hint(format!("known keys: {}", known.join(", ")))),
+    }
+}
+
+/// Keys of options that stay pairs in an op, by the function that takes them.
+pub mod known {
+    /// `graph.image`.
+    pub const IMAGE: &[&str] = &["resolve", "checksum", "store"];
+    /// `graph.git`.
+    pub const GIT: &[&str] = &[
+        "subdir",
+        "checksum",
+        "keep-git-dir",
+        "submodules",
+        "mtime",
+        "fetch-by-commit",
+        "auth-token-secret",
+        "auth-header-secret",
+        "ssh",
+        "known-hosts",
+    ];
+    /// `graph.http`, besides `header.*`.
+    pub const HTTP: &[&str] = &["filename", "mode", "uid", "gid", "auth-header-secret"];
+    /// `exec-op.resources`.
+    pub const RESOURCES: &[&str] = &[
+        "memory",
+        "memory-swap",
+        "cpu-shares",
+        "cpu-period",
+        "cpu-quota",
+        "cpuset-cpus",
+        "cpuset-mems",
+        "cgroup-parent",
+    ];
+    /// `exec-op.attrs`.
+    pub const EXEC: &[&str] = &["shm-size"];
+}
+
+/// Most bytes of each stream that an exec keeps.
+pub const CAPTURE_BYTES: u32 = 1 << 20;
+
+/// Options of `graph.http`.
+pub fn http_attrs(attrs: &Attrs) -> Result<(), Failure> {
+    let plain = attrs.iter().filter(|(key, _)| !key.starts_with("header."));
+    let plain = plain.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    only_known(&Attrs(plain.collect()), "graph.http", known::HTTP)
+}
+
+/// How much of each stream an exec keeps.
+pub fn capture(limit: u32) -> Result<u32, Failure> {
+    if limit > CAPTURE_BYTES {
+        let message = format!("exec-op.capture keeps at most {CAPTURE_BYTES} bytes, not {limit}");
+        return Err(Failure::new(FailureKind::Limit, message));
+    }
+    Ok(limit)
+}
+
+/// An op that did not come about by the functions of this module, but claims so: that it holds
+/// nothing they would have refused.
+pub fn claimed(op: &Op) -> Result<(), Failure> {
+    match op {
+        Op::Source(SourceOp::Image { attrs, .. }) => only_known(attrs, "graph.image", known::IMAGE),
+        Op::Source(SourceOp::Git { attrs, .. }) => only_known(attrs, "graph.git", known::GIT),
+        Op::Source(SourceOp::Http { attrs, .. }) => http_attrs(attrs),
+        Op::Source(SourceOp::Local(local)) => only_known(&local.attrs, "local-source.attrs", &[]),
+        Op::Source(SourceOp::Other { .. }) | Op::File(_) | Op::Merge | Op::Diff { .. } => Ok(()),
+        Op::Exec(exec) => {
+            only_known(&exec.resources, "exec-op.resources", known::RESOURCES)?;
+            only_known(&exec.attrs, "exec-op.attrs", known::EXEC)?;
+            exec.capture.map_or(Ok(0), capture)?;
+            let modes = exec.mounts.iter().filter_map(|mount| match &mount.kind {
+                MountKind::Bind { .. } => None,
+                MountKind::Cache { mode, .. }
+                | MountKind::Tmpfs { mode, .. }
+                | MountKind::Secret { mode, .. }
+                | MountKind::Ssh { mode, .. } => mode.mode,
+            });
+            match modes.max() {
+                Some(mode) if mode > 0o7777 => {
+                    Err(Failure::invalid(format!("{mode:o} is no mode of a mount")))
+                }
+                _ => Ok(()),
+            }
+        }
     }
 }
 

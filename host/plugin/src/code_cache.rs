@@ -41,6 +41,7 @@ use wasmtime::component::Component;
 use wbuild_graph::Digest;
 
 use self::mark::Mark;
+use crate::compile::Fresh;
 use crate::engine::PROFILE;
 
 const MAGIC: &[u8; 16] = b"wbuild code v1\0\n";
@@ -132,11 +133,18 @@ impl CodeCache {
         }
     }
 
+    /// The file of an entry whose hash is right, open for reading: for a process that may read
+    /// nothing else.
+    pub(crate) fn open(&self, key: &Digest) -> Result<Option<File>, String> {
+        let found = self.opened()?.read(key, SystemTime::now())?;
+        Ok(found.map(|entry| entry.file))
+    }
+
     /// Keeps compiled code. An error means that it is not kept, no more.
-    pub(crate) fn store(&self, key: &Digest, component: &Component) -> Result<u64, String> {
-        let code = component.serialize().map_err(|error| error.to_string())?;
+    pub(crate) fn store(&self, key: &Digest, code: &Fresh) -> Result<u64, String> {
+        let code = &code.0;
         let opened = self.opened()?;
-        opened.write(key, &code)?;
+        opened.write(key, code)?;
         opened.prune(key);
         Ok(code.len() as u64)
     }
@@ -162,6 +170,23 @@ fn deserialize(engine: &Engine, entry: &Trusted) -> wasmtime::Result<Component> 
     // replaced but never changed: they are open to this user only. Bytes behind the code are no
     // part of it: its format is ELF, which says where its parts are. Wasmtime refuses another
     // version's or setting's code.
+    unsafe { Component::deserialize_file(engine, path) }
+}
+
+/// Makes code of what was compiled just now.
+#[allow(unsafe_code)]
+pub(crate) fn deserialize_bytes(engine: &Engine, code: &Fresh) -> wasmtime::Result<Component> {
+    // SAFETY: `deserialize` demands bytes that wasmtime's compiler made, as those of a `Fresh` are:
+    // by this process, or by the compiler process that this one has started.
+    unsafe { Component::deserialize(engine, &code.0) }
+}
+
+/// Makes code of a file that another process of this program has checked and handed over.
+#[allow(unsafe_code)]
+pub(crate) fn deserialize_inherited(engine: &Engine, code: &File) -> wasmtime::Result<Component> {
+    let path = format!("/proc/self/fd/{}", code.as_raw_fd());
+    // SAFETY: as `deserialize`, but that the check of the hash was done by the process that started
+    // this one, which it confines: what the code does beyond what it should hits that confinement.
     unsafe { Component::deserialize_file(engine, path) }
 }
 

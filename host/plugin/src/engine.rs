@@ -59,6 +59,11 @@ impl Runtime {
         Ok(Runtime { engine, ticker })
     }
 
+    /// Starts the ticker's thread now.
+    pub(crate) fn start(&self) -> std::io::Result<()> {
+        self.ticker.run().map(drop)
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }

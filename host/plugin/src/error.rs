@@ -32,8 +32,7 @@ impl Subject<'_> {
         }
         let limit = self.limit(&error);
         if let Some(limit) = limit {
-            return Failure::new(FailureKind::Limit, format!("the {kind} {name} {limit}"))
-                .attr("plugin", *name);
+            return limit.failure(*kind, name);
         }
         let message = match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => format!("the {kind} {name} overflowed its stack"),

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use wasmtime::component::{Component, Linker};
 use wbuild_api::extension::{CachePlugin, Frontend, PluginIdentity, Runner};
 use wbuild_graph::{Digest, Failure, FailureKind};
 
-use crate::code_cache::{CodeCache, Found, entry_key};
+use crate::code_cache::CodeCache;
+use crate::compile::{Compile, Compiled};
 use crate::engine::Runtime;
 use crate::error::Subject;
 use crate::limits::{Limits, size};
@@ -29,6 +30,9 @@ pub struct PluginHostOptions {
     pub runner_limits: Limits,
     /// What cache backends may use.
     pub cache_limits: Limits,
+    /// Compiles what does not come with the program; none = it is compiled here, however long it
+    /// takes.
+    pub compiler: Option<Arc<dyn Compile>>,
 }
 
 impl PluginHostOptions {
@@ -39,10 +43,11 @@ impl PluginHostOptions {
             frontend_limits: Limits::of(PluginKind::Frontend),
             runner_limits: Limits::of(PluginKind::Runner),
             cache_limits: Limits::of(PluginKind::Cache),
+            compiler: None,
         }
     }
 
-    fn limits(&self, kind: PluginKind) -> Limits {
+    pub(crate) fn limits(&self, kind: PluginKind) -> Limits {
         match kind {
             PluginKind::Frontend => self.frontend_limits,
             PluginKind::Runner => self.runner_limits,
@@ -95,12 +100,12 @@ impl From<Vec<u8>> for PluginSource {
 /// Hosts plugins. Cheap to make: the engine starts with the first component that is needed.
 #[derive(Clone)]
 pub struct PluginHost {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 pub(crate) struct Shared {
-    options: PluginHostOptions,
-    code_cache: CodeCache,
+    pub(crate) options: PluginHostOptions,
+    pub(crate) code_cache: CodeCache,
     runtime: OnceLock<Result<Runtime, Failure>>,
     frontend_linker: OnceLock<Result<Linker<v0_1::frontend::State>, Failure>>,
     runner_linker: OnceLock<Result<Linker<v0_1::runner::State>, Failure>>,
@@ -176,14 +181,25 @@ impl PluginHost {
         }
         let digest = known.unwrap_or_else(|| Digest::of(bytes.get()));
         let outline = Outline::read(name, bytes.get())?;
-        Ok(Plugin {
+        Ok(self.plugin(name, digest, bytes, outline, None))
+    }
+
+    pub(crate) fn plugin(
+        &self,
+        name: &str,
+        digest: Digest,
+        bytes: Bytes,
+        outline: Outline,
+        component: Option<Component>,
+    ) -> Plugin {
+        Plugin {
             inner: Arc::new(Inner {
                 shared: Arc::clone(&self.shared),
                 name: name.to_owned(),
                 digest,
                 bytes,
                 outline,
-                component: OnceCell::new(),
+                component: OnceCell::new_with(component),
                 frontend: OnceCell::new(),
                 describe: OnceCell::new(),
                 runner: OnceCell::new(),
@@ -191,7 +207,7 @@ impl PluginHost {
                 compiled: Mutex::default(),
             }),
             grants: Grants::default(),
-        })
+        }
     }
 
     /// Compiles what is not compiled yet, one after the other. Answers how long each took, `None`
@@ -239,13 +255,13 @@ fn read(name: &str, path: &Path, limit: usize) -> Result<Arc<[u8]>, Failure> {
     Ok(bytes.into())
 }
 
-enum Bytes {
+pub(crate) enum Bytes {
     Shared(Arc<[u8]>),
     Embedded(&'static [u8]),
 }
 
 impl Bytes {
-    fn get(&self) -> &[u8] {
+    pub(crate) fn get(&self) -> &[u8] {
         match self {
             Bytes::Shared(bytes) => bytes,
             Bytes::Embedded(bytes) => bytes,
@@ -264,25 +280,14 @@ pub(crate) struct Inner {
     shared: Arc<Shared>,
     name: String,
     digest: Digest,
-    bytes: Bytes,
+    pub(crate) bytes: Bytes,
     outline: Outline,
-    component: OnceCell<Component>,
+    pub(crate) component: OnceCell<Component>,
     frontend: OnceCell<v0_1::frontend::bindings::GrantedPre<v0_1::frontend::State>>,
     describe: OnceCell<v0_1::frontend::FrontendDescribePre<v0_1::frontend::State>>,
     runner: OnceCell<v0_1::runner::RunnerPre<v0_1::runner::State>>,
     cache: OnceCell<v0_1::cache::RemoteCachePre<v0_1::cache::State>>,
-    compiled: Mutex<Compiled>,
-}
-
-/// How the component's code came about.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Compiled {
-    /// If it was compiled now.
-    pub(crate) time: Option<Duration>,
-    /// Size of the native code, if known.
-    pub(crate) size: Option<u64>,
-    /// What was wrong with the code cache, if anything.
-    pub(crate) note: Option<String>,
+    pub(crate) compiled: Mutex<Compiled>,
 }
 
 impl Plugin {
@@ -375,54 +380,6 @@ impl Inner {
             return Err(subject.too_large(self.size()));
         }
         Ok(PluginIdentity { name: self.name.clone(), digest: self.digest, wit_version })
-    }
-
-    /// The compiled component: from the code cache, else compiled and kept there.
-    pub(crate) async fn component(self: &Arc<Self>) -> Result<&Component, Failure> {
-        self.component
-            .get_or_try_init(|| async {
-                let engine = self.shared.runtime()?.engine();
-                let key = entry_key(engine, &self.digest);
-                let rejected = match self.shared.code_cache.load(engine, &key) {
-                    Found::Component(component) => return Ok(component),
-                    Found::Nothing => None,
-                    Found::Rejected(reason) => Some(reason),
-                };
-                // Compiling takes from tens of milliseconds to seconds of processor time.
-                let this = Arc::clone(self);
-                tokio::task::spawn_blocking(move || this.compile(&key, rejected)).await.map_err(
-                    |error| Failure::internal(format!("compiling {}", self.name)).cause(&error),
-                )?
-            })
-            .await
-    }
-
-    fn compile(&self, key: &Digest, rejected: Option<String>) -> Result<Component, Failure> {
-        let kind = self.outline.kinds().first().copied().unwrap_or(PluginKind::Frontend);
-        let limits = self.limits(kind);
-        let engine = self.shared.runtime()?.engine();
-        let begin = Instant::now();
-        let component = Component::from_binary(engine, self.bytes.get())
-            .map_err(|error| Subject { kind, name: &self.name, limits: &limits }.invalid(&error))?;
-        let time = begin.elapsed();
-        let stored = self.shared.code_cache.store(key, &component);
-        *self.compiled.lock().unwrap_or_else(PoisonError::into_inner) = Compiled {
-            time: Some(time),
-            size: stored.as_ref().ok().copied(),
-            note: rejected.or(stored.err()),
-        };
-        Ok(component)
-    }
-
-    /// Loads the code anew, to see how long it takes.
-    pub(crate) fn reload(&self) -> Result<Option<Duration>, Failure> {
-        let engine = self.shared.runtime()?.engine();
-        let begin = Instant::now();
-        let key = entry_key(engine, &self.digest);
-        Ok(match self.shared.code_cache.load(engine, &key) {
-            Found::Component(_) => Some(begin.elapsed()),
-            Found::Nothing | Found::Rejected(_) => None,
-        })
     }
 
     fn link_failure(&self, kind: PluginKind) -> impl FnOnce(wasmtime::Error) -> Failure + '_ {

@@ -28,15 +28,18 @@
 //!
 //! Needs a tokio runtime with time enabled.
 
+mod adopt;
+pub mod bounds;
 mod cache;
 mod code_cache;
+mod compile;
 mod engine;
 mod error;
 mod frontend;
 mod guest;
 mod host;
 mod inspect;
-mod limits;
+pub mod limits;
 mod load;
 mod runner;
 mod state;
@@ -44,7 +47,9 @@ mod v0_1;
 
 use serde::{Deserialize, Serialize};
 
+pub use adopt::{Adopter, Known};
 pub use cache::WasmCache;
+pub use compile::{Compile, Compiler};
 pub use frontend::WasmFrontend;
 pub use host::{Plugin, PluginHost, PluginHostOptions, PluginSource};
 pub use inspect::PluginInfo;

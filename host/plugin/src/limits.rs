@@ -6,22 +6,24 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
+use wbuild_graph::{Failure, FailureKind};
 
 use crate::PluginKind;
 
 const MIB: usize = 1 << 20;
 
 /// Bytes that one read of a file or blob answers at most.
-pub(crate) const READ_BYTES: u32 = 1 << 20;
+pub const READ_BYTES: u32 = 1 << 20;
 /// Entries or pairs that one listing answers at most.
-pub(crate) const LIST_ITEMS: u32 = 10_000;
+pub const LIST_ITEMS: u32 = 10_000;
 /// Bytes of a blob that a cache backend may write at once.
-pub(crate) const SMALL_BLOB_WRITE: usize = 4 * MIB;
+pub const SMALL_BLOB_WRITE: usize = 4 * MIB;
 /// Size of the largest blob that a cache backend may read from: larger ones are layers.
-pub(crate) const SMALL_BLOB_READ: u64 = 64 << 20;
+pub const SMALL_BLOB_READ: u64 = 64 << 20;
 /// Bytes of a body of HTTP that a guest takes in hand.
-pub(crate) const SMALL_BODY: u32 = 4 << 20;
+pub const SMALL_BODY: u32 = 4 << 20;
 /// Questions of one batch.
 pub(crate) const BATCH_ITEMS: usize = 100_000;
 /// Stack of the guest, in bytes.
@@ -30,7 +32,7 @@ pub(crate) const WASM_STACK: usize = MIB;
 pub(crate) const FIBER_STACK: usize = 2 * MIB;
 
 /// What one kind of guest may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Size of the component, in bytes.
     pub component_bytes: usize,
@@ -105,29 +107,45 @@ impl Limits {
 
 /// A bound that a guest ran into. Ends the guest; see [`crate::error`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LimitReached {
+pub enum LimitReached {
+    /// Linear memory.
     #[error("needs more than {} of memory", size(*.0))]
     Memory(usize),
+    /// Tables.
     #[error("needs tables of more than {0} elements")]
     Tables(usize),
+    /// Core instances.
     #[error("has more than {0} core instances, memories or tables")]
     Instances(usize),
+    /// Processor time.
     #[error("used more than {} of processor time", duration(*.0))]
     Cpu(Duration),
+    /// Time of one call.
     #[error("took longer than {} for one call", duration(*.0))]
     Wall(Duration),
+    /// What the host holds.
     #[error("makes the host hold more than {} for it", size(*.0))]
     Buffered(usize),
+    /// Handles.
     #[error("holds more than {0} handles at once")]
     Handles(usize),
+    /// Diagnostics and results.
     #[error("reported more than {0} diagnostics and results")]
     Messages(usize),
+    /// Questions of one call.
     #[error("asked more than {0} questions at once")]
     Batch(usize),
 }
 
+impl LimitReached {
+    /// What a user is told of the plugin that ran into it.
+    pub fn failure(&self, kind: PluginKind, name: &str) -> Failure {
+        Failure::new(FailureKind::Limit, format!("the {kind} {name} {self}")).attr("plugin", name)
+    }
+}
+
 /// A size as people write it.
-pub(crate) fn size(bytes: usize) -> String {
+pub fn size(bytes: usize) -> String {
     match bytes {
         b if b >= MIB && b.is_multiple_of(MIB) => format!("{} MiB", b / MIB),
         b if b >= MIB => format!("{}.{} MiB", b / MIB, b % MIB * 10 / MIB),
@@ -145,7 +163,7 @@ fn duration(time: Duration) -> String {
 }
 
 /// Shortens a text to at most `bytes` bytes and a mark that it was shortened.
-pub(crate) fn clip(mut text: String, bytes: usize) -> String {
+pub fn clip(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {
         let end = text.floor_char_boundary(bytes);
         text.truncate(end);
@@ -155,15 +173,17 @@ pub(crate) fn clip(mut text: String, bytes: usize) -> String {
 }
 
 /// What happens to a log line.
-pub(crate) enum LogVerdict {
+pub enum LogVerdict {
+    /// It is shown.
     Pass,
     /// The first that is dropped: say so.
     Last,
+    /// It is not.
     Drop,
 }
 
 /// Counts what the host holds for one instance.
-pub(crate) struct Meter {
+pub struct Meter {
     pub(crate) limits: Limits,
     buffered: usize,
     messages: usize,
@@ -171,12 +191,13 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(limits: Limits) -> Self {
+    /// With nothing held.
+    pub fn new(limits: Limits) -> Self {
         Meter { limits, buffered: 0, messages: 0, log_lines: 0 }
     }
 
     /// The host is about to hold `bytes` more. To be called before memory is spent.
-    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), LimitReached> {
+    pub fn charge(&mut self, bytes: usize) -> Result<(), LimitReached> {
         let sum = self.buffered.saturating_add(bytes);
         if sum > self.limits.buffered_bytes {
             return Err(LimitReached::Buffered(self.limits.buffered_bytes));
@@ -186,12 +207,12 @@ impl Meter {
     }
 
     /// The host holds `bytes` less.
-    pub(crate) fn release(&mut self, bytes: usize) {
+    pub fn release(&mut self, bytes: usize) {
         self.buffered = self.buffered.saturating_sub(bytes);
     }
 
     /// A diagnostic or result of `bytes` that is kept until the build ends.
-    pub(crate) fn message(&mut self, bytes: usize) -> Result<(), LimitReached> {
+    pub fn message(&mut self, bytes: usize) -> Result<(), LimitReached> {
         if self.messages >= self.limits.messages {
             return Err(LimitReached::Messages(self.limits.messages));
         }
@@ -199,7 +220,8 @@ impl Meter {
         self.charge(bytes)
     }
 
-    pub(crate) fn log_line(&mut self) -> LogVerdict {
+    /// One more line is said.
+    pub fn log_line(&mut self) -> LogVerdict {
         self.log_lines = self.log_lines.saturating_add(1);
         match self.log_lines.cmp(&(self.limits.log_lines + 1)) {
             std::cmp::Ordering::Less => LogVerdict::Pass,
@@ -209,7 +231,7 @@ impl Meter {
     }
 
     /// Bounds the number of questions in one call.
-    pub(crate) fn batch(&self, items: usize) -> Result<(), LimitReached> {
+    pub fn batch(&self, items: usize) -> Result<(), LimitReached> {
         if items > BATCH_ITEMS { Err(LimitReached::Batch(BATCH_ITEMS)) } else { Ok(()) }
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: imports are the request. Nothing a component says about itself elsewhere, in its
 //! manifest say, adds to what it may do.
 
+use serde::{Deserialize, Serialize};
 use wasmparser::{Chunk, Encoding, Parser, Payload};
 use wbuild_graph::{Failure, FailureKind};
 
@@ -17,7 +18,7 @@ const MANIFEST_BYTES: usize = 64 << 10;
 const MANIFEST_SECTION: &str = "wbuild:manifest";
 
 /// Names at the border of a component.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outline {
     /// Sorted.
     pub(crate) imports: Vec<String>,
@@ -214,7 +215,7 @@ struct Contract {
 }
 
 /// What a plugin may import beyond what its kind always gets. Who loads it decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// A frontend may call other frontends: `wbuild:frontend/nested`.
     pub nested: bool,

@@ -6,9 +6,8 @@ use std::collections::hash_map::Entry;
 use wbuild_graph::op::{
     ExecOp, FileAction, FileActionKind, FileOp, Input, LocalSource, Mount, MountKind,
 };
-use wbuild_graph::{Attrs, Edge, Failure, FailureKind, Op, Platform, Span, decode};
+use wbuild_graph::{Attrs, Edge, Failure, Op, Platform, Span, decode};
 
-use crate::limits::READ_BYTES;
 
 /// `attrs` as bindings hand it over.
 pub(crate) type Pairs = Vec<(String, String)>;
@@ -61,13 +60,7 @@ impl ExecDraft {
     }
 
     pub(crate) fn capture(&mut self, limit: u32) -> Result<(), Failure> {
-        if limit > READ_BYTES {
-            return Err(Failure::new(
-                FailureKind::Limit,
-                format!("exec-op.capture keeps at most {READ_BYTES} bytes, not {limit}"),
-            ));
-        }
-        self.op.capture = Some(limit);
+        self.op.capture = Some(decode::capture(limit)?);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::builders::{Pairs, pairs_size, texts_size};
 use super::types::{
     self, answer, diagnostic_in, failure_in, failure_out, platform_in, platform_out, wit,
 };
+use crate::bounds;
 use crate::state::{Access, Builder, Capabilities, GuestState};
 
 /// Generated from `wit/runner`.
@@ -68,62 +69,27 @@ pub struct PlanDraft {
     plan: LaunchPlan,
 }
 
-/// Execution domains a plan may choose.
-const PERSONALITIES: [&str; 2] = ["linux", "linux32"];
-/// Longest magic of a binfmt rule: what the kernel looks at of a file (`BINPRM_BUF_SIZE`).
-const MAGIC_BYTES: usize = 256;
-
 impl PlanDraft {
     fn base() -> Self {
         PlanDraft { edited: None, clamped: None, plan: LaunchPlan::default() }
     }
 
     fn bind_tool(&mut self, tool: String, target: String) -> Result<(), Failure> {
-        if !target.starts_with('/') || target.contains('\0') {
-            return Err(Failure::invalid(format!("the tool target {target:?} is not absolute")));
-        }
-        if self.plan.tools.iter().any(|(_, taken)| *taken == target) {
-            return Err(Failure::invalid(format!("two tools are bound at {target}")));
-        }
+        bounds::tool_target(&self.plan.tools, &target)?;
         self.plan.tools.push((tool, target));
         Ok(())
     }
 
     fn binfmt_rule(&mut self, rule: BinfmtRule) -> Result<(), Failure> {
-        if rule.magic.is_empty() || rule.magic.len() > MAGIC_BYTES {
-            return Err(Failure::invalid(format!(
-                "a binfmt magic has 1 to {MAGIC_BYTES} bytes, not {}",
-                rule.magic.len()
-            )));
-        }
-        if rule.mask.len() != rule.magic.len() {
-            return Err(Failure::invalid("a binfmt mask is as long as its magic"));
-        }
-        if let Some(bad) = rule.flags.chars().find(|c| !"OCFP".contains(*c)) {
-            return Err(Failure::unsupported(format!("unknown binfmt flag {bad:?}"))
-                .hint("expected some of: O, C, F, P"));
-        }
+        bounds::binfmt_rule(&rule)?;
         self.plan.binfmt.push(rule);
         Ok(())
     }
 
     fn personality(&mut self, domain: String) -> Result<(), Failure> {
-        if !PERSONALITIES.contains(&domain.as_str()) {
-            return Err(Failure::unsupported(format!("unknown personality {domain:?}"))
-                .hint(format!("expected one of: {}", PERSONALITIES.join(", "))));
-        }
+        bounds::personality(&domain)?;
         self.plan.personality = Some(domain);
         Ok(())
-    }
-
-    /// The tools the plan uses, sorted.
-    fn tools(&self) -> Vec<String> {
-        let bound = self.plan.tools.iter().map(|(tool, _)| tool);
-        let registered = self.plan.binfmt.iter().map(|rule| &rule.tool);
-        let mut tools: Vec<String> = bound.chain(registered).cloned().collect();
-        tools.sort();
-        tools.dedup();
-        tools
     }
 }
 
@@ -159,7 +125,7 @@ impl State {
             Ok(draft) => draft,
             Err(failure) => return Ok(Err(failure)),
         };
-        let tools = draft.tools();
+        let tools = bounds::tools_of(&draft.plan);
         let mut plan = draft.plan;
         if let Some(edited) = draft.edited {
             plan.spec = match draft.clamped {

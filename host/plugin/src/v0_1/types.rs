@@ -4,6 +4,7 @@ use wbuild_graph::{
     Attrs, Diagnostic, Digest, Failure, FailureKind, Label, Platform, Severity, Span,
 };
 
+use crate::bounds;
 use crate::limits::{LogVerdict, clip};
 use crate::state::{Capabilities, GuestState};
 
@@ -21,11 +22,6 @@ pub(crate) mod bindings {
 }
 
 pub(crate) use bindings::wbuild::types::{log, types as wit};
-
-/// Longest text of a failure or diagnostic that is kept, in bytes.
-pub(crate) const TEXT_BYTES: usize = 64 << 10;
-/// Most diagnostics of a failure and labels of a diagnostic that are kept.
-pub(crate) const LIST_ITEMS: usize = 1000;
 
 impl<C: Capabilities> wit::Host for GuestState<C> {}
 
@@ -98,24 +94,20 @@ pub(crate) fn digest_in(text: &str) -> Result<Digest, Failure> {
 }
 
 pub(crate) fn diagnostic_in(diagnostic: wit::Diagnostic) -> Diagnostic {
-    Diagnostic {
+    let label = |label: wit::Label| Label {
+        at: span_in(label.at),
+        text: label.text,
+        primary: label.primary,
+    };
+    bounds::diagnostic(Diagnostic {
         severity: severity_in(diagnostic.severity),
-        code: diagnostic.code.map(|text| clip(text, TEXT_BYTES)),
-        message: clip(diagnostic.message, TEXT_BYTES),
-        labels: diagnostic
-            .labels
-            .into_iter()
-            .take(LIST_ITEMS)
-            .map(|label| Label {
-                at: span_in(label.at),
-                text: clip(label.text, TEXT_BYTES),
-                primary: label.primary,
-            })
-            .collect(),
-        help: diagnostic.help.map(|text| clip(text, TEXT_BYTES)),
-        url: diagnostic.url.map(|text| clip(text, TEXT_BYTES)),
+        code: diagnostic.code,
+        message: diagnostic.message,
+        labels: diagnostic.labels.into_iter().take(bounds::TEXT_ITEMS).map(label).collect(),
+        help: diagnostic.help,
+        url: diagnostic.url,
         attrs: Attrs(diagnostic.attrs),
-    }
+    })
 }
 
 fn diagnostic_out(diagnostic: Diagnostic) -> wit::Diagnostic {
@@ -145,19 +137,18 @@ const CAUSE: &str = "cause";
 
 /// What a guest reports, or passes on from the host.
 pub(crate) fn failure_in(failure: wit::Failure) -> Failure {
-    let mut out =
-        Failure::new(FailureKind::from_name(&failure.kind), clip(failure.message, TEXT_BYTES));
+    let mut out = Failure::new(FailureKind::from_name(&failure.kind), failure.message);
     out.retryable = failure.retryable;
-    out.diagnostics = failure.diagnostics.into_iter().take(LIST_ITEMS).map(diagnostic_in).collect();
-    for (key, value) in failure.attrs.into_iter().take(LIST_ITEMS) {
-        let value = clip(value, TEXT_BYTES);
+    let diagnostics = failure.diagnostics.into_iter().take(bounds::TEXT_ITEMS);
+    out.diagnostics = diagnostics.map(diagnostic_in).collect();
+    for (key, value) in failure.attrs.into_iter().take(bounds::TEXT_ITEMS) {
         match key.as_str() {
             CAUSE => out.causes.push(value),
             HINT => out.hints.push(value),
-            _ => out.attrs.push(clip(key, TEXT_BYTES), value),
+            _ => out.attrs.push(key, value),
         }
     }
-    out
+    bounds::failure(out)
 }
 
 /// What a capability answers. Nothing is lost when a guest hands it back.
@@ -190,6 +181,7 @@ pub(crate) fn answers<T, U>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::TEXT_BYTES;
 
     #[test]
     fn a_failure_survives_the_way_through_a_guest() {

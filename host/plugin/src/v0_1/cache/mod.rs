@@ -15,7 +15,8 @@ use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, Failure
 
 use super::builders::pairs_size;
 use super::types::{self, answer, digest_in, failure_in, failure_out, wit};
-use crate::limits::{LIST_ITEMS, READ_BYTES, SMALL_BLOB_READ, SMALL_BLOB_WRITE, size};
+use crate::bounds;
+use crate::limits::{LIST_ITEMS, READ_BYTES};
 use crate::state::{Access, Builder, Capabilities, GuestState};
 
 /// Generated from `wit/cache`.
@@ -205,12 +206,8 @@ impl blobs::Host for State {
         length: u32,
     ) -> wasmtime::Result<Result<Vec<u8>, wit::Failure>> {
         let info = self.table.get(&blob)?;
-        if info.size > SMALL_BLOB_READ {
-            let bound = size(usize::try_from(SMALL_BLOB_READ).unwrap_or(usize::MAX));
-            return answer(Err(Failure::new(
-                FailureKind::Limit,
-                format!("the blob {} is larger than {bound}, it cannot be read", info.digest),
-            )));
+        if let Err(failure) = bounds::readable_blob(info) {
+            return answer(Err(failure));
         }
         let digest = *info.digest.digest();
         answer(self.caps()?.blobs.read(digest, offset, length.min(READ_BYTES)))
@@ -221,15 +218,8 @@ impl blobs::Host for State {
         media_type: String,
         data: Vec<u8>,
     ) -> wasmtime::Result<Result<Resource<BlobHandle>, wit::Failure>> {
-        if data.len() > SMALL_BLOB_WRITE {
-            return answer(Err(Failure::new(
-                FailureKind::Limit,
-                format!(
-                    "a blob of {} is to be written, at most {} can be",
-                    size(data.len()),
-                    size(SMALL_BLOB_WRITE)
-                ),
-            )));
+        if let Err(failure) = bounds::small_blob(&data) {
+            return answer(Err(failure));
         }
         match self.caps()?.blobs.write_small(media_type, data) {
             Ok(info) => Ok(Ok(self.push(info)?)),
@@ -258,16 +248,6 @@ impl blobs::HostBlob for State {
 
 impl kv::Host for State {}
 
-/// Bucket names become parts of the store's own names: plain ones only.
-fn check_bucket(name: &str) -> Result<(), Failure> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-        return Err(Failure::invalid(format!("{name:?} is no name for a bucket"))
-            .hint("a bucket's name is 1 to 64 of the characters a-z 0-9 - _"));
-    }
-    Ok(())
-}
-
 fn pairs_bytes<'a>(keys: impl IntoIterator<Item = &'a Vec<u8>>) -> usize {
     keys.into_iter().map(|key| size_of::<Vec<u8>>() + key.len()).sum()
 }
@@ -277,7 +257,7 @@ impl kv::HostBucket for State {
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<BucketHandle>, wit::Failure>> {
-        if let Err(failure) = check_bucket(&name) {
+        if let Err(failure) = bounds::bucket(&name) {
             return answer(Err(failure));
         }
         match self.caps()?.kv.open(name.clone()) {
@@ -342,20 +322,5 @@ impl kv::HostBucket for State {
 
     fn drop(&mut self, this: Resource<BucketHandle>) -> wasmtime::Result<()> {
         self.forget(this)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_plain_bucket_names_reach_the_store() {
-        for good in ["records", "a", "v1-keys_2"] {
-            assert!(check_bucket(good).is_ok(), "{good}");
-        }
-        for bad in ["", "..", "a/b", "A", "a.b", "a\0", &"x".repeat(65)] {
-            assert!(check_bucket(bad).is_err(), "{bad:?}");
-        }
     }
 }

@@ -7,12 +7,9 @@ use wbuild_api::extension::{LayerDescriptor, NewManifest, RepositoryCap};
 use wbuild_graph::{Digest, Failure};
 
 use super::{BlobHandle, State, blobs, denied, fetched, layer_in, layer_out, layer_size};
-use crate::limits::{SMALL_BLOB_WRITE, size};
+use crate::bounds;
 use crate::v0_1::cache::repository_wit as repository;
 use crate::v0_1::types::{answer, digest_in, failure_out, wit};
-
-/// Longest tag or digest.
-const REFERENCE_BYTES: usize = 256;
 
 impl State {
     fn repository(&self) -> wasmtime::Result<Result<Arc<dyn RepositoryCap>, Failure>> {
@@ -56,16 +53,6 @@ impl State {
     }
 }
 
-fn check_reference(reference: &str) -> Result<(), Failure> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:".contains(&byte);
-    let length = 1..=REFERENCE_BYTES;
-    if length.contains(&reference.len()) && reference.bytes().all(fits) {
-        return Ok(());
-    }
-    let shown: String = reference.chars().take(REFERENCE_BYTES).collect();
-    Err(Failure::invalid(format!("{shown:?} is neither a tag nor a digest")))
-}
-
 impl repository::Host for State {
     async fn resolve(
         &mut self,
@@ -75,7 +62,7 @@ impl repository::Host for State {
             Ok(repository) => repository,
             Err(failure) => return answer(Err(failure)),
         };
-        if let Err(failure) = check_reference(&reference) {
+        if let Err(failure) = bounds::reference(&reference) {
             return answer(Err(failure));
         }
         let found = self.waits.during(repository.resolve(reference)).await;
@@ -116,13 +103,11 @@ impl repository::Host for State {
             Ok(repository) => repository,
             Err(failure) => return answer(Err(failure)),
         };
-        if let Some(Err(failure)) = tag.as_deref().map(check_reference) {
+        if let Some(Err(failure)) = tag.as_deref().map(bounds::reference) {
             return answer(Err(failure));
         }
-        if data.len() > SMALL_BLOB_WRITE {
-            let (is, most) = (size(data.len()), size(SMALL_BLOB_WRITE));
-            let message = format!("a manifest of {is} is to be published, at most {most} can be");
-            return answer(Err(Failure::new(wbuild_graph::FailureKind::Limit, message)));
+        if let Err(failure) = bounds::manifest(&data) {
+            return answer(Err(failure));
         }
         let bytes = data.len() + media_type.len();
         self.meter.charge(bytes)?;
@@ -146,22 +131,6 @@ impl repository::Host for State {
         match digests {
             Ok(digests) => answer(self.waits.during(repository.retain(digests)).await),
             Err(failure) => answer(Err(failure)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_tags_and_digests_reach_the_repository() {
-        let digest = format!("sha256:{}", "0".repeat(64));
-        for good in ["latest", "v1.2_a-b", &digest] {
-            assert!(check_reference(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a/b", "../x", "a b", "a?b", "a#b", "a%2fb", "a\0", &"x".repeat(257)] {
-            assert!(check_reference(bad).is_err(), "{bad:?}");
         }
     }
 }

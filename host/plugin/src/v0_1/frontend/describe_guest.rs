@@ -6,8 +6,8 @@ use wbuild_graph::{Attrs, Failure};
 
 use super::State;
 use crate::guest::Caller;
-use crate::limits::clip;
-use crate::v0_1::types::{LIST_ITEMS, TEXT_BYTES, failure_in, span_in, wit};
+use crate::bounds::{ANSWERS, attrs as attrs_in, text as text_in};
+use crate::v0_1::types::{failure_in, span_in, wit};
 
 /// Generated from `wit/frontend`; what it imports is that of the world `frontend`.
 #[allow(missing_docs, unsafe_code, clippy::all)]
@@ -32,9 +32,6 @@ mod bindings {
 use bindings::FrontendDescribe;
 pub(crate) use bindings::FrontendDescribePre;
 use bindings::exports::wbuild::frontend::describe as guest;
-
-/// Most targets, parameters or methods that are kept.
-const ANSWERS: usize = 10_000;
 
 /// Asks a fresh instance.
 pub(crate) async fn ask(
@@ -112,7 +109,7 @@ fn targets_in(caller: &Caller, targets: Vec<guest::Target>) -> Result<Vec<Target
         summary: text_in(target.summary),
         is_default: target.is_default,
         at: target.at.map(span_in),
-        attrs: attrs_in(target.attrs),
+        attrs: attrs_in(Attrs(target.attrs)),
     };
     Ok(targets.into_iter().map(target_in).collect())
 }
@@ -125,17 +122,8 @@ fn parameter_in(parameter: guest::Parameter) -> Parameter {
         default: parameter.value.map(text_in),
         required: parameter.required,
         at: parameter.at.map(span_in),
-        attrs: attrs_in(parameter.attrs),
+        attrs: attrs_in(Attrs(parameter.attrs)),
     }
-}
-
-fn text_in(text: String) -> String {
-    clip(text, TEXT_BYTES)
-}
-
-fn attrs_in(attrs: Vec<(String, String)>) -> Attrs {
-    let pair = |(key, value)| (text_in(key), text_in(value));
-    Attrs(attrs.into_iter().take(LIST_ITEMS).map(pair).collect())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Interface `graph`.
 
 use wasmtime::component::Resource;
+use wbuild_graph::decode::known;
 use wbuild_graph::op::{LocalSource, SourceOp};
 use wbuild_graph::{Attrs, Edge, Failure, NodeMeta, Op, Platform, decode};
 
@@ -53,8 +54,7 @@ impl graph::Host for State {
             None => self.default_platform()?,
         };
         let attrs = Attrs(attrs);
-        let known = ["resolve", "checksum", "store"];
-        let op = decode::only_known(&attrs, "graph.image", &known)
+        let op = decode::only_known(&attrs, "graph.image", known::IMAGE)
             .map(|()| Op::Source(SourceOp::Image { reference, platform, attrs }));
         self.insert_single(op, Vec::new())
     }
@@ -66,19 +66,7 @@ impl graph::Host for State {
         attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
         let attrs = Attrs(attrs);
-        let known = [
-            "subdir",
-            "checksum",
-            "keep-git-dir",
-            "submodules",
-            "mtime",
-            "fetch-by-commit",
-            "auth-token-secret",
-            "auth-header-secret",
-            "ssh",
-            "known-hosts",
-        ];
-        let op = decode::only_known(&attrs, "graph.git", &known)
+        let op = decode::only_known(&attrs, "graph.git", known::GIT)
             .map(|()| Op::Source(SourceOp::Git { url, reference, attrs }));
         self.insert_single(op, Vec::new())
     }
@@ -91,11 +79,7 @@ impl graph::Host for State {
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
         let attrs = Attrs(attrs);
         let op = || {
-            let plain = Attrs(
-                attrs.0.iter().filter(|(key, _)| !key.starts_with("header.")).cloned().collect(),
-            );
-            let known = ["filename", "mode", "uid", "gid", "auth-header-secret"];
-            decode::only_known(&plain, "graph.http", &known)?;
+            decode::http_attrs(&attrs)?;
             let checksum = checksum.as_deref().map(digest_in).transpose()?;
             Ok(Op::Source(SourceOp::Http { url, checksum, attrs }))
         };
@@ -372,17 +356,7 @@ impl graph::HostExecOp for State {
     fn resources(&mut self, this: Resource<ExecBuilder>, limits: Pairs) -> wasmtime::Result<()> {
         self.edit(&this, pairs_size(&limits), |draft| {
             let limits = Attrs(limits);
-            let known = [
-                "memory",
-                "memory-swap",
-                "cpu-shares",
-                "cpu-period",
-                "cpu-quota",
-                "cpuset-cpus",
-                "cpuset-mems",
-                "cgroup-parent",
-            ];
-            decode::only_known(&limits, "exec-op.resources", &known)?;
+            decode::only_known(&limits, "exec-op.resources", known::RESOURCES)?;
             draft.op.resources.0.extend(limits.0);
             Ok(())
         })
@@ -485,7 +459,7 @@ impl graph::HostExecOp for State {
     fn attrs(&mut self, this: Resource<ExecBuilder>, attrs: Pairs) -> wasmtime::Result<()> {
         self.edit(&this, pairs_size(&attrs), |draft| {
             let attrs = Attrs(attrs);
-            decode::only_known(&attrs, "exec-op.attrs", &["shm-size"])?;
+            decode::only_known(&attrs, "exec-op.attrs", known::EXEC)?;
             draft.op.attrs.0.extend(attrs.0);
             Ok(())
         })

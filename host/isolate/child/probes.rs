@@ -1,0 +1,2 @@
+//! placeholder
+pub fn main(_: &[std::ffi::OsString]) -> i32 { 2 }

@@ -1,0 +1,68 @@
+//! The same plugins in this process and in others: which, is a property of the test's thread.
+
+#![allow(dead_code, missing_docs)]
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use wbuild_api::extension::{CachePlugin, Frontend, Runner};
+use wbuild_graph::Failure;
+use wbuild_isolate::confine::WithoutLandlock;
+use wbuild_isolate::{Isolator, Program};
+use wbuild_plugin::Plugin;
+
+thread_local! {
+    static ISOLATED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Children are the program of these tests.
+pub fn isolator() -> Isolator {
+    Isolator::new(Program {
+        exe: env!("CARGO_BIN_EXE_isolate-child").into(),
+        subcommand: "plugin".into(),
+        // What is tried here must hold on any kernel; `confinement.rs` tells them apart.
+        without_landlock: WithoutLandlock::Accept,
+    })
+}
+
+pub fn isolated() -> bool {
+    ISOLATED.get()
+}
+
+/// Has a test run with its plugins in this process or in others.
+pub fn with(isolated: bool, test: fn()) {
+    ISOLATED.set(isolated);
+    test();
+}
+
+/// A plugin where the test wants it.
+pub trait Placed {
+    fn frontend_there(&self) -> Result<Arc<dyn Frontend>, Failure>;
+    fn runner_there(&self) -> Result<Arc<dyn Runner>, Failure>;
+    fn cache_there(&self) -> Result<Arc<dyn CachePlugin>, Failure>;
+}
+
+impl Placed for Plugin {
+    fn frontend_there(&self) -> Result<Arc<dyn Frontend>, Failure> {
+        if isolated() { isolator().frontend(self) } else { self.frontend() }
+    }
+    fn runner_there(&self) -> Result<Arc<dyn Runner>, Failure> {
+        if isolated() { isolator().runner(self) } else { self.runner() }
+    }
+    fn cache_there(&self) -> Result<Arc<dyn CachePlugin>, Failure> {
+        if isolated() { isolator().cache(self) } else { self.cache() }
+    }
+}
+
+/// Each test twice: with plugins in this process, and in processes of their own.
+#[macro_export]
+macro_rules! both {
+    ($($name:ident),* $(,)?) => {
+        mod in_process {
+            $(#[test] fn $name() { $crate::support::with(false, super::$name); })*
+        }
+        mod isolated {
+            $(#[test] fn $name() { $crate::support::with(true, super::$name); })*
+        }
+    };
+}

@@ -1,0 +1,218 @@
+//! What the words of a guest may be, once for every way they come by: the bindings of each WIT
+//! version, and a process that runs a guest for this one and may have been taken over by it.
+
+use wbuild_api::extension::{BinfmtRule, BlobInfo, LaunchPlan};
+use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind};
+
+use crate::limits::{SMALL_BLOB_READ, SMALL_BLOB_WRITE, clip, size};
+
+/// Longest text of a failure or diagnostic that is kept, in bytes.
+pub const TEXT_BYTES: usize = 64 << 10;
+/// Most diagnostics of a failure, labels of a diagnostic, and pairs of either, that are kept.
+pub const TEXT_ITEMS: usize = 1000;
+/// Most targets, parameters or methods that a frontend may answer.
+pub const ANSWERS: usize = 10_000;
+/// Execution domains a plan may choose.
+const PERSONALITIES: [&str; 2] = ["linux", "linux32"];
+/// Longest magic of a binfmt rule: what the kernel looks at of a file (`BINPRM_BUF_SIZE`).
+const MAGIC_BYTES: usize = 256;
+/// Longest tag or digest.
+const REFERENCE_BYTES: usize = 256;
+
+/// A text for people.
+pub fn text(text: String) -> String {
+    clip(text, TEXT_BYTES)
+}
+
+/// Pairs beside a text for people.
+pub fn attrs(attrs: Attrs) -> Attrs {
+    let pair = |(key, value)| (text(key), text(value));
+    Attrs(attrs.0.into_iter().take(TEXT_ITEMS).map(pair).collect())
+}
+
+/// A diagnostic that a guest reports.
+pub fn diagnostic(mut diagnostic: Diagnostic) -> Diagnostic {
+    diagnostic.labels.truncate(TEXT_ITEMS);
+    for label in &mut diagnostic.labels {
+        label.text = text(std::mem::take(&mut label.text));
+    }
+    Diagnostic {
+        code: diagnostic.code.map(text),
+        message: text(diagnostic.message),
+        help: diagnostic.help.map(text),
+        url: diagnostic.url.map(text),
+        ..diagnostic
+    }
+}
+
+/// A failure that a guest reports.
+pub fn failure(mut failure: Failure) -> Failure {
+    failure.diagnostics.truncate(TEXT_ITEMS);
+    failure.causes.truncate(TEXT_ITEMS);
+    failure.hints.truncate(TEXT_ITEMS);
+    Failure {
+        message: text(failure.message),
+        diagnostics: failure.diagnostics.into_iter().map(diagnostic).collect(),
+        causes: failure.causes.into_iter().map(text).collect(),
+        hints: failure.hints.into_iter().map(text).collect(),
+        attrs: attrs(failure.attrs),
+        ..failure
+    }
+}
+
+/// Where a plan binds a further tool.
+///
+/// # Errors
+///
+/// `Invalid` when nothing can be bound there.
+pub fn tool_target(taken: &[(String, String)], target: &str) -> Result<(), Failure> {
+    if !target.starts_with('/') || target.contains('\0') {
+        return Err(Failure::invalid(format!("the tool target {target:?} is not absolute")));
+    }
+    if taken.iter().any(|(_, taken)| taken == target) {
+        return Err(Failure::invalid(format!("two tools are bound at {target}")));
+    }
+    Ok(())
+}
+
+/// A registration of an emulator.
+///
+/// # Errors
+///
+/// `Invalid` or `Unsupported` when the kernel would not take it.
+pub fn binfmt_rule(rule: &BinfmtRule) -> Result<(), Failure> {
+    if rule.magic.is_empty() || rule.magic.len() > MAGIC_BYTES {
+        return Err(Failure::invalid(format!(
+            "a binfmt magic has 1 to {MAGIC_BYTES} bytes, not {}",
+            rule.magic.len()
+        )));
+    }
+    if rule.mask.len() != rule.magic.len() {
+        return Err(Failure::invalid("a binfmt mask is as long as its magic"));
+    }
+    if let Some(bad) = rule.flags.chars().find(|c| !"OCFP".contains(*c)) {
+        return Err(Failure::unsupported(format!("unknown binfmt flag {bad:?}"))
+            .hint("expected some of: O, C, F, P"));
+    }
+    Ok(())
+}
+
+/// An execution domain.
+///
+/// # Errors
+///
+/// `Unsupported` when plans cannot choose it.
+pub fn personality(domain: &str) -> Result<(), Failure> {
+    if !PERSONALITIES.contains(&domain) {
+        return Err(Failure::unsupported(format!("unknown personality {domain:?}"))
+            .hint(format!("expected one of: {}", PERSONALITIES.join(", "))));
+    }
+    Ok(())
+}
+
+/// The tools a plan uses, sorted.
+pub fn tools_of(plan: &LaunchPlan) -> Vec<String> {
+    let bound = plan.tools.iter().map(|(tool, _)| tool);
+    let registered = plan.binfmt.iter().map(|rule| &rule.tool);
+    let mut tools: Vec<String> = bound.chain(registered).cloned().collect();
+    tools.sort();
+    tools.dedup();
+    tools
+}
+
+/// Bucket names become parts of the store's own names: plain ones only.
+///
+/// # Errors
+///
+/// `Invalid` for others.
+pub fn bucket(name: &str) -> Result<(), Failure> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        return Err(Failure::invalid(format!("{name:?} is no name for a bucket"))
+            .hint("a bucket's name is 1 to 64 of the characters a-z 0-9 - _"));
+    }
+    Ok(())
+}
+
+/// A tag or digest of a repository.
+///
+/// # Errors
+///
+/// `Invalid` for other texts.
+pub fn reference(reference: &str) -> Result<(), Failure> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:".contains(&byte);
+    let length = 1..=REFERENCE_BYTES;
+    if length.contains(&reference.len()) && reference.bytes().all(fits) {
+        return Ok(());
+    }
+    let shown: String = reference.chars().take(REFERENCE_BYTES).collect();
+    Err(Failure::invalid(format!("{shown:?} is neither a tag nor a digest")))
+}
+
+/// A blob that is to be read by a guest: larger ones are layers.
+///
+/// # Errors
+///
+/// `Limit` when it is too large.
+pub fn readable_blob(info: &BlobInfo) -> Result<(), Failure> {
+    if info.size <= SMALL_BLOB_READ {
+        return Ok(());
+    }
+    let bound = size(usize::try_from(SMALL_BLOB_READ).unwrap_or(usize::MAX));
+    let message = format!("the blob {} is larger than {bound}, it cannot be read", info.digest);
+    Err(Failure::new(FailureKind::Limit, message))
+}
+
+/// A blob that is to be written.
+///
+/// # Errors
+///
+/// `Limit` when it is too large.
+pub fn small_blob(data: &[u8]) -> Result<(), Failure> {
+    let message = |is, most| format!("a blob of {is} is to be written, at most {most} can be");
+    small(data, message)
+}
+
+/// A manifest that is to be published.
+///
+/// # Errors
+///
+/// `Limit` when it is too large.
+pub fn manifest(data: &[u8]) -> Result<(), Failure> {
+    let message =
+        |is, most| format!("a manifest of {is} is to be published, at most {most} can be");
+    small(data, message)
+}
+
+fn small(data: &[u8], message: impl FnOnce(String, String) -> String) -> Result<(), Failure> {
+    if data.len() <= SMALL_BLOB_WRITE {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::Limit, message(size(data.len()), size(SMALL_BLOB_WRITE))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_bucket_names_reach_the_store() {
+        for good in ["records", "a", "v1-keys_2"] {
+            assert!(bucket(good).is_ok(), "{good}");
+        }
+        for bad in ["", "..", "a/b", "A", "a.b", "a\0", &"x".repeat(65)] {
+            assert!(bucket(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_tags_and_digests_reach_the_repository() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for good in ["latest", "v1.2_a-b", &digest] {
+            assert!(reference(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a/b", "../x", "a b", "a?b", "a#b", "a%2fb", "a\0", &"x".repeat(257)] {
+            assert!(reference(bad).is_err(), "{bad:?}");
+        }
+    }
+}
