@@ -51,7 +51,10 @@ const RUNNING: &[i64] = &[
     libc::SYS_madvise,
     libc::SYS_brk,
     libc::SYS_membarrier,
-    // Its own threads.
+    // Its own threads, which may just have been started; none is started from now on.
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
+    libc::SYS_sched_getaffinity,
     libc::SYS_futex,
     libc::SYS_sched_yield,
     libc::SYS_gettid,
@@ -234,6 +237,8 @@ pub fn landlock(code: Option<&File>, without: WithoutLandlock) -> Result<(), Fai
 ///
 /// When the kernel does not do it.
 pub fn seccomp(stage: Stage) -> Result<(), Failure> {
+    // Looks for the vDSO when it is first called, by system calls that are not made later.
+    let _ = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let program = filter(stage).map_err(|error| failed("seccomp", &error))?;
     seccompiler::apply_filter_all_threads(&program).map_err(|error| failed("seccomp", &error))
 }
@@ -258,14 +263,18 @@ fn filter(stage: Stage) -> Result<BpfProgram, seccompiler::Error> {
     let own = when(0, Eq, i32::try_from(std::process::id()).unwrap_or(0))?;
     let abort = SeccompRule::new(vec![own, when(2, Eq, libc::SIGABRT)?])?;
     rules.insert(libc::SYS_tgkill, vec![abort]);
+    // Checked builds of the standard library look whether a descriptor that is closed was open.
+    let mut fcntl = vec![SeccompRule::new(vec![when(1, Eq, libc::F_GETFD)?])?];
+    let name = SeccompRule::new(vec![when(0, Eq, libc::PR_SET_NAME)?])?;
+    rules.insert(libc::SYS_prctl, vec![name]);
     if stage == Stage::Loading {
         rules.extend(LOADING.iter().map(|call| (*call, Vec::new())));
         let writes = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE;
         let read = SeccompRule::new(vec![without(2, writes & !libc::O_DIRECTORY)?])?;
         rules.insert(libc::SYS_openat, vec![read]);
-        let duplicate = SeccompRule::new(vec![when(1, Eq, libc::F_DUPFD_CLOEXEC)?])?;
-        rules.insert(libc::SYS_fcntl, vec![duplicate]);
+        fcntl.push(SeccompRule::new(vec![when(1, Eq, libc::F_DUPFD_CLOEXEC)?])?);
     }
+    rules.insert(libc::SYS_fcntl, fcntl);
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter =
         SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?;

@@ -24,7 +24,19 @@ pub(crate) struct Start {
     /// Which of the capabilities that not all backends have are there.
     pub(crate) repository: bool,
     pub(crate) http: bool,
+    /// Of a frontend.
+    pub(crate) facts: Option<Facts>,
     pub(crate) task: Task,
+}
+
+/// What is the same during the whole of a frontend's run, so that it need not be asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) targets: Vec<String>,
+    pub(crate) build_platform: Platform,
+    pub(crate) target_platforms: Vec<Platform>,
+    pub(crate) context_names: Vec<String>,
+    pub(crate) epoch: Option<u64>,
 }
 
 /// What a child is to do.
@@ -92,14 +104,9 @@ pub(crate) enum FrontendCall {
     Definition,
     Opt(String),
     Opts(String),
-    Targets,
-    BuildPlatform,
-    TargetPlatforms,
     Context(String, Option<Platform>),
-    ContextNames,
     HasSecret(String),
     HasSsh(String),
-    Epoch,
     Supports(String),
     AddSource(SourceFile),
     MapSource(Span, Span),

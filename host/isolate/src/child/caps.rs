@@ -9,28 +9,36 @@ use wbuild_graph::{
 };
 
 use super::link::Link;
-use crate::protocol::{CacheCall, Call, FrontendCall, RunnerCall};
+use crate::protocol::{CacheCall, Call, Facts, FrontendCall, RunnerCall};
 
 /// All capabilities of a child, of whichever kind its plugin is.
-pub(super) struct Remote(pub(super) Arc<Link>);
+pub(super) struct Remote {
+    pub(super) link: Arc<Link>,
+    /// Of a frontend.
+    pub(super) facts: Option<Facts>,
+}
 
 impl Remote {
+    fn fact<T>(&self, of: impl FnOnce(&Facts) -> T) -> T {
+        of(self.facts.as_ref().expect("frontends, whose these capabilities are, are told them"))
+    }
+
     fn frontend<T: serde::de::DeserializeOwned>(&self, call: FrontendCall) -> T {
-        self.0.ask(Call::Frontend(call))
+        self.link.ask(Call::Frontend(call))
     }
 
     fn runner<T: serde::de::DeserializeOwned>(&self, call: RunnerCall) -> T {
-        self.0.ask(Call::Runner(call))
+        self.link.ask(Call::Runner(call))
     }
 
     fn cache<T: serde::de::DeserializeOwned>(&self, call: CacheCall) -> T {
-        self.0.ask(Call::Cache(call))
+        self.link.ask(Call::Cache(call))
     }
 }
 
 impl LogCap for Remote {
     fn log(&self, severity: Severity, text: String) {
-        self.0.ask(Call::Log(severity, text))
+        self.link.ask(Call::Log(severity, text))
     }
 }
 
@@ -98,13 +106,13 @@ impl RequestCap for Remote {
         self.frontend(FrontendCall::Opts(prefix))
     }
     fn targets(&self) -> Vec<String> {
-        self.frontend(FrontendCall::Targets)
+        self.fact(|facts| facts.targets.clone())
     }
     fn build_platform(&self) -> Platform {
-        self.frontend(FrontendCall::BuildPlatform)
+        self.fact(|facts| facts.build_platform.clone())
     }
     fn target_platforms(&self) -> Vec<Platform> {
-        self.frontend(FrontendCall::TargetPlatforms)
+        self.fact(|facts| facts.target_platforms.clone())
     }
     fn context(
         &self,
@@ -114,7 +122,7 @@ impl RequestCap for Remote {
         self.frontend(FrontendCall::Context(name, platform))
     }
     fn context_names(&self) -> Vec<String> {
-        self.frontend(FrontendCall::ContextNames)
+        self.fact(|facts| facts.context_names.clone())
     }
     fn has_secret(&self, id: String) -> bool {
         self.frontend(FrontendCall::HasSecret(id))
@@ -123,7 +131,7 @@ impl RequestCap for Remote {
         self.frontend(FrontendCall::HasSsh(id))
     }
     fn epoch(&self) -> Option<u64> {
-        self.frontend(FrontendCall::Epoch)
+        self.fact(|facts| facts.epoch)
     }
     fn supports(&self, feature: String) -> bool {
         self.frontend(FrontendCall::Supports(feature))

@@ -15,7 +15,7 @@ use wbuild_plugin::{Limits, Plugin, PluginKind, bounds};
 
 use super::process::Program;
 use super::session::{Answer, Answers, Ended, Session, answer, claim};
-use crate::protocol::{CacheCall, Call, Done, Task};
+use crate::protocol::{CacheCall, Call, Done, Start, Task};
 
 /// A cache backend whose guest runs in a process of its own.
 pub(super) struct IsolatedCache {
@@ -32,9 +32,14 @@ impl CachePlugin for IsolatedCache {
 
     async fn connect(&self, host: CacheHost) -> Result<Arc<dyn CacheBackend>, Failure> {
         let kind = PluginKind::Cache;
-        let has = (host.repository.is_some(), host.http.is_some());
-        let session =
-            Session::start(&self.program, &self.plugin, kind, has, Task::Connect).await?;
+        let start = Start {
+            known: self.plugin.known(kind),
+            repository: host.repository.is_some(),
+            http: host.http.is_some(),
+            facts: None,
+            task: Task::Connect,
+        };
+        let session = Session::start(&self.program, &self.plugin, &start).await?;
         let name = self.plugin.name().to_owned();
         let mut answers = CacheAnswers::new(host, self.plugin.limits(kind));
         let (session, done) = session.finish(&mut answers).await?;

@@ -11,7 +11,7 @@ use wbuild_plugin::{Plugin, PluginKind, bounds};
 
 use super::process::Program;
 use super::session::{Answer, Answers, Ended, Session, answer, claim};
-use crate::protocol::{Call, Done, FrontendCall, Task};
+use crate::protocol::{Call, Done, Facts, FrontendCall, Start, Task};
 
 /// A frontend whose guest runs in a process of its own; a fresh one for each build.
 pub(super) struct IsolatedFrontend {
@@ -26,8 +26,17 @@ pub(super) struct IsolatedFrontend {
 impl IsolatedFrontend {
     async fn run(&self, host: FrontendHost, task: Task) -> Result<Done, Failure> {
         let kind = PluginKind::Frontend;
-        let none = (false, false);
-        let session = Session::start(&self.program, &self.plugin, kind, none, task).await?;
+        let request = &host.request;
+        let facts = Facts {
+            targets: request.targets(),
+            build_platform: request.build_platform(),
+            target_platforms: request.target_platforms(),
+            context_names: request.context_names(),
+            epoch: request.epoch(),
+        };
+        let known = self.plugin.known(kind);
+        let start = Start { known, repository: false, http: false, facts: Some(facts), task };
+        let session = Session::start(&self.program, &self.plugin, &start).await?;
         let mut answers = FrontendAnswers { host, nested: self.nested };
         let (_, done) = session.finish(&mut answers).await?;
         done
@@ -197,14 +206,9 @@ impl FrontendAnswers {
             FrontendCall::Definition => answer(&request.definition()),
             FrontendCall::Opt(name) => answer(&request.opt(name).await),
             FrontendCall::Opts(prefix) => answer(&request.opts(prefix).await),
-            FrontendCall::Targets => answer(&request.targets()),
-            FrontendCall::BuildPlatform => answer(&request.build_platform()),
-            FrontendCall::TargetPlatforms => answer(&request.target_platforms()),
             FrontendCall::Context(name, platform) => answer(&request.context(name, platform)),
-            FrontendCall::ContextNames => answer(&request.context_names()),
             FrontendCall::HasSecret(id) => answer(&request.has_secret(id)),
             FrontendCall::HasSsh(id) => answer(&request.has_ssh(id)),
-            FrontendCall::Epoch => answer(&request.epoch()),
             FrontendCall::Supports(feature) => answer(&request.supports(feature)),
             FrontendCall::AddSource(source) => {
                 meter.message(text(&source.name) + text(&source.language) + source.text.len())?;

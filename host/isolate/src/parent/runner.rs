@@ -12,7 +12,7 @@ use wbuild_plugin::{Plugin, PluginKind, bounds};
 
 use super::process::Program;
 use super::session::{Answer, Answers, Session, answer, claim};
-use crate::protocol::{Call, Done, RunnerCall, Task};
+use crate::protocol::{Call, Done, RunnerCall, Start, Task};
 
 /// A runner whose guest runs in a process of its own; a fresh one for each question.
 pub(super) struct IsolatedRunner {
@@ -24,8 +24,9 @@ pub(super) struct IsolatedRunner {
 impl IsolatedRunner {
     async fn run(&self, answers: &mut RunnerAnswers, task: Task) -> Result<Done, Failure> {
         let kind = PluginKind::Runner;
-        let none = (false, false);
-        let session = Session::start(&self.program, &self.plugin, kind, none, task).await?;
+        let known = self.plugin.known(kind);
+        let start = Start { known, repository: false, http: false, facts: None, task };
+        let session = Session::start(&self.program, &self.plugin, &start).await?;
         session.finish(answers).await?.1
     }
 

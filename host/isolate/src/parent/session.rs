@@ -90,10 +90,9 @@ impl Session {
     pub(super) async fn start(
         program: &Program,
         plugin: &Plugin,
-        kind: PluginKind,
-        (repository, http): (bool, bool),
-        task: Task,
+        start: &Start,
     ) -> Result<Session, Failure> {
+        let kind = start.known.kind();
         let code = super::code_of(plugin).await?;
         let (process, socket) = Process::start(program, RUN, code).await?;
         let socket = UnixStream::from_std(socket).map_err(|error| {
@@ -110,8 +109,7 @@ impl Session {
             calls: 0,
             bytes: 0,
         };
-        let start = Start { known: plugin.known(kind), repository, http, task };
-        if session.say(&wire::encode(&start)).await.is_err() {
+        if session.say(&wire::encode(start)).await.is_err() {
             return Err(session.died().await);
         }
         Ok(session)

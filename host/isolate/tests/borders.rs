@@ -1,11 +1,14 @@
 //! Components written by hand: what the border of a component may be, and how each kind of end
 //! reads.
 
+#[path = "../../plugin/tests/common/mod.rs"]
 mod common;
+mod support;
 
 use std::time::Duration;
 
 use common::*;
+use support::*;
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_plugin::{PluginHost, PluginHostOptions};
 
@@ -59,13 +62,12 @@ fn small_host() -> PluginHost {
 }
 
 async fn run_text(host: &PluginHost, text: &str) -> Result<(), Failure> {
-    let frontend = host.load("x", wat(text))?.frontend()?;
+    let frontend = host.load("x", wat(text))?.frontend_there()?;
     frontend.build(World::new("", &[]).host()).await
 }
 
 const BUG: &str = "\n  hint: this is a bug of the frontend, not of the build it was run for";
 
-#[test]
 fn every_end_of_a_guest_has_its_words() {
     let body = |code: &str| {
         plain(&format!(
@@ -228,7 +230,6 @@ fn every_end_of_a_guest_has_its_words() {
     });
 }
 
-#[test]
 fn what_does_not_fit_is_told_before_it_runs() {
     let log = |function: &str| {
         frontend(
@@ -303,7 +304,6 @@ fn what_does_not_fit_is_told_before_it_runs() {
     });
 }
 
-#[test]
 fn truncated_components_are_refused() {
     let dir = tempfile::tempdir().expect("directory");
     let host = PluginHost::new(PluginHostOptions::new(dir.path().join("code")));
@@ -317,7 +317,7 @@ fn truncated_components_are_refused() {
                 continue;
             };
             // At the end of a section it is a component, and then lacks what comes after.
-            let Ok(runner) = plugin.runner() else {
+            let Ok(runner) = plugin.runner_there() else {
                 refused += 1;
                 continue;
             };
@@ -328,7 +328,6 @@ fn truncated_components_are_refused() {
     });
 }
 
-#[test]
 fn damaged_components_never_end_the_process() {
     let dir = tempfile::tempdir().expect("directory");
     let mut options = PluginHostOptions::new(dir.path().join("code"));
@@ -341,7 +340,7 @@ fn damaged_components_never_end_the_process() {
             let mut bytes = whole.clone();
             let place = at * bytes.len() / 150;
             bytes[place] ^= 1 << (at % 8);
-            let result = match host.load("x", bytes).and_then(|plugin| plugin.frontend()) {
+            let result = match host.load("x", bytes).and_then(|plugin| plugin.frontend_there()) {
                 Ok(frontend) => frontend.build(World::new("", &[]).host()).await,
                 Err(failure) => Err(failure),
             };
@@ -352,7 +351,6 @@ fn damaged_components_never_end_the_process() {
     });
 }
 
-#[test]
 fn files_that_cannot_be_plugins_say_why() {
     let host = host();
     let dir = tempfile::tempdir().expect("directory");
@@ -384,3 +382,11 @@ fn files_that_cannot_be_plugins_say_why() {
     assert_eq!(failure.kind, FailureKind::Limit);
     assert_eq!(failure.message, "the component large.wasm is 40 MiB large, more than 32 MiB");
 }
+
+both!(
+    every_end_of_a_guest_has_its_words,
+    what_does_not_fit_is_told_before_it_runs,
+    truncated_components_are_refused,
+    damaged_components_never_end_the_process,
+    files_that_cannot_be_plugins_say_why,
+);

@@ -1,11 +1,14 @@
 //! Guests that misbehave: each ends in a message that says what it did, and the next run works.
 
+#[path = "../../plugin/tests/common/mod.rs"]
 mod common;
+mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
+use support::*;
 use wbuild_api::describe::{Description, MethodInfo, Query};
 use wbuild_api::extension::{CacheBackend, Frontend};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure, FailureKind};
@@ -27,7 +30,7 @@ fn hostile(cpu: Duration) -> Arc<dyn Frontend> {
         limits.log_lines = 20;
         limits.log_line_bytes = 5;
     });
-    load(&host, "hostile-frontend").frontend().expect("a frontend")
+    load(&host, "hostile-frontend").frontend_there().expect("a frontend")
 }
 
 async fn build(frontend: &Arc<dyn Frontend>, behaviour: &str) -> (Arc<World>, Result<(), Failure>) {
@@ -45,7 +48,6 @@ fn without_stack(failure: &Failure) -> String {
 
 const BUG: &str = "\n  hint: this is a bug of the frontend, not of the build it was run for";
 
-#[test]
 fn a_hostile_frontend_ends_in_words_and_the_next_build_works() {
     use FailureKind::*;
     let crash = |cause: &str| {
@@ -107,7 +109,6 @@ fn queries() -> [Query; 5] {
     ]
 }
 
-#[test]
 fn a_hostile_frontend_that_is_asked_ends_in_words() {
     use FailureKind::*;
     let crash = format!(
@@ -151,7 +152,6 @@ fn a_hostile_frontend_that_is_asked_ends_in_words() {
     });
 }
 
-#[test]
 fn answers_of_a_frontend_are_kept_and_cut() {
     let frontend = hostile(PATIENT);
     assert!(frontend.describes());
@@ -179,9 +179,8 @@ fn answers_of_a_frontend_are_kept_and_cut() {
     });
 }
 
-#[test]
 fn a_frontend_without_the_export_says_what_it_can_do() {
-    let steps = load(&host(), "steps").frontend().expect("a frontend");
+    let steps = load(&host(), "steps").frontend_there().expect("a frontend");
     assert!(!steps.describes());
     run(async {
         for (query, said) in [
@@ -206,7 +205,6 @@ fn a_frontend_without_the_export_says_what_it_can_do() {
     });
 }
 
-#[test]
 fn abuse_of_the_component_abi_ends_the_guest() {
     let frontend = hostile(PATIENT);
     run(async {
@@ -236,7 +234,6 @@ fn abuse_of_the_component_abi_ends_the_guest() {
     });
 }
 
-#[test]
 fn a_flood_of_log_lines_is_cut_off_once_and_said_so() {
     let frontend = hostile(SHORT);
     let (world, result) = run(build(&frontend, "flood-log"));
@@ -249,7 +246,6 @@ fn a_flood_of_log_lines_is_cut_off_once_and_said_so() {
     assert_eq!(log[20].1, "more than 20 messages; the rest is dropped");
 }
 
-#[test]
 fn a_guest_that_computes_for_ever_does_not_hold_the_executor() {
     // One worker thread: if the guest held it, nothing else would run.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("rt");
@@ -271,10 +267,9 @@ fn a_guest_that_computes_for_ever_does_not_hold_the_executor() {
     });
 }
 
-#[test]
 fn a_wait_for_the_host_is_not_processor_time() {
     let host = frontend_host(|limits| limits.cpu = Duration::from_millis(200));
-    let frontend = load(&host, "steps").frontend().expect("a frontend");
+    let frontend = load(&host, "steps").frontend_there().expect("a frontend");
     let world = World::with("from a\n", &[], 0);
     struct Slow(Arc<World>);
     #[async_trait::async_trait]
@@ -333,11 +328,10 @@ fn a_wait_for_the_host_is_not_processor_time() {
     run(frontend.build(capabilities)).expect("it waits longer than it may compute");
 }
 
-#[test]
 fn builds_that_are_given_up_leave_nothing_behind() {
     let host = host();
-    let steps = load(&host, "steps").frontend().expect("a frontend");
-    let spinning = load(&host, "hostile-frontend").frontend().expect("a frontend");
+    let steps = load(&host, "steps").frontend_there().expect("a frontend");
+    let spinning = load(&host, "hostile-frontend").frontend_there().expect("a frontend");
     let text = "from a\nenv A=$(a)\nenv B=$(b)\nif x\nrun y\nend\nenv C=$(c)\n";
     run(async {
         let (mut dropped, mut done) = (0, 0);
@@ -362,14 +356,13 @@ fn builds_that_are_given_up_leave_nothing_behind() {
     });
 }
 
-#[test]
 fn a_hostile_runner_gets_no_plan_past_the_clamp() {
     let mut options = PluginHostOptions::new(code_cache());
     options.runner_limits.cpu = Duration::from_secs(2);
     // Busy machines take longer for that.
     options.runner_limits.wall = Some(PATIENT);
     let host = PluginHost::new(options);
-    let runner = load(&host, "hostile-runner").runner().expect("a runner");
+    let runner = load(&host, "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     run(async {
         for allowed in ["ok", "same", "ignore-refusal"] {
@@ -396,12 +389,11 @@ fn a_hostile_runner_gets_no_plan_past_the_clamp() {
     });
 }
 
-#[test]
 fn a_call_may_not_take_for_ever_on_the_wall() {
     let mut options = PluginHostOptions::new(code_cache());
     options.runner_limits.cpu = Duration::from_secs(60);
     options.runner_limits.wall = Some(Duration::from_millis(150));
-    let runner = load(&PluginHost::new(options), "hostile-runner").runner().expect("a runner");
+    let runner = load(&PluginHost::new(options), "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     let failure = run(runner.make_plan(machine.host(), job("spin"))).expect_err("it spins");
     assert_eq!(failure.message, "the runner hostile-runner took longer than 150 ms for one call");
@@ -410,14 +402,13 @@ fn a_call_may_not_take_for_ever_on_the_wall() {
 
 async fn connected(host: &PluginHost, behaviour: &str) -> (Arc<Storage>, Arc<dyn CacheBackend>) {
     let storage = Arc::new(Storage::default());
-    let cache = load(host, "hostile-cache").cache().expect("a cache backend");
+    let cache = load(host, "hostile-cache").cache_there().expect("a cache backend");
     let backend = cache.connect(storage.host()).await.expect("an instance");
     let config = Attrs(vec![("x-behaviour".to_owned(), behaviour.to_owned())]);
     backend.open("read".to_owned(), config).await.expect("open");
     (storage, backend)
 }
 
-#[test]
 fn a_lying_cache_backend_is_a_broken_one() {
     let mut options = PluginHostOptions::new(code_cache());
     options.cache_limits.cpu = Duration::from_secs(2);
@@ -467,7 +458,6 @@ fn a_lying_cache_backend_is_a_broken_one() {
     });
 }
 
-#[test]
 fn a_cache_call_that_is_given_up_ends_the_instance() {
     let host = host();
     run(async {
@@ -480,12 +470,11 @@ fn a_cache_call_that_is_given_up_ends_the_instance() {
     });
 }
 
-#[test]
 fn components_that_ask_for_more_are_refused_before_they_run() {
     let host = host();
     let refused = |name: &str| {
         let plugin = load(&host, name);
-        let failure = plugin.frontend().map(drop).expect_err(name);
+        let failure = plugin.frontend_there().map(drop).expect_err(name);
         let info = run(plugin.inspect()).expect("it can be looked at");
         assert!(info.refusal.is_some(), "{name}");
         render(&failure)
@@ -506,6 +495,23 @@ fn components_that_ask_for_more_are_refused_before_they_run() {
         "hostile-world is not a frontend\n  because: it does not export wbuild:frontend/build\n  \
          hint: a frontend is a component of the world wbuild:frontend/frontend"
     );
-    let failure = load(&host, "native").frontend().err().expect("a runner");
+    let failure = load(&host, "native").frontend_there().err().expect("a runner");
     assert_eq!(failure.to_string(), "native is not a frontend: it is a runner");
 }
+
+both!(
+    a_hostile_frontend_ends_in_words_and_the_next_build_works,
+    a_hostile_frontend_that_is_asked_ends_in_words,
+    answers_of_a_frontend_are_kept_and_cut,
+    a_frontend_without_the_export_says_what_it_can_do,
+    abuse_of_the_component_abi_ends_the_guest,
+    a_flood_of_log_lines_is_cut_off_once_and_said_so,
+    a_guest_that_computes_for_ever_does_not_hold_the_executor,
+    a_wait_for_the_host_is_not_processor_time,
+    builds_that_are_given_up_leave_nothing_behind,
+    a_hostile_runner_gets_no_plan_past_the_clamp,
+    a_call_may_not_take_for_ever_on_the_wall,
+    a_lying_cache_backend_is_a_broken_one,
+    a_cache_call_that_is_given_up_ends_the_instance,
+    components_that_ask_for_more_are_refused_before_they_run,
+);
