@@ -337,7 +337,7 @@ fn builds_that_are_given_up_leave_nothing_behind() {
         let (mut dropped, mut done) = (0, 0);
         for n in 0..100 {
             let world = World::with(text, &[], 30);
-            match polls(steps.build(world.host()), n * 2).await {
+            match given_up(steps.build(world.host()), n * 2).await {
                 None => dropped += 1,
                 Some(result) => {
                     result.expect("it builds");
@@ -346,10 +346,11 @@ fn builds_that_are_given_up_leave_nothing_behind() {
             }
             assert_eq!(Arc::strong_count(&world), 1, "the store and all its handles are gone");
         }
-        assert!(dropped > 50 && done > 5, "{dropped} given up, {done} done");
+        let least = if isolated() { 5 } else { 50 };
+        assert!(dropped > least && done > 5, "{dropped} given up, {done} done");
         for n in 0..10 {
             let world = World::new("", &[("behaviour", "spin")]);
-            assert!(polls(spinning.build(world.host()), n).await.is_none());
+            assert!(given_up(spinning.build(world.host()), n).await.is_none());
             assert_eq!(Arc::strong_count(&world), 1);
         }
         steps.build(World::new(text, &[]).host()).await.expect("it builds");
@@ -463,7 +464,7 @@ fn a_cache_call_that_is_given_up_ends_the_instance() {
     run(async {
         let (_, backend) = connected(&host, "spin").await;
         let keys = vec![CacheKey(Digest::of(b"a"))];
-        assert!(polls(backend.find(keys.clone()), 3).await.is_none());
+        assert!(given_up(backend.find(keys.clone()), 3).await.is_none());
         let failure = backend.find(keys).await.expect_err("it was given up");
         assert_eq!(failure.message, "the cache backend hostile-cache was given up in a call");
         assert_eq!(failure.kind, FailureKind::Unavailable);

@@ -3,7 +3,9 @@
 #![allow(dead_code, missing_docs)]
 
 use std::cell::Cell;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wbuild_api::extension::{CachePlugin, Frontend, Runner};
 use wbuild_graph::Failure;
@@ -33,6 +35,16 @@ pub fn isolated() -> bool {
 pub fn with(isolated: bool, test: fn()) {
     ISOLATED.set(isolated);
     test();
+}
+
+/// Gives up a future: after so many polls, or, since one that waits for another process is polled
+/// when there is something to do, after as many quarters of a millisecond.
+pub async fn given_up<T>(future: impl Future<Output = T>, after: usize) -> Option<T> {
+    if isolated() {
+        let time = Duration::from_micros(250) * u32::try_from(after).expect("few");
+        return tokio::time::timeout(time, future).await.ok();
+    }
+    crate::common::polls(future, after).await
 }
 
 /// A plugin where the test wants it.
