@@ -15,6 +15,7 @@ pub mod decode;
 pub mod definition;
 pub mod diagnostic;
 pub mod digest;
+pub mod draft;
 pub mod dump;
 pub mod encode;
 pub mod failure;

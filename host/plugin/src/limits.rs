@@ -144,6 +144,19 @@ impl LimitReached {
     }
 }
 
+/// `attrs` as bindings hand it over.
+pub(crate) type Pairs = Vec<(String, String)>;
+
+/// Bytes the host spends on texts.
+pub(crate) fn texts_size<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
+    texts.into_iter().map(|text| size_of::<String>() + text.len()).sum()
+}
+
+/// Bytes the host spends on pairs.
+pub(crate) fn pairs_size(pairs: &Pairs) -> usize {
+    pairs.iter().map(|(key, value)| texts_size([key, value])).sum()
+}
+
 /// A size as people write it.
 pub fn size(bytes: usize) -> String {
     match bytes {

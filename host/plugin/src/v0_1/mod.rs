@@ -4,7 +4,6 @@
 //! guest may do by the capability objects, how much of it by [`crate::limits`]; a later version of
 //! the packages gets a folder beside this one and goes through the same three.
 
-pub(crate) mod builders;
 pub(crate) mod cache;
 pub(crate) mod frontend;
 pub(crate) mod runner;

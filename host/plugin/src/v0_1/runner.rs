@@ -6,7 +6,7 @@ use wasmtime::component::{Linker, Resource};
 use wbuild_api::extension::{BinfmtRule, Job, LaunchPlan, LogCap, Offer, RunnerHost, Tool};
 use wbuild_graph::{Attrs, Failure, decode};
 
-use super::builders::{Pairs, pairs_size, texts_size};
+use crate::limits::{Pairs, pairs_size, texts_size};
 use super::types::{
     self, answer, diagnostic_in, failure_in, failure_out, platform_in, platform_out, wit,
 };

@@ -1,7 +1,7 @@
 //! `wbuild:types@0.1`: conversions of the vocabulary that all packages share, and the log.
 
 use wbuild_graph::{
-    Attrs, Diagnostic, Digest, Failure, FailureKind, Label, Platform, Severity, Span,
+    Attrs, Diagnostic, Failure, FailureKind, Label, Platform, Severity, Span,
 };
 
 use crate::bounds;
@@ -86,12 +86,7 @@ fn span_out(span: Span) -> wit::Span {
     wit::Span { source: span.source, start: span.start, end: span.end }
 }
 
-/// A digest a guest names.
-pub(crate) fn digest_in(text: &str) -> Result<Digest, Failure> {
-    text.parse().map_err(|error: wbuild_graph::digest::ParseDigestError| {
-        Failure::invalid(error.to_string())
-    })
-}
+pub(crate) use wbuild_graph::draft::digest as digest_in;
 
 pub(crate) fn diagnostic_in(diagnostic: wit::Diagnostic) -> Diagnostic {
     let label = |label: wit::Label| Label {

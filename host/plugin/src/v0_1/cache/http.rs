@@ -10,7 +10,7 @@ use super::{
     BlobHandle, RequestBuilder, ResponseHandle, State, blobs, denied, fetched, layer_in, layer_size,
 };
 use crate::limits::SMALL_BODY;
-use crate::v0_1::builders::{Pairs, pairs_size};
+use crate::limits::{Pairs, pairs_size};
 use crate::v0_1::cache::http_wit as http;
 use crate::v0_1::types::{answer, failure_out, wit};
 

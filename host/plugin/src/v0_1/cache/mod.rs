@@ -13,7 +13,7 @@ use wbuild_api::extension::{
 };
 use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, FailureKind, ResultId};
 
-use super::builders::pairs_size;
+use crate::limits::pairs_size;
 use super::types::{self, answer, digest_in, failure_in, failure_out, wit};
 use crate::bounds;
 use crate::limits::{LIST_ITEMS, READ_BYTES};

@@ -1,16 +1,14 @@
 //! Interface `graph`.
 
 use wasmtime::component::Resource;
-use wbuild_graph::decode::known;
-use wbuild_graph::op::{LocalSource, SourceOp};
-use wbuild_graph::{Attrs, Edge, Failure, NodeMeta, Op, Platform, decode};
+use wbuild_graph::draft::{self, ExecDraft, FileDraft, LocalDraft};
+use wbuild_graph::op::SourceOp;
+use wbuild_graph::{Attrs, Edge, Failure, Op, Platform};
 
 use super::bindings::wbuild::frontend::graph;
 use super::{ExecBuilder, FileBuilder, LocalBuilder, State, edge_in, edge_out};
-use crate::v0_1::builders::{
-    ExecDraft, FileDraft, Inputs, LocalDraft, Pairs, pairs_size, texts_size,
-};
-use crate::v0_1::types::{answer, digest_in, platform_in, span_in, wit};
+use crate::limits::{Pairs, pairs_size, texts_size};
+use crate::v0_1::types::{answer, platform_in, span_in, wit};
 
 /// The only output of a node that has one.
 fn single(outputs: Vec<Edge>) -> Result<graph::Output, Failure> {
@@ -21,17 +19,19 @@ fn single(outputs: Vec<Edge>) -> Result<graph::Output, Failure> {
 }
 
 impl State {
-    fn insert(&self, op: Op, inputs: Vec<Edge>) -> wasmtime::Result<Result<Vec<Edge>, Failure>> {
-        Ok(self.caps()?.graph.insert(op, inputs))
-    }
-
     fn insert_single(
         &self,
-        op: Result<Op, Failure>,
-        inputs: Vec<Edge>,
+        node: Result<(Op, Vec<Edge>), Failure>,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
         let graph = &self.caps()?.graph;
-        answer(op.and_then(|op| graph.insert(op, inputs)).and_then(single))
+        answer(node.and_then(|(op, inputs)| graph.insert(op, inputs)).and_then(single))
+    }
+
+    fn insert_source(
+        &self,
+        op: Result<Op, Failure>,
+    ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
+        self.insert_single(op.map(|op| (op, Vec::new())))
     }
 
     /// The platform of an image that is asked for without one.
@@ -53,10 +53,7 @@ impl graph::Host for State {
             Some(platform) => platform_in(platform),
             None => self.default_platform()?,
         };
-        let attrs = Attrs(attrs);
-        let op = decode::only_known(&attrs, "graph.image", known::IMAGE)
-            .map(|()| Op::Source(SourceOp::Image { reference, platform, attrs }));
-        self.insert_single(op, Vec::new())
+        self.insert_source(draft::image(reference, platform, Attrs(attrs)))
     }
 
     fn git(
@@ -65,10 +62,7 @@ impl graph::Host for State {
         reference: String,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        let attrs = Attrs(attrs);
-        let op = decode::only_known(&attrs, "graph.git", known::GIT)
-            .map(|()| Op::Source(SourceOp::Git { url, reference, attrs }));
-        self.insert_single(op, Vec::new())
+        self.insert_source(draft::git(url, reference, Attrs(attrs)))
     }
 
     fn http(
@@ -77,25 +71,15 @@ impl graph::Host for State {
         checksum: Option<String>,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        let attrs = Attrs(attrs);
-        let op = || {
-            decode::http_attrs(&attrs)?;
-            let checksum = checksum.as_deref().map(digest_in).transpose()?;
-            Ok(Op::Source(SourceOp::Http { url, checksum, attrs }))
-        };
-        self.insert_single(op(), Vec::new())
+        self.insert_source(draft::http(url, checksum.as_deref(), Attrs(attrs)))
     }
 
     fn local(
         &mut self,
         spec: Resource<LocalBuilder>,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        match self.finish(spec)? {
-            Ok(LocalDraft { source, after }) => {
-                self.insert_single(Ok(Op::Source(SourceOp::Local(source))), after)
-            }
-            Err(failure) => answer(Err(failure)),
-        }
+        let spec = self.finish(spec)?;
+        self.insert_single(spec.map(LocalDraft::finish))
     }
 
     fn source(
@@ -106,20 +90,16 @@ impl graph::Host for State {
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
         let platform = platform.map(platform_in);
         let op = Op::Source(SourceOp::Other { identifier, platform, attrs: Attrs(attrs) });
-        self.insert_single(Ok(op), Vec::new())
+        self.insert_source(Ok(op))
     }
 
     fn exec(
         &mut self,
         op: Resource<ExecBuilder>,
     ) -> wasmtime::Result<Result<Vec<graph::Output>, wit::Failure>> {
-        let outputs = match self.finish(op)? {
-            Ok(draft) => {
-                let (op, inputs) = draft.finish();
-                self.insert(op, inputs)?
-            }
-            Err(failure) => Err(failure),
-        };
+        let op = self.finish(op)?;
+        let graph = &self.caps()?.graph;
+        let outputs = op.map(ExecDraft::finish).and_then(|(op, inputs)| graph.insert(op, inputs));
         answer(outputs.map(|edges| edges.into_iter().map(edge_out).collect()))
     }
 
@@ -127,13 +107,8 @@ impl graph::Host for State {
         &mut self,
         op: Resource<FileBuilder>,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        match self.finish(op)? {
-            Ok(draft) => {
-                let (op, inputs) = draft.finish();
-                self.insert_single(Ok(op), inputs)
-            }
-            Err(failure) => answer(Err(failure)),
-        }
+        let op = self.finish(op)?;
+        self.insert_single(op.map(FileDraft::finish))
     }
 
     fn merge(
@@ -141,8 +116,8 @@ impl graph::Host for State {
         layers: Vec<graph::Output>,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        let op = decode::only_known(&Attrs(attrs), "graph.merge", &[]).map(|()| Op::Merge);
-        self.insert_single(op, layers.into_iter().map(edge_in).collect())
+        let layers = layers.into_iter().map(edge_in).collect();
+        self.insert_single(draft::merge(layers, &Attrs(attrs)))
     }
 
     fn diff(
@@ -151,12 +126,7 @@ impl graph::Host for State {
         upper: Option<graph::Output>,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
-        let mut inputs = Inputs::default();
-        let lower = lower.map(|output| inputs.add(edge_in(output)));
-        let upper = upper.map(|output| inputs.add(edge_in(output)));
-        let op = decode::only_known(&Attrs(attrs), "graph.diff", &[])
-            .map(|()| Op::Diff { lower, upper });
-        self.insert_single(op, inputs.into_edges())
+        self.insert_single(draft::diff(lower.map(edge_in), upper.map(edge_in), &Attrs(attrs)))
     }
 
     fn annotate(
@@ -167,18 +137,10 @@ impl graph::Host for State {
         attrs: Pairs,
     ) -> wasmtime::Result<Result<(), wit::Failure>> {
         self.meter.charge(name.len() + spans.len() * 12 + pairs_size(&attrs))?;
-        let attrs = Attrs(attrs);
-        let meta = || {
-            let known = ["group", "group-name", "hidden"];
-            decode::only_known(&attrs, "graph.annotate", &known)?;
-            let group = attrs
-                .get("group")
-                .map(|id| (id.to_owned(), attrs.get("group-name").unwrap_or(id).to_owned()));
-            let spans = spans.into_iter().map(span_in).collect();
-            Ok(NodeMeta { name, spans, group, hidden: decode::flag(&attrs, "hidden")? })
-        };
+        let spans = spans.into_iter().map(span_in).collect();
+        let meta = draft::annotation(name, spans, &Attrs(attrs));
         let graph = &self.caps()?.graph;
-        answer(meta().and_then(|meta| graph.annotate(edge_in(at), meta)))
+        answer(meta.and_then(|meta| graph.annotate(edge_in(at), meta)))
     }
 
     fn ignore_cache(&mut self, at: graph::Output) -> wasmtime::Result<Result<(), wit::Failure>> {
@@ -197,8 +159,7 @@ impl graph::Host for State {
 impl graph::HostLocalSource for State {
     fn new(&mut self, name: String) -> wasmtime::Result<Resource<LocalBuilder>> {
         let bytes = name.len();
-        let source = LocalSource { name, ..LocalSource::default() };
-        self.begin(LocalDraft { source, after: Vec::new() }, bytes)
+        self.begin(LocalDraft::new(name), bytes)
     }
 
     fn include(&mut self, this: Resource<LocalBuilder>, pattern: String) -> wasmtime::Result<()> {
@@ -215,8 +176,7 @@ impl graph::HostLocalSource for State {
         at: Option<wit::Span>,
     ) -> wasmtime::Result<()> {
         self.edit(&this, texts_size([&pattern]), |local| {
-            let at = at.map(span_in);
-            local.source.exclude.push(wbuild_graph::op::IgnorePattern { pattern, at });
+            local.exclude(pattern, at.map(span_in));
             Ok(())
         })
     }
@@ -236,12 +196,7 @@ impl graph::HostLocalSource for State {
     }
 
     fn attrs(&mut self, this: Resource<LocalBuilder>, attrs: Pairs) -> wasmtime::Result<()> {
-        self.edit(&this, pairs_size(&attrs), |local| {
-            let attrs = Attrs(attrs);
-            decode::only_known(&attrs, "local-source.attrs", &[])?;
-            local.source.attrs.0.extend(attrs.0);
-            Ok(())
-        })
+        self.edit(&this, pairs_size(&attrs), |local| local.attrs(Attrs(attrs)))
     }
 
     fn drop(&mut self, this: Resource<LocalBuilder>) -> wasmtime::Result<()> {
@@ -303,17 +258,11 @@ impl graph::HostExecOp for State {
     }
 
     fn network(&mut self, this: Resource<ExecBuilder>, mode: String) -> wasmtime::Result<()> {
-        self.edit(&this, 0, |draft| {
-            draft.op.network = decode::network(&mode)?;
-            Ok(())
-        })
+        self.edit(&this, 0, |draft| draft.network(&mode))
     }
 
     fn security(&mut self, this: Resource<ExecBuilder>, mode: String) -> wasmtime::Result<()> {
-        self.edit(&this, 0, |draft| {
-            draft.op.security = decode::security(&mode)?;
-            Ok(())
-        })
+        self.edit(&this, 0, |draft| draft.security(&mode))
     }
 
     fn add_host(
@@ -336,7 +285,7 @@ impl graph::HostExecOp for State {
         hard: i64,
     ) -> wasmtime::Result<()> {
         self.edit(&this, texts_size([&name]), |draft| {
-            draft.op.ulimits.push(wbuild_graph::op::Ulimit { name, soft, hard });
+            draft.ulimit(name, soft, hard);
             Ok(())
         })
     }
@@ -354,12 +303,7 @@ impl graph::HostExecOp for State {
     }
 
     fn resources(&mut self, this: Resource<ExecBuilder>, limits: Pairs) -> wasmtime::Result<()> {
-        self.edit(&this, pairs_size(&limits), |draft| {
-            let limits = Attrs(limits);
-            decode::only_known(&limits, "exec-op.resources", known::RESOURCES)?;
-            draft.op.resources.0.extend(limits.0);
-            Ok(())
-        })
+        self.edit(&this, pairs_size(&limits), |draft| draft.resources(Attrs(limits)))
     }
 
     fn valid_exit_codes(
@@ -412,8 +356,7 @@ impl graph::HostExecOp for State {
         opts: Pairs,
     ) -> wasmtime::Result<()> {
         self.edit(&this, texts_size([&target]) + pairs_size(&opts), |draft| {
-            draft.mount(target, decode::tmpfs_mount(&Attrs(opts))?);
-            Ok(())
+            draft.tmpfs(target, &Attrs(opts))
         })
     }
 
@@ -438,7 +381,7 @@ impl graph::HostExecOp for State {
         required: bool,
     ) -> wasmtime::Result<()> {
         self.edit(&this, texts_size([&name, &id]), |draft| {
-            draft.op.secret_env.push(wbuild_graph::op::SecretEnv { name, id, required });
+            draft.secret_env(name, id, required);
             Ok(())
         })
     }
@@ -457,12 +400,7 @@ impl graph::HostExecOp for State {
     }
 
     fn attrs(&mut self, this: Resource<ExecBuilder>, attrs: Pairs) -> wasmtime::Result<()> {
-        self.edit(&this, pairs_size(&attrs), |draft| {
-            let attrs = Attrs(attrs);
-            decode::only_known(&attrs, "exec-op.attrs", known::EXEC)?;
-            draft.op.attrs.0.extend(attrs.0);
-            Ok(())
-        })
+        self.edit(&this, pairs_size(&attrs), |draft| draft.attrs(Attrs(attrs)))
     }
 
     fn drop(&mut self, this: Resource<ExecBuilder>) -> wasmtime::Result<()> {

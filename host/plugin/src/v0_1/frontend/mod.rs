@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use wasmtime::component::Linker;
 use wbuild_api::extension::{FrontendHost, LogCap, NamedContext, NestedBuild, Outcome};
+use wbuild_graph::draft::{ExecDraft, FileDraft, LocalDraft};
 use wbuild_graph::{Edge, NodeId};
 
-use super::builders::{ExecDraft, FileDraft, LocalDraft};
 use super::types;
 use crate::state::{Access, Builder, Capabilities, GuestState};
 

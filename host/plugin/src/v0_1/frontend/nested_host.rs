@@ -6,7 +6,7 @@ use wbuild_graph::Failure;
 
 use super::bindings::wbuild::frontend::{graph, nested};
 use super::{NestedBuilder, NestedHandle, State, edge_in, edge_out};
-use crate::v0_1::builders::{Pairs, pairs_size, texts_size};
+use crate::limits::{Pairs, pairs_size, texts_size};
 use crate::v0_1::types::{failure_out, platform_in, platform_out, span_in, wit};
 
 /// What another frontend yielded, and the bytes that the host holds for it.

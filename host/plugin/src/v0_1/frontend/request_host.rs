@@ -4,7 +4,7 @@ use wasmtime::component::Resource;
 
 use super::bindings::wbuild::frontend::{graph, request};
 use super::{ContextHandle, State, edge_out};
-use crate::v0_1::builders::Pairs;
+use crate::limits::Pairs;
 use crate::v0_1::types::{answer, failure_out, platform_in, platform_out, wit};
 
 impl request::Host for State {
