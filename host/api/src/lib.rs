@@ -11,4 +11,5 @@ pub mod explain;
 pub mod extension;
 pub mod nested;
 pub mod request;
+#[cfg(unix)]
 pub mod session;
