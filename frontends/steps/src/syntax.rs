@@ -192,15 +192,6 @@ fn variable(text: &str) -> Result<StepKind, String> {
     Ok(StepKind::Env(name.to_owned(), value))
 }
 
-/// `path` seen from the directory `cwd`. A slash at the end stays.
-pub fn join(cwd: &str, path: &str) -> String {
-    match path {
-        "." => cwd.to_owned(),
-        path if path.starts_with('/') => path.to_owned(),
-        path => format!("{}/{path}", cwd.trim_end_matches('/')),
-    }
-}
-
 fn error<T>(message: impl Into<String>, at: Range<usize>) -> Result<T, SyntaxError> {
     Err(SyntaxError { message: message.into(), at })
 }
@@ -289,18 +280,5 @@ mod tests {
         }
         let error = parse(b"from a\nrun \xff\n").expect_err("not UTF-8");
         assert_eq!(error.at, 7..12);
-    }
-
-    #[test]
-    fn joins_paths() {
-        for (cwd, path, want) in [
-            ("/", "a", "/a"),
-            ("/w", "a/", "/w/a/"),
-            ("/w/", "a", "/w/a"),
-            ("/w", "/a", "/a"),
-            ("/w", ".", "/w"),
-        ] {
-            assert_eq!(join(cwd, path), want);
-        }
     }
 }

@@ -122,7 +122,8 @@ impl Definition {
         if self.bytes > self.limits.bytes {
             return Err(limit("bytes", self.limits.bytes));
         }
-        let id = NodeId(u32::try_from(self.nodes.len()).map_err(|_| limit("nodes", 1 << 32))?);
+        let id =
+            NodeId(u32::try_from(self.nodes.len()).map_err(|_| limit("nodes", u32::MAX as usize))?);
         self.nodes.push(Node {
             vertex: Arc::new(Vertex { op, inputs }),
             meta: NodeMeta::default(),

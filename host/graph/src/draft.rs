@@ -234,10 +234,7 @@ pub struct LocalDraft {
 impl LocalDraft {
     /// All of a directory.
     pub fn new(name: String) -> Self {
-        LocalDraft {
-            source: LocalSource { name, ..LocalSource::default() },
-            after: Vec::new(),
-        }
+        LocalDraft { source: LocalSource { name, ..LocalSource::default() }, after: Vec::new() }
     }
 
     /// `exclude`.
@@ -299,12 +296,7 @@ impl FileDraft {
     }
 
     /// `write`.
-    pub fn write(
-        &mut self,
-        path: String,
-        data: Vec<u8>,
-        opts: &Attrs,
-    ) -> Result<(), Failure> {
+    pub fn write(&mut self, path: String, data: Vec<u8>, opts: &Attrs) -> Result<(), Failure> {
         let opts = decode::write_opts(opts, "file-op.write")?;
         self.act(FileActionKind::Write { path, data, opts });
         Ok(())
@@ -325,12 +317,7 @@ impl FileDraft {
     }
 
     /// `symlink`.
-    pub fn symlink(
-        &mut self,
-        path: String,
-        target: String,
-        opts: &Attrs,
-    ) -> Result<(), Failure> {
+    pub fn symlink(&mut self, path: String, target: String, opts: &Attrs) -> Result<(), Failure> {
         let opts = decode::write_opts(opts, "file-op.symlink")?;
         self.act(FileActionKind::Symlink { path, target, opts });
         Ok(())

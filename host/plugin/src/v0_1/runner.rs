@@ -6,11 +6,11 @@ use wasmtime::component::{Linker, Resource};
 use wbuild_api::extension::{BinfmtRule, Job, LaunchPlan, LogCap, Offer, RunnerHost, Tool};
 use wbuild_graph::{Attrs, Failure, decode};
 
-use crate::limits::{Pairs, pairs_size, texts_size};
 use super::types::{
     self, answer, diagnostic_in, failure_in, failure_out, platform_in, platform_out, wit,
 };
 use crate::bounds;
+use crate::limits::{Pairs, pairs_size, texts_size};
 use crate::state::{Access, Builder, Capabilities, GuestState};
 
 /// Generated from `wit/runner`.

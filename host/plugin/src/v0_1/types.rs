@@ -1,8 +1,6 @@
 //! `wbuild:types@0.1`: conversions of the vocabulary that all packages share, and the log.
 
-use wbuild_graph::{
-    Attrs, Diagnostic, Failure, FailureKind, Label, Platform, Severity, Span,
-};
+use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, Label, Platform, Severity, Span};
 
 use crate::bounds;
 use crate::limits::{LogVerdict, clip};

@@ -13,10 +13,9 @@ use wbuild_api::extension::{
 };
 use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, FailureKind, ResultId};
 
-use crate::limits::pairs_size;
 use super::types::{self, answer, digest_in, failure_in, failure_out, wit};
 use crate::bounds;
-use crate::limits::{LIST_ITEMS, READ_BYTES};
+use crate::limits::{LIST_ITEMS, READ_BYTES, pairs_size};
 use crate::state::{Access, Builder, Capabilities, GuestState};
 
 /// Generated from `wit/cache`.

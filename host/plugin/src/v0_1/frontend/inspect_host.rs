@@ -6,8 +6,8 @@ use wbuild_graph::{Attrs, Failure, decode};
 
 use super::bindings::wbuild::frontend::{graph, inspect};
 use super::{OutcomeHandle, State, edge_in};
-use crate::limits::{LIST_ITEMS, READ_BYTES};
 use crate::limits::Pairs;
+use crate::limits::{LIST_ITEMS, READ_BYTES};
 use crate::v0_1::types::{answer, answers, failure_out, platform_in, platform_out, wit};
 
 fn entry_out(entry: Entry) -> inspect::Entry {

@@ -5,8 +5,8 @@ use wbuild_graph::{Attrs, SourceFile};
 
 use super::bindings::wbuild::frontend::{diagnostics, graph, results};
 use super::{State, edge_in};
-use crate::state::refuse;
 use crate::limits::{Pairs, pairs_size, texts_size};
+use crate::state::refuse;
 use crate::v0_1::types::{answer, diagnostic_in, platform_in, span_in, wit};
 
 impl diagnostics::Host for State {

@@ -6,6 +6,7 @@ use wbuild_api::extension::{
 use wbuild_graph::{Attrs, FailureKind, Platform, Severity};
 
 use crate::sources::LocalSource;
+use crate::state::{Meta, annotations};
 use crate::{Error, ImageConfig, Result, ResultExt as _, Source, State, sys};
 
 /// Largest ignore file, in bytes.
@@ -25,6 +26,23 @@ pub struct Base {
     pub state: State,
     /// Its config, without layers.
     pub config: ImageConfig,
+}
+
+/// An image to be made on, and how people see it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    name: String,
+    platform: Platform,
+    meta: Meta,
+}
+
+impl Wanted {
+    /// By its name in the definition.
+    pub fn new(name: impl Into<String>, platform: &Platform) -> Self {
+        Wanted { name: name.into(), platform: platform.clone(), meta: Meta::default() }
+    }
+
+    annotations!();
 }
 
 impl Build {
@@ -195,64 +213,75 @@ impl Build {
 
     /// What an image is made on, see [`Build::bases`].
     pub fn base(&self, name: &str, platform: &Platform) -> Result<Base> {
-        self.bases(&[(name, platform)]).remove(0)
+        let wanted = Wanted::new(name, platform).named(format!("FROM {name}"));
+        self.bases(vec![wanted]).remove(0)
     }
 
-    /// What images are made on, resolved all at once: `scratch` is nothing, a context of the name
-    /// stands for the image, and anything else is a reference. The files are those that the config
-    /// belongs to, whatever the tag says later.
-    pub fn bases(&self, wanted: &[(&str, &Platform)]) -> Vec<Result<Base>> {
-        enum Found {
-            Here(Result<Base>),
-            Asked(usize, Attrs),
-        }
+    /// What images are made on, resolved all at once; one answer each, in order. `scratch` is nothing,
+    /// a context of the name stands for the image, and anything else is a reference. The files are
+    /// those that the config belongs to, whatever the tag says later.
+    pub fn bases(&self, wanted: Vec<Wanted>) -> Vec<Result<Base>> {
         let mut requests: Vec<ImageRequest> = Vec::new();
-        let mut ask = |reference: &str, platform: &Platform, attrs: Attrs| {
-            let platform = Some(platform.clone());
-            let request = ImageRequest { reference: reference.to_owned(), platform, attrs };
-            let place = requests.iter().position(|known| *known == request).unwrap_or_else(|| {
-                requests.push(request.clone());
-                requests.len() - 1
-            });
-            Found::Asked(place, request.attrs)
-        };
-        let mut find = |name: &str, platform: &Platform| -> Result<Found> {
-            if name == "scratch" {
-                let state = State::scratch().platform(platform);
-                return Ok(Found::Here(Ok(Base { state, config: ImageConfig::new(platform) })));
-            }
-            Ok(match sys::context(name, Some(platform))? {
-                None => ask(name, platform, Attrs::default()),
-                Some(context) if matches!(&*context.kind, "image" | "oci-layout") => {
-                    ask(&context.identifier, platform, context.attrs)
+        let mut found: Vec<Result<Found>> = Vec::new();
+        for wanted in &wanted {
+            let one = self.find(wanted).map_err(|error| wanted.meta.place(error));
+            found.push(one.map(|found| match found {
+                Found::Here(base) => Found::Here(base),
+                Found::Ask(request) => {
+                    let known = requests.iter().position(|known| *known == request);
+                    let place = known.unwrap_or(requests.len());
+                    if known.is_none() {
+                        requests.push(request);
+                    }
+                    Found::Asked(place)
                 }
-                Some(context) => {
-                    let config = match &context.config {
-                        Some(text) => ImageConfig::parse(text)?,
-                        None => ImageConfig::new(platform),
-                    };
-                    let state = self.context_of(name, Some(platform))?.unwrap_or_default();
-                    Found::Here(Ok(base_of(state, config, platform)))
-                }
-            })
-        };
-        let found: Vec<Found> = wanted
-            .iter()
-            .map(|(name, platform)| find(name, platform).unwrap_or_else(|e| Found::Here(Err(e))))
-            .collect();
-        let answers = sys::resolve_images(requests);
-        let make = |(found, (name, platform)): (Found, &(&str, &Platform))| match found {
-            Found::Here(base) => base,
-            Found::Asked(place, attrs) => {
-                let info = answers[place].clone()?;
-                let config = ImageConfig::parse(&info.config)
-                    .context(format!("the image {name} has a config that cannot be read"))?;
-                let image = State::image(&info.reference).platform(platform).attrs(attrs);
-                let state = image.named(format!("FROM {name}")).done()?;
-                Ok(base_of(state, config, platform))
-            }
+                Found::Asked(place) => Found::Asked(place),
+            }));
+        }
+        let answers = sys::resolve_images(requests.clone());
+        let make = |(found, wanted): (Result<Found>, Wanted)| {
+            let place = match found? {
+                Found::Here(base) => return Ok(*base),
+                Found::Asked(place) => place,
+                Found::Ask(_) => unreachable!("all of them were asked"),
+            };
+            let Wanted { name, platform, meta } = wanted;
+            let info = answers[place].clone().map_err(|failure| meta.place(failure.into()))?;
+            let config = ImageConfig::parse(&info.config)
+                .context(format!("the image {name} has a config that cannot be read"))
+                .map_err(|error| meta.place(error))?;
+            let attrs = requests[place].attrs.clone();
+            let made = sys::image(&info.reference, Some(&platform), attrs);
+            Ok(base_of(State::of(meta.apply(made)?), config, &platform))
         };
         found.into_iter().zip(wanted).map(make).collect()
+    }
+
+    /// What stands for an image.
+    fn find(&self, wanted: &Wanted) -> Result<Found> {
+        let Wanted { name, platform, .. } = wanted;
+        if name == "scratch" {
+            let state = State::scratch().platform(platform);
+            return Ok(Found::Here(Box::new(Base { state, config: ImageConfig::new(platform) })));
+        }
+        let ask = |reference: &str, attrs: Attrs| {
+            let (reference, platform) = (reference.to_owned(), Some(platform.clone()));
+            Found::Ask(ImageRequest { reference, platform, attrs })
+        };
+        Ok(match sys::context(name, Some(platform))? {
+            None => ask(name, Attrs::default()),
+            Some(context) if matches!(&*context.kind, "image" | "oci-layout") => {
+                ask(&context.identifier, context.attrs)
+            }
+            Some(context) => {
+                let config = match &context.config {
+                    Some(text) => ImageConfig::parse(text)?,
+                    None => ImageConfig::new(platform),
+                };
+                let state = self.context_of(name, Some(platform))?.unwrap_or_default();
+                Found::Here(Box::new(base_of(state, config, platform)))
+            }
+        })
     }
 
     // ---- results --------------------------------------------------------------------------------
@@ -331,9 +360,20 @@ impl Default for Build {
     }
 }
 
+/// What stands for an image.
+enum Found {
+    /// It is no image of a registry.
+    Here(Box<Base>),
+    /// It is to be resolved.
+    Ask(ImageRequest),
+    /// It is resolved by the request of this number.
+    Asked(usize),
+}
+
 fn base_of(state: State, config: ImageConfig, platform: &Platform) -> Base {
     let state = state.platform(platform).dir(config.get_dir()).user(config.get_user());
-    let state = config.get_env().into_iter().fold(state, |state, (name, value)| state.env(name, value));
+    let state =
+        config.get_env().into_iter().fold(state, |state, (name, value)| state.env(name, value));
     Base { state, config }
 }
 

@@ -26,7 +26,8 @@ impl ImageConfig {
         let Json::Object(mut config) = config else {
             return Err(Error::invalid("the image config is no JSON object"));
         };
-        for (key, is) in [("config", Json::is_object as fn(&Json) -> bool), ("history", Json::is_array)]
+        for (key, is) in
+            [("config", Json::is_object as fn(&Json) -> bool), ("history", Json::is_array)]
         {
             match config.get(key) {
                 Some(Json::Null) => drop(config.remove(key)),
@@ -252,11 +253,15 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_kept_and_layers_are_the_hosts() {
-        let text = r#"{"os":"linux","moon":1,"config":{"Strange":[1],"Env":["P=/bin"]},"rootfs":{}}"#;
+        let text =
+            r#"{"os":"linux","moon":1,"config":{"Strange":[1],"Env":["P=/bin"]},"rootfs":{}}"#;
         let config = ImageConfig::parse(text).expect("valid").env("Q", "1");
         let back = r#"{"os":"linux","moon":1,"config":{"Strange":[1],"Env":["P=/bin","Q=1"]}}"#;
         assert_eq!(config.to_json(), back);
-        assert_eq!(ImageConfig::parse(r#"{"config":null}"#).expect("valid").to_json(), r#"{"config":{}}"#);
+        assert_eq!(
+            ImageConfig::parse(r#"{"config":null}"#).expect("valid").to_json(),
+            r#"{"config":{}}"#
+        );
     }
 
     #[test]

@@ -33,10 +33,9 @@ impl Error {
         if self.0.diagnostics.is_empty() {
             let label = Label { at: place, text: String::new(), primary: true };
             let message = self.0.message.clone();
-            self.0.diagnostics.push(Diagnostic {
-                labels: vec![label],
-                ..diagnostic(Severity::Error, message)
-            });
+            self.0
+                .diagnostics
+                .push(Diagnostic { labels: vec![label], ..diagnostic(Severity::Error, message) });
         }
         self
     }

@@ -42,7 +42,7 @@ mod sources;
 mod state;
 pub mod sys;
 
-pub use build::{Base, Build, Files as YieldedFiles, Image};
+pub use build::{Base, Build, Files as YieldedFiles, Image, Wanted};
 pub use config::ImageConfig;
 pub use describe::Describe;
 pub use error::{Error, Result, ResultExt};
@@ -107,7 +107,7 @@ macro_rules! __export_build {
                     $crate::sys::run(|| $build(&$crate::Build::new()))
                 }
             }
-            bindings::export_build!(Component with_types_in $crate::sys::exports::build);
+    bindings::export_build!(Component with_types_in $crate::sys::exports::build);
         };
     };
 }
@@ -119,10 +119,10 @@ macro_rules! __export_describe {
     ($describe:path) => {
         #[allow(unsafe_code)] // The component ABI is made of raw pointers.
         const _: () = {
-            use $crate::sys::exports::describe as bindings;
-            use $crate::sys::{method_out, parameter_out, run, target_out, wit};
             use bindings::exports::wbuild::frontend::describe as guest;
             use $crate::Describe as _;
+            use $crate::sys::exports::describe as bindings;
+            use $crate::sys::{method_out, parameter_out, run, target_out, wit};
             type Pairs = ::std::vec::Vec<(::std::string::String, ::std::string::String)>;
             type Text = ::std::string::String;
             type Answer<T> = ::std::result::Result<T, wit::Failure>;
@@ -156,7 +156,7 @@ macro_rules! __export_describe {
                     run(|| $describe.call(&build, &method, target.as_deref(), &args))
                 }
             }
-            bindings::export_describe!(Component with_types_in $crate::sys::exports::describe);
+    bindings::export_describe!(Component with_types_in $crate::sys::exports::describe);
         };
     };
 }

@@ -77,7 +77,10 @@ impl State {
             [only] => Some(only),
             _ => Some(sys::merge(&edges)?),
         };
-        Ok(State { root, scope: layers.first().map(|first| first.scope.clone()).unwrap_or_default() })
+        Ok(State {
+            root,
+            scope: layers.first().map(|first| first.scope.clone()).unwrap_or_default(),
+        })
     }
 
     /// What this has and `lower` has not. Has the environment of this.
@@ -240,7 +243,8 @@ impl State {
         let mut all: Vec<Entry> = Vec::new();
         loop {
             let after = all.last().map(|entry| entry.path.clone());
-            let query = ReadDir { path: path.to_owned(), after, limit: ENTRIES, opts: opts.clone() };
+            let query =
+                ReadDir { path: path.to_owned(), after, limit: ENTRIES, opts: opts.clone() };
             let more = sys::read_dir(edge, query)?;
             let whole = more.len() < ENTRIES as usize;
             all.extend(more);
@@ -303,17 +307,20 @@ impl Meta {
         self.attrs.push("hidden", "true");
     }
 
+    /// An error belongs to the first place.
+    pub(crate) fn place(&self, error: Error) -> Error {
+        match self.places.first() {
+            Some(place) => error.at(*place),
+            None => error,
+        }
+    }
+
     /// Gives the node its name; an error of what made it is shown at its place.
     pub(crate) fn apply(self, made: Result<Edge, wbuild_graph::Failure>) -> Result<Edge> {
-        let place = self.places.first().copied();
-        let placed = |error: Error| match place {
-            Some(place) => error.at(place),
-            None => error,
-        };
-        let edge = made.map_err(|failure| placed(failure.into()))?;
+        let edge = made.map_err(|failure| self.place(failure.into()))?;
         if !(self.name.is_empty() && self.places.is_empty() && self.attrs.is_empty()) {
-            sys::annotate(edge, &self.name, &self.places, self.attrs)
-                .map_err(|failure| placed(failure.into()))?;
+            sys::annotate(edge, &self.name, &self.places, self.attrs.clone())
+                .map_err(|failure| self.place(failure.into()))?;
         }
         Ok(edge)
     }

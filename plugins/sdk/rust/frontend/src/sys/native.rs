@@ -42,9 +42,8 @@ pub(crate) fn enter<T>(
 }
 
 fn host() -> FrontendHost {
-    HOST.with_borrow(|slot| slot.as_ref().map(|(host, _)| host.clone())).expect(
-        "calls of wbuild-frontend are made on the thread of a build, which `Native` begins",
-    )
+    HOST.with_borrow(|slot| slot.as_ref().map(|(host, _)| host.clone()))
+        .expect("calls of wbuild-frontend are made on the thread of a build, which `Native` begins")
 }
 
 /// Waits for an answer.

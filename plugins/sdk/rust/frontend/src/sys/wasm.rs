@@ -59,10 +59,10 @@ pub mod exports {
     }
 }
 
-#[doc(hidden)]
-pub use bindings::wbuild::types::types as wit;
 use bindings::wbuild::frontend::{diagnostics, graph, inspect, request, results};
 use bindings::wbuild::types::log as wit_log;
+#[doc(hidden)]
+pub use bindings::wbuild::types::types as wit;
 use exports::describe::exports::wbuild::frontend::describe as guest;
 
 // ---- records ------------------------------------------------------------------------------------
@@ -118,8 +118,11 @@ fn severity_out(severity: Severity) -> wit::Severity {
 }
 
 fn diagnostic_out(diagnostic: Diagnostic) -> wit::Diagnostic {
-    let label =
-        |label: Label| wit::Label { at: span_out(label.at), text: label.text, primary: label.primary };
+    let label = |label: Label| wit::Label {
+        at: span_out(label.at),
+        text: label.text,
+        primary: label.primary,
+    };
     wit::Diagnostic {
         severity: severity_out(diagnostic.severity),
         code: diagnostic.code,
@@ -132,8 +135,11 @@ fn diagnostic_out(diagnostic: Diagnostic) -> wit::Diagnostic {
 }
 
 fn diagnostic_in(diagnostic: wit::Diagnostic) -> Diagnostic {
-    let label =
-        |label: wit::Label| Label { at: span_in(label.at), text: label.text, primary: label.primary };
+    let label = |label: wit::Label| Label {
+        at: span_in(label.at),
+        text: label.text,
+        primary: label.primary,
+    };
     Diagnostic {
         severity: match diagnostic.severity {
             wit::Severity::Error => Severity::Error,
@@ -339,8 +345,7 @@ pub fn stat(at: Edge, path: &str) -> Result<Option<Entry>, Failure> {
 /// `inspect.read-dir`
 pub fn read_dir(at: Edge, query: ReadDir) -> Result<Vec<Entry>, Failure> {
     let after = query.after.as_deref();
-    let entries =
-        inspect::read_dir(edge_out(at), &query.path, after, query.limit, &query.opts.0);
+    let entries = inspect::read_dir(edge_out(at), &query.path, after, query.limit, &query.opts.0);
     answer(entries, |entries| entries.into_iter().map(entry_in).collect())
 }
 
@@ -633,10 +638,7 @@ pub fn report(diagnostic: Diagnostic) {
 pub fn yield_image(image: ImageResult) -> Result<(), Failure> {
     let ImageResult { name, platform, root, config, attrs } = image;
     let platform = platform.as_ref().map(platform_out);
-    answer(
-        results::image(&name, platform.as_ref(), root.map(edge_out), &config, &attrs.0),
-        |()| (),
-    )
+    answer(results::image(&name, platform.as_ref(), root.map(edge_out), &config, &attrs.0), |()| ())
 }
 
 /// `results.files`
