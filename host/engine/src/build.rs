@@ -97,11 +97,13 @@ impl Engine {
         blocking.wait().await;
         (stats.steps_run, stats.steps_cached) = steps.counts();
         stats.total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let sources = job.sources().clone();
+        let sources = job.texts().sources().clone();
         let cancelled = matches!(&result, Err(failure) if failure.kind == FailureKind::Cancelled);
         let served = match result {
             Ok(answer) => Ok(Served { answer, sources, stats }),
-            Err(failure) => {
+            Err(mut failure) => {
+                // A place in a generated source is shown where it comes from.
+                job.texts().resolve_failure(&mut failure);
                 if cancelled && job.worker().explain.has_run() {
                     // A small file; what ran is a question even so.
                     job.worker().explain.keep(&steps, &sources).await;
@@ -238,7 +240,7 @@ impl Engine {
         worker.settle().await?;
         worker.caches.flush().await;
         worker.locals.keep().await?;
-        let sources = job.sources().clone();
+        let sources = job.texts().sources().clone();
         worker.explain.keep(job.steps(), &sources).await;
         let store = self.store.clone();
         crate::blocking(move || store.seal()).await.map(|_| ())

@@ -1,8 +1,7 @@
 //! The capabilities of a frontend run: thin objects over the build's [`Job`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -13,10 +12,11 @@ use wbuild_api::extension::{
     ResultsCap, SourceInfo, SourceRequest,
 };
 use wbuild_api::request::ContextSpec;
+use wbuild_api::texts::options_of;
+use wbuild_api::yielded;
 use wbuild_graph::op::{Security, SourceOp};
 use wbuild_graph::{
-    Attrs, Diagnostic, Edge, Failure, FailureKind, NodeMeta, Op, Platform, Severity, SourceFile,
-    Span, decode,
+    Attrs, Diagnostic, Edge, Failure, NodeMeta, Op, Platform, Severity, SourceFile, Span,
 };
 
 use crate::export;
@@ -31,11 +31,6 @@ pub(crate) const READ_LIMIT: u32 = 1 << 20;
 const LOG_LINES: u32 = 10_000;
 /// The longest line.
 const LOG_BYTES: usize = 8 << 10;
-/// The most sources and messages of one build.
-const SOURCES: usize = 10_000;
-const DIAGNOSTICS: u32 = 10_000;
-/// The most bytes of all sources together.
-const SOURCE_BYTES: u64 = 64 << 20;
 
 /// The capabilities of `job`'s frontend.
 pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
@@ -43,11 +38,7 @@ pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
         graph: Arc::new(Graph(Arc::clone(job))),
         inspect: Arc::new(Inspect(Arc::clone(job))),
         request: Arc::new(Request(Arc::clone(job))),
-        diagnostics: Arc::new(Diagnostics {
-            job: Arc::clone(job),
-            reported: AtomicU32::new(0),
-            source_bytes: AtomicU64::new(0),
-        }),
+        diagnostics: Arc::new(Diagnostics(Arc::clone(job))),
         results: Arc::new(Results(Arc::clone(job))),
     };
     FrontendHost {
@@ -270,46 +261,20 @@ impl RequestCap for Request {
     }
 }
 
-/// Options whose names begin with `prefix`, without it.
-pub(crate) fn options_of(options: &Attrs, prefix: &str) -> Attrs {
-    let of_prefix =
-        options.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
-    Attrs(of_prefix.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-}
-
-struct Diagnostics {
-    job: Arc<Job>,
-    reported: AtomicU32,
-    source_bytes: AtomicU64,
-}
+struct Diagnostics(Arc<Job>);
 
 impl DiagnosticsCap for Diagnostics {
     fn add_source(&self, source: SourceFile) -> Result<u32, Failure> {
-        let mut sources = self.job.sources();
-        let limit = |message: String| Err(Failure::new(FailureKind::Limit, message));
-        if sources.len() >= SOURCES {
-            return limit(format!("more than {SOURCES} sources were registered"));
-        }
-        // One that is registered twice counts twice: it is compared with all others.
-        let size = u64::try_from(source.text.len()).unwrap_or(u64::MAX);
-        let before = self.source_bytes.fetch_add(size, Ordering::Relaxed);
-        if before.saturating_add(size) > SOURCE_BYTES {
-            return limit(format!("the sources have more than {SOURCE_BYTES} bytes"));
-        }
-        Ok(sources.add(source))
+        self.0.texts().add(source)
     }
 
     fn map_source(&self, generated: Span, original: Span) -> Result<(), Failure> {
-        self.job.map_source(generated, original)
+        self.0.texts().map(generated, original)
     }
 
     fn report(&self, diagnostic: Diagnostic) -> Result<(), Failure> {
-        if self.reported.fetch_add(1, Ordering::Relaxed) >= DIAGNOSTICS {
-            let message = format!("more than {DIAGNOSTICS} diagnostics were reported");
-            return Err(Failure::new(FailureKind::Limit, message));
-        }
-        let diagnostic = self.job.map_diagnostic(diagnostic);
-        self.job.steps().sink().event(Event::Diagnostic { diagnostic });
+        let diagnostic = self.0.texts().report(diagnostic)?;
+        self.0.steps().sink().event(Event::Diagnostic { diagnostic });
         Ok(())
     }
 }
@@ -319,56 +284,28 @@ struct Results(Arc<Job>);
 #[async_trait]
 impl ResultsCap for Results {
     fn image(&self, image: ImageResult) -> Result<(), Failure> {
-        if let Some(root) = image.root {
-            self.0.definition().check_edge(root)?;
-        }
-        check_config(&image.config)?;
         let first = &self.0.target_platforms()[0];
-        self.0.yielded().add_image(image, first)
+        self.0.yielded().image(&self.0.definition(), image, first)
     }
 
     fn files(&self, files: FilesResult) -> Result<(), Failure> {
-        self.0.definition().check_edge(files.root)?;
-        decode::only_known(&files.attrs, "results.files", &["dest"])?;
-        self.0.yielded().add_files(files)
+        self.0.yielded().files(&self.0.definition(), files)
     }
 
     fn require(&self, at: Edge) -> Result<(), Failure> {
-        self.0.definition().check_edge(at)?;
-        self.0.yielded().add_required(at)
+        self.0.yielded().require(&self.0.definition(), at)
     }
 
     fn attest(&self, kind: String, _: FilesResult) -> Result<(), Failure> {
-        Err(Failure::unsupported(format!("this host cannot attach the attestation {kind:?}")))
+        yielded::attest(&kind)
     }
 
     fn effect(&self, name: String, at: Edge) -> Result<(), Failure> {
-        let mut definition = self.0.definition();
-        definition.check_edge(at)?;
-        if !matches!(definition.vertex(at.node).op, Op::Exec(_)) {
-            let message = format!("{name:?} has no effect: it is the output of no process");
-            return Err(Failure::invalid(message));
-        }
-        definition.ignore_cache(at.node)?;
-        drop(definition);
-        self.0.yielded().add_effect(at)
+        self.0.yielded().effect(&mut self.0.definition(), &name, at)
     }
 
     fn fail_after(&self, at: Edge) -> Result<(), Failure> {
-        let definition = self.0.definition();
-        definition.check_edge(at)?;
-        match &definition.vertex(at.node).op {
-            Op::Exec(exec) if exec.capture.is_some() => {}
-            _ => {
-                return Err(Failure::invalid(format!(
-                    "node {} is no exec with capture",
-                    at.node.0
-                )));
-            }
-        }
-        drop(definition);
-        self.0.yielded().fail_after(at);
-        Ok(())
+        self.0.yielded().fail_after(&self.0.definition(), at)
     }
 
     async fn publish(&self, names: Vec<String>) -> Result<(), Failure> {
@@ -377,19 +314,6 @@ impl ResultsCap for Results {
             return Ok(());
         }
         export::publish(&self.0, &names).await
-    }
-}
-
-/// What is no object of a sensible size is refused where the frontend yields it; the rest is checked
-/// when the host's part is added.
-pub(crate) fn check_config(config: &str) -> Result<(), Failure> {
-    if config.len() as u64 > wbuild_oci::media::MAX_CONFIG {
-        return Err(Failure::new(FailureKind::Limit, "the image config is too large"));
-    }
-    // Keys only: the values of thousands of history entries need not become objects here.
-    match serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(config) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::invalid("the image config is no JSON object").cause(&error)),
     }
 }
 
@@ -420,25 +344,5 @@ impl LogCap for PluginLog {
             text.push('…');
         }
         self.events.event(Event::PluginLog { plugin: self.plugin.clone(), severity, text });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_config_is_an_object() {
-        let good = ["{}", r#"{"config":{"Env":["A=b"]},"history":[{"created_by":"x"}]}"#];
-        for config in good {
-            assert_eq!(check_config(config), Ok(()), "{config}");
-        }
-        for config in ["", "[]", "null", "{", r#"{"a":}"#, "{} {}", r#"{"a":[1,]}"#] {
-            let failure = check_config(config).expect_err(config);
-            assert_eq!(failure.message, "the image config is no JSON object", "{config}");
-            assert_eq!(failure.kind, FailureKind::Invalid, "{config}");
-        }
-        let large = format!("{{\"a\":{:?}}}", "x".repeat(wbuild_oci::media::MAX_CONFIG as usize));
-        assert_eq!(check_config(&large).expect_err("too large").kind, FailureKind::Limit);
     }
 }

@@ -133,7 +133,7 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
             };
             let chosen = chooser.choose(&definition).map_err(|refused| {
                 let (failure, sources) = *refused;
-                *job.sources() = sources;
+                job.texts().set_sources(sources);
                 failure
             })?;
             if let Some(text) = chosen.note {

@@ -12,10 +12,12 @@ use wbuild_api::request::{
     OutputSpec,
 };
 use wbuild_api::session::Session;
+use wbuild_api::texts::Texts;
+use wbuild_api::yielded::Yielded;
 use wbuild_graph::op::{Network, Security, SourceOp};
 use wbuild_graph::{
-    Attrs, CacheKey, Definition, Diagnostic, Edge, Failure, FailureKind, GraphLimits, NodeId, Op,
-    Platform, SourceMap, Span, decode,
+    Attrs, CacheKey, Definition, Edge, Failure, FailureKind, GraphLimits, NodeId, Op, Platform,
+    decode,
 };
 use wbuild_solver::Solver;
 use wbuild_tree::path::RelPath;
@@ -31,7 +33,6 @@ use crate::source::local::MAIN_CONTEXT;
 use crate::steps::Steps;
 use crate::vcs;
 use crate::worker::BuildWorker;
-use crate::yielded::Yielded;
 
 /// Name of the local context that holds the definition file.
 const DEFINITION_CONTEXT: &str = "dockerfile";
@@ -69,8 +70,7 @@ pub(crate) struct Job {
     platforms: Vec<Platform>,
     build_platform: Platform,
     definition: Mutex<Definition>,
-    sources: Mutex<SourceMap>,
-    mapped: Mutex<Vec<(Span, Span)>>,
+    texts: Mutex<Texts>,
     yielded: Mutex<Yielded>,
     planning: Mutex<Planning>,
     steps: Arc<Steps>,
@@ -140,8 +140,7 @@ impl Job {
             session,
             platforms,
             build_platform,
-            sources: Mutex::default(),
-            mapped: Mutex::default(),
+            texts: Mutex::default(),
             yielded: Mutex::default(),
             planning: Mutex::default(),
             steps,
@@ -287,8 +286,8 @@ impl Job {
         lock(&self.definition)
     }
 
-    pub(crate) fn sources(&self) -> MutexGuard<'_, SourceMap> {
-        lock(&self.sources)
+    pub(crate) fn texts(&self) -> MutexGuard<'_, Texts> {
+        lock(&self.texts)
     }
 
     /// Makes what the request says of all processes part of an op, so that it is in the op's keys.
@@ -473,31 +472,6 @@ impl Job {
         self.worker.inspect(&solved, edge.index).await
     }
 
-    pub(crate) fn map_source(&self, generated: Span, original: Span) -> Result<(), Failure> {
-        let mut mapped = lock(&self.mapped);
-        if mapped.len() >= 100_000 {
-            return Err(Failure::new(FailureKind::Limit, "more than 100000 mapped ranges"));
-        }
-        mapped.push((generated, original));
-        Ok(())
-    }
-
-    /// Replaces spans in generated sources by what they stand for.
-    pub(crate) fn map_diagnostic(&self, mut diagnostic: Diagnostic) -> Diagnostic {
-        let mapped = lock(&self.mapped);
-        for label in &mut diagnostic.labels {
-            let inside = |generated: &Span| {
-                generated.source == label.at.source
-                    && generated.start <= label.at.start
-                    && label.at.end <= generated.end
-            };
-            if let Some((_, original)) = mapped.iter().rev().find(|(g, _)| inside(g)) {
-                label.at = *original;
-            }
-        }
-        diagnostic
-    }
-
     /// What the frontend has yielded so far.
     pub(crate) fn yielded(&self) -> MutexGuard<'_, Yielded> {
         lock(&self.yielded)
@@ -512,9 +486,8 @@ impl Job {
     /// known by its digest and stays known.
     pub(crate) fn forget_plan(&self) {
         *self.definition() = Definition::new(self.session.id(), GraphLimits::default());
-        *self.sources() = SourceMap::default();
+        *self.texts() = Texts::default();
         *lock(&self.main) = None;
-        lock(&self.mapped).clear();
         *self.yielded() = Yielded::default();
         self.planning().forget();
         lock(&self.named).clear();

@@ -43,7 +43,6 @@ mod steps;
 mod sub_request;
 mod vcs;
 mod worker;
-mod yielded;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

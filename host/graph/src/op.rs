@@ -13,6 +13,9 @@ use crate::{Attrs, Platform, Span};
 /// Index into a vertex's inputs.
 pub type Input = u32;
 
+/// The most bytes of an image's config.
+pub const IMAGE_CONFIG_BYTES: u64 = 4 << 20;
+
 /// A kind of work and its parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

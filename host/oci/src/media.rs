@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Largest manifest or index that is read, in bytes (the limit registries use).
 pub const MAX_MANIFEST: u64 = 4 << 20;
 /// Largest image config that is read, in bytes.
-pub const MAX_CONFIG: u64 = 4 << 20;
+pub const MAX_CONFIG: u64 = wbuild_graph::op::IMAGE_CONFIG_BYTES;
 /// Most layers of one image.
 pub const MAX_LAYERS: usize = 1_000;
 /// Most layers of one artifact: a manifest whose config is none of an image (manifest.md, "Guidelines

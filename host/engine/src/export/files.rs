@@ -29,7 +29,7 @@ use crate::ops::overlay_kind;
 use crate::room::written_to;
 use crate::solved::Output;
 use crate::worker::output;
-use crate::yielded::Batch;
+use wbuild_api::yielded::Batch;
 
 /// One tree to write, and where.
 struct Part {

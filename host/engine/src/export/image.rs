@@ -21,7 +21,7 @@ use crate::cancel::CancelOnDrop;
 use crate::job::Job;
 use crate::present::REPAIR;
 use crate::room::written_to;
-use crate::yielded::{Batch, Image};
+use wbuild_api::yielded::{Batch, Image};
 
 /// Keys of these outputs besides those of all images.
 const OWN: &[&str] = &["tar"];

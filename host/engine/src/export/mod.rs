@@ -27,7 +27,7 @@ use wbuild_graph::{Edge, Failure, NodeId, Op};
 use crate::job::Job;
 use crate::ops::exec::check_exit;
 use crate::solved::Solved;
-use crate::yielded::Batch;
+use wbuild_api::yielded::Batch;
 
 /// Refuses outputs that cannot work, before anything is built for them.
 pub(crate) fn check(request: &BuildRequest) -> Result<(), Failure> {

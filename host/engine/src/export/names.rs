@@ -8,7 +8,7 @@ use wbuild_graph::{Failure, FailureKind};
 use wbuild_oci::reference::Reference;
 
 use crate::job::Job;
-use crate::yielded::{Batch, Image};
+use wbuild_api::yielded::{Batch, Image};
 
 /// A name as written, and read.
 pub(super) type Name = (String, Reference);

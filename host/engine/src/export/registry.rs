@@ -26,7 +26,7 @@ use crate::job::Job;
 use crate::solved::{Layer, Origin};
 use crate::steps::InternalStep;
 use crate::worker::BuildWorker;
-use crate::yielded::{Batch, Image};
+use wbuild_api::yielded::{Batch, Image};
 
 /// Keys of this output besides those of all images.
 const OWN: &[&str] = &[

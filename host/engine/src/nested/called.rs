@@ -9,13 +9,14 @@ use wbuild_api::extension::{
     NamedContext, NestedBuild, NestedResult, Outcome, ReadDir, RequestCap, ResultsCap, SourceInfo,
     SourceRequest,
 };
+use wbuild_api::texts::options_of;
+use wbuild_api::yielded::{Yielded, check_config};
 use wbuild_graph::op::SourceOp;
 use wbuild_graph::{Attrs, Edge, Failure, FailureKind, NodeId, NodeMeta, Op, Platform};
 
 use super::Caller;
 use super::turns::Ask;
-use crate::frontend_host::{check_config, evaluate_allowed, options_of};
-use crate::yielded::Yielded;
+use crate::frontend_host::evaluate_allowed;
 
 /// Whose a node is.
 #[derive(Clone, Copy, PartialEq, Eq)]

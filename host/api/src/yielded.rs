@@ -1,11 +1,15 @@
 //! What a frontend has yielded so far: images, files, effects, and a failure that waits for the end.
 //!
-//! Images of one name are one image, for a platform each. What was published is noted, so that the
+//! What is refused is refused here, whoever the host is. Images of one name are one image, for a platform each. What was published is noted, so that the
 //! end of the build does not write it again.
 
-use wbuild_api::event::ImageReport;
-use wbuild_api::extension::{FilesResult, ImageResult};
-use wbuild_graph::{Edge, Failure, FailureKind, Platform};
+use std::collections::BTreeMap;
+
+use wbuild_graph::op::IMAGE_CONFIG_BYTES;
+use wbuild_graph::{Definition, Edge, Failure, FailureKind, Op, Platform, decode};
+
+use crate::event::ImageReport;
+use crate::extension::{FilesResult, ImageResult};
 
 /// The most images, file results and effects, of each kind, of one build.
 const RESULTS: usize = 1000;
@@ -13,8 +17,8 @@ const RESULTS: usize = 1000;
 const REQUIRED: usize = 10_000;
 
 /// See the module.
-#[derive(Default)]
-pub(crate) struct Yielded {
+#[derive(Debug, Default)]
+pub struct Yielded {
     images: Vec<ImageResult>,
     files: Vec<FilesResult>,
     /// What must succeed besides.
@@ -32,21 +36,21 @@ pub(crate) struct Yielded {
 
 /// One image, for one platform or several.
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
+pub struct Image {
     /// Empty for the image of the build.
-    pub(crate) name: String,
+    pub name: String,
     /// One for each platform, in the order they were yielded.
-    pub(crate) parts: Vec<ImageResult>,
+    pub parts: Vec<ImageResult>,
 }
 
 impl Image {
     /// Whether this is the image that names of the client's are for.
-    pub(crate) fn is_main(&self) -> bool {
+    pub fn is_main(&self) -> bool {
         self.name.is_empty()
     }
 
     /// As messages call it.
-    pub(crate) fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         match self.name.as_str() {
             "" => "the image".to_owned(),
             name => format!("the image {name:?}"),
@@ -54,7 +58,7 @@ impl Image {
     }
 
     /// Keys and values of some attributes, each pair once, in the order that they were given in.
-    pub(crate) fn attrs(&self, keys: &[&str]) -> Vec<(&str, &str)> {
+    pub fn attrs(&self, keys: &[&str]) -> Vec<(&str, &str)> {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for (key, value) in self.parts.iter().flat_map(|part| &part.attrs.0) {
             let pair = (key.as_str(), value.as_str());
@@ -68,10 +72,11 @@ impl Image {
 
 /// Some of what was yielded, to be written together.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Batch {
+pub struct Batch {
     /// The build's own first.
-    pub(crate) images: Vec<Image>,
-    pub(crate) files: Vec<FilesResult>,
+    pub images: Vec<Image>,
+    /// In the order they were yielded.
+    pub files: Vec<FilesResult>,
 }
 
 impl Batch {
@@ -88,12 +93,12 @@ impl Batch {
     }
 
     /// The image of the build.
-    pub(crate) fn main(&self) -> Option<&Image> {
+    pub fn main(&self) -> Option<&Image> {
         self.images.iter().find(|image| image.is_main())
     }
 
     /// What has to be solved to write it.
-    pub(crate) fn roots(&self) -> Vec<Edge> {
+    pub fn roots(&self) -> Vec<Edge> {
         let parts = self.images.iter().flat_map(|image| &image.parts);
         parts
             .filter_map(|part| part.root)
@@ -110,13 +115,86 @@ fn check_number(yielded: usize, most: usize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is no object of a sensible size is refused where the frontend yields it; the rest is checked
+/// when the host's part is added.
+pub fn check_config(config: &str) -> Result<(), Failure> {
+    if config.len() as u64 > IMAGE_CONFIG_BYTES {
+        return Err(Failure::new(FailureKind::Limit, "the image config is too large"));
+    }
+    // Keys only: the values of thousands of history entries need not become objects here.
+    match serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(config) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::invalid("the image config is no JSON object").cause(&error)),
+    }
+}
+
+/// What interface `results` is told, over the graph that it is about.
 impl Yielded {
-    /// Takes an image; one without a platform is for `first`.
-    pub(crate) fn add_image(
+    /// `results.image`; one without a platform is for `first`.
+    pub fn image(
         &mut self,
+        definition: &Definition,
         image: ImageResult,
         first: &Platform,
     ) -> Result<(), Failure> {
+        if let Some(root) = image.root {
+            definition.check_edge(root)?;
+        }
+        check_config(&image.config)?;
+        self.add_image(image, first)
+    }
+
+    /// `results.files`
+    pub fn files(&mut self, definition: &Definition, files: FilesResult) -> Result<(), Failure> {
+        definition.check_edge(files.root)?;
+        decode::only_known(&files.attrs, "results.files", &["dest"])?;
+        self.add_files(files)
+    }
+
+    /// `results.require`
+    pub fn require(&mut self, definition: &Definition, at: Edge) -> Result<(), Failure> {
+        definition.check_edge(at)?;
+        self.add_required(at)
+    }
+
+    /// `results.effect`
+    pub fn effect(
+        &mut self,
+        definition: &mut Definition,
+        name: &str,
+        at: Edge,
+    ) -> Result<(), Failure> {
+        definition.check_edge(at)?;
+        if !matches!(definition.vertex(at.node).op, Op::Exec(_)) {
+            let message = format!("{name:?} has no effect: it is the output of no process");
+            return Err(Failure::invalid(message));
+        }
+        definition.ignore_cache(at.node)?;
+        self.add_effect(at)
+    }
+
+    /// `results.fail-after`: nothing counts that is yielded from now on.
+    pub fn fail_after(&mut self, definition: &Definition, at: Edge) -> Result<(), Failure> {
+        definition.check_edge(at)?;
+        match &definition.vertex(at.node).op {
+            Op::Exec(exec) if exec.capture.is_some() => self.fails.get_or_insert(at),
+            _ => {
+                let message = format!("node {} is no exec with capture", at.node.0);
+                return Err(Failure::invalid(message));
+            }
+        };
+        Ok(())
+    }
+}
+
+/// `results.attest`, which no host can do yet.
+pub fn attest(kind: &str) -> Result<(), Failure> {
+    Err(Failure::unsupported(format!("this host cannot attach the attestation {kind:?}")))
+}
+
+impl Yielded {
+    /// Takes an image; one without a platform is for `first`.
+    pub fn add_image(&mut self, image: ImageResult, first: &Platform) -> Result<(), Failure> {
         self.check_open(&image.name)?;
         check_number(self.images.len(), RESULTS)?;
         let wanted = image.platform.clone().unwrap_or_else(|| first.clone());
@@ -135,7 +213,7 @@ impl Yielded {
     }
 
     /// Takes files.
-    pub(crate) fn add_files(&mut self, files: FilesResult) -> Result<(), Failure> {
+    pub fn add_files(&mut self, files: FilesResult) -> Result<(), Failure> {
         self.check_open(&files.name)?;
         check_number(self.files.len(), RESULTS)?;
         if self.fails.is_none() {
@@ -145,29 +223,24 @@ impl Yielded {
     }
 
     /// Takes what must succeed though nothing of it is yielded.
-    pub(crate) fn add_required(&mut self, at: Edge) -> Result<(), Failure> {
+    fn add_required(&mut self, at: Edge) -> Result<(), Failure> {
         check_number(self.required.len(), REQUIRED)?;
         self.required.push(at);
         Ok(())
     }
 
     /// What must succeed besides.
-    pub(crate) fn required(&self) -> &[Edge] {
+    pub fn required(&self) -> &[Edge] {
         &self.required
     }
 
     /// Takes work for its effect.
-    pub(crate) fn add_effect(&mut self, at: Edge) -> Result<(), Failure> {
+    fn add_effect(&mut self, at: Edge) -> Result<(), Failure> {
         check_number(self.effects.len(), RESULTS)?;
         if self.fails.is_none() {
             self.effects.push(at);
         }
         Ok(())
-    }
-
-    /// Takes what the build fails with: nothing counts that is yielded from now on.
-    pub(crate) fn fail_after(&mut self, at: Edge) {
-        self.fails.get_or_insert(at);
     }
 
     /// What is published is complete.
@@ -181,12 +254,12 @@ impl Yielded {
     }
 
     /// What the build fails with in the end.
-    pub(crate) fn fails(&self) -> Option<Edge> {
+    pub fn fails(&self) -> Option<Edge> {
         self.fails
     }
 
     /// Whether there is nothing at all.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.images.is_empty()
             && self.files.is_empty()
             && self.effects.is_empty()
@@ -195,17 +268,17 @@ impl Yielded {
     }
 
     /// Everything, also what is published.
-    pub(crate) fn whole(&self) -> Batch {
+    pub fn whole(&self) -> Batch {
         Batch::of(self.images.iter().collect(), self.files.clone())
     }
 
     /// What is not published.
-    pub(crate) fn rest(&self) -> Batch {
+    pub fn rest(&self) -> Batch {
         self.some(|name| !self.published.iter().any(|known| known == name))
     }
 
     /// What goes by these names and is not published.
-    pub(crate) fn named(&self, names: &[String]) -> Result<Batch, Failure> {
+    pub fn named(&self, names: &[String]) -> Result<Batch, Failure> {
         for name in names {
             let there = self.images.iter().any(|image| image.name == *name)
                 || self.files.iter().any(|files| files.name == *name);
@@ -225,24 +298,24 @@ impl Yielded {
     }
 
     /// Notes what was published, and what there is to say of it.
-    pub(crate) fn publish(&mut self, names: &[String], reports: Vec<ImageReport>) {
+    pub fn publish(&mut self, names: &[String], reports: Vec<ImageReport>) {
         self.published.extend(names.iter().cloned());
         self.reports.extend(reports);
     }
 
     /// What was said of published images.
-    pub(crate) fn reports(&self) -> Vec<ImageReport> {
+    pub fn reports(&self) -> Vec<ImageReport> {
         self.reports.clone()
     }
 
     /// All effects, in order.
-    pub(crate) fn effects(&self) -> &[Edge] {
+    pub fn effects(&self) -> &[Edge] {
         &self.effects
     }
 
     /// The next effect that has not run, which counts as run from now on: what fails in part must
     /// not be done again.
-    pub(crate) fn next_effect(&mut self) -> Option<Edge> {
+    pub fn next_effect(&mut self) -> Option<Edge> {
         let next = self.effects.get(self.run).copied()?;
         self.run += 1;
         Some(next)
@@ -326,8 +399,7 @@ mod tests {
         let mut yielded = Yielded::default();
         let first: Platform = "linux/amd64".parse().expect("platform");
         yielded.add_files(files("", 1)).expect("files");
-        yielded.fail_after(edge(2));
-        yielded.fail_after(edge(3));
+        yielded.fails = Some(edge(2));
         yielded.add_files(files("", 4)).expect("taken");
         yielded.add_image(image("", "linux/amd64", &[]), &first).expect("taken");
         yielded.add_effect(edge(5)).expect("taken");
@@ -344,5 +416,20 @@ mod tests {
         yielded.add_effect(edge(2)).expect("second");
         assert_eq!((yielded.next_effect(), yielded.next_effect()), (Some(edge(2)), None));
         assert_eq!(yielded.effects(), [edge(1), edge(2)]);
+    }
+
+    #[test]
+    fn a_config_is_an_object() {
+        let good = ["{}", r#"{"config":{"Env":["A=b"]},"history":[{"created_by":"x"}]}"#];
+        for config in good {
+            assert_eq!(check_config(config), Ok(()), "{config}");
+        }
+        for config in ["", "[]", "null", "{", r#"{"a":}"#, "{} {}", r#"{"a":[1,]}"#] {
+            let failure = check_config(config).expect_err(config);
+            assert_eq!(failure.message, "the image config is no JSON object", "{config}");
+            assert_eq!(failure.kind, FailureKind::Invalid, "{config}");
+        }
+        let large = format!("{{\"a\":{:?}}}", "x".repeat(IMAGE_CONFIG_BYTES as usize));
+        assert_eq!(check_config(&large).expect_err("too large").kind, FailureKind::Limit);
     }
 }
