@@ -100,3 +100,11 @@ impl Stage<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        wbuild_testkit::cases::check("tests/cases", super::frontend());
+    }
+}

@@ -1,6 +1,6 @@
 //! What clients, the engine and plugins say to each other: requests, events, the client's session,
 //! and the traits of the plug points. Types and traits, and what every host of a frontend decides in
-//! the same way ([`texts`], [`yielded`]).
+//! the same way ([`nodes`], [`texts`], [`yielded`]).
 //!
 //! The engine implements the capabilities and calls the plug points; `wbuild-plugin` implements the
 //! plug points over Wasm; the command line makes requests and draws events. None of the three needs
@@ -11,6 +11,7 @@ pub mod event;
 pub mod explain;
 pub mod extension;
 pub mod nested;
+pub mod nodes;
 pub mod request;
 #[cfg(unix)]
 pub mod session;

@@ -11,10 +11,11 @@ use wbuild_api::extension::{
     ImageRequest, ImageResult, InspectCap, LogCap, NamedContext, Outcome, ReadDir, RequestCap,
     ResultsCap, SourceInfo, SourceRequest,
 };
+use wbuild_api::nodes;
 use wbuild_api::request::ContextSpec;
 use wbuild_api::texts::options_of;
 use wbuild_api::yielded;
-use wbuild_graph::op::{Security, SourceOp};
+use wbuild_graph::op::SourceOp;
 use wbuild_graph::{
     Attrs, Diagnostic, Edge, Failure, NodeMeta, Op, Platform, Severity, SourceFile, Span,
 };
@@ -62,18 +63,7 @@ impl GraphCap for Graph {
             self.0.worker().locals.lent(&source.name)?;
         }
         self.0.settle(&mut op);
-        let mut definition = self.0.definition();
-        let outputs = op.outputs();
-        let client = matches!(&op, Op::Exec(exec) if exec.security == Security::Client);
-        if client && let Op::Exec(exec) = &mut op {
-            // It is run for what it does: two that say the same are not one.
-            exec.attrs.push("client", definition.len().to_string());
-        }
-        let node = definition.insert(op, inputs)?;
-        if client {
-            definition.ignore_cache(node)?;
-        }
-        Ok((0..outputs).map(|index| Edge { node, index }).collect())
+        nodes::insert(&mut self.0.definition(), op, inputs)
     }
 
     fn annotate(&self, at: Edge, meta: NodeMeta) -> Result<(), Failure> {
@@ -85,11 +75,7 @@ impl GraphCap for Graph {
     }
 
     fn same_work(&self, at: Edge, other: Edge) -> Result<bool, Failure> {
-        let mut definition = self.0.definition();
-        definition.check_edge(at)?;
-        definition.check_edge(other)?;
-        let same = definition.digest(at.node) == definition.digest(other.node);
-        Ok(same && at.index == other.index)
+        nodes::same_work(&mut self.0.definition(), at, other)
     }
 }
 

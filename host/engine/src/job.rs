@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use futures_util::future::try_join_all;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use wbuild_api::extension::{CachePlugin, DefinitionFile, ImageInfo, ImageRequest};
+use wbuild_api::nodes::Rights;
 use wbuild_api::request::{
-    BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource, Entitlement, OutputKind,
-    OutputSpec,
+    BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource, OutputKind, OutputSpec,
 };
 use wbuild_api::session::Session;
 use wbuild_api::texts::Texts;
 use wbuild_api::yielded::Yielded;
-use wbuild_graph::op::{Network, Security, SourceOp};
+use wbuild_graph::op::{Network, SourceOp};
 use wbuild_graph::{
-    Attrs, CacheKey, Definition, Edge, Failure, FailureKind, GraphLimits, NodeId, Op, Platform,
+    Attrs, CacheKey, Definition, Edge, Failure, GraphLimits, NodeId, Op, Platform,
     decode,
 };
 use wbuild_solver::Solver;
@@ -304,38 +304,15 @@ impl Job {
         }
     }
 
-    /// Refuses what needs an entitlement nobody gave. The one place of this check.
+    /// Refuses what needs an entitlement nobody gave.
     pub(crate) fn check_granted(&self, op: &Op) -> Result<(), Failure> {
-        let Op::Exec(exec) = op else {
-            return Ok(());
-        };
-        let denied = |what: &str, option: &str| {
-            Err(Failure::new(FailureKind::Denied, format!("{what} is not granted to this build"))
-                .hint(format!("this version of wbuild has no way to grant {option}")))
-        };
-        if exec.security == Security::Insecure {
-            return denied("a privileged process", "security.insecure");
+        let main = self.request.contexts.get(MAIN_CONTEXT);
+        Rights {
+            allow: &self.request.allow,
+            network: self.request.network,
+            in_directory: matches!(main, Some(ContextSpec::Local(_))),
         }
-        if exec.security == Security::Client {
-            let option = Entitlement::ClientExec;
-            if !self.request.allow.contains(&option) {
-                let message = "a process outside of any container, with the rights of the caller, is \
-                               not granted to this build";
-                return Err(Failure::new(FailureKind::Denied, message)
-                    .hint(format!("if the definition is trusted: --allow {}", option.as_str())));
-            }
-            if !matches!(self.request.contexts.get(MAIN_CONTEXT), Some(ContextSpec::Local(_))) {
-                let message = "a process of the caller's needs a context that is a directory";
-                return Err(Failure::unsupported(message));
-            }
-        }
-        if exec.network == Network::Host && self.request.network != DefaultNetwork::Host {
-            return denied("the host's network", "network.host");
-        }
-        if exec.devices.iter().any(|(_, required)| *required) {
-            return denied("a device", "device");
-        }
-        Ok(())
+        .check(op)
     }
 
     pub(crate) async fn resolve_image(&self, request: ImageRequest) -> Result<ImageInfo, Failure> {

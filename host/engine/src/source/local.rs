@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wbuild_api::session::{BuildContext, Session};
+use wbuild_api::nodes::no_such_context;
 use wbuild_graph::decode::only_known;
 use wbuild_graph::op::{IgnorePattern, LocalSource};
 use wbuild_graph::{Diagnostic, Failure, Label, Severity, Span};
@@ -129,14 +130,7 @@ impl Locals {
             Some(main) if name == MAIN_CONTEXT => Some(Arc::clone(main)),
             _ => self.session.context(name),
         };
-        found.ok_or_else(|| {
-            if name == MAIN_CONTEXT {
-                return Failure::not_found("this build has no context to read files from")
-                    .hint("give a directory beside the definition, e.g. wbuild -f - .");
-            }
-            Failure::not_found(format!("there is no build context named {name:?}"))
-                .hint(format!("give one with --build-context {name}=DIRECTORY"))
-        })
+        found.ok_or_else(|| no_such_context(name))
     }
 
     /// A handle on a directory; reads nothing but links that are to be followed.

@@ -1,0 +1,66 @@
+//! Runs plugins of wbuild without wbuild: against values, on any machine, without containers, network
+//! or registry.
+//!
+//! ```
+//! # use wbuild_frontend::{Build, ImageConfig, Result, State};
+//! # wbuild_frontend::frontend!(build);
+//! # fn build(build: &Build) -> Result<()> {
+//! #     let text = build.definition("")?;
+//! #     let root = State::scratch().files().write("/hello", text.bytes()).done()?;
+//! #     build.image(&root, &ImageConfig::new(&build.platforms()[0])).done()
+//! # }
+//! use wbuild_testkit::Case;
+//!
+//! let built = Case::new("hello").run(frontend()).expect_success();
+//! assert!(built.graph_text().contains(r#"write "/hello" "hello""#));
+//! ```
+//!
+//! A frontend here is anything that implements [`Frontend`](wbuild_api::extension::Frontend): one that
+//! `wbuild-frontend` compiled into the test, or a component that `wbuild-plugin` loaded. What a host
+//! refuses (options that are not known, nodes that contradict themselves, rights that nobody gave,
+//! amounts) is refused by the code that the engine runs; what a machine would answer is said by a
+//! [`Case`], in a test or in a folder:
+//!
+//! ```text
+//! tests/cases/NAME/
+//!   case.toml     options, platforms, images, what processes do; may be empty
+//!   hello.steps   the definition: the only other file, or the one that case.toml names
+//!   context/      files of the main context
+//!   expected      what comes of it: graph, results, diagnostics, log
+//! ```
+//!
+//! ```toml
+//! targets = ["test"]
+//! platforms = ["linux/amd64", "linux/arm64"]
+//! secrets = ["token"]
+//! options."build-arg:VERSION" = "1.2"
+//! images."alpine".config = { architecture = "amd64", os = "linux", config = { Env = ["PATH=/bin"] } }
+//! images."alpine".files."/etc/os-release" = "ID=alpine\n"
+//! contexts.lib.dir = "lib"
+//! sources."https://example.com/a.tar".pin = "sha256:…"
+//! limits.nodes = 100
+//!
+//! [[exec]] # what a process does instead of running; the first that matches counts
+//! contains = "cat /version"
+//! stdout = "1.2.3\n"
+//! exit-code = 0
+//! files."/out" = "made"
+//! ```
+//!
+//! Every case is run twice, and a third time with the recorded answers of the first run alone
+//! ([`Trace`]): what a frontend does may depend on nothing but what it is answered.
+
+mod bench;
+mod case;
+pub mod cases;
+mod run;
+mod snapshot;
+mod staged;
+mod trace;
+mod tree;
+
+pub use case::{Case, FakeExec, FakeImage, FakeSource};
+pub use run::{Replay, Run, replay};
+pub use snapshot::Snapshot;
+pub use trace::{Call, Trace, Traced};
+pub use tree::{Node, Tree};
