@@ -40,7 +40,8 @@
 //! sources."https://example.com/a.tar".pin = "sha256:…"
 //! limits.nodes = 100
 //!
-//! [[exec]] # what a process does instead of running; the first that matches counts
+//! [[exec]] # what a process does instead of running; the first that matches counts. One that none
+         # matches ends well and changes nothing, but its output must not be asked for
 //! contains = "cat /version"
 //! stdout = "1.2.3\n"
 //! exit-code = 0

@@ -184,6 +184,9 @@ impl Staged {
         outputs: u32,
     ) -> Result<Solved, Failure> {
         let found = self.case.execs.iter().find(|known| known.matches(&exec.args, name));
+        // What is only run ends well, unless the case says otherwise; what is asked about must be said.
+        let fine = FakeExec::default();
+        let found = found.or_else(|| exec.capture.is_none().then_some(&fine));
         let Some(FakeExec { exit_code, stdout, stderr, files, .. }) = found else {
             let message = format!("the case does not say what {:?} does", exec.args);
             return Err(Failure::new(FailureKind::Unavailable, message)
