@@ -41,7 +41,7 @@
 //! limits.nodes = 100
 //!
 //! [[exec]] # what a process does instead of running; the first that matches counts. One that none
-         # matches ends well and changes nothing, but its output must not be asked for
+//!          # matches ends well and changes nothing, but nothing may ask what it printed.
 //! contains = "cat /version"
 //! stdout = "1.2.3\n"
 //! exit-code = 0
