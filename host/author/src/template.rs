@@ -60,6 +60,9 @@ fn offered(kind: Kind, language: Language) -> Result<(), Failure> {
         (Language::Python, Kind::Runner | Kind::Cache) => {
             "a component that holds CPython has 18 MB, and one of this kind may have 8 MiB: it is started for every step, or asked for every key"
         }
+        (Language::Js, Kind::Runner) => {
+            "a plan is made of a process that is lent to the runner, and components of QuickJS do not give back what is lent to them"
+        }
         (Language::C, Kind::Cache) => {
             "there is no layer for cache backends in C; begin with the generated bindings (wit-bindgen c), or with another language"
         }
@@ -141,10 +144,15 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
-        for (kind, language) in [(Kind::Runner, Language::Python), (Kind::Cache, Language::Python), (Kind::Cache, Language::C)] {
+        for (kind, language) in [
+            (Kind::Runner, Language::Python),
+            (Kind::Cache, Language::Python),
+            (Kind::Cache, Language::C),
+            (Kind::Runner, Language::Js),
+        ] {
             let place = folder.path().join("new");
             let failure = write_project(&place, "x", kind, language).expect_err("refused");
-            assert!(failure.hints.iter().any(|hint| hint.contains("--lang js")), "{failure:?}");
+            assert!(failure.hints.iter().any(|hint| hint.contains("--lang ")), "{failure:?}");
             assert!(!place.exists());
         }
     }

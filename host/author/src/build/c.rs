@@ -34,7 +34,7 @@ pub(super) fn build(project: &Project) -> Result<Vec<u8>, Failure> {
     let module = work(project)?.join("module.wasm");
     let mut command = Command::new(clang);
     command
-        .args(["--target=wasm32-unknown-unknown", "-std=c11", "-Os", "-Wall", "-Wextra"])
+        .args(["--target=wasm32-unknown-unknown", "-std=c11", "-Oz", "-flto", "-Wall", "-Wextra"])
         .args(["-ffreestanding", "-nostdlib", "-mbulk-memory", "-ffunction-sections", "-fdata-sections"])
         .arg("-isystem")
         .arg(layer.join("libc"))

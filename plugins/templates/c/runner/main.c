@@ -13,6 +13,10 @@
 // The bindings have one helper for the world's type section; `wbuild plugin build` embeds it.
 void __component_type_object_force_link_runner(void) {}
 
+// What is lent to an export is given back before it returns.
+__attribute__((__import_module__("wbuild:runner/process@0.1.0"), __import_name__("[resource-drop]process")))
+extern void give_back(int32_t process);
+
 static bool same(const runner_string_t *a, const runner_string_t *b) {
     return a->len == b->len && memcmp(a->ptr, b->ptr, a->len) == 0;
 }
@@ -52,8 +56,8 @@ void exports_wbuild_runner_planner_supports(exports_wbuild_runner_planner_list_p
 bool exports_wbuild_runner_planner_make_plan(exports_wbuild_runner_planner_borrow_process_t process,
                                              exports_wbuild_runner_planner_own_plan_t *plan,
                                              exports_wbuild_runner_planner_failure_t *failure) {
-    (void)process;
     (void)failure;
     *plan = wbuild_runner_plan_static_plan_base();
+    give_back(process.__handle);
     return true;
 }

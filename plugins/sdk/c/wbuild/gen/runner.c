@@ -753,8 +753,6 @@ uint8_t * __wasm_export_exports_wbuild_runner_planner_supports(uint8_t * arg, si
 
 __attribute__((__export_name__("wbuild:runner/planner@0.1.0#make-plan")))
 uint8_t * __wasm_export_exports_wbuild_runner_planner_make_plan(int32_t arg) {
-  int32_t borrow = 0;
-  borrow = arg;
   exports_wbuild_runner_planner_result_own_plan_failure_t ret;
   exports_wbuild_runner_planner_own_plan_t ok;
   exports_wbuild_runner_planner_failure_t err;
@@ -780,9 +778,6 @@ uint8_t * __wasm_export_exports_wbuild_runner_planner_make_plan(int32_t arg) {
   } else {
     const exports_wbuild_runner_planner_own_plan_t *payload = &(ret).val.ok;*((int8_t*)(ptr + 0)) = 0;
     *((int32_t*)(ptr + sizeof(void*))) = (*payload).__handle;
-  }
-  if (borrow != 0) {
-    __wasm_import_wbuild_runner_process_process_drop(borrow);
   }
   return ptr;
 }
