@@ -45,6 +45,15 @@ has_certificates() {
         [ -s /etc/ssl/cert.pem ]
 }
 has_static_busybox() { have busybox && ! ldd "$(command -v busybox)"; }
+# versions NAME: whether NAME or one of the names of its versions is there.
+versions() {
+    for version in "" -22 -21 -20 -19 -18 -17 -16 -15; do
+        have "$1$version" && return 0
+    done
+    return 1
+}
+has_wasm_clang() { versions clang; }
+has_wasm_linker() { versions wasm-ld; }
 
 # What building and running wbuild itself takes.
 need_for_wbuild() {

@@ -7,6 +7,7 @@
 #          sh tests/long.sh wild
 #          sh tests/long.sh network
 #          sh tests/long.sh races
+#          sh tests/long.sh languages
 #          sh tests/long.sh simulation [SEEDS [FIRST]]
 #          sh tests/long.sh crash [NAME=NUMBER...]
 #
@@ -23,6 +24,7 @@
 #          tests/fuzz/wild.txt, which it fetches. What is refused is shown, to be judged by a reader.
 # network: cuts, resets, stalls and flips 500 of each kind between the registry client and a registry.
 # races:   paths that change while they are copied or written to, a minute for each kind.
+# languages: plugins in Python, from nothing to a build with them; their compiler comes from PyPI.
 # simulation: a million SEEDS of the solver's simulation, from the FIRST on.
 # crash:   kills, failures, power cuts, full disks and flipped bits, in the numbers of a release; some
 #          minutes each, and an hour in all. NAME=NUMBER takes another number of one, and 0 leaves it
@@ -236,6 +238,10 @@ fuzz-keep)
 wild) wild ;;
 network) WBUILD_LONG=1 nice cargo test -p wbuild-oci --test oci -- t_net ;;
 races) races ;;
+languages)
+    nice cargo build -p wbuild-cli
+    WBUILD_LONG=1 nice cargo test -p wbuild-tests --test e2e -- plugin_languages
+    ;;
 simulation)
     SEEDS=${2-1000000} SEED=${3-0} nice cargo test -p wbuild-solver --test solver \
         simulation::simulation -- --nocapture

@@ -25,6 +25,10 @@ need umoci umoci have umoci
 need buildah buildah have buildah
 need docker-registry docker-distribution have docker-registry
 need git "git git-daemon" have git
+# For plugins in other languages; their packages come from npm, as the lock file says.
+need clang clang has_wasm_clang
+need lld lld has_wasm_linker
+need "nodejs npm" "nodejs npm" have npm
 need openssh-client openssh-clients have ssh-agent
 need openssl openssl have openssl
 need uidmap shadow-utils have newuidmap

@@ -24,11 +24,8 @@ fn main() {
         let _ = writeln!(text, "pub static {constant}: &[(&str, &[u8])] = &[");
         for file in files {
             let path = top.join(&file);
-            let _ = writeln!(
-                text,
-                "    ({file:?}, include_bytes!({:?})),",
-                path.display().to_string()
-            );
+            let _ =
+                writeln!(text, "    ({file:?}, include_bytes!({:?})),", path.display().to_string());
         }
         text.push_str("];\n");
     }

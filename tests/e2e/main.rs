@@ -24,6 +24,7 @@ mod keys;
 mod monorepo;
 mod outputs;
 mod platforms;
+mod plugin_languages;
 mod plugins;
 mod pushing;
 mod registries;
@@ -63,6 +64,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("monorepo", monorepo::TESTS),
     ("outputs", outputs::TESTS),
     ("platforms", platforms::TESTS),
+    ("plugin_languages", plugin_languages::TESTS),
     ("plugins", plugins::TESTS),
     ("pushing", pushing::TESTS),
     ("registries", registries::TESTS),
@@ -86,6 +88,12 @@ fn main() {
     for (area, tests) in AREAS {
         for (name, test) in *tests {
             trials.push(trial(format!("{area}::{name}"), *test));
+        }
+    }
+    // What only `tests/long.sh` runs.
+    if std::env::var_os("WBUILD_LONG").is_some_and(|value| value == "1") {
+        for (name, test) in plugin_languages::LONG {
+            trials.push(trial(format!("plugin_languages::{name}"), *test));
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

@@ -15,6 +15,7 @@
 //! - [`unprivileged`]: wbuild run by an ordinary user, and in a container;
 //! - [`wire`]: a bad connection between the two;
 //! - [`files`]: a web server that keeps what is PUT to it;
+//! - [`languages`]: compilers and interpreters for plugins in other languages;
 //! - [`peer`], [`registry`], [`machine`]: other programs, and what is left of them on the machine.
 
 pub mod base;
@@ -26,6 +27,7 @@ pub mod golden;
 pub mod httpd;
 pub mod image;
 pub mod kills;
+pub mod languages;
 pub mod machine;
 pub mod packages;
 pub mod peer;

@@ -22,9 +22,9 @@ pub fn componentise(module: &[u8], wit: &Path, world: &str) -> Result<Vec<u8>, F
     let (package, _) = resolve
         .push_dir(wit)
         .map_err(|error| failed(&format!("cannot read the WIT in {}", wit.display()), &error))?;
-    let world = resolve
-        .select_world(&[package], Some(world))
-        .map_err(|error| failed(&format!("there is no world {world} in {}", wit.display()), &error))?;
+    let world = resolve.select_world(&[package], Some(world)).map_err(|error| {
+        failed(&format!("there is no world {world} in {}", wit.display()), &error)
+    })?;
     let mut module = module.to_vec();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .map_err(|error| failed("cannot describe the module", &error))?;

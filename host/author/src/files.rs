@@ -19,7 +19,8 @@ pub fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
 /// Writes a file, and the folders it lies in.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| failed("make the folder", folder, &error))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| failed("make the folder", folder, &error))?;
     }
     std::fs::write(path, bytes).map_err(|error| failed("write", path, &error))
 }
@@ -38,7 +39,9 @@ pub fn below<'a>(
 /// package itself at the top, used ones below `deps/`.
 pub fn write_wit(package: &str, folder: &Path) -> Result<(), Failure> {
     let text = |package: &str| {
-        WIT.iter().find(|(path, _)| *path == format!("{package}/{package}.wit")).map(|(_, bytes)| *bytes)
+        WIT.iter()
+            .find(|(path, _)| *path == format!("{package}/{package}.wit"))
+            .map(|(_, bytes)| *bytes)
     };
     let own = text(package)
         .ok_or_else(|| Failure::internal(format!("there is no WIT package wbuild:{package}")))?;

@@ -123,9 +123,8 @@ impl Project {
     /// Reads a project. Without a `wbuild-plugin.toml` it is a frontend with the folder's name, in the
     /// language of its files.
     pub fn read(folder: &Path) -> Result<Project, Failure> {
-        let folder = folder
-            .canonicalize()
-            .map_err(|error| failed("find the project", folder, &error))?;
+        let folder =
+            folder.canonicalize().map_err(|error| failed("find the project", folder, &error))?;
         let path = folder.join(PROJECT_FILE);
         let file = match std::fs::read_to_string(&path) {
             Ok(text) => toml::from_str::<File>(&text).map_err(|error| {
@@ -194,8 +193,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     if good {
         return Ok(());
     }
-    Err(Failure::invalid(format!("a plugin cannot be called {name:?}"))
-        .hint("a name has small letters, digits and -, begins with a letter, and has at most 64 of them"))
+    Err(Failure::invalid(format!("a plugin cannot be called {name:?}")).hint(
+        "a name has small letters, digits and -, begins with a letter, and has at most 64 of them",
+    ))
 }
 
 fn languages() -> String {
@@ -219,7 +219,9 @@ fn language_of(folder: &Path) -> Result<Language, Failure> {
         Ok(Language::C)
     } else {
         Err(Failure::not_found(format!("{} is no project of a plugin", folder.display()))
-            .hint(format!("it has no {PROJECT_FILE}, and no Cargo.toml, package.json, pyproject.toml or *.c"))
+            .hint(format!(
+                "it has no {PROJECT_FILE}, and no Cargo.toml, package.json, pyproject.toml or *.c"
+            ))
             .hint("wbuild plugin new NAME makes one"))
     }
 }

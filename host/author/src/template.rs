@@ -26,8 +26,11 @@ pub fn write_project(
         Err(error) => return Err(failed("look into", folder, &error)),
     };
     if occupied {
-        return Err(Failure::new(FailureKind::Invalid, format!("{} is not empty", folder.display()))
-            .hint("name a folder that is not there yet: wbuild plugin new NAME … DIR"));
+        return Err(Failure::new(
+            FailureKind::Invalid,
+            format!("{} is not empty", folder.display()),
+        )
+        .hint("name a folder that is not there yet: wbuild plugin new NAME … DIR"));
     }
     let template = format!("{language}/{kind}");
     for (path, bytes) in below(TEMPLATES, &template) {
@@ -127,7 +130,10 @@ mod tests {
                 let files = write_project(&place, "my-plugin", kind, language).expect("written");
                 count += 1;
                 for needed in ["README.md", ".gitignore"] {
-                    assert!(files.iter().any(|file| file == needed), "{language} {kind}: {files:?}");
+                    assert!(
+                        files.iter().any(|file| file == needed),
+                        "{language} {kind}: {files:?}"
+                    );
                 }
                 let project = Project::read(&place).expect("a project");
                 assert_eq!((project.kind, project.language), (kind, language));

@@ -28,6 +28,9 @@ fn help_of_every_command() {
         &["plugin", "--help"],
         &["plugin", "inspect", "--help"],
         &["plugin", "list", "--help"],
+        &["plugin", "new", "--help"],
+        &["plugin", "build", "--help"],
+        &["plugin", "run", "--help"],
     ] {
         let argv = std::iter::once("wbuild").chain(words.iter().copied()).map(Into::into);
         let error = parse(argv).expect_err("help comes as an error");
@@ -60,6 +63,9 @@ fn usage_errors_end_with_2() {
         &["plan", "diff", "a", "b", "c"],
         &["plugin"],
         &["plugin", "inspect"],
+        &["plugin", "new", "x"],
+        &["plugin", "new", "x", "--lang", "cobol"],
+        &["plugin", "run"],
         &["imagetools"],
         &["imagetools", "inspect"],
         &["imagetools", "inspect", "a", "--raw", "--json"],

@@ -11,11 +11,19 @@ use crate::project::{Kind, Project};
 
 /// Names under which distributions have them, the plain one first.
 const CLANG: [&str; 9] = [
-    "clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16", "clang-15",
+    "clang", "clang-22", "clang-21", "clang-20", "clang-19", "clang-18", "clang-17", "clang-16",
+    "clang-15",
 ];
 const LINKER: [&str; 9] = [
-    "wasm-ld", "wasm-ld-22", "wasm-ld-21", "wasm-ld-20", "wasm-ld-19", "wasm-ld-18", "wasm-ld-17",
-    "wasm-ld-16", "wasm-ld-15",
+    "wasm-ld",
+    "wasm-ld-22",
+    "wasm-ld-21",
+    "wasm-ld-20",
+    "wasm-ld-19",
+    "wasm-ld-18",
+    "wasm-ld-17",
+    "wasm-ld-16",
+    "wasm-ld-15",
 ];
 
 /// The core module of a project: all `*.c` in it, and the layer in `wbuild/`.
@@ -35,7 +43,13 @@ pub(super) fn build(project: &Project) -> Result<Vec<u8>, Failure> {
     let mut command = Command::new(clang);
     command
         .args(["--target=wasm32-unknown-unknown", "-std=c11", "-Oz", "-flto", "-Wall", "-Wextra"])
-        .args(["-ffreestanding", "-nostdlib", "-mbulk-memory", "-ffunction-sections", "-fdata-sections"])
+        .args([
+            "-ffreestanding",
+            "-nostdlib",
+            "-mbulk-memory",
+            "-ffunction-sections",
+            "-fdata-sections",
+        ])
         .arg("-isystem")
         .arg(layer.join("libc"))
         .arg("-I")

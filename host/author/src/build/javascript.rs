@@ -41,7 +41,10 @@ fn install(project: &Project, say: &mut dyn FnMut(&str)) -> Result<(), Failure> 
         return Ok(());
     }
     let npm = tool::find(&["npm"]).ok_or_else(|| {
-        tool::missing("npm", &["install Node.js 18 or newer (https://nodejs.org), which npm comes with"])
+        tool::missing(
+            "npm",
+            &["install Node.js 18 or newer (https://nodejs.org), which npm comes with"],
+        )
     })?;
     let subcommand = match project.folder.join("package-lock.json").exists() {
         true => "ci",

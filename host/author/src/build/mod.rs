@@ -21,7 +21,9 @@ pub fn build(project: &Project, say: &mut dyn FnMut(&str)) -> Result<PathBuf, Fa
         Language::Rust => rust::build(project)?,
         Language::Js => javascript::build(project, &wit(project)?, say)?,
         Language::Python => python::build(project, &wit(project)?, say)?,
-        Language::C => component::componentise(&c::build(project)?, &wit(project)?, &project.world)?,
+        Language::C => {
+            component::componentise(&c::build(project)?, &wit(project)?, &project.world)?
+        }
     };
     let bytes = component::with_manifest(&bytes, &project.manifest);
     let path = project.component();
@@ -64,12 +66,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Copies the files of these kinds, following links; `skipped` are names at the top.
-fn copy_sources(
-    from: &Path,
-    to: &Path,
-    skipped: &[&str],
-    kinds: &[&str],
-) -> Result<(), Failure> {
+fn copy_sources(from: &Path, to: &Path, skipped: &[&str], kinds: &[&str]) -> Result<(), Failure> {
     let entries = std::fs::read_dir(from).map_err(|error| failed("list", from, &error))?;
     for entry in entries {
         let path = entry.map_err(|error| failed("list", from, &error))?.path();

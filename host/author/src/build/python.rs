@@ -52,7 +52,10 @@ fn compiler(project: &Project, say: &mut dyn FnMut(&str)) -> Result<PathBuf, Fai
         return Ok(found);
     }
     let python = tool::find(&["python3"]).ok_or_else(|| {
-        tool::missing("python3", &["Debian, Ubuntu: apt-get install python3-venv", "Fedora: dnf install python3"])
+        tool::missing(
+            "python3",
+            &["Debian, Ubuntu: apt-get install python3-venv", "Fedora: dnf install python3"],
+        )
     })?;
     say("installing componentize-py into .venv");
     tool::run(Command::new(python).args(["-m", "venv"]).arg(&environment), "python3 -m venv")

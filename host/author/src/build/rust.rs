@@ -12,16 +12,19 @@ use crate::project::Project;
 const TARGET: &str = "wasm32-unknown-unknown";
 
 pub(super) fn build(project: &Project) -> Result<Vec<u8>, Failure> {
-    let cargo = tool::find(&["cargo"])
-        .ok_or_else(|| tool::missing("cargo", &["install Rust 1.95 or newer (https://rustup.rs)"]))?;
+    let cargo = tool::find(&["cargo"]).ok_or_else(|| {
+        tool::missing("cargo", &["install Rust 1.95 or newer (https://rustup.rs)"])
+    })?;
     let mut command = Command::new(&cargo);
     command
         .args(["build", "--release", "--target", TARGET])
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-component-ld")
         .current_dir(&project.folder);
     tool::run(&mut command, "cargo build").map_err(|failure| {
-        let lacks = failure.causes.iter().any(|line| line.contains("can't find crate for `core`")
-            || line.contains("can't find crate for `std`"));
+        let lacks = failure.causes.iter().any(|line| {
+            line.contains("can't find crate for `core`")
+                || line.contains("can't find crate for `std`")
+        });
         match lacks {
             true => failure.hint(format!("rustup target add {TARGET}")),
             false => failure,
@@ -51,7 +54,8 @@ fn output(project: &Project, cargo: &std::path::Path) -> Result<std::path::PathB
         })
         .and_then(|target| target["name"].as_str())
         .ok_or_else(|| {
-            failed("the package makes no component").hint("in Cargo.toml: [lib] crate-type = [\"cdylib\"]")
+            failed("the package makes no component")
+                .hint("in Cargo.toml: [lib] crate-type = [\"cdylib\"]")
         })?;
     let target = metadata["target_directory"].as_str().ok_or_else(|| failed("no target folder"))?;
     let file = format!("{}.wasm", library.replace('-', "_"));

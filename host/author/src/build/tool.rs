@@ -36,10 +36,8 @@ pub(super) fn run(command: &mut Command, what: &str) -> Result<(), Failure> {
     let said = said.trim();
     // What matters is said last.
     let from = (said.len().saturating_sub(SHOWN)..said.len()).find(|at| said.is_char_boundary(*at));
-    let mut failure = Failure::new(
-        FailureKind::ExecFailed,
-        format!("{what} failed ({})", output.status),
-    );
+    let mut failure =
+        Failure::new(FailureKind::ExecFailed, format!("{what} failed ({})", output.status));
     failure.causes.extend(said[from.unwrap_or(0)..].lines().map(str::to_owned));
     Err(failure)
 }

@@ -68,6 +68,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub watch: bool,
     /// As of wbuild build: PATH and options
-    #[arg(value_name = "BUILD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "BUILD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub build: Vec<OsString>,
 }

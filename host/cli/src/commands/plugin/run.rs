@@ -41,8 +41,11 @@ pub fn run(args: &RunArgs) -> Result<Exit, Fault> {
     loop {
         let seen = watch::look(&folders, &results);
         if let Err(fault) = once(args) {
-            let report =
-                Report { style: Style::new(false), sources: &fault.sources, output_was_shown: true };
+            let report = Report {
+                style: Style::new(false),
+                sources: &fault.sources,
+                output_was_shown: true,
+            };
             terminal::eprint(&report.failure(&fault.failure, None));
         }
         terminal::eprint("waiting for changes; Ctrl-C ends it\n");
