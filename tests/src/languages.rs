@@ -91,6 +91,8 @@ pub fn node_image(sandbox: &Sandbox) -> Result<PathBuf> {
     copy(&node, &root.join("usr/bin/node"))?;
     copy(module, &root.join("usr/lib/node_modules/npm"))?;
     std::os::unix::fs::symlink("../lib/node_modules/npm/bin/npm-cli.js", root.join("usr/bin/npm"))?;
+    // npm begins with `#!/usr/bin/env node`.
+    std::os::unix::fs::symlink("/bin/busybox", root.join("usr/bin/env"))?;
     libraries(&[node], &root)?;
     layout(sandbox, "node")
 }
