@@ -5,7 +5,7 @@ use std::path::Path;
 use wbuild_graph::{Failure, FailureKind};
 
 use crate::build::package;
-use crate::files::{SDK, TEMPLATES, below, failed, write, write_wit};
+use crate::files::{SDK, TEMPLATES, VENDORED, below, failed, write, write_wit};
 use crate::project::{Kind, Language, check_name};
 
 /// Where a template has the name of the project.
@@ -48,7 +48,12 @@ pub fn write_project(
             write(&folder.join("wbuild").join(path), bytes)?;
         }
     }
-    if language != Language::Rust {
+    if language == Language::Rust {
+        // Its interfaces are among the sources.
+        for (path, bytes) in VENDORED {
+            write(&folder.join("vendor/wbuild").join(path), bytes)?;
+        }
+    } else {
         write_wit(package(kind), &folder.join("wit"))?;
     }
     let mut files = Vec::new();
@@ -138,8 +143,8 @@ mod tests {
                 let project = Project::read(&place).expect("a project");
                 assert_eq!((project.kind, project.language), (kind, language));
                 assert_eq!(project.name, "my-plugin");
-                for file in files {
-                    let text = std::fs::read_to_string(place.join(&file)).expect("text");
+                for file in files.iter().filter(|file| !file.starts_with("vendor/")) {
+                    let text = std::fs::read_to_string(place.join(file)).expect("text");
                     assert!(!text.contains(NAME), "{language} {kind}: {file}");
                 }
             }
