@@ -23,6 +23,7 @@ pub mod exit;
 pub mod explain;
 pub mod filter;
 pub mod imagetools;
+pub mod isolation;
 pub mod metadata;
 pub mod plugin_name;
 pub mod progress;

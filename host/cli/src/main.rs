@@ -25,11 +25,15 @@ const LAUNCHER: &str = "__launcher";
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    if let Some((subcommand, rest)) = argv.get(1..).and_then(<[OsString]>::split_first)
-        && subcommand == LAUNCHER
-    {
-        // Single-threaded, without signal handlers of ours, and it never returns here.
-        std::process::exit(wbuild_exec::launcher_main(subcommand, rest));
+    // Single-threaded, without signal handlers of ours, and they never return here.
+    match argv.get(1..).and_then(<[OsString]>::split_first) {
+        Some((subcommand, rest)) if subcommand == LAUNCHER => {
+            std::process::exit(wbuild_exec::launcher_main(subcommand, rest));
+        }
+        Some((subcommand, rest)) if subcommand == plugins::SUBCOMMAND => {
+            std::process::exit(wbuild_isolate::child_main(rest));
+        }
+        _ => {}
     }
     std::panic::set_hook(Box::new(report_panic));
     // The hook has said what there is to say.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Fault;
+use crate::isolation::Origin;
 use crate::suggest::nearest;
 
 /// Which plugin is meant.
@@ -31,6 +32,14 @@ impl PluginName {
             return Ok(PluginName::File { path: cwd.join(text), shown: shown.into_owned() });
         }
         Ok(PluginName::Bundled(shown.into_owned()))
+    }
+
+    /// Where the plugin comes from.
+    pub fn origin(&self) -> Origin {
+        match self {
+            PluginName::Bundled(_) => Origin::Bundled,
+            PluginName::File { .. } => Origin::File,
+        }
     }
 
     /// As the user knows it.

@@ -6,51 +6,100 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wbuild_bundled::{Bundled, Kind};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::Fault;
+use wbuild_cli::isolation::{IsolatePlugins, isolated};
 use wbuild_cli::plugin_name::{PluginName, unknown};
 use wbuild_cli::resolve::{self, Build};
 use wbuild_cli::syntax;
-use wbuild_engine::extension::{DefinitionFile, Frontend, Runner};
+use wbuild_engine::extension::{CachePlugin, DefinitionFile, Frontend, Runner};
 use wbuild_engine::request::ContextSpec;
 use wbuild_engine::{Choose, Chosen, FindFrontend, Plugins, Reader};
 use wbuild_graph::{Attrs, Failure, SourceMap};
+use wbuild_isolate::{Isolator, Program};
 use wbuild_plugin::{Grants, Plugin, PluginHost, PluginHostOptions, PluginSource};
 
-/// A host that keeps compiled code where the environment says.
+/// First argument of the processes that run or compile plugins; no command of the user's.
+pub const SUBCOMMAND: &str = "__plugin";
+
+fn isolator() -> Isolator {
+    Isolator::new(Program::this(SUBCOMMAND))
+}
+
+/// A host that keeps compiled code where the environment says, and has what does not come with
+/// wbuild compiled where that can be ended.
 pub fn host(environment: &Environment) -> PluginHost {
-    PluginHost::new(PluginHostOptions::new(environment.code_cache_dir()))
+    let mut options = PluginHostOptions::new(environment.code_cache_dir());
+    options.compiler = Some(isolator().compiler());
+    PluginHost::new(options)
+}
+
+/// Where the plugins of a build run.
+struct Placement {
+    isolator: Isolator,
+    choice: Option<IsolatePlugins>,
+}
+
+impl Placement {
+    fn new(choice: Option<IsolatePlugins>) -> Placement {
+        Placement { isolator: isolator(), choice }
+    }
+
+    /// The isolator, for a plugin that runs in a process of its own.
+    fn elsewhere(&self, name: &PluginName) -> Option<&Isolator> {
+        isolated(self.choice, name.origin()).then_some(&self.isolator)
+    }
+
+    fn frontend(&self, host: &PluginHost, name: &PluginName) -> Result<Arc<dyn Frontend>, Failure> {
+        let plugin = load(host, Kind::Frontend, name)?;
+        self.elsewhere(name).map_or_else(|| plugin.frontend(), |there| there.frontend(&plugin))
+    }
+
+    fn runner(&self, host: &PluginHost, name: &PluginName) -> Result<Arc<dyn Runner>, Failure> {
+        let plugin = load(host, Kind::Runner, name)?;
+        self.elsewhere(name).map_or_else(|| plugin.runner(), |there| there.runner(&plugin))
+    }
+
+    fn cache(&self, host: &PluginHost, name: &PluginName) -> Result<Arc<dyn CachePlugin>, Failure> {
+        let plugin = load(host, Kind::Cache, name)?;
+        self.elsewhere(name).map_or_else(|| plugin.cache(), |there| there.cache(&plugin))
+    }
 }
 
 /// The plugins of a build. Nothing is compiled yet.
 pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
-    let caches = build.caches.iter().map(|name| load(host, Kind::Cache, name)?.cache());
-    let remotes = build.remotes.iter().map(|(backend, name)| {
-        Ok::<_, Failure>((backend.clone(), load(host, Kind::Cache, name)?.cache()?))
-    });
+    let place = Arc::new(Placement::new(build.isolate));
+    let caches = build.caches.iter().map(|name| place.cache(host, name));
+    let remotes = build.remotes.iter();
+    let remotes = remotes
+        .map(|(backend, name)| Ok::<_, Failure>((backend.clone(), place.cache(host, name)?)));
+    let runners = build.runners.iter().map(|name| place.runner(host, name));
     Ok(Plugins {
         frontend: match &build.frontend {
-            Some(name) => Reader::Frontend(load(host, Kind::Frontend, name)?.frontend()?),
+            Some(name) => Reader::Frontend(place.frontend(host, name)?),
             None => Reader::Chosen(Arc::new(ByDefinition {
                 host: host.clone(),
+                place: Arc::clone(&place),
                 contexts: build.request.contexts.clone(),
                 options: build.request.options.clone(),
             })),
         },
-        runners: runners(host, &build.runners)?,
+        runners: runners.collect::<Result<_, Failure>>()?,
         caches: caches.collect::<Result<_, Failure>>()?,
         remotes: remotes.collect::<Result<_, Failure>>()?,
-        nested: callable(host),
+        nested: callable(host, place),
     })
 }
 
 /// Runners, in order. Nothing is compiled yet.
 pub fn runners(host: &PluginHost, names: &[PluginName]) -> Result<Vec<Arc<dyn Runner>>, Fault> {
-    let runners = names.iter().map(|name| load(host, Kind::Runner, name)?.runner());
+    let place = Placement::new(None);
+    let runners = names.iter().map(|name| place.runner(host, name));
     Ok(runners.collect::<Result<_, Failure>>()?)
 }
 
 /// Chooses the frontend of a definition that is not here before the build.
 struct ByDefinition {
     host: PluginHost,
+    place: Arc<Placement>,
     contexts: BTreeMap<String, ContextSpec>,
     options: Attrs,
 }
@@ -61,7 +110,7 @@ impl Choose for ByDefinition {
         let choice = resolve::choose(&definition, &self.contexts, &self.options)
             .map_err(|fault| Box::new((*fault.failure, fault.sources)))?;
         let name = PluginName::Bundled(choice.frontend.clone());
-        let frontend = load(&self.host, Kind::Frontend, &name).and_then(|plugin| plugin.frontend());
+        let frontend = self.place.frontend(&self.host, &name);
         let frontend = frontend.map_err(|failure| Box::new((failure, SourceMap::default())))?;
         let options = Attrs(choice.options().into_iter().collect());
         Ok(Chosen { frontend, options, note: choice.note })
@@ -104,7 +153,7 @@ pub fn load_bundled(host: &PluginHost, bundled: &Bundled) -> Result<Plugin, Fail
 
 /// What a frontend may call: frontends that come with wbuild, by their names. Each is loaded once,
 /// however often it is called.
-fn callable(host: &PluginHost) -> FindFrontend {
+fn callable(host: &PluginHost, place: Arc<Placement>) -> FindFrontend {
     let host = host.clone();
     let loaded: Mutex<BTreeMap<String, Arc<dyn Frontend>>> = Mutex::default();
     Arc::new(move |name| {
@@ -113,7 +162,7 @@ fn callable(host: &PluginHost) -> FindFrontend {
             return Ok(Arc::clone(frontend));
         }
         let bundled = PluginName::Bundled(name.to_owned());
-        let frontend = load(&host, Kind::Frontend, &bundled)?.frontend()?;
+        let frontend = place.frontend(&host, &bundled)?;
         loaded.insert(name.to_owned(), Arc::clone(&frontend));
         Ok(frontend)
     })

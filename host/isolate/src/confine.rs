@@ -249,9 +249,8 @@ fn filter(stage: Stage) -> Result<BpfProgram, seccompiler::Error> {
         let value = u64::from(value.cast_unsigned());
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
     };
-    let without = |argument: u8, bits: i32| {
-        when(argument, MaskedEq(u64::from(bits.cast_unsigned())), 0)
-    };
+    let without =
+        |argument: u8, bits: i32| when(argument, MaskedEq(u64::from(bits.cast_unsigned())), 0);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         RUNNING.iter().map(|call| (*call, Vec::new())).collect();
     // Memory of its own, counted by RLIMIT_DATA: shared memory is not.
@@ -276,8 +275,7 @@ fn filter(stage: Stage) -> Result<BpfProgram, seccompiler::Error> {
     }
     rules.insert(libc::SYS_fcntl, fcntl);
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?;
     Ok(BpfProgram::try_from(filter)?)
 }
 

@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize};
 use wbuild_api::describe::{Description, Query};
 use wbuild_api::extension::{
-    FilesResult, HttpRequest, ImageRequest, ImageResult, Job, LaunchPlan,
-    LayerDescriptor, NestedBuild, NewManifest, Offer, ReadDir, RecordEntry, SourceRequest,
+    FilesResult, HttpRequest, ImageRequest, ImageResult, Job, LaunchPlan, LayerDescriptor,
+    NestedBuild, NewManifest, Offer, ReadDir, RecordEntry, SourceRequest,
 };
 use wbuild_graph::{
     Attrs, CacheKey, Diagnostic, Digest, Edge, Failure, NodeMeta, Op, Platform, Severity,
@@ -153,4 +153,3 @@ pub(crate) enum CacheCall {
     HttpBodyBlob(u64, LayerDescriptor),
     HttpForget(u64),
 }
-

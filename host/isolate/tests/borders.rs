@@ -12,45 +12,8 @@ use support::*;
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_plugin::{PluginHost, PluginHostOptions};
 
-/// The vocabulary as a component imports it.
-const TYPES: &str = r#"
-(import "wbuild:types/types@0.1.0" (instance $types
-  (type $attrs' (list (tuple string string)))
-  (export "attrs" (type $attrs (eq $attrs')))
-  (type $severity' (enum "error" "warning" "note" "help"))
-  (export "severity" (type $severity (eq $severity')))
-  (type $span' (record (field "source" u32) (field "start" u32) (field "end" u32)))
-  (export "span" (type $span (eq $span')))
-  (type $label' (record (field "at" $span) (field "text" string) (field "primary" bool)))
-  (export "label" (type $label (eq $label')))
-  (type $diagnostic' (record (field "severity" $severity) (field "code" (option string))
-    (field "message" string) (field "labels" (list $label)) (field "help" (option string))
-    (field "url" (option string)) (field "attrs" $attrs)))
-  (export "diagnostic" (type $diagnostic (eq $diagnostic')))
-  (type $failure' (record (field "kind" string) (field "message" string)
-    (field "retryable" bool) (field "diagnostics" (list $diagnostic)) (field "attrs" $attrs)))
-  (export "failure" (type $failure (eq $failure')))
-))
-(alias export $types "failure" (type $failure))
-(alias export $types "severity" (type $severity))
-"#;
-
-/// A frontend whose core module is `module`; it exports `mem` and `build`, which answers where the
-/// result lies. `before` comes before it, `with` are its imports.
-fn frontend(before: &str, module: &str, with: &str) -> String {
-    format!(
-        r#"(component {TYPES} {before}
-        (core module $m {module})
-        (core instance $i (instantiate $m {with}))
-        (type $build (func (result (result (error $failure)))))
-        (func $f (type $build) (canon lift (core func $i "build") (memory (core memory $i "mem"))))
-        (instance $b (export "build" (func $f)))
-        (export "wbuild:frontend/build@0.1.0" (instance $b)))"#
-    )
-}
-
 fn plain(module: &str) -> String {
-    frontend("", module, "")
+    wat_frontend("", module, "")
 }
 
 /// A frontend that succeeds.
@@ -173,7 +136,7 @@ fn every_end_of_a_guest_has_its_words() {
         (
             "handles of its own",
             FailureKind::Limit,
-            frontend(
+            wat_frontend(
                 "(type $r (resource (rep i32))) (core func $new (canon resource.new $r))
                 (core instance $h (export \"new\" (func $new)))",
                 r#"(import "h" "new" (func $new (param i32) (result i32)))
@@ -187,7 +150,7 @@ fn every_end_of_a_guest_has_its_words() {
         (
             "too many instances",
             FailureKind::Limit,
-            frontend(&format!("(core module $empty) {many_instances}"), GOOD, ""),
+            wat_frontend(&format!("(core module $empty) {many_instances}"), GOOD, ""),
             "the frontend x has more than 100 core instances, memories or tables".to_owned(),
         ),
         (
@@ -232,7 +195,7 @@ fn every_end_of_a_guest_has_its_words() {
 
 fn what_does_not_fit_is_told_before_it_runs() {
     let log = |function: &str| {
-        frontend(
+        wat_frontend(
             &format!("(import \"wbuild:types/log@0.1.0\" (instance $log {function}))"),
             GOOD,
             "",
@@ -289,7 +252,7 @@ fn what_does_not_fit_is_told_before_it_runs() {
         (
             "a core module to be given",
             FailureKind::Denied,
-            frontend(r#"(import "engine" (core module))"#, GOOD, ""),
+            wat_frontend(r#"(import "engine" (core module))"#, GOOD, ""),
             "the frontend x imports engine, which wbuild does not offer",
         ),
     ];

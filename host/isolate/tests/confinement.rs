@@ -56,6 +56,17 @@ fn no_way_out_is_open() {
 }
 
 #[test]
+fn there_is_no_more_memory_than_was_allowed() {
+    let memory = |mode: &str| {
+        let mut probe = Command::new(PROBES);
+        probe.args(["probe", "memory", mode]).stdin(Stdio::null());
+        probe.status().expect("it starts").code()
+    };
+    assert_eq!(memory("free"), Some(0));
+    assert_eq!(memory("confined"), Some(1), "64 MiB, and what the engine needs");
+}
+
+#[test]
 fn files_are_out_of_reach_even_if_the_filter_had_a_hole() {
     let names = names();
     for wanted in ["read a file", "write a file", "open a directory"] {

@@ -394,7 +394,8 @@ fn a_call_may_not_take_for_ever_on_the_wall() {
     let mut options = PluginHostOptions::new(code_cache());
     options.runner_limits.cpu = Duration::from_secs(60);
     options.runner_limits.wall = Some(Duration::from_millis(150));
-    let runner = load(&PluginHost::new(options), "hostile-runner").runner_there().expect("a runner");
+    let runner =
+        load(&PluginHost::new(options), "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     let failure = run(runner.make_plan(machine.host(), job("spin"))).expect_err("it spins");
     assert_eq!(failure.message, "the runner hostile-runner took longer than 150 ms for one call");

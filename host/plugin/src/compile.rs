@@ -127,9 +127,9 @@ impl Inner {
             _ => {
                 // Compiling takes from tens of milliseconds to seconds of processor time.
                 let this = Arc::clone(self);
-                tokio::task::spawn_blocking(move || this.compile_here()).await.map_err(|error| {
-                    Failure::internal(format!("compiling {}", self.name())).cause(&error)
-                })??
+                tokio::task::spawn_blocking(move || this.compile_here()).await.map_err(
+                    |error| Failure::internal(format!("compiling {}", self.name())).cause(&error),
+                )??
             }
         };
         let time = begin.elapsed();

@@ -39,8 +39,9 @@ impl Frontend for WasmFrontend {
         let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
         let mut store = caller.store(Some(host));
         let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
-        let result = caller.call(instance.wbuild_frontend_build().call_build(&mut store)).await?;
-        result.map_err(failure_in)
+        let result = caller.call(instance.wbuild_frontend_build().call_build(&mut store)).await;
+        store.data_mut().flush();
+        result?.map_err(failure_in)
     }
 
     fn describes(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Plugins: from bytes to something that can be instantiated, each step as late as possible.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,8 +14,10 @@ use crate::code_cache::CodeCache;
 use crate::compile::{Compile, Compiled};
 use crate::engine::Runtime;
 use crate::error::Subject;
+use crate::hermetic;
 use crate::limits::{Limits, size};
 use crate::load::{Grants, Outline};
+use crate::state::{Capabilities, GuestState};
 use crate::v0_1;
 use crate::{PluginKind, WasmCache, WasmFrontend, WasmRunner};
 
@@ -382,6 +385,22 @@ impl Inner {
         Ok(PluginIdentity { name: self.name.clone(), digest: self.digest, wit_version })
     }
 
+    /// The linker, with what this component imports of WASI.
+    fn with_wasi<'a, C: Capabilities>(
+        &self,
+        linker: &'a Linker<GuestState<C>>,
+        component: &Component,
+    ) -> Result<Cow<'a, Linker<GuestState<C>>>, Failure> {
+        if !self.outline.hermetic() {
+            return Ok(Cow::Borrowed(linker));
+        }
+        let mut linker = linker.clone();
+        let engine = self.shared.runtime()?.engine();
+        hermetic::link(&mut linker, engine, component)
+            .map_err(|error| Failure::internal(format!("linker of WASI: {error:#}")))?;
+        Ok(Cow::Owned(linker))
+    }
+
     fn link_failure(&self, kind: PluginKind) -> impl FnOnce(wasmtime::Error) -> Failure + '_ {
         move |error| {
             let limits = self.limits(kind);
@@ -397,6 +416,7 @@ impl Inner {
                 let component = self.component().await?;
                 let linker =
                     self.shared.linker(&self.shared.frontend_linker, v0_1::frontend::link)?;
+                let linker = self.with_wasi(linker, component)?;
                 linker
                     .instantiate_pre(component)
                     .and_then(v0_1::frontend::bindings::GrantedPre::new)
@@ -413,6 +433,7 @@ impl Inner {
                 let component = self.component().await?;
                 let linker =
                     self.shared.linker(&self.shared.frontend_linker, v0_1::frontend::link)?;
+                let linker = self.with_wasi(linker, component)?;
                 linker
                     .instantiate_pre(component)
                     .and_then(v0_1::frontend::FrontendDescribePre::new)
@@ -428,6 +449,7 @@ impl Inner {
             .get_or_try_init(|| async {
                 let component = self.component().await?;
                 let linker = self.shared.linker(&self.shared.runner_linker, v0_1::runner::link)?;
+                let linker = self.with_wasi(linker, component)?;
                 linker
                     .instantiate_pre(component)
                     .and_then(v0_1::runner::RunnerPre::new)
@@ -443,6 +465,7 @@ impl Inner {
             .get_or_try_init(|| async {
                 let component = self.component().await?;
                 let linker = self.shared.linker(&self.shared.cache_linker, v0_1::cache::link)?;
+                let linker = self.with_wasi(linker, component)?;
                 linker
                     .instantiate_pre(component)
                     .and_then(v0_1::cache::RemoteCachePre::new)

@@ -88,6 +88,7 @@ impl Plugin {
                     outline.imports.iter().any(|name| name.split('@').next() == Some(path))
                 })
                 .map(|(_, words)| *words)
+                .chain(outline.hermetic().then_some("run in the hermetic WASI profile"))
                 .collect(),
             manifest: outline.manifest.clone(),
             refusal: None,

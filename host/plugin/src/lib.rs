@@ -17,6 +17,7 @@
 //!
 //! - A guest has no ambient authority. What it imports is its request; a name that is not granted
 //!   to its kind ends in an error that says so, before anything is compiled.
+//! - WASI is the hermetic profile (module `hermetic`), behind which there is nothing of the system.
 //! - The bindings (`v0_1`) convert and decide nothing. A capability is enforced by the object the
 //!   engine hands over, an option by `wbuild_graph::decode`, an amount by `limits`; each once, for
 //!   every WIT version.
@@ -37,6 +38,7 @@ mod engine;
 mod error;
 mod frontend;
 mod guest;
+mod hermetic;
 mod host;
 mod inspect;
 pub mod limits;

@@ -9,6 +9,7 @@ use wasmparser::{Chunk, Encoding, Parser, Payload};
 use wbuild_graph::{Failure, FailureKind};
 
 use crate::PluginKind;
+use crate::hermetic;
 
 /// Most imports, and most exports, of a component.
 const NAMES: usize = 1000;
@@ -120,6 +121,11 @@ impl Outline {
     /// Whether a frontend answers questions about a definition.
     pub(crate) fn describes(&self) -> bool {
         self.exports_interface("wbuild:frontend/describe")
+    }
+
+    /// Whether it asks for WASI.
+    pub(crate) fn hermetic(&self) -> bool {
+        self.imports.iter().any(|name| name.starts_with("wasi:"))
     }
 
     /// Packages of the contract that the component speaks, with their versions; sorted.
@@ -269,6 +275,9 @@ impl Contract {
 
     fn import_verdict(&self, interface: Interface<'_>, grants: Grants) -> Verdict {
         let path = interface.path;
+        if hermetic::offers(path, interface.version) {
+            return Verdict::Granted;
+        }
         let withheld = self.withheld.contains(&path);
         if withheld && !grants.cover(path) {
             return Verdict::Withheld;
@@ -351,8 +360,8 @@ impl Verdict {
                 format!("the {kind} {name} imports {interface}, which wbuild does not offer"),
             )
             .hint(
-                "plugins get no WASI and nothing else of the system; build it for \
-                 wasm32-unknown-unknown, or with the WASI imports of its language stubbed out",
+                "plugins get wbuild's own interfaces, and WASI 0.2 without anything of the system \
+                 behind it; nothing else",
             ),
         };
         Some(failure.attr("plugin", name))
@@ -435,9 +444,9 @@ mod tests {
                 "the frontend x asks for wbuild:cache/kv@0.1.0, which a frontend does not get",
             ),
             (
-                &["wasi:cli/stdout@0.2.0"],
+                &["wasi:cli/stdout@0.3.0"],
                 &[build],
-                "the frontend x imports wasi:cli/stdout@0.2.0, which wbuild does not offer",
+                "the frontend x imports wasi:cli/stdout@0.3.0, which wbuild does not offer",
             ),
             (
                 &["something"],

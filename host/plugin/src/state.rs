@@ -5,16 +5,25 @@ use std::sync::Arc;
 use wasmtime::component::{HasSelf, Resource, ResourceTable};
 use wasmtime::{Engine, Store};
 use wbuild_api::extension::LogCap;
-use wbuild_graph::Failure;
+use wbuild_graph::{Failure, Severity};
 
 use crate::engine::{CpuClock, Waits};
 use crate::error::HostRefusal;
-use crate::limits::{LimitReached, Limits, Meter, StoreLimiter};
+use crate::hermetic::Hermetic;
+use crate::limits::{LimitReached, Limits, LogVerdict, Meter, StoreLimiter, clip};
 
 /// The capabilities of one kind of guest.
 pub(crate) trait Capabilities: Send + 'static {
     /// Lines for the user: every kind has it.
     fn log(&self) -> &Arc<dyn LogCap>;
+    /// The time of day that a guest sees.
+    fn epoch(&self) -> Option<u64> {
+        None
+    }
+    /// What random bytes follow from.
+    fn seed(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// Data of a store.
@@ -24,6 +33,8 @@ pub(crate) struct GuestState<C: 'static> {
     /// How long it waits for transfers, which count as no time of the guest's.
     pub(crate) waits: Arc<Waits>,
     limiter: StoreLimiter,
+    /// Of a guest that imports WASI.
+    pub(crate) hermetic: Hermetic,
     /// None while an instance is made only to be measured.
     caps: Option<C>,
 }
@@ -47,6 +58,7 @@ impl<C: Capabilities> GuestState<C> {
             meter: Meter::new(limits),
             waits,
             limiter: StoreLimiter::new(limits),
+            hermetic: Hermetic::default(),
             caps,
         };
         let mut store = Store::new(engine, state);
@@ -70,6 +82,20 @@ impl<C: Capabilities> GuestState<C> {
         self.caps.as_mut().ok_or_else(|| {
             refuse(Failure::internal("the plugin called the host before it was asked anything"))
         })
+    }
+
+    /// Says a line, if there is somebody to say it to.
+    pub(crate) fn say(&mut self, severity: Severity, text: String) {
+        let limits = self.meter.limits;
+        let Some(caps) = &self.caps else { return };
+        match self.meter.log_line() {
+            LogVerdict::Pass => caps.log().log(severity, clip(text, limits.log_line_bytes)),
+            LogVerdict::Last => {
+                let text = format!("more than {} messages; the rest is dropped", limits.log_lines);
+                caps.log().log(Severity::Warning, text);
+            }
+            LogVerdict::Drop => {}
+        }
     }
 
     /// Makes a handle.

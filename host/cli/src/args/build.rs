@@ -14,6 +14,7 @@ use super::values::{
     AllowArg, AnnotationArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg,
     SecretArg, SshArg, only_false,
 };
+use crate::isolation::IsolatePlugins;
 use crate::units;
 
 /// Build from a definition and a context directory
@@ -155,6 +156,13 @@ pub struct BuildArgs {
     /// cache-local]
     #[arg(long = "cache-backend", value_name = "NAME|PATH")]
     pub cache_backends: Vec<OsString>,
+
+    /// Which plugins run in a process of their own, without files, network and most system calls:
+    /// all, untrusted (those that do not come with wbuild) or none [default: those from elsewhere;
+    /// untrusted if no value is given]
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true,
+        default_missing_value = "untrusted", hide_possible_values = true)]
+    pub isolate_plugins: Option<IsolatePlugins>,
 
     /// A cache elsewhere to look for results in (repeats): NAME, type=registry,ref=NAME,
     /// type=local,src=DIR, or type=NAME|PATH of a cache backend with its keys

@@ -26,6 +26,7 @@ use crate::args::values::{NetworkArg, ProgressArg, SecretArg, SecretSource, SshA
 use crate::config::{self, Kept};
 use crate::environment::{Environment, vars};
 use crate::exit::Fault;
+use crate::isolation::IsolatePlugins;
 use crate::plugin_name::{self, PluginName};
 use crate::registries::{self, Registries};
 use crate::syntax;
@@ -48,6 +49,8 @@ pub struct Build {
     pub caches: Vec<PluginName>,
     /// What reads and writes caches elsewhere, by the name that the request has for it.
     pub remotes: BTreeMap<String, PluginName>,
+    /// Which plugins run in a process of their own; none = those from elsewhere.
+    pub isolate: Option<IsolatePlugins>,
     /// Where results are kept.
     pub state_dir: PathBuf,
     /// Stands in for the machine's boot id.
@@ -309,6 +312,7 @@ pub fn build(
         runners: plugins(&args.runners, &RUNNERS)?,
         caches: plugins(&args.cache_backends, &["cache-local"])?,
         remotes,
+        isolate: args.isolate_plugins,
         state_dir: environment.state_dir(args.state.state_dir.as_deref())?,
         boot_id: environment.var(vars::BOOT_ID)?.map(str::to_owned),
         kept: config::kept(args.cache_max, environment)?,

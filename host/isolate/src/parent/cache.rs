@@ -206,7 +206,12 @@ impl CacheAnswers {
 
     /// A guest holds a handle of a blob from now on. It may have dropped it since, so this counts
     /// more than it holds; the child counts what it does.
-    fn seen(&mut self, digest: Digest, info: Option<BlobInfo>, meter: &mut Meter) -> Result<(), Ended> {
+    fn seen(
+        &mut self,
+        digest: Digest,
+        info: Option<BlobInfo>,
+        meter: &mut Meter,
+    ) -> Result<(), Ended> {
         if !self.present.contains(&digest) {
             meter.charge(size_of::<BlobInfo>())?;
         }
@@ -266,7 +271,8 @@ impl Answers for CacheAnswers {
                     return claim(failure.message);
                 }
                 let opened = self.host.kv.open(bucket.clone());
-                if opened.is_ok() && self.buckets.insert(bucket)
+                if opened.is_ok()
+                    && self.buckets.insert(bucket)
                     && self.buckets.len() > self.limits.handles
                 {
                     return Err(LimitReached::Handles(self.limits.handles).into());
@@ -360,7 +366,9 @@ impl CacheAnswers {
             }
             CacheCall::HttpSend(requests) => {
                 meter.batch(requests.len())?;
-                let Some(http) = &self.host.http else { return claim("HTTP, which it was not granted") };
+                let Some(http) = &self.host.http else {
+                    return claim("HTTP, which it was not granted");
+                };
                 for request in &requests {
                     if let HttpBody::Blob { digest, .. } = &request.body
                         && !self.blobs.contains_key(digest.digest())

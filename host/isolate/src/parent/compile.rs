@@ -2,7 +2,6 @@
 
 use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
@@ -17,10 +16,6 @@ use crate::child::COMPILE;
 use crate::protocol::{Done, FromChild};
 use crate::wire;
 
-/// Processor time that compiling may take, for any component.
-const TIME: Duration = Duration::from_secs(10);
-/// Processor time that compiling may take besides, for each MiB.
-const TIME_PER_MIB: Duration = Duration::from_secs(10);
 /// Time on the wall, in processor times: a busy machine gives less than is wanted.
 const BUSY: u32 = 4;
 /// Largest code that is taken.
@@ -30,18 +25,14 @@ const CODE_BYTES: usize = 512 << 20;
 #[derive(Debug)]
 pub(super) struct Compilers(pub(super) Arc<Program>);
 
-fn allowed(component: usize) -> Duration {
-    let mib = u32::try_from(component >> 20).unwrap_or(u32::MAX);
-    TIME + TIME_PER_MIB.saturating_mul(mib)
-}
-
 #[async_trait]
 impl Compile for Compilers {
     async fn compile(&self, name: &str, component: Arc<[u8]>) -> Result<Vec<u8>, Failure> {
         let cannot = |error: std::io::Error| {
             Failure::internal(format!("cannot have {name} compiled")).cause(&error)
         };
-        let time = allowed(component.len());
+        let mib = u32::try_from(component.len() >> 20).unwrap_or(u32::MAX);
+        let time = self.0.compile_time.saturating_mul(mib.saturating_add(1));
         let given = super::read_only(|file| {
             file.write_all(&component)?;
             file.rewind()
@@ -51,10 +42,10 @@ impl Compile for Compilers {
         let slow = || {
             let (kib, seconds) = (size(component.len()), time.as_secs());
             let message = format!("compiling {name} took more than {seconds} s");
-            Failure::new(FailureKind::Limit, message)
-                .attr("plugin", name)
-                .hint(format!("components of {kib} compile in a fraction of that; it may be made \
-                     to keep the compiler busy"))
+            Failure::new(FailureKind::Limit, message).attr("plugin", name).hint(format!(
+                "components of {kib} compile in a fraction of that; it may be made \
+                     to keep the compiler busy"
+            ))
         };
         let conversation = async {
             let asked = wire::encode(&(name, time.as_secs()));

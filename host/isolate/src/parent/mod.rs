@@ -20,6 +20,7 @@ use self::compile::Compilers;
 use self::frontend::IsolatedFrontend;
 pub use self::process::Program;
 use self::runner::IsolatedRunner;
+use crate::confine::WithoutLandlock;
 
 /// Makes plugins what the engine asks for, like [`Plugin`] itself, but with their guests in other
 /// processes. Starts nothing until one is called.
@@ -34,9 +35,11 @@ impl Isolator {
         Isolator { program: Arc::new(program) }
     }
 
-    /// A compiler that works in children: see [`wbuild_plugin::PluginHostOptions::compiler`].
+    /// A compiler that works in children: see [`wbuild_plugin::PluginHostOptions::compiler`]. Also on
+    /// a kernel without Landlock: else it would work here, confined by nothing.
     pub fn compiler(&self) -> Arc<dyn Compile> {
-        Arc::new(Compilers(Arc::clone(&self.program)))
+        let without_landlock = WithoutLandlock::Accept;
+        Arc::new(Compilers(Arc::new(Program { without_landlock, ..(*self.program).clone() })))
     }
 
     /// As [`Plugin::frontend`].
@@ -79,7 +82,10 @@ async fn code_of(plugin: &Plugin) -> Result<File, Failure> {
     plugin.code().await?.ok_or_else(|| {
         Failure::new(
             wbuild_graph::FailureKind::Unavailable,
-            format!("the compiled code of {} cannot be kept, so no process can be given it", plugin.name()),
+            format!(
+                "the compiled code of {} cannot be kept, so no process can be given it",
+                plugin.name()
+            ),
         )
         .hint("the directory of compiled code must be this user's own and closed to others")
     })

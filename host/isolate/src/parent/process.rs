@@ -31,6 +31,20 @@ pub struct Program {
     pub subcommand: OsString,
     /// What to do on a kernel without Landlock.
     pub without_landlock: WithoutLandlock,
+    /// Processor time that compiling may take, for any component; each MiB has as much again.
+    pub compile_time: Duration,
+}
+
+impl Program {
+    /// The running program, which hands `subcommand` to [`crate::child_main`]; 10 s to compile.
+    pub fn this(subcommand: impl Into<OsString>) -> Program {
+        Program {
+            exe: "/proc/self/exe".into(),
+            subcommand: subcommand.into(),
+            without_landlock: WithoutLandlock::Refuse,
+            compile_time: Duration::from_secs(10),
+        }
+    }
 }
 
 enum Order {

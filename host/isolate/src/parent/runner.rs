@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wbuild_api::extension::{
-    Job, LaunchPlan, LogCap, Offer, PluginIdentity, Runner, RunnerHost,
-};
+use wbuild_api::extension::{Job, LaunchPlan, LogCap, Offer, PluginIdentity, Runner, RunnerHost};
 use wbuild_graph::{Failure, Platform, decode};
 use wbuild_plugin::limits::Meter;
 use wbuild_plugin::{Plugin, PluginKind, bounds};

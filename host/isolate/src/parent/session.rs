@@ -95,9 +95,8 @@ impl Session {
         let kind = start.known.kind();
         let code = super::code_of(plugin).await?;
         let (process, socket) = Process::start(program, RUN, code).await?;
-        let socket = UnixStream::from_std(socket).map_err(|error| {
-            Failure::internal("the socket of a plugin's process").cause(&error)
-        })?;
+        let socket = UnixStream::from_std(socket)
+            .map_err(|error| Failure::internal("the socket of a plugin's process").cause(&error))?;
         let limits = plugin.limits(kind);
         let mut session = Session {
             process,
@@ -268,9 +267,8 @@ pub(super) fn fate(
     limits: Limits,
 ) -> Failure {
     let bug = format!("this is a bug of the {kind}, not of the build it was run for");
-    let ended = |kind: FailureKind, message: String| {
-        Failure::new(kind, message).attr("plugin", name)
-    };
+    let ended =
+        |kind: FailureKind, message: String| Failure::new(kind, message).attr("plugin", name);
     let Some(status) = status else {
         let message = format!("the {kind} {name} closed its connection and was ended");
         return ended(FailureKind::Denied, message);
@@ -282,11 +280,10 @@ pub(super) fn fate(
             format!("the {kind} {name} was ended: it made a system call that plugins do not make"),
         )
         .hint("it may be an attack on this machine; do not use it without isolation"),
-        Some(libc::SIGKILL) => ended(
-            FailureKind::Unavailable,
-            format!("the process of the {kind} {name} was killed"),
-        )
-        .hint("the machine may be short of memory: the kernel's log tells"),
+        Some(libc::SIGKILL) => {
+            ended(FailureKind::Unavailable, format!("the process of the {kind} {name} was killed"))
+                .hint("the machine may be short of memory: the kernel's log tells")
+        }
         Some(libc::SIGABRT) => ended(
             FailureKind::Limit,
             format!("the process of the {kind} {name} ran out of the memory it may use"),

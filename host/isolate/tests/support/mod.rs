@@ -19,12 +19,16 @@ thread_local! {
 
 /// Children are the program of these tests.
 pub fn isolator() -> Isolator {
-    Isolator::new(Program {
+    Isolator::new(program("plugin"))
+}
+
+pub fn program(subcommand: &str) -> Program {
+    Program {
         exe: env!("CARGO_BIN_EXE_isolate-child").into(),
-        subcommand: "plugin".into(),
-        // What is tried here must hold on any kernel; `confinement.rs` tells them apart.
+        // What is tried must hold on any kernel; `confinement.rs` tells them apart.
         without_landlock: WithoutLandlock::Accept,
-    })
+        ..Program::this(subcommand)
+    }
 }
 
 pub fn isolated() -> bool {

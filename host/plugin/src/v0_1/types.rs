@@ -3,7 +3,6 @@
 use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, Label, Platform, Severity, Span};
 
 use crate::bounds;
-use crate::limits::{LogVerdict, clip};
 use crate::state::{Capabilities, GuestState};
 
 /// Generated from `wit/types`; the other packages' bindings refer to these types.
@@ -25,17 +24,8 @@ impl<C: Capabilities> wit::Host for GuestState<C> {}
 
 impl<C: Capabilities> log::Host for GuestState<C> {
     fn log(&mut self, severity: wit::Severity, text: String) -> wasmtime::Result<()> {
-        let limits = self.meter.limits;
-        let verdict = self.meter.log_line();
-        let log = self.caps()?.log();
-        match verdict {
-            LogVerdict::Pass => log.log(severity_in(severity), clip(text, limits.log_line_bytes)),
-            LogVerdict::Last => log.log(
-                Severity::Warning,
-                format!("more than {} messages; the rest is dropped", limits.log_lines),
-            ),
-            LogVerdict::Drop => {}
-        }
+        self.caps()?;
+        self.say(severity_in(severity), text);
         Ok(())
     }
 }

@@ -31,6 +31,43 @@ pub fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The vocabulary as a component imports it.
+pub const TYPES: &str = r#"
+(import "wbuild:types/types@0.1.0" (instance $types
+  (type $attrs' (list (tuple string string)))
+  (export "attrs" (type $attrs (eq $attrs')))
+  (type $severity' (enum "error" "warning" "note" "help"))
+  (export "severity" (type $severity (eq $severity')))
+  (type $span' (record (field "source" u32) (field "start" u32) (field "end" u32)))
+  (export "span" (type $span (eq $span')))
+  (type $label' (record (field "at" $span) (field "text" string) (field "primary" bool)))
+  (export "label" (type $label (eq $label')))
+  (type $diagnostic' (record (field "severity" $severity) (field "code" (option string))
+    (field "message" string) (field "labels" (list $label)) (field "help" (option string))
+    (field "url" (option string)) (field "attrs" $attrs)))
+  (export "diagnostic" (type $diagnostic (eq $diagnostic')))
+  (type $failure' (record (field "kind" string) (field "message" string)
+    (field "retryable" bool) (field "diagnostics" (list $diagnostic)) (field "attrs" $attrs)))
+  (export "failure" (type $failure (eq $failure')))
+))
+(alias export $types "failure" (type $failure))
+(alias export $types "severity" (type $severity))
+"#;
+
+/// A frontend whose core module is `module`; it exports `mem` and `build`, which answers where the
+/// result lies. `before` comes before it, `with` are its imports.
+pub fn wat_frontend(before: &str, module: &str, with: &str) -> String {
+    format!(
+        r#"(component {TYPES} {before}
+        (core module $m {module})
+        (core instance $i (instantiate $m {with}))
+        (type $build (func (result (result (error $failure)))))
+        (func $f (type $build) (canon lift (core func $i "build") (memory (core memory $i "mem"))))
+        (instance $b (export "build" (func $f)))
+        (export "wbuild:frontend/build@0.1.0" (instance $b)))"#
+    )
+}
+
 /// One directory of compiled code for all tests, so that each component is compiled once.
 pub fn code_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-code")

@@ -5,8 +5,8 @@ use wbuild_api::describe::{Description, MethodInfo, Outline, Parameter, Query, T
 use wbuild_graph::{Attrs, Failure};
 
 use super::State;
-use crate::guest::Caller;
 use crate::bounds::{ANSWERS, attrs as attrs_in, text as text_in};
+use crate::guest::Caller;
 use crate::v0_1::types::{failure_in, span_in, wit};
 
 /// Generated from `wit/frontend`; what it imports is that of the world `frontend`.

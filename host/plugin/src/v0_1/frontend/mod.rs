@@ -12,7 +12,7 @@ use std::sync::Arc;
 use wasmtime::component::Linker;
 use wbuild_api::extension::{FrontendHost, LogCap, NamedContext, NestedBuild, Outcome};
 use wbuild_graph::draft::{ExecDraft, FileDraft, LocalDraft};
-use wbuild_graph::{Edge, NodeId};
+use wbuild_graph::{Digest, Edge, NodeId};
 
 use super::types;
 use crate::state::{Access, Builder, Capabilities, GuestState};
@@ -82,6 +82,15 @@ pub(crate) type State = GuestState<FrontendHost>;
 impl Capabilities for FrontendHost {
     fn log(&self) -> &Arc<dyn LogCap> {
         &self.log
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.request.epoch()
+    }
+
+    fn seed(&self) -> Vec<u8> {
+        let definition = self.request.definition();
+        definition.map_or_else(|_| Vec::new(), |file| Digest::of(&file.data).as_bytes().to_vec())
     }
 }
 
