@@ -37,7 +37,8 @@ fn main() {
         table.sort();
         let _ = writeln!(text, "/// {what}.\npub static {constant}: &[(&str, &[u8])] = &[");
         for (path, file) in table {
-            let _ = writeln!(text, "    ({path:?}, include_bytes!({:?})),", file.display().to_string());
+            let _ =
+                writeln!(text, "    ({path:?}, include_bytes!({:?})),", file.display().to_string());
         }
         text.push_str("];\n");
     }

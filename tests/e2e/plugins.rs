@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("inspection", inspection),
     ("inspection_by_machines", inspection_by_machines),
     ("all_three_by_path", all_three_by_path),
+    ("isolated_ones_build_the_same", isolated_ones_build_the_same),
     ("another_frontend", another_frontend),
     ("a_cache_on_a_web_server", a_cache_on_a_web_server),
     ("unknown_names_are_refused", unknown_names_are_refused),
@@ -104,6 +105,26 @@ fn all_three_by_path() -> Result<()> {
     // The same components, so the same keys.
     let (run, _) = sandbox.image("image", &[])?;
     ensure!(run.end_of("RUN echo")? == "CACHED", "{}", run.stderr);
+    Ok(())
+}
+
+/// Every plugin in a confined process of its own, bundled ones and files.
+fn isolated_ones_build_the_same() -> Result<()> {
+    let file = "FROM base\nRUN echo isolated > /x\nCOPY data /data\n";
+    let sandbox = Sandbox::with("isolated", &[("Dockerfile", file), ("data", "data\n")])?;
+    let (run, apart) = sandbox.image("image", &["--isolate-plugins=all"])?;
+    ensure!(run.end_of("RUN echo")? == "DONE", "{}", run.stderr);
+    apart.tree.get("/x")?;
+    let frontend = format!("--frontend={}", component("dockerfile")?.display());
+    let (run, image) = sandbox.image("image", &["--isolate-plugins", &frontend])?;
+    // The same work, and found by a cache backend in this process.
+    ensure!(run.end_of("RUN echo")? == "CACHED", "{}", run.stderr);
+    same_trees(("isolated", &apart.tree), ("by path", &image.tree))?;
+    // What a frontend says of its definition comes through.
+    sandbox.write("Dockerfile", "FROM base\nRUNN x\n")?;
+    let run = sandbox.build(&["--isolate-plugins=all"])?.expect(1)?;
+    run.says("Dockerfile:2")?;
+    run.says("RUNN")?;
     Ok(())
 }
 

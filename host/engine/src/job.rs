@@ -16,8 +16,7 @@ use wbuild_api::texts::Texts;
 use wbuild_api::yielded::Yielded;
 use wbuild_graph::op::{Network, SourceOp};
 use wbuild_graph::{
-    Attrs, CacheKey, Definition, Edge, Failure, GraphLimits, NodeId, Op, Platform,
-    decode,
+    Attrs, CacheKey, Definition, Edge, Failure, GraphLimits, NodeId, Op, Platform, decode,
 };
 use wbuild_solver::Solver;
 use wbuild_tree::path::RelPath;

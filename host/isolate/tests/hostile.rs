@@ -484,8 +484,8 @@ fn components_that_ask_for_more_are_refused_before_they_run() {
     assert_eq!(
         refused("hostile-import"),
         "the frontend hostile-import imports hostile:extra/thing@0.1.0, which wbuild does not \
-         offer\n  hint: plugins get no WASI and nothing else of the system; build it for \
-         wasm32-unknown-unknown, or with the WASI imports of its language stubbed out"
+         offer\n  hint: plugins get wbuild's own interfaces, and WASI 0.2 without anything of \
+         the system behind it; nothing else"
     );
     assert_eq!(
         refused("hostile-nested"),

@@ -31,11 +31,12 @@ fn a_large_component_makes_the_same_graph() {
     large.extend([0, 0x80, 0x80, 0xc0, 0x02, 1, b'x']);
     large.resize(large.len() + (5 << 20) - 2, 0);
     let host = host();
-    let dumps = [load(&host, "steps"), host.load("large", large).expect("it loads")].map(|plugin| {
-        let world = World::with(STEPS, &[], 2);
-        run(plugin.frontend().expect("a frontend").build(world.host())).expect("it builds");
-        world.dump()
-    });
+    let dumps =
+        [load(&host, "steps"), host.load("large", large).expect("it loads")].map(|plugin| {
+            let world = World::with(STEPS, &[], 2);
+            run(plugin.frontend().expect("a frontend").build(world.host())).expect("it builds");
+            world.dump()
+        });
     assert!(dumps[0].contains("cat version"), "{}", dumps[0]);
     assert_eq!(dumps[0], dumps[1]);
 }

@@ -620,7 +620,13 @@ mod tests {
     fn bytes_that_are_text_are_written_as_text_and_come_back() {
         for value in [
             json!({"data": "hello world".bytes().collect::<Vec<u8>>()}),
-            json!([[1, 2, 3], (0..20).collect::<Vec<_>>(), vec![255; 9], vec!["x"; 9], vec![300; 9]]),
+            json!([
+                [1, 2, 3],
+                (0..20).collect::<Vec<_>>(),
+                vec![255; 9],
+                vec!["x"; 9],
+                vec![300; 9]
+            ]),
         ] {
             let mut packed = value.clone();
             pack(&mut packed);

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use wbuild_api::session::{BuildContext, Session};
 use wbuild_api::nodes::no_such_context;
+use wbuild_api::session::{BuildContext, Session};
 use wbuild_graph::decode::only_known;
 use wbuild_graph::op::{IgnorePattern, LocalSource};
 use wbuild_graph::{Diagnostic, Failure, Label, Severity, Span};

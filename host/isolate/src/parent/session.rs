@@ -162,12 +162,9 @@ impl Session {
                 }
                 call => answers.answer(call, &mut self.meter).await,
             };
-            if !transfers {
-                thought += begin.elapsed().min(left);
-            }
-            if self.limits.wall.is_none() {
-                // Of a frontend only what it does itself counts, as in this process.
-                thought = thought.saturating_sub(begin.elapsed());
+            // Of a frontend only what it does itself counts, as in this process.
+            if self.limits.wall.is_some() && !transfers {
+                thought += begin.elapsed();
             }
             match answered {
                 Ok(frame) => {
