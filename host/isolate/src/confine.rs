@@ -177,7 +177,13 @@ pub fn renounce(resources: Resources) -> Result<(), Failure> {
     lower(Resource::As, ADDRESSES)?;
     lower(Resource::Data, resources.memory.saturating_add(MEMORY))?;
     if let Some(cpu) = resources.cpu {
-        lower(Resource::Cpu, cpu.as_secs().max(1))?;
+        // A second of grace, so that the signal that ends it is the one that says why.
+        let seconds = cpu.as_secs().max(1);
+        lower(Resource::Cpu, seconds.saturating_add(1))?;
+        let maximum = rustix::process::getrlimit(Resource::Cpu).maximum;
+        let current = Some(maximum.map_or(seconds, |maximum| maximum.min(seconds)));
+        setrlimit(Resource::Cpu, Rlimit { current, maximum })
+            .map_err(|error| failed("limits", &error))?;
     }
     for capability in 0..CAPABILITIES {
         let capability = CapabilitySet::from_bits_retain(1 << capability);

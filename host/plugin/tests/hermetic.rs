@@ -61,7 +61,11 @@ fn component(body: &str) -> Vec<u8> {
             (i32.store8 (i32.const 2048) (i32.const 0))
             (i32.const 2048))
         (func (export "cabi_post_wbuild:frontend/build@0.1.0#build") (param i32))
-        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable))"#
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+            (i32.shl
+                (memory.grow
+                    (i32.shr_u (i32.add (local.get 3) (i32.const 65535)) (i32.const 16)))
+                (i32.const 16))))"#
     );
     let mut module = wat(&text);
     let mut resolve = Resolve::default();
