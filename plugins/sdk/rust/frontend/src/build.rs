@@ -238,7 +238,10 @@ impl Build {
                 Found::Asked(place) => Found::Asked(place),
             }));
         }
-        let answers = sys::resolve_images(requests.clone());
+        let answers = match requests.is_empty() {
+            true => Vec::new(),
+            false => sys::resolve_images(requests.clone()),
+        };
         let make = |(found, wanted): (Result<Found>, Wanted)| {
             let place = match found? {
                 Found::Here(base) => return Ok(*base),

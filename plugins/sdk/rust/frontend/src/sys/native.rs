@@ -155,7 +155,6 @@ pub fn resolve_sources(requests: Vec<SourceRequest>) -> Vec<Result<SourceInfo, F
 /// `inspect.read-file`
 pub fn read_file(at: Edge, path: &str, offset: u64, length: u32) -> Result<Vec<u8>, Failure> {
     let path = path.to_owned();
-    let length = length.min(draft::READ_BYTES);
     wait(|host| async move { host.inspect.read_file(at, path, offset, length).await })
 }
 
