@@ -57,7 +57,8 @@ impl Texts {
         Ok(diagnostic)
     }
 
-    /// Replaces places in generated sources by what they stand for.
+    /// Replaces places in generated sources by what they stand for: byte for byte where both ranges are
+    /// of one length, else by the whole range.
     pub fn resolve(&self, diagnostic: &mut Diagnostic) {
         for label in &mut diagnostic.labels {
             let inside = |generated: &Span| {
@@ -65,8 +66,8 @@ impl Texts {
                     && generated.start <= label.at.start
                     && label.at.end <= generated.end
             };
-            if let Some((_, original)) = self.mapped.iter().rev().find(|(g, _)| inside(g)) {
-                label.at = *original;
+            if let Some((generated, original)) = self.mapped.iter().rev().find(|(g, _)| inside(g)) {
+                label.at = within(label.at, *generated, *original);
             }
         }
     }
@@ -85,6 +86,16 @@ impl Texts {
     pub fn set_sources(&mut self, sources: SourceMap) {
         self.sources = sources;
     }
+}
+
+/// What a place in a generated range stands for.
+fn within(at: Span, generated: Span, original: Span) -> Span {
+    let length = |span: Span| span.end.checked_sub(span.start);
+    if length(generated) != length(original) {
+        return original;
+    }
+    let moved = |offset: u32| original.start.saturating_add(offset - generated.start);
+    Span { source: original.source, start: moved(at.start), end: moved(at.end) }
 }
 
 /// Options whose names begin with `prefix`, without it.
@@ -108,10 +119,10 @@ mod tests {
     fn places_in_a_generated_source_are_shown_where_they_come_from() {
         let mut texts = Texts::default();
         texts.map(span(1, 0, 10), span(0, 5, 15)).expect("mapped");
-        texts.map(span(1, 4, 6), span(2, 0, 2)).expect("mapped");
+        texts.map(span(1, 4, 6), span(2, 0, 9)).expect("mapped");
         for (at, shown) in [
-            (span(1, 0, 3), span(0, 5, 15)),
-            (span(1, 4, 5), span(2, 0, 2)),
+            (span(1, 0, 3), span(0, 5, 8)),
+            (span(1, 4, 5), span(2, 0, 9)),
             (span(1, 9, 11), span(1, 9, 11)),
             (span(0, 1, 2), span(0, 1, 2)),
         ] {
