@@ -29,13 +29,13 @@ struct Component;
 
 impl build::Guest for Component {
     fn build() -> Result<(), wit::Failure> {
-        wbuild_dockerfile::build(&mut Bridge).map_err(failure_out)
+        wbuild_dockerfile::build(&mut Bridge::default()).map_err(failure_out)
     }
 }
 
 impl describe::Guest for Component {
     fn targets(_opts: Attrs) -> Result<Vec<describe::Target>, wit::Failure> {
-        let targets = lang::targets(&mut Bridge).map_err(failure_out)?;
+        let targets = lang::targets(&mut Bridge::default()).map_err(failure_out)?;
         Ok(targets.into_iter().map(convert::target_out).collect())
     }
 
@@ -43,12 +43,13 @@ impl describe::Guest for Component {
         target: Option<String>,
         _opts: Attrs,
     ) -> Result<Vec<describe::Parameter>, wit::Failure> {
-        let found = lang::parameters(&mut Bridge, target.as_deref()).map_err(failure_out)?;
+        let found =
+            lang::parameters(&mut Bridge::default(), target.as_deref()).map_err(failure_out)?;
         Ok(found.into_iter().map(convert::parameter_out).collect())
     }
 
     fn check(target: Option<String>, _opts: Attrs) -> Result<(), wit::Failure> {
-        lang::check(&mut Bridge, target.as_deref()).map_err(failure_out)
+        lang::check(&mut Bridge::default(), target.as_deref()).map_err(failure_out)
     }
 
     fn methods() -> Result<Vec<describe::Method>, wit::Failure> {

@@ -30,13 +30,13 @@ struct Component;
 
 impl build::Guest for Component {
     fn build() -> Result<(), wit::Failure> {
-        wbuild_yaml::build(&mut Bridge).map_err(failure_out)
+        wbuild_yaml::build(&mut Bridge::default()).map_err(failure_out)
     }
 }
 
 impl describe::Guest for Component {
     fn targets(_opts: Attrs) -> Result<Vec<describe::Target>, wit::Failure> {
-        let targets = wbuild_yaml::targets(&mut Bridge).map_err(failure_out)?;
+        let targets = wbuild_yaml::targets(&mut Bridge::default()).map_err(failure_out)?;
         Ok(targets.into_iter().map(convert::target_out).collect())
     }
 
@@ -44,12 +44,13 @@ impl describe::Guest for Component {
         target: Option<String>,
         _opts: Attrs,
     ) -> Result<Vec<describe::Parameter>, wit::Failure> {
-        let found = wbuild_yaml::parameters(&mut Bridge, target.as_deref()).map_err(failure_out)?;
+        let found = wbuild_yaml::parameters(&mut Bridge::default(), target.as_deref())
+            .map_err(failure_out)?;
         Ok(found.into_iter().map(convert::parameter_out).collect())
     }
 
     fn check(target: Option<String>, _opts: Attrs) -> Result<(), wit::Failure> {
-        wbuild_yaml::check(&mut Bridge, target.as_deref()).map_err(failure_out)
+        wbuild_yaml::check(&mut Bridge::default(), target.as_deref()).map_err(failure_out)
     }
 
     fn methods() -> Result<Vec<describe::Method>, wit::Failure> {
