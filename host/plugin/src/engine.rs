@@ -222,6 +222,11 @@ impl ClockState {
 }
 
 impl CpuClock {
+    /// What was counted.
+    pub(crate) fn spent(&self) -> Duration {
+        Duration::from_nanos(self.shared.used.load(Ordering::Relaxed))
+    }
+
     /// Starts counting anew.
     pub(crate) fn reset(&self) {
         self.shared.used.store(0, Ordering::Relaxed);

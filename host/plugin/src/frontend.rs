@@ -1,6 +1,7 @@
 //! Frontends: one fresh instance per build, nothing loaded before.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use wbuild_api::describe::{Description, Query};
@@ -18,11 +19,26 @@ use crate::v0_1::types::failure_in;
 pub struct WasmFrontend {
     plugin: Arc<Inner>,
     identity: PluginIdentity,
+    usage: Mutex<Usage>,
+}
+
+/// What an instance used, for its author.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time. Waiting for the host does not count.
+    pub cpu: Duration,
+    /// Linear memory at its end, in bytes; it never shrinks.
+    pub memory_bytes: usize,
 }
 
 impl WasmFrontend {
     pub(crate) fn new(plugin: Arc<Inner>, identity: PluginIdentity) -> Self {
-        WasmFrontend { plugin, identity }
+        WasmFrontend { plugin, identity, usage: Mutex::default() }
+    }
+
+    /// What the last build used that ended.
+    pub fn usage(&self) -> Usage {
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,6 +57,8 @@ impl Frontend for WasmFrontend {
         let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         let result = caller.call(instance.wbuild_frontend_build().call_build(&mut store)).await;
         store.data_mut().flush();
+        let usage = Usage { cpu: caller.spent(), memory_bytes: store.data().memory_bytes() };
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = usage;
         result?.map_err(failure_in)
     }
 

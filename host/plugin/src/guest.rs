@@ -51,6 +51,11 @@ impl Caller {
         self.clock.reset();
     }
 
+    /// Processor time of the calls so far.
+    pub(crate) fn spent(&self) -> Duration {
+        self.clock.spent()
+    }
+
     /// Makes an instance.
     pub(crate) async fn instantiate<T>(
         &self,

@@ -320,6 +320,15 @@ impl Plugin {
     ///
     /// When it is none, or asks for what frontends do not get. Says which.
     pub fn frontend(&self) -> Result<Arc<dyn Frontend>, Failure> {
+        Ok(self.measured_frontend()?)
+    }
+
+    /// The component as a frontend that says what it used.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Plugin::frontend`].
+    pub fn measured_frontend(&self) -> Result<Arc<WasmFrontend>, Failure> {
         let identity = self.inner.admit(PluginKind::Frontend, self.grants)?;
         Ok(Arc::new(WasmFrontend::new(Arc::clone(&self.inner), identity)))
     }

@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
 pub use adopt::{Adopter, Known};
 pub use cache::WasmCache;
 pub use compile::{Compile, Compiler};
-pub use frontend::WasmFrontend;
+pub use frontend::{Usage, WasmFrontend};
 pub use host::{Plugin, PluginHost, PluginHostOptions, PluginSource};
 pub use inspect::PluginInfo;
 pub use limits::Limits;

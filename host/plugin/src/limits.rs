@@ -260,6 +260,11 @@ impl StoreLimiter {
     pub(crate) fn new(limits: Limits) -> Self {
         StoreLimiter { limits, memory: 0, elements: 0 }
     }
+
+    /// Of all memories together.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory
+    }
 }
 
 impl ResourceLimiter for StoreLimiter {

@@ -70,6 +70,11 @@ impl<C: Capabilities> GuestState<C> {
         store
     }
 
+    /// Linear memory of the instance.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.limiter.memory_bytes()
+    }
+
     /// The capabilities; refuses calls of an instance that serves no build.
     pub(crate) fn caps(&self) -> wasmtime::Result<&C> {
         self.caps.as_ref().ok_or_else(|| {
