@@ -21,6 +21,9 @@ use crate::tree::{Node, Tree, clean};
 /// The context that the definition lies in.
 const DEFINITION_CONTEXT: &str = "dockerfile";
 
+/// Bytes that one read answers at most.
+const READ_BYTES: u32 = 1 << 20;
+
 /// A run of a case.
 pub(crate) struct Staged {
     case: Arc<Case>,
@@ -331,7 +334,7 @@ impl InspectCap for Staged {
         offset: u64,
         length: u32,
     ) -> Result<Vec<u8>, Failure> {
-        self.tree(at)?.read(&path, offset, length)
+        self.tree(at)?.read(&path, offset, length.min(READ_BYTES))
     }
 
     async fn stat(&self, at: Edge, path: String) -> Result<Option<Entry>, Failure> {

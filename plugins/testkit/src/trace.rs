@@ -17,9 +17,10 @@ use wbuild_api::extension::{
     NestedResult, Outcome, PluginIdentity, ReadDir, RequestCap, ResultsCap, SourceInfo,
     SourceRequest,
 };
+use wbuild_api::nodes;
 use wbuild_graph::{
-    Attrs, Diagnostic, Edge, Failure, GraphLimits, NodeMeta, Op, Platform, Severity, SourceFile,
-    Span,
+    Attrs, Definition, Diagnostic, Edge, Failure, GraphLimits, NodeMeta, Op, Platform, Severity,
+    SourceFile, Span,
 };
 
 use crate::bench::{Bench, lock};
@@ -81,6 +82,37 @@ impl Trace {
         serde_json::from_value(value).map_err(bad)
     }
 
+    /// The graph that was made, by the host that the calls were made of.
+    ///
+    /// # Errors
+    ///
+    /// When the calls make none.
+    pub fn graph(&self) -> Result<Definition, Failure> {
+        let mut graph = Definition::new("trace", GraphLimits::default());
+        for call in &self.calls {
+            let done = match call.call.as_str() {
+                "graph.insert" => {
+                    let (op, inputs): (Op, Vec<Edge>) = args(call)?;
+                    nodes::insert(&mut graph, op, inputs).map(drop)
+                }
+                "graph.annotate" => {
+                    let (at, meta): (Edge, NodeMeta) = args(call)?;
+                    graph.annotate(at.node, meta)
+                }
+                "graph.ignore-cache" => {
+                    let (at,): (Edge,) = args(call)?;
+                    graph.ignore_cache(at.node)
+                }
+                _ => Ok(()),
+            };
+            // What was refused is not in it, now as then.
+            if done.is_err() != call.answer.get("Err").is_some() {
+                return Err(Failure::invalid(format!("{} ended otherwise", call.shown())));
+            }
+        }
+        Ok(graph)
+    }
+
     /// The first call in which another trace differs, in words.
     pub fn difference(&self, other: &Trace) -> Option<String> {
         let mut pairs = self.calls.iter().zip(&other.calls).enumerate();
@@ -108,6 +140,11 @@ impl Call {
         };
         format!("{}{} -> {}", self.call, cut(&self.args), cut(&self.answer))
     }
+}
+
+fn args<T: DeserializeOwned>(call: &Call) -> Result<T, Failure> {
+    serde_json::from_value(call.args.clone())
+        .map_err(|error| Failure::invalid(format!("{} is malformed", call.call)).cause(&error))
 }
 
 /// Writes bytes that are text as text.
