@@ -85,6 +85,12 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
             commands::plugin::build::run(&args, environment)
         }
         Some(Command::Plugin(PluginCommand::Run(args))) => commands::plugin::run::run(&args),
+        Some(Command::Plugin(PluginCommand::Test(args))) => {
+            commands::plugin::test::run(&args, environment)
+        }
+        Some(Command::Plugin(PluginCommand::Trace(args))) => {
+            commands::plugin::trace::run(&args, environment)
+        }
         Some(Command::Version) => {
             terminal::print(concat!("wbuild ", env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
             Ok(Exit::Success)

@@ -31,6 +31,8 @@ fn help_of_every_command() {
         &["plugin", "new", "--help"],
         &["plugin", "build", "--help"],
         &["plugin", "run", "--help"],
+        &["plugin", "test", "--help"],
+        &["plugin", "trace", "--help"],
     ] {
         let argv = std::iter::once("wbuild").chain(words.iter().copied()).map(Into::into);
         let error = parse(argv).expect_err("help comes as an error");
@@ -66,6 +68,7 @@ fn usage_errors_end_with_2() {
         &["plugin", "new", "x"],
         &["plugin", "new", "x", "--lang", "cobol"],
         &["plugin", "run"],
+        &["plugin", "trace"],
         &["imagetools"],
         &["imagetools", "inspect"],
         &["imagetools", "inspect", "a", "--raw", "--json"],

@@ -13,6 +13,7 @@ pub mod call;
 pub mod csv;
 pub mod imagetools;
 pub mod plan;
+pub mod trial;
 pub mod values;
 
 use std::ffi::OsString;
@@ -244,6 +245,20 @@ pub enum PluginCommand {
     ///
     /// Options of this command stand before the first word that is for the build.
     Run(RunArgs),
+    /// Run the cases of a frontend, without a machine
+    ///
+    /// A case is a folder with a definition, a case.toml (options, platforms, images, what processes
+    /// do) and what is expected of it: the graph, results, messages. No registry is asked and no step
+    /// runs. Each case is run three times, the last time with nothing but the recorded answers of the
+    /// first: what a frontend does may depend on nothing else. Ends with 1 if a case fails.
+    Test(trial::TestArgs),
+    /// Record what a frontend asks and is answered, or answer it again
+    ///
+    /// The trace is one JSON file with the definition, the options and every answer, for a bug report;
+    /// the values of secrets are not in it, as no frontend sees them. With --replay the component is
+    /// run against it, without any machine, and what it makes is shown; ends with 1 if it asks or does
+    /// anything else than it did.
+    Trace(trial::TraceArgs),
 }
 
 /// Show what a plugin is and what it can do

@@ -3,6 +3,8 @@
 pub mod build;
 pub mod new;
 pub mod run;
+pub mod test;
+pub mod trace;
 
 use std::time::Duration;
 
@@ -52,18 +54,7 @@ pub fn list(args: &ListArgs) -> Result<Exit, Fault> {
 
 /// `wbuild plugin inspect`.
 pub fn inspect(args: &InspectArgs, environment: &Environment) -> Result<Exit, Fault> {
-    let host = plugins::host(environment);
-    let plugin = match PluginName::parse(&args.plugin, &environment.cwd)? {
-        PluginName::File { shown, path } => host.load(&shown, path.as_path())?,
-        PluginName::Bundled(name) => {
-            let all = wbuild_bundled::all();
-            let Some(bundled) = all.iter().find(|bundled| bundled.name == name) else {
-                let names: Vec<&str> = all.iter().map(|bundled| bundled.name).collect();
-                return Err(unknown("plugin", &name, &names));
-            };
-            plugins::load_bundled(&host, bundled)?
-        }
-    };
+    let plugin = find(&PluginName::parse(&args.plugin, &environment.cwd)?, environment)?;
     let info = examine(&plugin)?;
     if args.json {
         let value = serde_json::to_value(&info).expect("keys are strings, so it is JSON");
@@ -75,13 +66,33 @@ pub fn inspect(args: &InspectArgs, environment: &Environment) -> Result<Exit, Fa
     Ok(if info.refusal.is_some() { Exit::Failed } else { Exit::Success })
 }
 
-/// What a plugin is; compiles it, unless that was done before.
-fn examine(plugin: &Plugin) -> Result<PluginInfo, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+/// A plugin of any kind.
+fn find(name: &PluginName, environment: &Environment) -> Result<Plugin, Fault> {
+    let host = plugins::host(environment);
+    match name {
+        PluginName::File { shown, path } => Ok(host.load(shown, path.as_path())?),
+        PluginName::Bundled(name) => {
+            let all = wbuild_bundled::all();
+            let Some(bundled) = all.iter().find(|bundled| bundled.name == *name) else {
+                let names: Vec<&str> = all.iter().map(|bundled| bundled.name).collect();
+                return Err(unknown("plugin", name, &names));
+            };
+            Ok(plugins::load_bundled(&host, bundled)?)
+        }
+    }
+}
+
+/// Runs a plugin that is asked by itself.
+fn executor() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::internal("cannot start an executor").cause(&error))?;
-    runtime.block_on(plugin.inspect())
+        .map_err(|error| Failure::internal("cannot start an executor").cause(&error))
+}
+
+/// What a plugin is; compiles it, unless that was done before.
+fn examine(plugin: &Plugin) -> Result<PluginInfo, Failure> {
+    executor()?.block_on(plugin.inspect())
 }
 
 fn describe(info: &PluginInfo) -> String {
