@@ -163,7 +163,7 @@ impl Job {
         Plan {
             version: VERSION,
             frontend: FrontendId { name, digest, wit: wit_version },
-            nodes: wbuild_plan::nodes(definition, &self.sources()),
+            nodes: wbuild_plan::nodes(definition, self.texts().sources()),
             results,
             pins: planning.pins.iter().cloned().collect(),
         }
