@@ -25,6 +25,7 @@ mod monorepo;
 mod outputs;
 mod platforms;
 mod plugin_languages;
+mod plugin_tests;
 mod plugins;
 mod pushing;
 mod registries;
@@ -65,6 +66,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("outputs", outputs::TESTS),
     ("platforms", platforms::TESTS),
     ("plugin_languages", plugin_languages::TESTS),
+    ("plugin_tests", plugin_tests::TESTS),
     ("plugins", plugins::TESTS),
     ("pushing", pushing::TESTS),
     ("registries", registries::TESTS),

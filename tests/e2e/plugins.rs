@@ -27,7 +27,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// A component that `cargo xtask guests` has made.
-fn component(name: &str) -> Result<PathBuf> {
+pub fn component(name: &str) -> Result<PathBuf> {
     let path = wbuild_tests::workspace().join(format!("target/guests/dist/{name}.wasm"));
     ensure!(path.is_file(), "{} is not there; run: cargo xtask guests", path.display());
     Ok(path)
