@@ -31,6 +31,8 @@ need lld lld has_wasm_linker
 need "nodejs npm" "nodejs npm" have npm
 need openssh-client openssh-clients have ssh-agent
 need openssl openssl have openssl
+need minisign minisign have minisign
+need bsdutils util-linux have script
 need uidmap shadow-utils have newuidmap
 need strace strace have strace
 need qemu-user-static qemu-user-static have qemu-aarch64-static

@@ -32,6 +32,7 @@ mod registries;
 mod rootless;
 mod secrets;
 mod state;
+mod supply;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -73,6 +74,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("rootless", rootless::TESTS),
     ("secrets", secrets::TESTS),
     ("state", state::TESTS),
+    ("supply", supply::TESTS),
 ];
 
 fn main() {

@@ -22,107 +22,36 @@
 //! max = "10GB"          # of what is older, or of all if keep-for is missing, so much stays
 //! ```
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
-use wbuild_graph::{Diagnostic, Failure, Label, Severity, SourceFile, SourceMap, Span};
 use wbuild_store::{Limits, Policy, Space};
+use wbuild_supply::ConfigFile;
+pub use wbuild_supply::read_file;
 
 use crate::environment::{Environment, vars};
-use crate::exit::{Exit, Fault};
+use crate::exit::Fault;
 use crate::filter::{self, Filter};
 use crate::units;
 
-/// Largest file that is read: configuration or certificates, in bytes.
-const MAX_FILE: u64 = 1 << 20;
 /// Where the files of the machine are, for those who have none of their own.
 const OF_MACHINE: &str = "/etc/wbuild";
 
-/// A file that was found.
-#[derive(Debug)]
-pub struct ConfigFile {
-    /// Where.
-    pub path: PathBuf,
-    /// What is configured in it, for messages: `registry configuration`.
+/// The file `name`, or the one that was `named` instead; none if there is none, and none was named.
+pub fn find(
+    named: Option<&Path>,
+    name: &str,
     what: &'static str,
-    bytes: Vec<u8>,
-}
-
-impl ConfigFile {
-    /// The file `name`, or the one that was `named` instead; none if there is none, and none was
-    /// named.
-    pub fn find(
-        named: Option<&Path>,
-        name: &str,
-        what: &'static str,
-        environment: &Environment,
-    ) -> Result<Option<ConfigFile>, Fault> {
-        let candidates = match named {
-            Some(path) => vec![environment.absolute(path)],
-            None => {
-                let dirs = environment.config_dir().into_iter().chain([OF_MACHINE.into()]);
-                dirs.map(|dir| dir.join(name)).collect()
-            }
-        };
-        for path in candidates {
-            match read_file(&path) {
-                Ok(bytes) => return Ok(Some(ConfigFile { path, what, bytes })),
-                Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    let message = format!("cannot read the {what} {}", path.display());
-                    return Err(Fault::input(message).cause(&error));
-                }
-            }
+    environment: &Environment,
+) -> Result<Option<ConfigFile>, Fault> {
+    match named {
+        Some(path) => Ok(Some(ConfigFile::named(environment.absolute(path), what)?)),
+        None => {
+            let dirs = environment.config_dir().into_iter().chain([OF_MACHINE.into()]);
+            Ok(ConfigFile::first(dirs.map(|dir| dir.join(name)), what)?)
         }
-        Ok(None)
     }
-
-    /// What it says.
-    pub fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Fault> {
-        let text = std::str::from_utf8(&self.bytes).map_err(|error| {
-            let at = error.valid_up_to();
-            self.wrong(at..at + 1, "it is no text in UTF-8", None)
-        })?;
-        toml::from_str(text)
-            .map_err(|error| self.wrong(error.span().unwrap_or(0..0), error.message(), None))
-    }
-
-    /// What is the matter with it, and where.
-    pub fn wrong(&self, at: Range<usize>, message: &str, hint: Option<&str>) -> Fault {
-        let mut sources = SourceMap::default();
-        let source = sources.add(SourceFile {
-            name: self.path.display().to_string(),
-            language: "toml".to_owned(),
-            text: self.bytes.as_slice().into(),
-        });
-        let offset = |at: usize| u32::try_from(at.min(self.bytes.len())).unwrap_or(u32::MAX);
-        let at = Span { source, start: offset(at.start), end: offset(at.end) };
-        let mut failure =
-            Failure::invalid(format!("the {} {} is wrong", self.what, self.path.display()));
-        failure.diagnostics.push(Diagnostic {
-            severity: Severity::Error,
-            code: None,
-            message: message.to_owned(),
-            labels: vec![Label { at, text: String::new(), primary: true }],
-            help: hint.map(str::to_owned),
-            url: None,
-            attrs: Default::default(),
-        });
-        Fault { exit: Exit::Failed, failure: Box::new(failure), sources }
-    }
-}
-
-/// Reads a file that was named in or as configuration.
-pub fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(bytes)
 }
 
 #[derive(Default, Deserialize)]
@@ -164,7 +93,7 @@ pub struct Kept {
 pub fn kept(flag: Option<Space>, environment: &Environment) -> Result<Kept, Fault> {
     let named = environment.var_os(vars::CONFIG).map(Path::new);
     let Kept { mut limits, mut policies } = Kept::default();
-    if let Some(file) = ConfigFile::find(named, "config.toml", "configuration", environment)? {
+    if let Some(file) = find(named, "config.toml", "configuration", environment)? {
         let Document { cache } = file.parse()?;
         limits = Limits {
             max_used: read(&file, cache.max, units::parse_ceiling)?,
@@ -192,7 +121,7 @@ fn read<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, Fault> {
     let parsed = written.map(|written| {
-        parse(written.get_ref()).map_err(|why| file.wrong(written.span(), &why, None))
+        parse(written.get_ref()).map_err(|why| file.wrong(written.span(), &why, None).into())
     });
     parsed.transpose()
 }
@@ -202,7 +131,8 @@ fn policy(file: &ConfigFile, written: Spanned<PolicyTable>) -> Result<Policy, Fa
     let PolicyTable { filter, keep_for, max } = written.into_inner();
     if keep_for.is_none() && max.is_none() {
         let hint = Some("add keep-for or max, or both");
-        return Err(file.wrong(at, "a policy that says neither how long nor how much", hint));
+        let message = "a policy that says neither how long nor how much";
+        return Err(file.wrong(at, message, hint).into());
     }
     let condition = |text: &str| match text.parse()? {
         Filter::Until(_) => Err("the age is said by keep-for".to_owned()),

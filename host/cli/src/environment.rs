@@ -48,6 +48,8 @@ pub mod vars {
     pub const AUTH_CONFIG: &str = "DOCKER_AUTH_CONFIG";
     /// How registries are asked; `--registry-config` wins over it.
     pub const REGISTRY_CONFIG: &str = "WBUILD_REGISTRY_CONFIG";
+    /// What plugins may do; `--policy` wins over it.
+    pub const POLICY: &str = "WBUILD_POLICY";
     /// Most that is kept; `--cache-max` wins over it.
     pub const CACHE_MAX: &str = "WBUILD_CACHE_MAX";
     /// The configuration in place of `config.toml`.
@@ -81,7 +83,7 @@ pub mod vars {
 pub const HELP: &str = "\
 Environment:
   WBUILD_STATE_DIR   where the state is kept, as --state-dir
-  WBUILD_CACHE_DIR   where compiled plugins are kept
+  WBUILD_CACHE_DIR   where plugins are kept that were fetched, and compiled ones
   WBUILD_CACHE_MAX   most that is kept on the disk, as --cache-max
   WBUILD_CONFIG      the configuration; else config.toml in ~/.config/wbuild or /etc/wbuild
   WBUILD_FRONTEND    default of --frontend
@@ -93,6 +95,7 @@ Environment:
   DOCKER_AUTH_CONFIG registry credentials themselves, as text of that form; they come first
   WBUILD_REGISTRY_CONFIG
                      how registries are asked, as --registry-config
+  WBUILD_POLICY      what plugins may do, as --policy
   HTTPS_PROXY, HTTP_PROXY, NO_PROXY
                      proxies for registries and URLs; steps do not see them
   DOCKER_HOST        the Docker that --load loads into, else that of DOCKER_CONTEXT or config.json
@@ -198,6 +201,15 @@ impl Environment {
             false => self.xdg(vars::XDG_CACHE_HOME, ".cache"),
         };
         ours.unwrap_or_else(|| PathBuf::from("/var/cache/wbuild")).join("code")
+    }
+
+    /// Where plugins are kept that were fetched, beside the compiled ones.
+    pub fn plugin_dir(&self) -> PathBuf {
+        let code = self.code_cache_dir();
+        match (self.var_os(vars::CACHE_DIR), code.parent()) {
+            (None, Some(parent)) => parent.join("plugins"),
+            _ => code.join("plugins"),
+        }
     }
 
     /// Where files may be that nobody needs later.
@@ -349,6 +361,7 @@ mod tests {
             vars::DOCKER_CONFIG,
             vars::AUTH_CONFIG,
             vars::REGISTRY_CONFIG,
+            vars::POLICY,
             vars::HTTPS_PROXY,
             vars::HTTP_PROXY,
             vars::NO_PROXY,

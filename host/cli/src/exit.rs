@@ -3,6 +3,7 @@
 use std::fmt;
 
 use wbuild_graph::{Failure, FailureKind, SourceMap};
+use wbuild_supply::Problem;
 
 /// What the process says when it ends. `--help` lists them ([`HELP`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,11 @@ impl Fault {
         Fault::new(Exit::Usage, Failure::invalid(message))
     }
 
+    /// The command line names what there is not.
+    pub fn misnamed(failure: Failure) -> Self {
+        Fault::new(Exit::Usage, failure)
+    }
+
     /// Something the command line names is missing or wrong.
     pub fn input(message: impl Into<String>) -> Self {
         Fault::new(Exit::Failed, Failure::invalid(message))
@@ -105,6 +111,13 @@ impl Fault {
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
         Fault::new(Exit::of(&failure), failure)
+    }
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        let Problem { failure, sources } = problem;
+        Fault { exit: Exit::of(&failure), failure, sources }
     }
 }
 

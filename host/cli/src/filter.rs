@@ -10,7 +10,9 @@ use std::time::Duration;
 use regex::Regex;
 use wbuild_store::{Choice, UsageEntry};
 
-use crate::{suggest, units};
+use wbuild_supply::suggest;
+
+use crate::units;
 
 /// Types that something kept can have.
 const TYPES: [&str; 6] =

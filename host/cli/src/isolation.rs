@@ -1,6 +1,7 @@
 //! Which plugins run in a process of their own.
 
 use clap::ValueEnum;
+use wbuild_supply::PluginRef;
 
 /// `--isolate-plugins`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,8 +21,21 @@ pub enum Origin {
     Bundled,
     /// A file that the user names.
     File,
-    /// A registry or a server.
+    /// A registry, a server, or a file that a project names.
     Remote,
+}
+
+impl Origin {
+    /// That of a plugin which was asked for as `name` and is `source`.
+    pub fn of(name: &PluginRef, source: &PluginRef) -> Origin {
+        match source {
+            PluginRef::Bundled(_) | PluginRef::Named(_) => Origin::Bundled,
+            // Files of the project came with it.
+            PluginRef::File { .. } if matches!(name, PluginRef::Named(_)) => Origin::Remote,
+            PluginRef::File { .. } => Origin::File,
+            PluginRef::Registry(_) | PluginRef::Web(_) => Origin::Remote,
+        }
+    }
 }
 
 /// Whether a plugin runs in a process of its own. Without a choice that is what came from elsewhere:

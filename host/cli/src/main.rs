@@ -77,9 +77,23 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<Exit, Fault> {
             commands::imagetools::create(&args, environment)
         }
         Some(Command::Plugin(PluginCommand::Inspect(args))) => {
-            commands::plugin::inspect(&args, environment)
+            commands::plugin::inspect::run(&args, environment)
         }
-        Some(Command::Plugin(PluginCommand::List(args))) => commands::plugin::list(&args),
+        Some(Command::Plugin(PluginCommand::List(args))) => {
+            commands::plugin::list(&args, environment)
+        }
+        Some(Command::Plugin(PluginCommand::Publish(args))) => {
+            commands::plugin::publish(&args, environment)
+        }
+        Some(Command::Plugin(PluginCommand::Verify(args))) => {
+            commands::plugin::verify(&args, environment)
+        }
+        Some(Command::Plugin(PluginCommand::Warm(args))) => {
+            commands::plugin::warm(&args, environment)
+        }
+        Some(Command::Plugin(PluginCommand::Update(args))) => {
+            commands::plugin::update(&args, environment)
+        }
         Some(Command::Plugin(PluginCommand::New(args))) => commands::plugin::new::run(&args),
         Some(Command::Plugin(PluginCommand::Build(args))) => {
             commands::plugin::build::run(&args, environment)

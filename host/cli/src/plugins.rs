@@ -1,21 +1,34 @@
-//! From names to loaded plugins.
+//! From references to loaded plugins: sets up the supplier of one command.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::BufRead as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wbuild_bundled::{Bundled, Kind};
-use wbuild_cli::environment::Environment;
+use async_trait::async_trait;
+use wbuild_api::session::Session;
+use wbuild_cli::config;
+use wbuild_cli::environment::{Environment, vars};
 use wbuild_cli::exit::Fault;
-use wbuild_cli::isolation::{IsolatePlugins, isolated};
-use wbuild_cli::plugin_name::{PluginName, unknown};
-use wbuild_cli::resolve::{self, Build};
-use wbuild_cli::syntax;
+use wbuild_cli::isolation::{self, IsolatePlugins, isolated};
+use wbuild_cli::resolve::plugins::Supply;
+use wbuild_cli::resolve::{self, Build, Lends};
+use wbuild_cli::session::LocalSession;
+use wbuild_cli::terminal;
 use wbuild_engine::extension::{CachePlugin, DefinitionFile, Frontend, Runner};
 use wbuild_engine::request::ContextSpec;
 use wbuild_engine::{Choose, Chosen, FindFrontend, Plugins, Reader};
 use wbuild_graph::{Attrs, Failure, SourceMap};
+use wbuild_http::{Clients, Options, Reach};
 use wbuild_isolate::{Isolator, Program};
-use wbuild_plugin::{Grants, Plugin, PluginHost, PluginHostOptions, PluginSource};
+use wbuild_plugin::{PluginHost, PluginHostOptions, PluginKind};
+use wbuild_supply::{
+    Ask, Consents, Fetcher, POLICY, POLICY_FILE, PluginRef, PluginStore, Policy, Problem, Supplied,
+    Supplier, SupplierOptions, Unattended, syntax,
+};
+
+use crate::credentials::FromDocker;
 
 /// First argument of the processes that run or compile plugins; no command of the user's.
 pub const SUBCOMMAND: &str = "__plugin";
@@ -33,6 +46,7 @@ pub fn host(environment: &Environment) -> PluginHost {
 }
 
 /// Where the plugins of a build run.
+#[derive(Clone)]
 struct Placement {
     isolator: Isolator,
     choice: Option<IsolatePlugins>,
@@ -43,141 +57,215 @@ impl Placement {
         Placement { isolator: isolator(), choice }
     }
 
-    /// The isolator, for a plugin that runs in a process of its own.
-    fn elsewhere(&self, name: &PluginName) -> Option<&Isolator> {
-        isolated(self.choice, name.origin()).then_some(&self.isolator)
+    /// The isolator, for a plugin that runs in a process of its own. `name` is what it was asked for by.
+    fn elsewhere(&self, name: &PluginRef, source: &PluginRef) -> Option<&Isolator> {
+        let origin = isolation::Origin::of(name, source);
+        isolated(self.choice, origin).then_some(&self.isolator)
     }
 
-    fn frontend(&self, host: &PluginHost, name: &PluginName) -> Result<Arc<dyn Frontend>, Failure> {
-        let plugin = load(host, Kind::Frontend, name)?;
-        self.elsewhere(name).map_or_else(|| plugin.frontend(), |there| there.frontend(&plugin))
+    fn frontend(&self, name: &PluginRef, it: &Supplied) -> Result<Arc<dyn Frontend>, Failure> {
+        let there = self.elsewhere(name, &it.source);
+        there.map_or_else(|| it.plugin.frontend(), |there| there.frontend(&it.plugin))
     }
 
-    fn runner(&self, host: &PluginHost, name: &PluginName) -> Result<Arc<dyn Runner>, Failure> {
-        let plugin = load(host, Kind::Runner, name)?;
-        self.elsewhere(name).map_or_else(|| plugin.runner(), |there| there.runner(&plugin))
+    fn runner(&self, name: &PluginRef, it: &Supplied) -> Result<Arc<dyn Runner>, Failure> {
+        let there = self.elsewhere(name, &it.source);
+        there.map_or_else(|| it.plugin.runner(), |there| there.runner(&it.plugin))
     }
 
-    fn cache(&self, host: &PluginHost, name: &PluginName) -> Result<Arc<dyn CachePlugin>, Failure> {
-        let plugin = load(host, Kind::Cache, name)?;
-        self.elsewhere(name).map_or_else(|| plugin.cache(), |there| there.cache(&plugin))
+    fn cache(&self, name: &PluginRef, it: &Supplied) -> Result<Arc<dyn CachePlugin>, Failure> {
+        let there = self.elsewhere(name, &it.source);
+        there.map_or_else(|| it.plugin.cache(), |there| there.cache(&it.plugin))
     }
 }
 
-/// The plugins of a build. Nothing is compiled yet.
-pub fn of_build(host: &PluginHost, build: &Build) -> Result<Plugins, Fault> {
-    let place = Arc::new(Placement::new(build.isolate));
-    let caches = build.caches.iter().map(|name| place.cache(host, name));
-    let remotes = build.remotes.iter();
-    let remotes = remotes
-        .map(|(backend, name)| Ok::<_, Failure>((backend.clone(), place.cache(host, name)?)));
-    let runners = build.runners.iter().map(|name| place.runner(host, name));
-    Ok(Plugins {
-        frontend: match &build.frontend {
-            Some(name) => Reader::Frontend(place.frontend(host, name)?),
+/// The supplier of a command. Nothing is fetched or compiled yet.
+pub fn supplier(
+    supply: &Supply,
+    lends: &Lends,
+    environment: &Environment,
+) -> Result<Supplier, Fault> {
+    let named = supply.policy.as_deref();
+    let named = named.or_else(|| environment.var_os(vars::POLICY).map(Path::new));
+    let file = config::find(named, POLICY_FILE, POLICY, environment)?;
+    let policy = file.as_ref().map(Policy::read).transpose()?.unwrap_or_default();
+    let directory = environment.config_dir();
+    let policy_path = match (&file, &directory) {
+        (Some(file), _) => file.path.display().to_string(),
+        (None, Some(directory)) => directory.join(POLICY_FILE).display().to_string(),
+        (None, None) => POLICY_FILE.to_owned(),
+    };
+    let given = environment.var(vars::AUTH_CONFIG)?.map(str::to_owned);
+    let lends = Lends {
+        docker_config: lends.docker_config.clone(),
+        registries: lends.registries.clone(),
+        proxies: lends.proxies.clone(),
+        ..Lends::default()
+    };
+    let reach = if supply.private { Reach::Everything } else { Reach::Public };
+    let search = environment.search_path();
+    let fetcher = move || {
+        let docker_config = lends.docker_config.clone();
+        let credentials = FromDocker::new(given.clone(), docker_config, search.clone());
+        let proxies = wbuild_engine::proxies(&lends.proxies);
+        let session: Arc<dyn Session> =
+            Arc::new(LocalSession::new(lends.clone(), Arc::new(credentials)));
+        let clients = Clients::new(Options { reach, proxies, ..Options::default() });
+        Fetcher::new(wbuild_engine::registry_client(session), clients)
+    };
+    Ok(Supplier::new(SupplierOptions {
+        host: host(environment),
+        project: supply.project.clone(),
+        policy,
+        policy_path,
+        consents: Consents::of(directory.as_deref())?,
+        store: PluginStore::new(environment.plugin_dir()),
+        fetcher: Box::new(fetcher),
+        locked: supply.locked,
+        offline: supply.offline,
+    })?)
+}
+
+/// Asks whoever sits at the terminal, if somebody does.
+pub struct AtTerminal(bool);
+
+impl AtTerminal {
+    /// The terminal of the command.
+    pub fn new(environment: &Environment) -> AtTerminal {
+        AtTerminal(environment.stdin_terminal && environment.stderr_terminal)
+    }
+}
+
+impl Ask for AtTerminal {
+    fn ask(&self, question: &str) -> Result<Option<bool>, Failure> {
+        if !self.0 {
+            return Ok(None);
+        }
+        // Some of it comes from the project and from the plugin.
+        terminal::eprint(&terminal::plain(question));
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer);
+        read.map_err(|error| Failure::invalid("cannot read the answer").cause(&error))?;
+        Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes")))
+    }
+}
+
+/// Waits for plugins, before there is a display and anything else that runs.
+pub fn now<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal("cannot start an executor").cause(&error))?;
+    Ok(runtime.block_on(work)?)
+}
+
+/// The plugins of a build, and what there is to say of them. Fetches what is not here; nothing is
+/// compiled yet. To be called after namespaces were entered: what is fetched needs threads.
+pub fn of_build(build: &Build, environment: &Environment) -> Result<(Plugins, Vec<String>), Fault> {
+    let supplier = Arc::new(supplier(&build.supply, &build.lends, environment)?);
+    let ask = AtTerminal::new(environment);
+    let place = Placement::new(build.isolate);
+    let mut notes = Vec::new();
+    let plugins = now(async {
+        let mut note = |mut supplied: Supplied| {
+            notes.append(&mut supplied.notes);
+            supplied
+        };
+        let none = Attrs::default();
+        let frontend = match &build.frontend {
+            Some(name) => {
+                let supplied = supplier.supply(PluginKind::Frontend, name, &none, &ask).await?;
+                Reader::Frontend(place.frontend(name, &note(supplied))?)
+            }
             None => Reader::Chosen(Arc::new(ByDefinition {
-                host: host.clone(),
-                place: Arc::clone(&place),
+                supplier: Arc::clone(&supplier),
+                place: place.clone(),
                 contexts: build.request.contexts.clone(),
                 options: build.request.options.clone(),
             })),
-        },
-        runners: runners.collect::<Result<_, Failure>>()?,
-        caches: caches.collect::<Result<_, Failure>>()?,
-        remotes: remotes.collect::<Result<_, Failure>>()?,
-        nested: callable(host, place),
-    })
+        };
+        let mut runners: Vec<Arc<dyn Runner>> = Vec::new();
+        for name in &build.runners {
+            let supplied = supplier.supply(PluginKind::Runner, name, &none, &ask).await?;
+            runners.push(place.runner(name, &note(supplied))?);
+        }
+        let mut caches: Vec<Arc<dyn CachePlugin>> = Vec::new();
+        for name in &build.caches {
+            let supplied = supplier.supply(PluginKind::Cache, name, &none, &ask).await?;
+            caches.push(place.cache(name, &note(supplied))?);
+        }
+        let mut remotes = BTreeMap::new();
+        for (at, backend) in &build.remotes {
+            let (plugin, config) = (&backend.plugin, &backend.config);
+            let supplied = supplier.supply(PluginKind::Cache, plugin, config, &ask).await?;
+            remotes.insert(at.clone(), place.cache(plugin, &note(supplied))?);
+        }
+        let nested = callable(&supplier, place.clone());
+        Ok(Plugins { frontend, runners, caches, remotes, nested })
+    })?;
+    notes.extend(supplier.save_lock());
+    Ok((plugins, notes))
 }
 
-/// Runners, in order. Nothing is compiled yet.
-pub fn runners(host: &PluginHost, names: &[PluginName]) -> Result<Vec<Arc<dyn Runner>>, Fault> {
-    let place = Placement::new(None);
-    let runners = names.iter().map(|name| place.runner(host, name));
-    Ok(runners.collect::<Result<_, Failure>>()?)
+/// Bundled runners, in order. Nothing is compiled yet.
+pub fn runners(names: &[&str], environment: &Environment) -> Result<Vec<Arc<dyn Runner>>, Fault> {
+    let supplier = supplier(&Supply::default(), &Lends::default(), environment)?;
+    now(async {
+        let mut runners = Vec::new();
+        for name in names {
+            let name = PluginRef::Bundled((*name).to_owned());
+            let none = Attrs::default();
+            let supplied = supplier.supply(PluginKind::Runner, &name, &none, &Unattended).await?;
+            runners.push(supplied.plugin.runner()?);
+        }
+        Ok(runners)
+    })
 }
 
 /// Chooses the frontend of a definition that is not here before the build.
 struct ByDefinition {
-    host: PluginHost,
-    place: Arc<Placement>,
+    supplier: Arc<Supplier>,
+    place: Placement,
     contexts: BTreeMap<String, ContextSpec>,
     options: Attrs,
 }
 
+#[async_trait]
 impl Choose for ByDefinition {
-    fn choose(&self, found: &DefinitionFile) -> Result<Chosen, Box<(Failure, SourceMap)>> {
+    async fn choose(&self, found: &DefinitionFile) -> Result<Chosen, Box<(Failure, SourceMap)>> {
         let definition = syntax::Definition { name: &found.name, data: &found.data };
-        let choice = resolve::choose(&definition, &self.contexts, &self.options)
-            .map_err(|fault| Box::new((*fault.failure, fault.sources)))?;
-        let name = PluginName::Bundled(choice.frontend.clone());
-        let frontend = self.place.frontend(&self.host, &name);
-        let frontend = frontend.map_err(|failure| Box::new((failure, SourceMap::default())))?;
+        let project = self.supplier.project();
+        let choice = resolve::choose(&definition, &self.contexts, &self.options, project, None)
+            .map_err(|Problem { failure, sources }| Box::new((*failure, sources)))?;
+        // While a build runs nobody can be asked.
+        let (kind, none) = (PluginKind::Frontend, Attrs::default());
+        let supplied = self.supplier.supply(kind, &choice.frontend, &none, &Unattended).await;
+        let frontend =
+            supplied.and_then(|it| Ok((self.place.frontend(&choice.frontend, &it)?, it.notes)));
+        let (frontend, mut notes) =
+            frontend.map_err(|failure| Box::new((failure, SourceMap::default())))?;
+        notes.extend(choice.note.clone());
+        notes.extend(self.supplier.save_lock());
         let options = Attrs(choice.options().into_iter().collect());
-        Ok(Chosen { frontend, options, note: choice.note })
+        Ok(Chosen { frontend, options, notes })
     }
-}
-
-/// That all bundled names are known, before anything else is done.
-pub fn check_names(build: &Build) -> Result<(), Fault> {
-    let frontend = build.frontend.iter().map(|name| (Kind::Frontend, name));
-    let runners = build.runners.iter().map(|name| (Kind::Runner, name));
-    let caches = build.caches.iter().chain(build.remotes.values());
-    let caches = caches.map(|name| (Kind::Cache, name));
-    for (kind, name) in frontend.chain(runners).chain(caches) {
-        if let PluginName::Bundled(name) = name
-            && wbuild_bundled::find(kind, name).is_none()
-        {
-            return Err(unknown(kind_name(kind), name, &names(kind)));
-        }
-    }
-    Ok(())
-}
-
-fn load(host: &PluginHost, kind: Kind, name: &PluginName) -> Result<Plugin, Failure> {
-    match name {
-        PluginName::File { shown, path } => host.load(shown, path.as_path()),
-        PluginName::Bundled(name) => {
-            let bundled = wbuild_bundled::find(kind, name)
-                .ok_or_else(|| *unknown(kind_name(kind), name, &names(kind)).failure)?;
-            load_bundled(host, bundled)
-        }
-    }
-}
-
-/// A bundled component. What comes with wbuild may call other frontends; nothing else may.
-pub fn load_bundled(host: &PluginHost, bundled: &Bundled) -> Result<Plugin, Failure> {
-    let digest = wbuild_graph::Digest::from_bytes(bundled.digest);
-    let source = PluginSource::Embedded { bytes: bundled.bytes, digest };
-    Ok(host.load(bundled.name, source)?.granted(Grants { nested: true }))
 }
 
 /// What a frontend may call: frontends that come with wbuild, by their names. Each is loaded once,
 /// however often it is called.
-fn callable(host: &PluginHost, place: Arc<Placement>) -> FindFrontend {
-    let host = host.clone();
+fn callable(supplier: &Arc<Supplier>, place: Placement) -> FindFrontend {
+    let supplier = Arc::clone(supplier);
     let loaded: Mutex<BTreeMap<String, Arc<dyn Frontend>>> = Mutex::default();
     Arc::new(move |name| {
         let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frontend) = loaded.get(name) {
             return Ok(Arc::clone(frontend));
         }
-        let bundled = PluginName::Bundled(name.to_owned());
-        let frontend = place.frontend(&host, &bundled)?;
+        let plugin = supplier.bundled(PluginKind::Frontend, name)?;
+        let source = PluginRef::Bundled(name.to_owned());
+        let there = place.elsewhere(&source, &source);
+        let frontend = there.map_or_else(|| plugin.frontend(), |there| there.frontend(&plugin))?;
         loaded.insert(name.to_owned(), Arc::clone(&frontend));
         Ok(frontend)
     })
-}
-
-/// The names of a kind, the default first.
-pub fn names(kind: Kind) -> Vec<&'static str> {
-    wbuild_bundled::all().iter().filter(|b| b.kind == kind).map(|b| b.name).collect()
-}
-
-/// A kind in words.
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Frontend => "frontend",
-        Kind::Runner => "runner",
-        Kind::Cache => "cache backend",
-    }
 }

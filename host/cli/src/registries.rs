@@ -21,8 +21,9 @@ use wbuild_api::session::{Keypair, RegistryHost};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_oci::Reference;
 use wbuild_oci::registry::Mirror;
+use wbuild_supply::ConfigFile;
 
-use crate::config::{ConfigFile, read_file};
+use crate::config::{self, read_file};
 use crate::environment::{Environment, vars};
 use crate::exit::Fault;
 
@@ -85,7 +86,7 @@ fn registry_name(text: &str) -> Option<String> {
 /// It is named and not there, or it says what cannot be understood: then the failure shows where.
 pub fn read(flag: Option<&Path>, environment: &Environment) -> Result<Registries, Fault> {
     let named = flag.or_else(|| environment.var_os(vars::REGISTRY_CONFIG).map(Path::new));
-    let found = ConfigFile::find(named, "registries.toml", "registry configuration", environment)?;
+    let found = config::find(named, "registries.toml", "registry configuration", environment)?;
     let Some(file) = found else { return Ok(Registries::of_docker()) };
     let base = file.path.parent().unwrap_or(Path::new("/")).to_owned();
     Ok(Registries { hosts: parse(&file)?, base, ..Registries::of_docker() })
@@ -107,7 +108,7 @@ fn parse(file: &ConfigFile) -> Result<BTreeMap<String, Entry>, Fault> {
         }
         if hosts.insert(name.clone(), entry).is_some() {
             let message = format!("there are several entries for {name}");
-            return Err(file.wrong(written.span(), &message, None));
+            return Err(file.wrong(written.span(), &message, None).into());
         }
     }
     Ok(hosts)

@@ -160,6 +160,33 @@ pub fn truncate(text: &str, columns: usize) -> String {
     out
 }
 
+/// A line of standard input, which a terminal does not show.
+///
+/// # Errors
+///
+/// There is none, or it cannot be read.
+pub fn read_hidden() -> std::io::Result<String> {
+    use std::io::BufRead as _;
+
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin().lock();
+    let shown = tcgetattr(&stdin).ok();
+    if let Some(mut hidden) = shown.clone() {
+        hidden.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+    }
+    let mut stdin = stdin;
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    if let Some(shown) = shown {
+        tcsetattr(&stdin, OptionalActions::Flush, &shown)?;
+    }
+    match read? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,9 +16,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use wbuild_cli::args::parse;
 use wbuild_cli::environment::Environment;
-use wbuild_cli::plugin_name::PluginName;
 use wbuild_cli::report::{Report, style::Style};
 use wbuild_cli::resolve;
+use wbuild_supply::PluginRef;
 
 fn fixture(root: &Path) {
     for (name, content) in [
@@ -81,8 +81,7 @@ fn flatten(path: &str, value: &Value, out: &mut Vec<String>) {
 }
 
 fn describe(build: &resolve::Build) -> Vec<String> {
-    let shown =
-        |names: &[PluginName]| names.iter().map(|name| name.shown().to_owned()).collect::<Vec<_>>();
+    let shown = |names: &[PluginRef]| names.iter().map(|name| name.shown()).collect::<Vec<_>>();
     let directories: serde_json::Map<_, _> = build
         .lends
         .directories
@@ -106,10 +105,16 @@ fn describe(build: &resolve::Build) -> Vec<String> {
             ],
             "archive": build.lends.archive.as_ref().map(Vec::len),
         },
-        "frontend": build.frontend.as_ref().map(PluginName::shown),
+        "frontend": build.frontend.as_ref().map(PluginRef::shown),
         "runners": shown(&build.runners),
         "caches": shown(&build.caches),
-        "remotes": build.remotes.iter().map(|(at, name)| json!([at, name.shown()])).collect::<Vec<_>>(),
+        "remotes": build.remotes.iter().map(|(at, name)| json!([at, name.plugin.shown()])).collect::<Vec<_>>(),
+        "supply": json!({
+            "locked": build.supply.locked,
+            "offline": build.supply.offline,
+            "private": build.supply.private,
+            "policy": build.supply.policy,
+        }),
         "state_dir": build.state_dir,
         "limits": format!("{:?}", build.kept.limits),
         "runtime": build.runtime,

@@ -33,6 +33,10 @@ fn help_of_every_command() {
         &["plugin", "run", "--help"],
         &["plugin", "test", "--help"],
         &["plugin", "trace", "--help"],
+        &["plugin", "publish", "--help"],
+        &["plugin", "verify", "--help"],
+        &["plugin", "warm", "--help"],
+        &["plugin", "update", "--help"],
     ] {
         let argv = std::iter::once("wbuild").chain(words.iter().copied()).map(Into::into);
         let error = parse(argv).expect_err("help comes as an error");

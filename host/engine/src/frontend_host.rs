@@ -58,6 +58,9 @@ struct Graph(Arc<Job>);
 impl GraphCap for Graph {
     fn insert(&self, mut op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
         self.0.check_granted(&op)?;
+        if let Some(narrowed) = self.0.narrowed() {
+            narrowed.op(&mut op)?;
+        }
         if let Op::Source(SourceOp::Local(source)) = &op {
             // Here and not when it is read, so that the failure belongs to the line that asks for it.
             self.0.worker().locals.lent(&source.name)?;
@@ -84,7 +87,13 @@ struct Inspect(Arc<Job>);
 #[async_trait]
 impl InspectCap for Inspect {
     async fn resolve_images(&self, requests: Vec<ImageRequest>) -> Vec<Result<ImageInfo, Failure>> {
-        join_all(requests.into_iter().map(|request| self.0.resolve_image(request))).await
+        let resolve = async |request: ImageRequest| {
+            if let Some(narrowed) = self.0.narrowed() {
+                narrowed.image(&request.reference, &request.attrs)?;
+            }
+            self.0.resolve_image(request).await
+        };
+        join_all(requests.into_iter().map(resolve)).await
     }
 
     async fn resolve_sources(

@@ -10,6 +10,7 @@ use std::io::{Cursor, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use wbuild_api::event::Event;
@@ -31,6 +32,7 @@ use wbuild_tree::root::{Links, Root};
 use crate::blocking;
 use crate::cancel::{CancelOnDrop, Stoppable};
 use crate::job::{DEFINITION_LIMIT, Job};
+use crate::narrow::Narrowed;
 use crate::solved::Solved;
 use crate::source::local::MAIN_CONTEXT;
 
@@ -51,6 +53,8 @@ pub(crate) struct Inputs {
     /// Whether the frontend may say what images are called, and so where they are pushed to with the
     /// user's credentials: those that come with wbuild may.
     pub(crate) names_images: bool,
+    /// What the frontend, and those that it calls, may use.
+    pub(crate) narrowed: Narrowed,
     /// Options that the choice of the frontend adds.
     pub(crate) options: Attrs,
 }
@@ -73,13 +77,17 @@ pub enum Reader {
 }
 
 /// Chooses a frontend by what the definition says.
+#[async_trait]
 pub trait Choose: Send + Sync {
     /// Chooses.
     ///
     /// # Errors
     ///
     /// The definition asks for one that is not there; with the sources that the failure points into.
-    fn choose(&self, definition: &DefinitionFile) -> Result<Chosen, Box<(Failure, SourceMap)>>;
+    async fn choose(
+        &self,
+        definition: &DefinitionFile,
+    ) -> Result<Chosen, Box<(Failure, SourceMap)>>;
 }
 
 /// A frontend that a definition asked for.
@@ -88,8 +96,8 @@ pub struct Chosen {
     pub frontend: Arc<dyn Frontend>,
     /// Options that it gets besides those of the request.
     pub options: Attrs,
-    /// Something to be said of the choice.
-    pub note: Option<String>,
+    /// What there is to say of the choice.
+    pub notes: Vec<String>,
 }
 
 impl fmt::Display for Reader {
@@ -131,12 +139,12 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
                 Some(definition) => definition.clone(),
                 None => job.definition_file()?,
             };
-            let chosen = chooser.choose(&definition).map_err(|refused| {
+            let chosen = chooser.choose(&definition).await.map_err(|refused| {
                 let (failure, sources) = *refused;
                 job.texts().set_sources(sources);
                 failure
             })?;
-            if let Some(text) = chosen.note {
+            for text in chosen.notes {
                 let (plugin, severity) = ("wbuild".to_owned(), Severity::Note);
                 job.steps().sink().event(Event::PluginLog { plugin, severity, text });
             }
@@ -144,9 +152,9 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
             chosen.frontend
         }
     };
-    // A plugin from a file has a path for a name.
-    let name = frontend.identity().name;
-    inputs.names_images = !name.contains('/') && !name.ends_with(".wasm");
+    let identity = frontend.identity();
+    inputs.names_images = identity.is_bundled();
+    inputs.narrowed = Narrowed::new(&identity, &request.contexts)?;
     job.settle_inputs(inputs);
     Ok(frontend)
 }

@@ -25,6 +25,7 @@ use wbuild_tree::root::Root;
 use crate::inputs::{self, Inputs, Main};
 use crate::inspect::Inspected;
 use crate::keyed_secrets::KeyedSecrets;
+use crate::narrow::Narrowed;
 use crate::nested::FindFrontend;
 use crate::plan::{self, Planning};
 use crate::solved::Solved;
@@ -201,6 +202,11 @@ impl Job {
     /// Whether names that the frontend gives its images count.
     pub(crate) fn frontend_names_images(&self) -> bool {
         self.inputs.get().is_some_and(|inputs| inputs.names_images)
+    }
+
+    /// What the frontend may use; nothing narrows it before it is settled which one that is.
+    pub(crate) fn narrowed(&self) -> Option<&Narrowed> {
+        Some(&self.inputs.get()?.narrowed)
     }
 
     /// Takes what was settled before the frontend runs.

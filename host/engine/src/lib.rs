@@ -30,6 +30,7 @@ mod keyed_secrets;
 mod launch;
 mod launchers;
 mod memo;
+mod narrow;
 mod nested;
 mod ops;
 mod plan;
@@ -65,6 +66,18 @@ pub use wbuild_api::{describe, event, extension, request, session};
 pub use wbuild_git::work_tree;
 pub use wbuild_plan as plans;
 pub use wbuild_store as store;
+
+/// Through whom servers are asked, as the client for them wants it.
+pub fn proxies(of_session: &session::Proxies) -> wbuild_http::Proxies {
+    let session::Proxies { https, http, except } = of_session.clone();
+    wbuild_http::Proxies { https, http, except }
+}
+
+/// A client that asks registries as a session says: with its credentials, mirrors, authorities and
+/// proxies. Nothing is read or sent before it is used.
+pub fn registry_client(session: Arc<dyn session::Session>) -> wbuild_oci::registry::Client {
+    source::registry::Registries::new(session).client_for_push(Default::default())
+}
 
 /// How to open an engine.
 #[derive(Clone, Debug)]

@@ -133,7 +133,7 @@ pub(crate) fn lock(planning: &Mutex<Planning>) -> std::sync::MutexGuard<'_, Plan
 
 impl Job {
     fn plan(&self, definition: &Definition, identity: PluginIdentity) -> Plan {
-        let PluginIdentity { name, digest, wit_version } = identity;
+        let PluginIdentity { name, digest, wit_version, .. } = identity;
         let yielded = self.yielded();
         let planning = self.planning();
         let image = |image: &ImageResult| Image {

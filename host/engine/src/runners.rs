@@ -46,7 +46,12 @@ impl Runners {
         let runners = runners
             .into_iter()
             .map(|(runner, log)| {
-                let granted = runner.identity().name == EMULATING;
+                let identity = runner.identity();
+                let emulates = identity.is_bundled() && identity.name == EMULATING;
+                let granted = match emulates {
+                    true => Granted::Emulators,
+                    false => Granted::Named(identity.allowed.tools),
+                };
                 let tools =
                     Arc::new(Tools { search: search.clone(), granted, found: Mutex::default() });
                 let machine = Arc::new(Machine {
@@ -175,9 +180,25 @@ impl Line {
 /// Programs of this machine that one runner may use in steps.
 struct Tools {
     search: Vec<PathBuf>,
-    /// It may use emulators. Others may use nothing.
-    granted: bool,
+    granted: Granted,
     found: Mutex<BTreeMap<String, Option<FoundTool>>>,
+}
+
+/// Which programs a runner may use.
+enum Granted {
+    /// All emulators: it comes with wbuild.
+    Emulators,
+    /// Those emulators that the user's policy names.
+    Named(Vec<String>),
+}
+
+impl Granted {
+    fn covers(&self, name: &str) -> bool {
+        match self {
+            Granted::Emulators => true,
+            Granted::Named(names) => names.iter().any(|granted| granted == name),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -190,7 +211,7 @@ impl Tools {
     /// The tool of that name, looked at once. One that cannot be read is not there.
     fn find(&self, name: &str) -> Option<FoundTool> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if !self.granted || !name.starts_with(EMULATOR) || !name.bytes().all(plain) {
+        if !self.granted.covers(name) || !name.starts_with(EMULATOR) || !name.bytes().all(plain) {
             return None;
         }
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,7 +309,7 @@ mod tests {
     impl Runner for Fixed {
         fn identity(&self) -> PluginIdentity {
             let (name, digest) = (self.name.to_owned(), Digest::of(self.name.as_bytes()));
-            PluginIdentity { name, digest, wit_version: "0.1.0".to_owned() }
+            PluginIdentity::bundled(&name, digest, "0.1.0")
         }
 
         async fn supports(

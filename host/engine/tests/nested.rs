@@ -310,7 +310,7 @@ fn endless() -> Arc<dyn Frontend> {
     let plugin = PluginHost::new(PluginHostOptions::new(code)).load("hostile-nested", bytes);
     let plugin = plugin.expect("it loads");
     assert!(plugin.frontend().is_err(), "it has no grant");
-    plugin.granted(Grants { nested: true }).frontend().expect("it has one")
+    plugin.granted(Grants { nested: true, ..Grants::default() }).frontend().expect("it has one")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -113,7 +113,7 @@ fn step(host: &FrontendHost) -> Edge {
 impl Frontend for Curious {
     fn identity(&self) -> PluginIdentity {
         let (name, digest) = ("curious".to_owned(), Digest::of(b"curious"));
-        PluginIdentity { name, digest, wit_version: "0.1.0".to_owned() }
+        PluginIdentity::bundled(&name, digest, "0.1.0")
     }
 
     async fn build(&self, _: FrontendHost) -> Result<(), Failure> {

@@ -30,20 +30,20 @@ impl Plugin {
             name: self.name().to_owned(),
             digest: self.digest(),
             outline: Outline { manifest: None, ..self.inner.outline().clone() },
-            grants: self.grants,
+            grants: self.grants.clone(),
             kind,
-            limits: self.inner.limits(kind),
+            limits: self.limits(kind),
         }
     }
 
     /// What it was granted.
-    pub fn grants(&self) -> Grants {
-        self.grants
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// What a plugin of this kind may use.
     pub fn limits(&self, kind: PluginKind) -> Limits {
-        self.inner.limits(kind)
+        self.grants.limits(kind, self.inner.limits(kind))
     }
 }
 
@@ -96,6 +96,6 @@ impl Adopter {
             .map_err(|error| Subject { kind: *kind, name, limits }.invalid(&error))?;
         let bytes = Bytes::Embedded(&[]);
         let plugin = self.0.plugin(name, *digest, bytes, outline.clone(), Some(component));
-        Ok(plugin.granted(*grants))
+        Ok(plugin.granted(grants.clone()))
     }
 }

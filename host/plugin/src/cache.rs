@@ -15,37 +15,37 @@ use wbuild_graph::{Attrs, CacheKey, Failure, FailureKind};
 
 use crate::PluginKind;
 use crate::guest::Caller;
-use crate::host::Inner;
+use crate::host::{Admitted, Inner};
 use crate::v0_1::cache::{RemoteCache, State, layer_out, record_in, record_out};
 use crate::v0_1::types::failure_in;
 
 /// A cache backend that is a component. Made by [`crate::Plugin::cache`].
 pub struct WasmCache {
     plugin: Arc<Inner>,
-    identity: PluginIdentity,
+    admitted: Admitted,
 }
 
 impl WasmCache {
-    pub(crate) fn new(plugin: Arc<Inner>, identity: PluginIdentity) -> Self {
-        WasmCache { plugin, identity }
+    pub(crate) fn new(plugin: Arc<Inner>, admitted: Admitted) -> Self {
+        WasmCache { plugin, admitted }
     }
 }
 
 #[async_trait]
 impl CachePlugin for WasmCache {
     fn identity(&self) -> PluginIdentity {
-        self.identity.clone()
+        self.admitted.identity.clone()
     }
 
     async fn connect(&self, host: CacheHost) -> Result<Arc<dyn CacheBackend>, Failure> {
         let pre = self.plugin.cache_pre().await?;
         let kind = PluginKind::Cache;
         let runtime = self.plugin.shared().runtime()?;
-        let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
+        let caller = Caller::new(runtime, kind, &self.admitted.identity.name, self.admitted.limits);
         let mut store = caller.store(Some(host));
         let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         let live = Mutex::new(Slot::Live(Live { store, instance }));
-        Ok(Arc::new(WasmCacheBackend { name: self.identity.name.clone(), caller, live }))
+        Ok(Arc::new(WasmCacheBackend { name: self.admitted.identity.name.clone(), caller, live }))
     }
 }
 

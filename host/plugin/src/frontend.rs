@@ -10,7 +10,7 @@ use wbuild_graph::Failure;
 
 use crate::PluginKind;
 use crate::guest::Caller;
-use crate::host::Inner;
+use crate::host::{Admitted, Inner};
 use crate::v0_1::frontend::ask;
 use crate::v0_1::types::failure_in;
 
@@ -18,7 +18,7 @@ use crate::v0_1::types::failure_in;
 /// when [`Frontend::build`] is first called, so that knowing its identity costs nothing.
 pub struct WasmFrontend {
     plugin: Arc<Inner>,
-    identity: PluginIdentity,
+    admitted: Admitted,
     usage: Mutex<Usage>,
 }
 
@@ -32,8 +32,8 @@ pub struct Usage {
 }
 
 impl WasmFrontend {
-    pub(crate) fn new(plugin: Arc<Inner>, identity: PluginIdentity) -> Self {
-        WasmFrontend { plugin, identity, usage: Mutex::default() }
+    pub(crate) fn new(plugin: Arc<Inner>, admitted: Admitted) -> Self {
+        WasmFrontend { plugin, admitted, usage: Mutex::default() }
     }
 
     /// What the last build used that ended.
@@ -45,14 +45,14 @@ impl WasmFrontend {
 #[async_trait]
 impl Frontend for WasmFrontend {
     fn identity(&self) -> PluginIdentity {
-        self.identity.clone()
+        self.admitted.identity.clone()
     }
 
     async fn build(&self, host: FrontendHost) -> Result<(), Failure> {
         let pre = self.plugin.frontend_pre().await?;
         let kind = PluginKind::Frontend;
         let runtime = self.plugin.shared().runtime()?;
-        let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
+        let caller = Caller::new(runtime, kind, &self.admitted.identity.name, self.admitted.limits);
         let mut store = caller.store(Some(host));
         let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         let result = caller.call(instance.wbuild_frontend_build().call_build(&mut store)).await;
@@ -69,12 +69,12 @@ impl Frontend for WasmFrontend {
     /// With the limits of a build: what is asked is as much work as a build without its steps.
     async fn describe(&self, host: FrontendHost, query: Query) -> Result<Description, Failure> {
         if !self.describes() {
-            return Err(query.unsupported(&self.identity.name));
+            return Err(query.unsupported(&self.admitted.identity.name));
         }
         let pre = self.plugin.describe_pre().await?;
         let kind = PluginKind::Frontend;
         let runtime = self.plugin.shared().runtime()?;
-        let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
+        let caller = Caller::new(runtime, kind, &self.admitted.identity.name, self.admitted.limits);
         let mut store = caller.store(Some(host));
         let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         ask(&caller, &mut store, &instance, query).await

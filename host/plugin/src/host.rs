@@ -279,6 +279,13 @@ pub struct Plugin {
     pub(crate) grants: Grants,
 }
 
+/// A component that may be used as one kind, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    pub(crate) identity: PluginIdentity,
+    pub(crate) limits: Limits,
+}
+
 pub(crate) struct Inner {
     shared: Arc<Shared>,
     name: String,
@@ -309,6 +316,26 @@ impl Plugin {
         Plugin { grants, ..self }
     }
 
+    /// The component.
+    pub fn bytes(&self) -> &[u8] {
+        self.inner.bytes.get()
+    }
+
+    /// Names of its imports, sorted.
+    pub fn imports(&self) -> &[String] {
+        &self.inner.outline.imports
+    }
+
+    /// Names of its exports, sorted.
+    pub fn exports(&self) -> &[String] {
+        &self.inner.outline.exports
+    }
+
+    /// What it says of itself; nothing follows from it.
+    pub fn manifest(&self) -> Option<&serde_json::Value> {
+        self.inner.outline.manifest.as_ref()
+    }
+
     /// The kinds of plugin it is; may be several, or none that this version knows.
     pub fn kinds(&self) -> Vec<PluginKind> {
         self.inner.outline.kinds()
@@ -329,8 +356,8 @@ impl Plugin {
     ///
     /// As of [`Plugin::frontend`].
     pub fn measured_frontend(&self) -> Result<Arc<WasmFrontend>, Failure> {
-        let identity = self.inner.admit(PluginKind::Frontend, self.grants)?;
-        Ok(Arc::new(WasmFrontend::new(Arc::clone(&self.inner), identity)))
+        let admitted = self.inner.admit(PluginKind::Frontend, &self.grants)?;
+        Ok(Arc::new(WasmFrontend::new(Arc::clone(&self.inner), admitted)))
     }
 
     /// The component as a runner.
@@ -339,8 +366,8 @@ impl Plugin {
     ///
     /// When it is none, or asks for what runners do not get. Says which.
     pub fn runner(&self) -> Result<Arc<dyn Runner>, Failure> {
-        let identity = self.inner.admit(PluginKind::Runner, self.grants)?;
-        Ok(Arc::new(WasmRunner::new(Arc::clone(&self.inner), identity)))
+        let admitted = self.inner.admit(PluginKind::Runner, &self.grants)?;
+        Ok(Arc::new(WasmRunner::new(Arc::clone(&self.inner), admitted)))
     }
 
     /// The component as a cache backend.
@@ -349,8 +376,8 @@ impl Plugin {
     ///
     /// When it is none, or asks for what cache backends do not get. Says which.
     pub fn cache(&self) -> Result<Arc<dyn CachePlugin>, Failure> {
-        let identity = self.inner.admit(PluginKind::Cache, self.grants)?;
-        Ok(Arc::new(WasmCache::new(Arc::clone(&self.inner), identity)))
+        let admitted = self.inner.admit(PluginKind::Cache, &self.grants)?;
+        Ok(Arc::new(WasmCache::new(Arc::clone(&self.inner), admitted)))
     }
 }
 
@@ -384,14 +411,17 @@ impl Inner {
     }
 
     /// Checks that the component is what it is to be used as.
-    fn admit(&self, kind: PluginKind, grants: Grants) -> Result<PluginIdentity, Failure> {
+    fn admit(&self, kind: PluginKind, grants: &Grants) -> Result<Admitted, Failure> {
         let wit_version = self.outline.check(kind, &self.name, grants)?;
-        let limits = self.limits(kind);
+        let limits = grants.limits(kind, self.limits(kind));
         if self.size() > limits.component_bytes {
             let subject = Subject { kind, name: &self.name, limits: &limits };
             return Err(subject.too_large(self.size()));
         }
-        Ok(PluginIdentity { name: self.name.clone(), digest: self.digest, wit_version })
+        let (name, origin) = (self.name.clone(), grants.origin.clone());
+        let (digest, allowed) = (self.digest, grants.allowed.clone());
+        let identity = PluginIdentity { name, digest, wit_version, origin, allowed };
+        Ok(Admitted { identity, limits })
     }
 
     /// The linker, with what this component imports of WASI.

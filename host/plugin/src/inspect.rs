@@ -100,7 +100,7 @@ impl Plugin {
             kinds,
         };
         let Some(kind) = info.kinds.first().copied() else {
-            info.refusal = outline.check(PluginKind::Frontend, inner.name(), self.grants).err();
+            info.refusal = outline.check(PluginKind::Frontend, inner.name(), &self.grants).err();
             return Ok(info);
         };
         let refusal = match kind {
@@ -131,7 +131,8 @@ impl Plugin {
         let mut best = Duration::MAX;
         for _ in 0..3 {
             let runtime = inner.shared().runtime()?;
-            let caller = Caller::new(runtime, kind, inner.name(), inner.limits(kind));
+            let limits = self.grants.limits(kind, inner.limits(kind));
+            let caller = Caller::new(runtime, kind, inner.name(), limits);
             match kind {
                 PluginKind::Frontend => {
                     let pre = inner.frontend_pre().await?;

@@ -140,7 +140,30 @@ pub enum LimitReached {
 impl LimitReached {
     /// What a user is told of the plugin that ran into it.
     pub fn failure(&self, kind: PluginKind, name: &str) -> Failure {
-        Failure::new(FailureKind::Limit, format!("the {kind} {name} {self}")).attr("plugin", name)
+        let failure = Failure::new(FailureKind::Limit, format!("the {kind} {name} {self}"))
+            .attr("plugin", name);
+        match self.key() {
+            Some(key) => failure.hint(format!(
+                "if it needs more, the policy for plugins can give it: limits = {{ {key} = … }}; \
+                 `wbuild plugin inspect` shows what holds"
+            )),
+            None => failure,
+        }
+    }
+
+    /// What the limit is called in policies and projects, if it can be set there.
+    pub(crate) fn key(&self) -> Option<&'static str> {
+        match self {
+            LimitReached::Memory(_) => Some("memory"),
+            LimitReached::Cpu(_) => Some("cpu"),
+            LimitReached::Wall(_) => Some("call-timeout"),
+            LimitReached::Buffered(_) => Some("host-memory"),
+            LimitReached::Handles(_) => Some("handles"),
+            LimitReached::Tables(_)
+            | LimitReached::Instances(_)
+            | LimitReached::Messages(_)
+            | LimitReached::Batch(_) => None,
+        }
     }
 }
 

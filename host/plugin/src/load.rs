@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 use wasmparser::{Chunk, Encoding, Parser, Payload};
 use wbuild_graph::{Failure, FailureKind};
 
+use wbuild_api::extension::{Allowed, Origin};
+
 use crate::PluginKind;
 use crate::hermetic;
+use crate::limits::Limits;
 
 /// Most imports, and most exports, of a component.
 const NAMES: usize = 1000;
@@ -152,7 +155,7 @@ impl Outline {
         &self,
         kind: PluginKind,
         name: &str,
-        grants: Grants,
+        grants: &Grants,
     ) -> Result<String, Failure> {
         let contract = Contract::of(kind);
         let Some(export) = self.export_of(kind) else {
@@ -220,15 +223,29 @@ struct Contract {
     withheld: &'static [&'static str],
 }
 
-/// What a plugin may import beyond what its kind always gets. Who loads it decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a plugin is trusted with. Who loads it decides; the default is what one gets that nobody knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants {
     /// A frontend may call other frontends: `wbuild:frontend/nested`.
     pub nested: bool,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What it is narrowed to.
+    pub allowed: Allowed,
+    /// Limits in place of those that its host has for one kind.
+    pub limits: Option<(PluginKind, Limits)>,
 }
 
 impl Grants {
-    fn cover(self, path: &str) -> bool {
+    /// The limits of the plugin as one kind, where the host has `usual`.
+    pub(crate) fn limits(&self, kind: PluginKind, usual: Limits) -> Limits {
+        match self.limits {
+            Some((of, limits)) if of == kind => limits,
+            _ => usual,
+        }
+    }
+
+    fn cover(&self, path: &str) -> bool {
         path == NESTED && self.nested
     }
 }
@@ -273,7 +290,7 @@ impl Contract {
         }
     }
 
-    fn import_verdict(&self, interface: Interface<'_>, grants: Grants) -> Verdict {
+    fn import_verdict(&self, interface: Interface<'_>, grants: &Grants) -> Verdict {
         let path = interface.path;
         if hermetic::offers(path, interface.version) {
             return Verdict::Granted;
@@ -336,7 +353,7 @@ impl Verdict {
                 FailureKind::Denied,
                 format!("the {kind} {name} asks for {interface}, which is not granted"),
             )
-            .hint(format!("only a {kind} that comes with wbuild gets it")),
+            .hint("the policy for plugins grants it: nested = true"),
             Verdict::OtherKind => Failure::new(
                 FailureKind::Denied,
                 format!("the {kind} {name} asks for {interface}, which a {kind} does not get"),
@@ -372,7 +389,9 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    const NONE: Grants = Grants { nested: false };
+    fn none() -> Grants {
+        Grants::default()
+    }
 
     fn outline(imports: &[&str], exports: &[&str]) -> Outline {
         Outline {
@@ -388,13 +407,13 @@ mod tests {
             &["wbuild:types/types@0.1.0", "wbuild:types/log@0.1.0", "wbuild:frontend/graph@0.1.7"],
             &["wbuild:frontend/build@0.1.2", "wbuild:frontend/describe@0.1.0", "exports"],
         );
-        assert_eq!(good.check(PluginKind::Frontend, "f", NONE).expect("fits"), "0.1.2");
+        assert_eq!(good.check(PluginKind::Frontend, "f", &none()).expect("fits"), "0.1.2");
         assert_eq!(good.kinds(), [PluginKind::Frontend]);
         assert!(good.describes());
         for export in ["wbuild:frontend/describe@0.2.0", "wbuild:frontend/describe-more@0.1.0"] {
             let other = outline(&[], &["wbuild:frontend/build@0.1.0", export]);
             assert!(!other.describes(), "{export}");
-            other.check(PluginKind::Frontend, "f", NONE).expect("it can build all the same");
+            other.check(PluginKind::Frontend, "f", &none()).expect("it can build all the same");
         }
         let packages: Vec<String> =
             good.packages().into_iter().map(|(p, v)| format!("{p}@{v}")).collect();
@@ -456,7 +475,7 @@ mod tests {
         ];
         for (imports, exports, message) in cases {
             let failure = outline(imports, exports)
-                .check(PluginKind::Frontend, "x", NONE)
+                .check(PluginKind::Frontend, "x", &none())
                 .expect_err("must be refused");
             assert_eq!(failure.to_string(), message);
         }
@@ -471,7 +490,7 @@ mod tests {
         };
         let nested = Grants { nested: true };
         assert_eq!(check("wbuild:frontend/nested@0.1.0", nested), Ok("0.1.0".to_owned()));
-        assert_eq!(check("wbuild:frontend/nested@0.1.0", NONE), Err(FailureKind::Denied));
+        assert_eq!(check("wbuild:frontend/nested@0.1.0", &none()), Err(FailureKind::Denied));
         assert_eq!(check("wbuild:frontend/nested@0.2.0", nested), Err(FailureKind::Unsupported));
         assert_eq!(check("wbuild:cache/kv@0.1.0", nested), Err(FailureKind::Denied));
     }

@@ -9,19 +9,19 @@ use wbuild_graph::{Failure, Platform};
 
 use crate::PluginKind;
 use crate::guest::Caller;
-use crate::host::Inner;
+use crate::host::{Admitted, Inner};
 use crate::v0_1::runner::{RunnerCaps, State, bindings, offers_in};
 use crate::v0_1::types::{failure_in, platform_out};
 
 /// A runner that is a component. Made by [`crate::Plugin::runner`].
 pub struct WasmRunner {
     plugin: Arc<Inner>,
-    identity: PluginIdentity,
+    admitted: Admitted,
 }
 
 impl WasmRunner {
-    pub(crate) fn new(plugin: Arc<Inner>, identity: PluginIdentity) -> Self {
-        WasmRunner { plugin, identity }
+    pub(crate) fn new(plugin: Arc<Inner>, admitted: Admitted) -> Self {
+        WasmRunner { plugin, admitted }
     }
 
     async fn instance(
@@ -32,7 +32,7 @@ impl WasmRunner {
         let pre = self.plugin.runner_pre().await?;
         let kind = PluginKind::Runner;
         let runtime = self.plugin.shared().runtime()?;
-        let caller = Caller::new(runtime, kind, &self.identity.name, self.plugin.limits(kind));
+        let caller = Caller::new(runtime, kind, &self.admitted.identity.name, self.admitted.limits);
         let mut store = caller.store(Some(RunnerCaps { host, job, granted: Vec::new() }));
         let instance = caller.instantiate(pre.instantiate_async(&mut store)).await?;
         Ok((caller, store, instance))
@@ -42,7 +42,7 @@ impl WasmRunner {
 #[async_trait]
 impl Runner for WasmRunner {
     fn identity(&self) -> PluginIdentity {
-        self.identity.clone()
+        self.admitted.identity.clone()
     }
 
     async fn supports(

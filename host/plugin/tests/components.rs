@@ -229,7 +229,10 @@ fn a_frontend_hands_work_to_another_and_uses_what_comes_back() {
     let plugin = load(&host(), "earthfile");
     let failure = plugin.frontend().map(drop).expect_err("it has no grant");
     assert_eq!(failure.kind, FailureKind::Denied);
-    let frontend = plugin.granted(Grants { nested: true }).frontend().expect("it has one");
+    let frontend = plugin
+        .granted(Grants { nested: true, ..Grants::default() })
+        .frontend()
+        .expect("it has one");
     let file = "VERSION 0.8\nFROM DOCKERFILE --build-arg A=1 --target t .\nRUN after\n";
     let mut world = Arc::into_inner(World::with(file, &[], 2)).expect("the only one");
     world.files.insert("/Dockerfile".to_owned(), b"FROM x".to_vec());

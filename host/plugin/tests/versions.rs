@@ -61,7 +61,7 @@ async fn every_world_of_every_released_version_is_linked() {
             let Some(kind) = kind else { continue };
             let name = format!("{} of {}", world, version.display());
             let plugin = host.load(&name, bytes).expect("it is a component");
-            let plugin = plugin.granted(Grants { nested: true });
+            let plugin = plugin.granted(Grants { nested: true, ..Grants::default() });
             let info = plugin.inspect().await.expect("it is described");
             assert_eq!(info.kinds, [kind], "{name}");
             if let Some(refusal) = info.refusal {

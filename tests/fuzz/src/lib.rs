@@ -1,5 +1,5 @@
 //! What must hold for any input of the Dockerfile and Earthfile languages, of ignore files, of what images are made
-//! of, and of caches that lie elsewhere.
+//! of, of caches that lie elsewhere, and of what says where plugins come from.
 //!
 //! A [`Target`] is a function that takes bytes, feeds them to one part of these and panics if
 //! an invariant does not hold: not only that nothing panics, but that places lie in the source, that
@@ -18,6 +18,7 @@ mod plan;
 mod records;
 pub mod seeds;
 mod source;
+mod supply;
 pub mod wild;
 
 /// The build that is written down, as the golden tests of the language use it.
@@ -39,7 +40,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "lexer", check: lexer::check, seeds: lexer::seeds },
     Target { name: "parser", check: parser::check_file, seeds: parser::files },
     Target { name: "trigger", check: parser::check_trigger, seeds: parser::triggers },
@@ -54,6 +55,11 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "document", check: images::check_document, seeds: images::documents },
     Target { name: "reference", check: images::check_reference, seeds: images::references },
     Target { name: "records", check: records::check, seeds: records::seeds },
+    Target { name: "plugin-reference", check: supply::check_reference, seeds: supply::references },
+    Target { name: "plugin-project", check: supply::check_project, seeds: supply::projects },
+    Target { name: "plugin-lock", check: supply::check_lock, seeds: supply::locks },
+    Target { name: "plugin-policy", check: supply::check_policy, seeds: supply::policies },
+    Target { name: "plugin-artifact", check: supply::check_artifact, seeds: supply::artifacts },
 ];
 
 /// The target of a name.

@@ -7,13 +7,13 @@ use clap::Args;
 use wbuild_graph::Platform;
 use wbuild_store::Space;
 
-use super::StateArgs;
 use super::cache::{CacheArg, CacheMountArg};
 use super::call::CallArg;
 use super::values::{
     AllowArg, AnnotationArg, Assignment, ContextArg, HostArg, NetworkArg, OutputArg, ProgressArg,
     SecretArg, SshArg, only_false,
 };
+use super::{PluginArgs, StateArgs};
 use crate::isolation::IsolatePlugins;
 use crate::units;
 
@@ -144,18 +144,24 @@ pub struct BuildArgs {
     #[arg(long, value_name = "METHOD[,KEY=VALUE]")]
     pub call: Option<CallArg>,
 
-    /// What reads the definition: a bundled plugin's name or a component file [default: dockerfile]
-    #[arg(long, value_name = "NAME|PATH")]
+    /// What reads the definition: the name of a bundled plugin or of one in wbuild.toml, a component
+    /// file, oci://REGISTRY/NAME[:TAG] or https://…#sha256:… [default: what the definition or
+    /// wbuild.toml says, else dockerfile]
+    #[arg(long, value_name = "PLUGIN")]
     pub frontend: Option<OsString>,
 
     /// What decides how steps are launched (repeats) [default: native, qemu]
-    #[arg(long = "runner", value_name = "NAME|PATH")]
+    #[arg(long = "runner", value_name = "PLUGIN")]
     pub runners: Vec<OsString>,
 
     /// What finds results besides the state directory's own records (repeats) [default:
     /// cache-local]
-    #[arg(long = "cache-backend", value_name = "NAME|PATH")]
+    #[arg(long = "cache-backend", value_name = "PLUGIN")]
     pub cache_backends: Vec<OsString>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub plugins: PluginArgs,
 
     /// Which plugins run in a process of their own, without files, network and most system calls:
     /// all, untrusted (those that do not come with wbuild) or none [default: those from elsewhere;
@@ -165,7 +171,7 @@ pub struct BuildArgs {
     pub isolate_plugins: Option<IsolatePlugins>,
 
     /// A cache elsewhere to look for results in (repeats): NAME, type=registry,ref=NAME,
-    /// type=local,src=DIR, or type=NAME|PATH of a cache backend with its keys
+    /// type=local,src=DIR, or type=PLUGIN of a cache backend with its keys
     #[arg(long, value_name = "CACHE")]
     pub cache_from: Vec<CacheArg>,
 

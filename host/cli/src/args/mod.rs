@@ -112,6 +112,20 @@ pub struct StateArgs {
     pub state_dir: Option<PathBuf>,
 }
 
+/// Where plugins may come from.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PluginArgs {
+    /// Fail where wbuild.lock lacks a plugin, rather than add it
+    #[arg(long)]
+    pub locked: bool,
+    /// Fetch no plugins: use those that are here
+    #[arg(long)]
+    pub offline: bool,
+    /// What plugins may do [default: policy.toml in ~/.config/wbuild, else in /etc/wbuild]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
 /// Say why the steps of the last build ran, or where their results were found
 ///
 /// A step that ran is compared with the nearest earlier run of it: the command, variables and
@@ -227,8 +241,8 @@ pub struct DoctorArgs {
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Show what a plugin is and what it can do
-    Inspect(InspectArgs),
-    /// Show the plugins that are part of this program
+    Inspect(PluginNameArgs),
+    /// Show the plugins that are part of this program, and those of the project
     List(ListArgs),
     /// Begin a plugin: write a small complete project
     ///
@@ -259,20 +273,94 @@ pub enum PluginCommand {
     /// run against it, without any machine, and what it makes is shown; ends with 1 if it asks or does
     /// anything else than it did.
     Trace(trial::TraceArgs),
+    /// Put a component into a registry
+    Publish(PublishArgs),
+    /// Fetch a plugin and check what the policy says of it, its signature included
+    Verify(PluginNameArgs),
+    /// Fetch and compile plugins, so that builds need not
+    Warm(WarmArgs),
+    /// Look for newer versions of what wbuild.lock pins, and pin them
+    Update(UpdateArgs),
 }
 
-/// Show what a plugin is and what it can do
+/// Put a component into a registry
+///
+/// Prints the name of what was published, with its digest. The artifact has the layout of the CNCF's
+/// working group for WebAssembly.
 #[derive(Args, Debug)]
-pub struct InspectArgs {
-    /// A component file, or the name of a bundled plugin
-    #[arg(value_name = "NAME|PATH")]
+pub struct PublishArgs {
+    /// The component file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Where to: oci://REGISTRY/NAME[:TAG]
+    #[arg(value_name = "oci://…")]
+    pub to: OsString,
+    /// Sign it with this key of minisign (`minisign -G` makes one)
+    #[arg(long, value_name = "FILE")]
+    pub sign: Option<PathBuf>,
+    /// How registries are asked, as for builds
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+}
+
+/// Fetch and compile plugins, so that builds need not
+#[derive(Args, Debug)]
+pub struct WarmArgs {
+    /// As for --frontend: names, component files, oci://… or https://…
+    #[arg(value_name = "PLUGIN", required = true)]
+    pub names: Vec<OsString>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub plugins: PluginArgs,
+    /// What may be reached: network.private, as for builds
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub allow: Vec<values::AllowArg>,
+    /// How registries are asked, as for builds
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+}
+
+/// Look for newer versions of what wbuild.lock pins, and pin them
+///
+/// Shows what changes and asks. Without PLUGIN, all of the lock. The project is that of the working
+/// directory.
+#[derive(Args, Debug)]
+pub struct UpdateArgs {
+    /// Names of wbuild.toml, or references as they are in the lock
+    #[arg(value_name = "PLUGIN")]
+    pub names: Vec<OsString>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub plugins: PluginArgs,
+    /// How registries are asked, as for builds
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
+}
+
+/// A plugin by its name.
+#[derive(Args, Debug, Default)]
+pub struct PluginNameArgs {
+    /// As for --frontend: a name, a component file, oci://… or https://…
+    #[arg(value_name = "PLUGIN")]
     pub plugin: OsString,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub plugins: PluginArgs,
+    /// What may be reached: network.private, as for builds
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub allow: Vec<values::AllowArg>,
+    /// How registries are asked, as for builds
+    #[arg(long, value_name = "FILE")]
+    pub registry_config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Show the plugins that are part of this program
+/// Show the plugins that are part of this program, and those of the project
 #[derive(Args, Debug)]
 pub struct ListArgs {
     /// Print JSON

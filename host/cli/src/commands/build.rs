@@ -31,11 +31,8 @@ pub fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Fault> {
         Fault::from(Failure::internal("cannot duplicate standard input").cause(&error))
     })?;
     let build = resolve::build(args, environment, &mut stdin)?;
-    plugins::check_names(&build)?;
     if let Some(call) = build.call.clone() {
-        let host = plugins::host(environment);
-        let loaded = plugins::of_build(&host, &build)?;
-        return super::call::run(build, &call, loaded, environment);
+        return super::call::run(build, &call, environment);
     }
     if let Some(path) = &build.notes.iidfile {
         // An id of an earlier build must not be taken for that of one that failed.
@@ -48,14 +45,14 @@ pub fn run(args: &BuildArgs, environment: &Environment) -> Result<Exit, Fault> {
             _ => {}
         }
     }
-    let host = plugins::host(environment);
-    let loaded = plugins::of_build(&host, &build)?;
-
+    // Before the first thread; what plugins are fetched with has some.
     let entered = namespace::enter(&environment.search_path())?;
+    let (loaded, notes) = plugins::of_build(&build, environment)?;
     let user_namespace = entered.step_user_namespace();
     let style = Style::new(environment.colour());
     let display = Display::start(renderer(build.display, style), Box::new(std::io::stderr()));
     remark(&build.remarks, &*display.sink());
+    remark(&notes, &*display.sink());
     let view = View {
         shown: build.display,
         style,

@@ -15,25 +15,23 @@ use wbuild_cli::report::style::Style;
 use wbuild_cli::report::{self, Report};
 use wbuild_cli::resolve::{Build, Call, Display as Shown};
 use wbuild_cli::terminal;
-use wbuild_engine::Plugins;
 use wbuild_graph::{Failure, FailureKind};
+
+use crate::plugins;
 
 use super::engine::{remark, renderer, with_engine};
 
 /// Asks, and writes the answer.
-pub fn run(
-    build: Build,
-    call: &Call,
-    plugins: Plugins,
-    environment: &Environment,
-) -> Result<Exit, Fault> {
+pub fn run(build: Build, call: &Call, environment: &Environment) -> Result<Exit, Fault> {
     // No step runs, so where there are no namespaces to be had they are not needed either.
     super::see_all_owners(environment);
+    let (plugins, notes) = plugins::of_build(&build, environment)?;
     let frontend = plugins.frontend.to_string();
     let style = Style::new(environment.colour());
     let display = Display::start(renderer(build.display, style), Box::new(std::io::stderr()));
     let (shown, stats) = (build.display, build.notes.stats);
     remark(&build.remarks, &*display.sink());
+    remark(&notes, &*display.sink());
     let query = call.query.clone();
     let result = with_engine(build, plugins, environment, None, display.sink(), {
         async |engine, job| {

@@ -154,13 +154,12 @@ fn planned(
         Fault::from(Failure::internal("cannot duplicate standard input").cause(&error))
     })?;
     let build = resolve::build(args, environment, &mut stdin)?;
-    plugins::check_names(&build)?;
-    let host = plugins::host(environment);
-    let loaded = plugins::of_build(&host, &build)?;
+    let (loaded, notes) = plugins::of_build(&build, environment)?;
     let style = Style::new(environment.colour());
     let shown = build.display;
     let display = Display::start(renderer(shown, style), Box::new(std::io::stderr()));
     remark(&build.remarks, &*display.sink());
+    remark(&notes, &*display.sink());
     let result = with_engine(build, loaded, environment, user_namespace, display.sink(), {
         async |engine, job| {
             engine.plan(job.request, job.session, job.plugins, job.events, job.cancel).await

@@ -8,7 +8,6 @@
 use serde_json::{Value, json};
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
-use wbuild_cli::plugin_name::PluginName;
 use wbuild_cli::progress::{Display, Ending, Quiet};
 use wbuild_cli::report::style::{Paint, Style};
 use wbuild_cli::resolve::{self, Lends, RUNNERS};
@@ -44,8 +43,6 @@ pub fn run(named: &[Platform], as_json: bool, environment: &Environment) -> Resu
         [] => USUAL.iter().map(|name| name.parse().expect("a platform")).collect(),
         named => named.to_vec(),
     };
-    let host = plugins::host(environment);
-    let runners = RUNNERS.map(|name| PluginName::Bundled(name.to_owned()));
     // Before the first thread, as for a build.
     let entered = namespace::enter(&environment.search_path())?;
     let options = PlatformOptions {
@@ -53,7 +50,7 @@ pub fn run(named: &[Platform], as_json: bool, environment: &Environment) -> Resu
         runtime: resolve::runtime(None, environment)?,
         search: environment.search_path(),
         user_namespace: entered.step_user_namespace(),
-        runners: plugins::runners(&host, &runners)?,
+        runners: plugins::runners(&RUNNERS, environment)?,
     };
     let display = Display::start(Box::new(Quiet), Box::new(std::io::stderr()));
     let sink = display.sink();

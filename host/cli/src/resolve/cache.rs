@@ -1,7 +1,6 @@
 //! Caches elsewhere: `--cache-from`, `--cache-to`, `--cache-mount`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use wbuild_api::request::CacheSpec;
@@ -9,7 +8,6 @@ use wbuild_api::request::CacheSpec;
 use crate::args::cache::{CacheArg, CacheMountArg};
 use crate::environment::Environment;
 use crate::exit::Fault;
-use crate::plugin_name::PluginName;
 
 /// Keys whose values are directories of this machine.
 const DIRECTORIES: [&str; 2] = ["src", "dest"];
@@ -53,20 +51,6 @@ fn one(arg: &CacheArg, option: &str, environment: &Environment) -> Result<CacheS
         }
     }
     Ok(CacheSpec { backend: backend.clone(), attrs })
-}
-
-/// The components that these caches need, by the names they have there.
-pub fn backends<'a>(
-    specs: impl Iterator<Item = &'a CacheSpec>,
-    environment: &Environment,
-) -> Result<BTreeMap<String, PluginName>, Fault> {
-    specs
-        .filter(|spec| spec.backend != CacheSpec::INLINE)
-        .map(|spec| {
-            let name = PluginName::parse(OsStr::new(&spec.backend), &environment.cwd)?;
-            Ok((spec.backend.clone(), name))
-        })
-        .collect()
 }
 
 /// Directories that stand in for cache mounts. One that is missing is made: whoever keeps them from

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use wbuild_api::request::{ContextSpec, DefinitionSource};
 use wbuild_git_url::Hosted;
 use wbuild_oci::layer::{LOOK, looks_like_archive};
+use wbuild_supply::PluginRef;
+use wbuild_supply::suggest::nearest;
 
 use super::{Directory, context};
 use crate::args::BuildArgs;
 use crate::args::command;
 use crate::environment::Environment;
 use crate::exit::Fault;
-use crate::plugin_name::PluginName;
-use crate::suggest::nearest;
 
 /// A definition from standard input is at most this long, in bytes.
 pub const MAX_DEFINITION: u64 = 16 << 20;
@@ -41,12 +41,12 @@ pub struct Inputs {
 
 /// Names that a definition has in a context directory, the first wins; by the frontend that the
 /// command line names.
-fn default_names(frontend: Option<&PluginName>) -> &'static [&'static str] {
+fn default_names(frontend: Option<&PluginRef>) -> &'static [&'static str] {
     match frontend {
-        Some(PluginName::Bundled(name)) if name == "steps" => &["Stepsfile", "stepsfile"],
-        Some(PluginName::Bundled(name)) if name == "earthfile" => &["Earthfile", "earthfile"],
-        Some(PluginName::Bundled(name)) if name == "yaml" => &["wbuild.yaml", "wbuild.yml"],
-        // The name says what reads it, see `crate::syntax`.
+        Some(frontend) if frontend.is_bundled("steps") => &["Stepsfile", "stepsfile"],
+        Some(frontend) if frontend.is_bundled("earthfile") => &["Earthfile", "earthfile"],
+        Some(frontend) if frontend.is_bundled("yaml") => &["wbuild.yaml", "wbuild.yml"],
+        // The name says what reads it, see `wbuild_supply::syntax`.
         None => &["Dockerfile", "dockerfile", "wbuild.yaml", "wbuild.yml"],
         Some(_) => &["Dockerfile", "dockerfile"],
     }
@@ -55,7 +55,7 @@ fn default_names(frontend: Option<&PluginName>) -> &'static [&'static str] {
 /// Finds the definition and the context.
 pub fn find(
     args: &BuildArgs,
-    frontend: Option<&PluginName>,
+    frontend: Option<&PluginRef>,
     environment: &Environment,
     stdin: &mut dyn Read,
 ) -> Result<Inputs, Fault> {
@@ -135,8 +135,8 @@ pub fn find(
     })
 }
 
-fn is_earthfile(frontend: Option<&PluginName>) -> bool {
-    matches!(frontend, Some(PluginName::Bundled(name)) if name == "earthfile")
+fn is_earthfile(frontend: Option<&PluginRef>) -> bool {
+    frontend.is_some_and(|frontend| frontend.is_bundled("earthfile"))
 }
 
 /// The git work tree around a directory, and the directory in it. Earthfiles may name others above

@@ -7,6 +7,7 @@ pub mod definition;
 mod docker;
 mod earthfile;
 pub mod output;
+pub mod plugins;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ use wbuild_api::request::{
 };
 use wbuild_api::session::Proxies;
 use wbuild_graph::Attrs;
+use wbuild_plugin::PluginKind;
+use wbuild_supply::syntax::{self, Known};
+use wbuild_supply::{PluginRef, Problem, Project, catalog};
 
 use crate::args::BuildArgs;
 use crate::args::call::{CallArg, Format, Method};
@@ -27,9 +31,8 @@ use crate::config::{self, Kept};
 use crate::environment::{Environment, vars};
 use crate::exit::Fault;
 use crate::isolation::IsolatePlugins;
-use crate::plugin_name::{self, PluginName};
 use crate::registries::{self, Registries};
-use crate::syntax;
+use plugins::{Backend, Supply};
 
 /// The runners of a build that names none.
 pub const RUNNERS: [&str; 2] = ["native", "qemu"];
@@ -42,13 +45,15 @@ pub struct Build {
     /// What the session lends.
     pub lends: Lends,
     /// What reads the definition; none where the definition says it, which is not here yet.
-    pub frontend: Option<PluginName>,
+    pub frontend: Option<PluginRef>,
     /// What plans launches; in order.
-    pub runners: Vec<PluginName>,
+    pub runners: Vec<PluginRef>,
     /// What finds further results; in order.
-    pub caches: Vec<PluginName>,
+    pub caches: Vec<PluginRef>,
     /// What reads and writes caches elsewhere, by the name that the request has for it.
-    pub remotes: BTreeMap<String, PluginName>,
+    pub remotes: BTreeMap<String, Backend>,
+    /// Where these come from.
+    pub supply: Supply,
     /// Which plugins run in a process of their own; none = those from elsewhere.
     pub isolate: Option<IsolatePlugins>,
     /// Where results are kept.
@@ -192,7 +197,12 @@ pub fn build(
         Some(name) => Some(name.as_os_str()),
         None => environment.var_os(vars::FRONTEND),
     };
-    let named = named.map(|name| PluginName::parse(name, &environment.cwd)).transpose()?;
+    let private = plugins::reaches_private(&args.allow);
+    let directory = args.path.as_deref().filter(|path| *path != "-");
+    let directory = directory.map(|path| environment.absolute(Path::new(path)));
+    let supply = Supply::of(directory.as_deref(), &args.plugins, private)?;
+    let named = named.map(|name| supply.named(PluginKind::Frontend, name, environment));
+    let named = named.transpose()?;
     let inputs = definition::find(args, named.as_ref(), environment, stdin)?;
 
     let mut lends = Lends {
@@ -231,7 +241,7 @@ pub fn build(
         Some(_) => Vec::new(),
         None => output::resolve(&output::wanted(args), args.push, &args.annotations, environment)?,
     };
-    let saves = matches!(&named, Some(PluginName::Bundled(name)) if name == "earthfile");
+    let saves = named.as_ref().is_some_and(|named| named.is_bundled("earthfile"));
     // What else is pushed does not change what a definition leaves in its directory.
     let unsaid = saves && call.is_none() && output::wanted(args).is_empty();
     let mut artifact_name = None;
@@ -256,14 +266,14 @@ pub fn build(
     options.0.extend(artifact_name.map(|name| (earthfile::NAME.to_owned(), name)));
     let (frontend, remarks) = match named {
         Some(named) => (Some(named), Vec::new()),
-        None => of_definition(&inputs.definition, &contexts, &mut options)?,
+        None => of_definition(&inputs.definition, &contexts, &mut options, &supply)?,
     };
-    let cache_from = cache::resolve(&args.cache_from, "--cache-from", environment)?;
-    let cache_to = match call {
+    let mut cache_from = cache::resolve(&args.cache_from, "--cache-from", environment)?;
+    let mut cache_to = match call {
         Some(_) => Vec::new(),
         None => cache::resolve(&args.cache_to, "--cache-to", environment)?,
     };
-    let remotes = cache::backends(cache_from.iter().chain(&cache_to), environment)?;
+    let remotes = supply.backends(cache_from.iter_mut().chain(&mut cache_to), environment)?;
     let request = BuildRequest {
         definition: inputs.definition,
         options,
@@ -301,18 +311,20 @@ pub fn build(
         },
         Some(_) => Notes { stats: args.stats, ..Notes::default() },
     };
-    let plugins = |names: &[std::ffi::OsString], defaults: &[&str]| match names {
-        [] => Ok(defaults.iter().map(|name| PluginName::Bundled((*name).to_owned())).collect()),
-        _ => names.iter().map(|name| PluginName::parse(name, &environment.cwd)).collect(),
-    };
     Ok(Build {
         request,
         lends,
         frontend,
-        runners: plugins(&args.runners, &RUNNERS)?,
-        caches: plugins(&args.cache_backends, &["cache-local"])?,
+        runners: supply.all(PluginKind::Runner, &args.runners, &RUNNERS, environment)?,
+        caches: supply.all(
+            PluginKind::Cache,
+            &args.cache_backends,
+            &["cache-local"],
+            environment,
+        )?,
         remotes,
         isolate: args.isolate_plugins,
+        supply,
         state_dir: environment.state_dir(args.state.state_dir.as_deref())?,
         boot_id: environment.var(vars::BOOT_ID)?.map(str::to_owned),
         kept: config::kept(args.cache_max, environment)?,
@@ -349,13 +361,20 @@ fn of_definition(
     source: &DefinitionSource,
     contexts: &BTreeMap<String, ContextSpec>,
     options: &mut Attrs,
-) -> Result<(Option<PluginName>, Vec<String>), Fault> {
+    supply: &Supply,
+) -> Result<(Option<PluginRef>, Vec<String>), Fault> {
+    let project = supply.project.as_deref();
+    let mut default = None;
     let (name, data) = match source {
         DefinitionSource::Inline { name, data } => (name, Cow::Borrowed(&data[..])),
         // One that cannot be read is for the engine to say.
         DefinitionSource::File { directory, name } => {
+            let path = directory.join(name);
+            if let (Some(project), Ok(real)) = (project, std::fs::canonicalize(directory)) {
+                default = project.frontend_for(&real.join(name))?;
+            }
             let mut data = Vec::new();
-            let _ = std::fs::File::open(directory.join(name))
+            let _ = std::fs::File::open(path)
                 .and_then(|file| file.take(definition::MAX_DEFINITION).read_to_end(&mut data));
             (name, Cow::Owned(data))
         }
@@ -363,19 +382,25 @@ fn of_definition(
             return Ok((None, Vec::new()));
         }
     };
-    let choice = choose(&syntax::Definition { name, data: &data }, contexts, options)?;
+    let definition = syntax::Definition { name, data: &data };
+    let choice = choose(&definition, contexts, options, project, default.as_ref())?;
     options.0.extend(choice.options());
-    Ok((Some(PluginName::Bundled(choice.frontend)), choice.note.into_iter().collect()))
+    Ok((Some(choice.frontend), choice.note.into_iter().collect()))
 }
 
-/// What reads a definition.
+/// What reads a definition; `default` if it does not say so itself.
 pub fn choose(
     definition: &syntax::Definition<'_>,
     contexts: &BTreeMap<String, ContextSpec>,
     options: &Attrs,
-) -> Result<syntax::Choice, Fault> {
+    project: Option<&Project>,
+    default: Option<&PluginRef>,
+) -> Result<syntax::Choice, Problem> {
     let argument = options.get(&format!("build-arg:{}", syntax::ARGUMENT));
-    syntax::choose(definition, argument, contexts, &plugin_name::frontends())
+    let mut names = catalog::names(PluginKind::Frontend);
+    names.extend(project.into_iter().flat_map(Project::frontends));
+    let known = Known { names: &names, default };
+    syntax::choose(definition, argument, contexts, known)
 }
 
 /// The OCI runtime asked for; a path becomes absolute.

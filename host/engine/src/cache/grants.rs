@@ -86,7 +86,7 @@ impl Grants {
         let store = self.store.clone();
         let http = self.http(spec, &moves);
         Ok(CacheHost {
-            kv: Arc::new(KvBuckets { kv: store.kv()?, plugin: identity.name.clone() }),
+            kv: Arc::new(KvBuckets { kv: store.kv()?, plugin: identity.clone() }),
             blobs: Arc::new(StoreBlobs::new(store)),
             repository: self.repository(spec, moves).await?,
             http,

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use wbuild_api::extension::{KvCap, KvPair};
+use wbuild_api::extension::{KvCap, KvPair, PluginIdentity};
 use wbuild_graph::Failure;
 use wbuild_store::KvStore;
 
-/// Buckets of one plugin, apart from those of others by their names.
+/// Buckets of one plugin, apart from those of others by what the plugins are: neither a name that a
+/// project gives to its own, nor another way to write a path, leads to the buckets of another.
 pub(super) struct KvBuckets {
     pub(super) kv: Arc<dyn KvStore>,
-    pub(super) plugin: String,
+    pub(super) plugin: PluginIdentity,
 }
 
 impl KvBuckets {
     fn bucket(&self, name: &str) -> Result<Arc<dyn wbuild_store::Kv>, Failure> {
-        Ok(self.kv.open_bucket(&format!("{}/{name}", self.plugin))?)
+        Ok(self.kv.open_bucket(&format!("{}/{name}", self.plugin.what()))?)
     }
 }
 

@@ -32,7 +32,8 @@ use crate::solved::Solved;
 
 /// Media type of a layer that exists as files on this machine only.
 const SNAPSHOT: &str = "application/vnd.wbuild.snapshot.v1";
-/// The host's own bucket: which backends (by component digest) have heard of all records.
+/// The host's own bucket: which backends (by component digest and by what they are, as their buckets
+/// are) have heard of all records.
 const FILLED: &str = "filled";
 /// Records announced at once.
 const REFILL_BATCH: usize = 500;
@@ -92,7 +93,7 @@ impl CacheLine {
             // Opening the index reads and may write: not on an executor's thread.
             let kv = blocking(move || store.kv()).await?;
             let host = CacheHost {
-                kv: Arc::new(KvBuckets { kv, plugin: line.plugin.identity().name }),
+                kv: Arc::new(KvBuckets { kv, plugin: line.plugin.identity() }),
                 blobs: Arc::new(StoreBlobs::new(self.store.clone())),
                 repository: None,
                 http: None,
@@ -109,7 +110,8 @@ impl CacheLine {
     /// Announces every record to a backend that has not heard of them: one that is new here, or whose
     /// buckets were lost together with the mark that says it was filled.
     async fn refill(&self, line: &Line, backend: &dyn CacheBackend) -> Result<(), Failure> {
-        let mark = line.plugin.identity().digest.to_string().into_bytes();
+        let identity = line.plugin.identity();
+        let mark = format!("{} {}", identity.digest, identity.what()).into_bytes();
         let store = self.store.clone();
         let key = mark.clone();
         let missing = blocking(move || -> Result<_, Failure> {

@@ -12,7 +12,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use async_trait::async_trait;
 use reqwest::Url;
-use wbuild_api::extension::{CacheBackend, CacheHost, LayerDescriptor, LogCap, RecordEntry};
+use wbuild_api::extension::{
+    CacheBackend, CacheHost, LayerDescriptor, LogCap, PluginIdentity, RecordEntry,
+};
 use wbuild_api::session::{BuildContext, RegistryAuth, Session};
 use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, ResultId, Severity};
 use wbuild_oci::media::OCI_LAYER_GZIP;
@@ -182,7 +184,7 @@ impl World {
         let mut host = CacheHost {
             kv: Arc::new(KvBuckets {
                 kv: store.kv().expect("buckets"),
-                plugin: "suite".to_owned(),
+                plugin: PluginIdentity::bundled("suite", Digest::of(b"suite"), "0.1.0"),
             }),
             blobs: Arc::new(StoreBlobs::new(store.clone())),
             repository: None,

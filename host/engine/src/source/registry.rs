@@ -50,8 +50,7 @@ impl Registries {
 
 /// Through whom the session wants servers to be asked.
 pub(crate) fn proxies(session: &dyn Session) -> Proxies {
-    let session::Proxies { https, http, except } = session.proxies();
-    Proxies { https, http, except }
+    crate::proxies(&session.proxies())
 }
 
 /// Whom to trust where a host is asked as the session wants.

@@ -35,7 +35,7 @@ pub fn privileged(test: &str) -> bool {
 
 pub fn identity(name: &str) -> PluginIdentity {
     let (name, digest) = (name.to_owned(), Digest::of(name.as_bytes()));
-    PluginIdentity { name, digest, wit_version: "0.1.0".to_owned() }
+    PluginIdentity::bundled(&name, digest, "0.1.0")
 }
 
 /// A frontend made of a function.

@@ -26,6 +26,7 @@ mod file_sink;
 mod hosts;
 mod http;
 mod push;
+mod referrers;
 mod send;
 mod upload;
 
@@ -47,6 +48,7 @@ pub use credentials::{
 pub use file_sink::FileSink;
 pub use hosts::{Host, Hosts, Identity, Mirror, Trust};
 pub use push::{PushSource, Pushed};
+pub use referrers::Referrers;
 
 use crate::config::ImageConfig;
 use crate::error::{Error, ErrorKind, Result};

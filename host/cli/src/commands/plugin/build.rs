@@ -9,7 +9,6 @@ use wbuild_cli::{terminal, units};
 use wbuild_graph::Failure;
 use wbuild_plugin::{PluginInfo, PluginKind};
 
-use super::examine;
 use crate::plugins;
 
 /// Runs the command.
@@ -19,7 +18,7 @@ pub fn run(args: &PluginBuildArgs, environment: &Environment) -> Result<Exit, Fa
     let shown = args.dir.join(component.strip_prefix(&project.folder).unwrap_or(&component));
     let shown = shown.strip_prefix(".").unwrap_or(&shown).display().to_string();
     let plugin = plugins::host(environment).load(&shown, component.as_path())?;
-    let info = examine(&plugin)?;
+    let info = plugins::now(plugin.inspect())?;
     accept(&project, &shown, &info)?;
     if args.json {
         return super::super::print_json(&json!({

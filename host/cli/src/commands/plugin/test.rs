@@ -8,13 +8,13 @@ use wbuild_author::Project;
 use wbuild_cli::args::trial::TestArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
-use wbuild_cli::plugin_name::PluginName;
 use wbuild_cli::{terminal, units};
 use wbuild_engine::extension::Frontend;
 use wbuild_graph::Failure;
 use wbuild_testkit::cases;
 
 use super::find;
+use crate::plugins;
 
 /// Where the cases of a project are.
 const CASES: &str = "tests/cases";
@@ -45,15 +45,14 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
                 .hint(format!("name their folder: --cases DIR, or put it into {CASES}")));
         }
     };
-    let plugin = find(&PluginName::parse(&name, &environment.cwd)?, environment)?;
+    let plugin = find(&name, environment)?;
     let frontend = plugin.measured_frontend()?;
     let folders = cases::folders(&folder)?;
-    let runtime = super::executor()?;
     let mut rows: Vec<Value> = Vec::new();
     let mut failed = 0;
     for folder in &folders {
         let any: Arc<dyn Frontend> = frontend.clone();
-        let outcome = runtime.block_on(cases::run(folder, &any, args.update));
+        let outcome = plugins::now(async { Ok(cases::run(folder, &any, args.update).await) })?;
         let usage = frontend.usage();
         failed += usize::from(outcome.problem.is_some());
         if args.json {

@@ -11,7 +11,6 @@ use wbuild_api::event::BuildError;
 use wbuild_cli::args::trial::TraceArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
-use wbuild_cli::plugin_name::PluginName;
 use wbuild_cli::progress::{Display, Ending};
 use wbuild_cli::report::Report;
 use wbuild_cli::report::style::Style;
@@ -23,7 +22,7 @@ use wbuild_exec::namespace;
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_testkit::{Trace, Traced, replay};
 
-use super::{executor, find};
+use super::find;
 use crate::commands::engine::{remark, renderer, with_engine};
 use crate::plugins;
 
@@ -32,8 +31,7 @@ const TRACE_BYTES: u64 = 256 << 20;
 
 /// Runs the command.
 pub fn run(args: &TraceArgs, environment: &Environment) -> Result<Exit, Fault> {
-    let name = PluginName::parse(&args.plugin, &environment.cwd)?;
-    let frontend = find(&name, environment)?.frontend()?;
+    let frontend = find(&args.plugin, environment)?.frontend()?;
     match &args.replay {
         Some(file) => again(&environment.absolute(file), frontend),
         None => record(args, frontend, environment),
@@ -53,16 +51,16 @@ fn record(
         }
     };
     let build = resolve::build(&build, environment, &mut std::io::empty())?;
-    let host = plugins::host(environment);
-    let mut loaded = plugins::of_build(&host, &build)?;
-    let traced = Traced::new(frontend);
-    loaded.frontend = Reader::Frontend(Arc::new(Unremembered(Arc::clone(&traced))));
     // A frontend that looks at what a step did has it run.
     let entered = namespace::enter(&environment.search_path()).ok();
     let user_namespace = entered.and_then(|entered| entered.step_user_namespace());
+    let (mut loaded, notes) = plugins::of_build(&build, environment)?;
+    let traced = Traced::new(frontend);
+    loaded.frontend = Reader::Frontend(Arc::new(Unremembered(Arc::clone(&traced))));
     let style = Style::new(environment.colour());
     let display = Display::start(renderer(build.display, style), Box::new(std::io::stderr()));
     remark(&build.remarks, &*display.sink());
+    remark(&notes, &*display.sink());
     let result = with_engine(build, loaded, environment, user_namespace, display.sink(), {
         async |engine, job| {
             engine.plan(job.request, job.session, job.plugins, job.events, job.cancel).await
@@ -109,7 +107,7 @@ fn again(file: &Path, frontend: Arc<dyn Frontend>) -> Result<Exit, Fault> {
     opened.take(TRACE_BYTES).read_to_string(&mut text).map_err(|error| cannot(&error))?;
     let trace = Trace::from_json(&text)
         .map_err(|failure| failure.context(format!("cannot read {}", file.display())))?;
-    let replay = executor()?.block_on(replay(&trace, frontend));
+    let replay = plugins::now(async { Ok(replay(&trace, frontend).await) })?;
     terminal::print(terminal::plain(&replay.run.snapshot.text()).as_bytes())?;
     let mut told = String::new();
     for asked in &replay.asked_else {

@@ -84,11 +84,7 @@ fn program() -> Digest {
 #[async_trait]
 impl Frontend for Native {
     fn identity(&self) -> PluginIdentity {
-        PluginIdentity {
-            name: self.name.to_owned(),
-            digest: program(),
-            wit_version: crate::WIT_VERSION.to_owned(),
-        }
+        PluginIdentity::bundled(self.name, program(), crate::WIT_VERSION)
     }
 
     async fn build(&self, host: FrontendHost) -> Result<(), Failure> {

@@ -7,21 +7,24 @@
 //! 1. what `--frontend` or its variable names; then nothing here is asked;
 //! 2. what `--build-arg BUILDKIT_SYNTAX=NAME` names;
 //! 3. what the syntax line names;
-//! 4. `yaml` for a definition that is called `wbuild.yaml` or `wbuild.yml`;
-//! 5. `dockerfile`.
+//! 4. what the project says of files of that name;
+//! 5. `yaml` for a definition that is called `wbuild.yaml` or `wbuild.yml`;
+//! 6. `dockerfile`.
 //!
-//! In 2 and 3 the name is that of a bundled frontend, or of the images in which docker publishes
-//! its Dockerfile frontend: the bundled one stands for those, so nothing is fetched. A build context
-//! of that name may replace it by another. Any other image is a program that wbuild does not run.
+//! In 2 and 3 the name is that of a frontend of the project or a bundled one, or a reference to one in
+//! a registry, written as images are. The images in which docker publishes its Dockerfile frontend
+//! mean the bundled one, so nothing is fetched for them. A build context of that name may replace it
+//! by another. Files are not named so: a definition does not choose among those of a machine.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use wbuild_api::request::ContextSpec;
-use wbuild_graph::{Diagnostic, Failure, Label, Severity, SourceFile, SourceMap, Span};
+use wbuild_graph::{Failure, SourceFile};
 use wbuild_oci::Reference;
 
-use crate::exit::{Exit, Fault};
+use crate::document::{Problem, pointed};
+use crate::reference::PluginRef;
 use crate::suggest::nearest;
 
 /// The frontend where nothing names one.
@@ -146,8 +149,8 @@ fn member(data: &[u8], start: usize) -> Option<Syntax> {
 /// What reads a definition that did not get its frontend from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// A bundled frontend.
-    pub frontend: String,
+    /// The frontend.
+    pub frontend: PluginRef,
     /// What was asked for, if anything was: the option `source` of the frontend.
     pub source: Option<String>,
     /// Something to be said: the bundled frontend stands for another.
@@ -170,18 +173,26 @@ pub struct Definition<'a> {
     pub data: &'a [u8],
 }
 
-/// Chooses the frontend of a definition. `argument` is the value of [`ARGUMENT`], `bundled` the
-/// names of frontends that there are.
+/// What there is to choose from.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Names of frontends: those of the project, and bundled ones.
+    pub names: &'a [&'a str],
+    /// The project's for definitions of this name that name none themselves.
+    pub default: Option<&'a PluginRef>,
+}
+
+/// Chooses the frontend of a definition. `argument` is the value of [`ARGUMENT`].
 ///
 /// # Errors
 ///
-/// A name that no bundled frontend answers to; the failure shows where it stands.
+/// A name that no frontend answers to; the failure shows where it stands.
 pub fn choose(
     definition: &Definition<'_>,
     argument: Option<&str>,
     contexts: &BTreeMap<String, ContextSpec>,
-    bundled: &[&str],
-) -> Result<Choice, Fault> {
+    known: Known<'_>,
+) -> Result<Choice, Problem> {
     let argument = argument.and_then(|value| value.split_whitespace().next());
     let line = match argument {
         Some(_) => None,
@@ -190,7 +201,8 @@ pub fn choose(
     let Some(name) = argument.or(line.as_ref().map(|line| line.name.as_str())) else {
         let file = definition.name.rsplit('/').next();
         let named = NAMED.iter().find(|(name, _)| Some(*name) == file);
-        let frontend = named.map_or(DEFAULT, |(_, frontend)| frontend).to_owned();
+        let usual = || PluginRef::Bundled(named.map_or(DEFAULT, |(_, name)| name).to_owned());
+        let frontend = known.default.cloned().unwrap_or_else(usual);
         return Ok(Choice { frontend, source: None, note: None });
     };
     let meant = match replacement(name, contexts) {
@@ -207,31 +219,55 @@ pub fn choose(
         }
         None => name,
     };
-    let chosen = |frontend: &str, note| {
-        Ok(Choice { frontend: frontend.to_owned(), source: Some(meant.to_owned()), note })
-    };
-    if let Some(found) = bundled.iter().find(|known| **known == meant) {
-        return chosen(found, None);
+    let chosen = |frontend, note| Ok(Choice { frontend, source: Some(meant.to_owned()), note });
+    if known.names.contains(&meant) {
+        return chosen(PluginRef::Named(meant.to_owned()), None);
     }
     if meant == BUILT_IN {
-        return chosen(DEFAULT, None);
+        return chosen(PluginRef::Bundled(DEFAULT.to_owned()), None);
     }
     if is_dockerfile_image(meant) {
         let note = format!("the bundled frontend {DEFAULT} stands for {meant}");
-        return chosen(DEFAULT, Some(note));
+        return chosen(PluginRef::Bundled(DEFAULT.to_owned()), Some(note));
     }
-    let hint = match nearest(meant, bundled.iter().copied()) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => "wbuild runs no frontends from images; --frontend FILE.wasm reads the definition \
-                 with a component of yours"
-            .to_owned(),
+    let which = match argument {
+        Some(_) => format!("{meant:?}, which {ARGUMENT} names"),
+        None => format!("{meant:?}"),
     };
-    let mut fault =
-        refusal(definition, line.as_ref(), format!("there is no frontend {meant:?}"), hint);
-    if argument.is_some() {
-        fault.failure.message = format!("there is no frontend {meant:?}, which {ARGUMENT} names");
+    match elsewhere(meant) {
+        Ok(Some(frontend)) => chosen(frontend, None),
+        Ok(None) => {
+            let hint = match nearest(meant, known.names.iter().copied()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => "one in a registry is named as images are, REGISTRY/NAME:TAG; --frontend \
+                         FILE.wasm reads the definition with a component of yours"
+                    .to_owned(),
+            };
+            let message = format!("there is no frontend {which}");
+            Err(refusal(definition, line.as_ref(), message, hint)
+                .hint(format!("--frontend {DEFAULT} reads it with the bundled one")))
+        }
+        Err(failure) => {
+            let message = format!("there is no frontend {which}");
+            let mut problem = refusal(definition, line.as_ref(), message, String::new());
+            problem.failure.causes.push(failure.message);
+            problem.failure.hints = failure.hints;
+            Err(problem.hint(format!("--frontend {DEFAULT} reads it with the bundled one")))
+        }
     }
-    Err(fault.hint(format!("--frontend {DEFAULT} reads it with the bundled one")))
+}
+
+/// A frontend that has to be fetched; none for what is a plain name.
+fn elsewhere(meant: &str) -> Result<Option<PluginRef>, Failure> {
+    if let Some(remote) = PluginRef::remote(meant)? {
+        return Ok(Some(remote));
+    }
+    // A name without a slash is one that somebody mistyped rather than one of Docker's own images, and
+    // files are not named so.
+    if !meant.contains('/') || meant.starts_with(['.', '/']) || meant.ends_with(".wasm") {
+        return Ok(None);
+    }
+    PluginRef::image(meant).map(Some)
 }
 
 /// The build context that has the name of the frontend. Both may be short for another, as names of
@@ -263,28 +299,15 @@ fn refusal(
     line: Option<&Syntax>,
     message: String,
     hint: String,
-) -> Fault {
-    let mut sources = SourceMap::default();
-    let mut failure = Failure::unsupported(message.clone()).hint(hint);
-    if let Some(line) = line {
-        let source = sources.add(SourceFile {
-            name: definition.name.to_owned(),
-            language: String::new(),
-            text: definition.data.into(),
-        });
-        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        let at = Span { source, start: offset(line.at.start), end: offset(line.at.end) };
-        failure.diagnostics.push(Diagnostic {
-            severity: Severity::Error,
-            code: None,
-            message,
-            labels: vec![Label { at, text: String::new(), primary: true }],
-            help: None,
-            url: None,
-            attrs: Default::default(),
-        });
-    }
-    Fault { exit: Exit::Failed, failure: Box::new(failure), sources }
+) -> Problem {
+    let failure = Failure::unsupported(message.clone()).hint(hint);
+    let Some(line) = line else { return failure.into() };
+    let source = SourceFile {
+        name: definition.name.to_owned(),
+        language: String::new(),
+        text: definition.data.into(),
+    };
+    pointed(failure, &message, None, source, line.at.clone())
 }
 
 #[cfg(test)]

@@ -69,13 +69,14 @@ fn syntax_lines() {
 fn chosen(text: &str, argument: Option<&str>, contexts: &[(&str, ContextSpec)]) -> String {
     let contexts = contexts.iter().map(|(name, spec)| ((*name).to_owned(), spec.clone())).collect();
     let definition = Definition { name: "Dockerfile", data: text.as_bytes() };
-    match choose(&definition, argument, &contexts, &BUNDLED) {
+    let known = Known { names: &BUNDLED, default: None };
+    match choose(&definition, argument, &contexts, known) {
         Ok(choice) => {
             assert_eq!(
                 choice.source.is_none(),
                 argument.is_none() && detect(text.as_bytes()).is_none()
             );
-            format!("{}{}", choice.frontend, if choice.note.is_some() { "!" } else { "" })
+            format!("{}{}", choice.frontend.shown(), if choice.note.is_some() { "!" } else { "" })
         }
         Err(fault) => fault.failure.message,
     }
@@ -99,8 +100,12 @@ fn names_of_frontends() {
         ("dockerfile", "dockerfile"),
         ("steps", "steps"),
         ("stepz", "there is no frontend \"stepz\""),
-        ("ghcr.io/docker/dockerfile:1", "there is no frontend \"ghcr.io/docker/dockerfile:1\""),
-        ("docker/dockerfile-other", "there is no frontend \"docker/dockerfile-other\""),
+        ("ghcr.io/docker/dockerfile:1", "oci://ghcr.io/docker/dockerfile:1"),
+        ("oci://ghcr.io/docker/dockerfile:1", "oci://ghcr.io/docker/dockerfile:1"),
+        ("docker/dockerfile-other", "oci://docker.io/docker/dockerfile-other:latest"),
+        ("https://example.org/x.wasm", "there is no frontend \"https://example.org/x.wasm\""),
+        ("oci://", "there is no frontend \"oci://\""),
+        ("builtin:steps", "there is no frontend \"builtin:steps\""),
         ("docker/dockerfile:", "there is no frontend \"docker/dockerfile:\""),
         ("./my.wasm", "there is no frontend \"./my.wasm\""),
     ] {
@@ -118,19 +123,12 @@ fn the_argument_and_contexts_win_over_the_line() {
         (Some("steps"), vec![], "steps"),
         (Some(" steps x=y "), vec![], "steps"),
         // Empty is as if it was not there.
-        (Some(" "), vec![], "there is no frontend \"example.org/other:2\""),
-        (
-            Some("example.org/x"),
-            vec![],
-            "there is no frontend \"example.org/x\", which BUILDKIT_SYNTAX names",
-        ),
+        (Some(" "), vec![], "oci://example.org/other:2"),
+        (Some("example.org/x"), vec![], "oci://example.org/x:latest"),
+        (Some("x"), vec![], "there is no frontend \"x\", which BUILDKIT_SYNTAX names"),
         (None, vec![("example.org/other:2", image("docker/dockerfile:1"))], "dockerfile!"),
         (None, vec![("example.org/other:2", image("steps"))], "steps"),
-        (
-            None,
-            vec![("example.org/other:3", image("steps"))],
-            "there is no frontend \"example.org/other:2\"",
-        ),
+        (None, vec![("example.org/other:3", image("steps"))], "oci://example.org/other:2"),
         (Some("a/b"), vec![("docker.io/a/b:latest", image("steps"))], "steps"),
         // A replacement is not replaced.
         (
@@ -156,14 +154,15 @@ fn the_argument_and_contexts_win_over_the_line() {
 
 #[test]
 fn a_refusal_shows_the_line() {
-    let data = b"# escape=`\n# syntax=a/b:1 x\n";
+    let data = b"# escape=`\n# syntax=a.b/C:1 x\n";
     let definition = Definition { name: "Dockerfile", data };
-    let fault = choose(&definition, None, &BTreeMap::new(), &BUNDLED).expect_err("refused");
+    let known = Known { names: &BUNDLED, default: None };
+    let fault = choose(&definition, None, &BTreeMap::new(), known).expect_err("refused");
     let label = &fault.failure.diagnostics[0].labels[0];
-    assert_eq!(&data[label.at.start as usize..label.at.end as usize], b"a/b:1");
+    assert_eq!(&data[label.at.start as usize..label.at.end as usize], b"a.b/C:1");
     assert_eq!(fault.sources.get(label.at.source).expect("registered").name, "Dockerfile");
     let hints = fault.failure.hints.join("\n");
-    assert!(hints.contains("--frontend FILE.wasm") && hints.contains("--frontend dockerfile"));
+    assert!(hints.contains("lower case") && hints.contains("--frontend dockerfile"), "{hints}");
 }
 
 proptest! {
@@ -185,6 +184,7 @@ proptest! {
             prop_assert!(found.at.start <= found.at.end && found.at.end <= data.len());
         }
         let definition = Definition { name: "d", data: &data };
-        let _ = choose(&definition, None, &BTreeMap::new(), &BUNDLED);
+        let known = Known { names: &BUNDLED, default: None };
+        let _ = choose(&definition, None, &BTreeMap::new(), known);
     }
 }
