@@ -16,6 +16,7 @@ mod earthfile_language;
 mod earthfile_outputs;
 mod earthfile_references;
 mod elsewhere;
+mod embedding;
 mod explain;
 mod git;
 mod imagetools;
@@ -58,6 +59,7 @@ const AREAS: &[(&str, &[Test])] = &[
     ("earthfile_outputs", earthfile_outputs::TESTS),
     ("earthfile_references", earthfile_references::TESTS),
     ("elsewhere", elsewhere::TESTS),
+    ("embedding", embedding::TESTS),
     ("explain", explain::TESTS),
     ("git", git::TESTS),
     ("imagetools", imagetools::TESTS),

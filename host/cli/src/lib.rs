@@ -14,9 +14,10 @@
 //! - Everything shown is free of control characters that a step, a plugin or a file brought along,
 //!   except the output of steps in the plain display, which is passed on byte for byte.
 
+pub use wbuild::session;
+
 pub mod answer;
 pub mod args;
-mod client_process;
 pub mod config;
 pub mod environment;
 pub mod exit;
@@ -29,7 +30,6 @@ pub mod progress;
 pub mod registries;
 pub mod report;
 pub mod resolve;
-pub mod session;
 pub mod table;
 pub mod template;
 pub mod terminal;

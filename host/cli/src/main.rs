@@ -20,20 +20,14 @@ use wbuild_cli::report::Report;
 use wbuild_cli::report::style::Style;
 use wbuild_cli::terminal;
 
-/// First argument of the helper process that launches steps; no command of the user's.
-const LAUNCHER: &str = "__launcher";
-
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     // Single-threaded, without signal handlers of ours, and they never return here.
-    match argv.get(1..).and_then(<[OsString]>::split_first) {
-        Some((subcommand, rest)) if subcommand == LAUNCHER => {
-            std::process::exit(wbuild_exec::launcher_main(subcommand, rest));
-        }
-        Some((subcommand, rest)) if subcommand == plugins::SUBCOMMAND => {
-            std::process::exit(wbuild_isolate::child_main(rest));
-        }
-        _ => {}
+    wbuild::launch_if_asked(&argv);
+    if let Some((subcommand, rest)) = argv.get(1..).and_then(<[OsString]>::split_first)
+        && subcommand == plugins::SUBCOMMAND
+    {
+        std::process::exit(wbuild_isolate::child_main(rest));
     }
     std::panic::set_hook(Box::new(report_panic));
     // The hook has said what there is to say.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
+use wbuild::session::RegistryHosts;
 use wbuild_api::session::{Keypair, RegistryHost};
 use wbuild_graph::{Failure, FailureKind};
 use wbuild_oci::Reference;
@@ -120,34 +121,6 @@ impl Registries {
         Registries { certificates, ..Registries::default() }
     }
 
-    /// How a host is asked.
-    ///
-    /// # Errors
-    ///
-    /// A file with certificates or keys cannot be read.
-    pub fn host(&self, name: &str) -> Result<RegistryHost, Failure> {
-        let entry = self.hosts.get(name).cloned().unwrap_or_default();
-        let mut host = RegistryHost {
-            mirrors: entry.mirrors.into_iter().map(Spanned::into_inner).collect(),
-            http: entry.http,
-            insecure: entry.insecure,
-            realms: entry.realms,
-            concurrency: entry.concurrency.map(NonZeroUsize::get),
-            ..RegistryHost::default()
-        };
-        for path in &entry.ca {
-            host.authorities.push(self.certificate(name, path)?);
-        }
-        for pair in &entry.keypair {
-            host.keypairs.push(Keypair {
-                certificate: self.certificate(name, &pair.cert)?,
-                key: self.certificate(name, &pair.key)?,
-            });
-        }
-        self.of_certificates(name, &mut host)?;
-        Ok(host)
-    }
-
     /// `*.crt` are authorities, and a `*.cert` is a client certificate with a `*.key` beside it.
     fn of_certificates(&self, name: &str, host: &mut RegistryHost) -> Result<(), Failure> {
         let Some(directory) = self.certificates.as_ref().map(|all| all.join(name)) else {
@@ -177,6 +150,32 @@ impl Registries {
                 format!("cannot read the file {} for the registry {name}", path.display());
             Failure::new(FailureKind::Invalid, message).cause(&error)
         })
+    }
+}
+
+impl RegistryHosts for Registries {
+    /// Fails where a file with certificates or keys cannot be read.
+    fn host(&self, name: &str) -> Result<RegistryHost, Failure> {
+        let entry = self.hosts.get(name).cloned().unwrap_or_default();
+        let mut host = RegistryHost {
+            mirrors: entry.mirrors.into_iter().map(Spanned::into_inner).collect(),
+            http: entry.http,
+            insecure: entry.insecure,
+            realms: entry.realms,
+            concurrency: entry.concurrency.map(NonZeroUsize::get),
+            ..RegistryHost::default()
+        };
+        for path in &entry.ca {
+            host.authorities.push(self.certificate(name, path)?);
+        }
+        for pair in &entry.keypair {
+            host.keypairs.push(Keypair {
+                certificate: self.certificate(name, &pair.cert)?,
+                key: self.certificate(name, &pair.key)?,
+            });
+        }
+        self.of_certificates(name, &mut host)?;
+        Ok(host)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Threads, session, signals and an engine for the time of one command.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+pub use wbuild::launcher;
 use wbuild_api::event::{BuildError, EventSink};
 use wbuild_api::request::BuildRequest;
 use wbuild_api::session::Session;
@@ -21,7 +21,7 @@ use wbuild_exec::spec::UserNamespace;
 use wbuild_graph::Failure;
 
 use crate::credentials::FromDocker;
-use crate::{LAUNCHER, signals};
+use crate::signals;
 
 /// Work of the engine that blocks has threads of its own; these only wait and decide.
 const WORKERS: usize = 2;
@@ -71,11 +71,6 @@ pub fn with_engine<T>(
     })
 }
 
-/// The program that starts launchers, and its hidden subcommand.
-pub fn launcher() -> (PathBuf, String) {
-    (PathBuf::from("/proc/self/exe"), LAUNCHER.to_owned())
-}
-
 /// Threads, the client's session and signals for the time of `work`, without an engine. The token is
 /// cancelled by Ctrl-C.
 pub fn with_session<T>(
@@ -114,7 +109,7 @@ pub fn alone(failure: Failure) -> Box<BuildError> {
 pub fn renderer(shown: Display, style: Style) -> Box<dyn Renderer> {
     match shown {
         Display::Plain => Box::<Plain>::default(),
-        Display::Json => Box::new(Json),
+        Display::Json => Box::<Json>::default(),
         Display::Quiet => Box::new(Quiet),
         // The size most terminals have, for one that does not tell.
         Display::Tty => {

@@ -13,7 +13,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use wbuild::session::{Lent, RegistryHosts};
 use wbuild_api::describe::Query;
 use wbuild_api::request::{
     BuildRequest, ContextSpec, DefaultNetwork, DefinitionSource, Entitlement,
@@ -34,8 +36,8 @@ use crate::isolation::IsolatePlugins;
 use crate::registries::{self, Registries};
 use plugins::{Backend, Supply};
 
-/// The runners of a build that names none.
-pub const RUNNERS: [&str; 2] = ["native", "qemu"];
+pub use wbuild::RUNNERS;
+pub use wbuild::session::{Directory, SecretPlace};
 
 /// Everything one build needs.
 #[derive(Clone, Debug)]
@@ -129,31 +131,11 @@ impl Lends {
     }
 }
 
-/// A directory the client lends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directory {
-    /// Absolute.
-    pub path: PathBuf,
-    /// As written.
-    pub shown: String,
-}
-
-/// Where a secret's value is.
-#[derive(Clone, PartialEq, Eq)]
-pub enum SecretPlace {
-    /// In a file, read when it is asked for.
-    File(PathBuf),
-    /// Taken from a variable.
-    Value(Vec<u8>),
-}
-
-impl std::fmt::Debug for SecretPlace {
-    /// Never the value.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SecretPlace::File(path) => f.debug_tuple("File").field(path).finish(),
-            SecretPlace::Value(_) => f.write_str("Value(…)"),
-        }
+impl From<Lends> for Lent {
+    fn from(lends: Lends) -> Lent {
+        let Lends { directories, secrets, agents, known_hosts, archive, proxies, .. } = lends;
+        let registries = Some(Arc::new(lends.registries) as Arc<dyn RegistryHosts>);
+        Lent { directories, secrets, agents, known_hosts, archive, registries, proxies }
     }
 }
 

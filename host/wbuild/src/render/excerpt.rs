@@ -16,7 +16,7 @@ use unicode_width::UnicodeWidthChar;
 use wbuild_graph::{Label, SourceFile};
 
 use super::style::{Paint, Style};
-use crate::terminal::{self, TAB};
+use super::text::{TAB, plain_line};
 
 /// Columns shown of a very long line.
 const MAX_COLUMNS: usize = 160;
@@ -74,7 +74,7 @@ impl Excerpt<'_> {
         let bar = self.style.paint(Paint::Frame, "|");
         let gutter = " ".repeat(digits + 1);
 
-        let name = terminal::plain_line(self.source.name.as_bytes());
+        let name = plain_line(self.source.name.as_bytes());
         let column = match self.mark {
             Mark::Lines => String::new(),
             Mark::Carets | Mark::LinesAndCarets => {
@@ -151,7 +151,7 @@ impl Excerpt<'_> {
             let width = view.column(place.to).saturating_sub(from).max(1);
             let (caret, paint) =
                 if place.label.primary { ("^", self.paint) } else { ("-", Paint::Frame) };
-            let said = terminal::plain_line(place.label.text.as_bytes());
+            let said = plain_line(place.label.text.as_bytes());
             let marks =
                 self.style.paint(paint, format!("{} {said}", caret.repeat(width)).trim_end());
             let gap = " ".repeat(from);
@@ -159,7 +159,7 @@ impl Excerpt<'_> {
         }
         // What is said of several lines stands below the last of them.
         for place in places {
-            let said = terminal::plain_line(place.label.text.as_bytes());
+            let said = plain_line(place.label.text.as_bytes());
             let caret_line =
                 self.mark != Mark::Lines && place.first == place.last && place.from < place.to;
             if place.last == number && !caret_line && !said.is_empty() {
@@ -253,7 +253,7 @@ impl View {
                 text.extend(std::iter::repeat_n(' ', spaces));
                 *column += spaces;
             } else {
-                let shown = terminal::plain_line(c.encode_utf8(&mut [0; 4]).as_bytes());
+                let shown = plain_line(c.encode_utf8(&mut [0; 4]).as_bytes());
                 // What shows as nothing (a lone escape) must not shift the carets.
                 let shown = if shown.is_empty() && c.is_control() { '\u{fffd}' } else { c };
                 let shown = if shown.is_control() { '\u{fffd}' } else { shown };

@@ -1,4 +1,4 @@
-//! The command line's side of a build: directories, secrets, agents, registry credentials.
+//! The client's side of a build: directories, secrets, agents, registry credentials.
 //!
 //! Nothing is opened or read before it is asked for. A secret's value exists while it is handed
 //! over, in no message and no log.
@@ -17,8 +17,6 @@ use wbuild_api::session::{
 use wbuild_graph::{Failure, FailureKind};
 
 use crate::client_process;
-use crate::registries::Registries;
-use crate::resolve::{Directory, Lends, SecretPlace};
 
 /// A secret is at most this long, in bytes; the limit that BuildKit has.
 pub const MAX_SECRET: u64 = 500 << 10;
@@ -33,7 +31,74 @@ pub trait Credentials: Send + Sync {
     async fn of_host(&self, host: &str) -> Result<Option<RegistryAuth>, Failure>;
 }
 
-/// The session of one command line.
+/// Says how the hosts of registries are asked.
+pub trait RegistryHosts: Send + Sync {
+    /// How a host is asked, e.g. `ghcr.io` or `localhost:5000`.
+    ///
+    /// # Errors
+    ///
+    /// What is said of it cannot be read.
+    fn host(&self, name: &str) -> Result<RegistryHost, Failure>;
+}
+
+/// Nobody has any.
+pub struct NoCredentials;
+
+#[async_trait]
+impl Credentials for NoCredentials {
+    async fn of_host(&self, _: &str) -> Result<Option<RegistryAuth>, Failure> {
+        Ok(None)
+    }
+}
+
+/// A directory the client lends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Absolute.
+    pub path: PathBuf,
+    /// As written.
+    pub shown: String,
+}
+
+/// Where a secret's value is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// In a file, read when it is asked for.
+    File(PathBuf),
+    /// Here.
+    Value(Vec<u8>),
+}
+
+impl std::fmt::Debug for SecretPlace {
+    /// Never the value.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SecretPlace::File(path) => f.debug_tuple("File").field(path).finish(),
+            SecretPlace::Value(_) => f.write_str("Value(…)"),
+        }
+    }
+}
+
+/// What a session lends, before anything of it is opened.
+#[derive(Clone, Default)]
+pub struct Lent {
+    /// Directories by the name of the local context.
+    pub directories: BTreeMap<String, Directory>,
+    /// Where secrets are, by id.
+    pub secrets: BTreeMap<String, SecretPlace>,
+    /// Agents' sockets, by id.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// Files with the keys of ssh servers; need not exist.
+    pub known_hosts: Vec<PathBuf>,
+    /// What was read of the archive on standard input, where that is the main context.
+    pub archive: Option<Vec<u8>>,
+    /// How registries are asked; none = over HTTPS, those of this machine over HTTP.
+    pub registries: Option<Arc<dyn RegistryHosts>>,
+    /// Through whom registries and web servers are asked.
+    pub proxies: Proxies,
+}
+
+/// The session of one client in this process.
 pub struct LocalSession {
     contexts: BTreeMap<String, Arc<LocalContext>>,
     secrets: BTreeMap<String, SecretPlace>,
@@ -41,19 +106,20 @@ pub struct LocalSession {
     known_hosts: Vec<PathBuf>,
     archive: Mutex<Option<Vec<u8>>>,
     credentials: Arc<dyn Credentials>,
-    registries: Registries,
+    registries: Option<Arc<dyn RegistryHosts>>,
     proxies: Proxies,
 }
 
 impl LocalSession {
-    /// A session that lends what was resolved.
-    pub fn new(lends: Lends, credentials: Arc<dyn Credentials>) -> Self {
-        let contexts = lends
+    /// A session that lends this.
+    pub fn new(lent: impl Into<Lent>, credentials: Arc<dyn Credentials>) -> Self {
+        let lent = lent.into();
+        let contexts = lent
             .directories
             .into_iter()
             .map(|(name, directory)| (name, Arc::new(LocalContext { directory })))
             .collect();
-        let Lends { secrets, agents, known_hosts, archive, registries, proxies, .. } = lends;
+        let Lent { secrets, agents, known_hosts, archive, registries, proxies, .. } = lent;
         let archive = Mutex::new(archive);
         LocalSession {
             contexts,
@@ -71,7 +137,7 @@ impl LocalSession {
 #[async_trait]
 impl Session for LocalSession {
     fn id(&self) -> String {
-        // One command line is one client.
+        // One process is one client.
         format!("cli-{}", std::process::id())
     }
 
@@ -162,7 +228,10 @@ impl Session for LocalSession {
     }
 
     async fn registry_host(&self, host: &str) -> Result<RegistryHost, Failure> {
-        self.registries.host(host)
+        match &self.registries {
+            Some(registries) => registries.host(host),
+            None => Ok(RegistryHost::default()),
+        }
     }
 
     fn proxies(&self) -> Proxies {
@@ -208,14 +277,6 @@ impl BuildContext for LocalContext {
 mod tests {
     use super::*;
 
-    struct Nobody;
-    #[async_trait]
-    impl Credentials for Nobody {
-        async fn of_host(&self, _: &str) -> Result<Option<RegistryAuth>, Failure> {
-            Ok(None)
-        }
-    }
-
     /// The session answers at once; no runtime is needed to ask it.
     fn now<T>(future: impl Future<Output = T>) -> T {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -234,7 +295,7 @@ mod tests {
         std::fs::write(at("large"), vec![b'x'; MAX_SECRET as usize + 1]).expect("file");
         std::fs::write(at("fits"), vec![b'x'; MAX_SECRET as usize]).expect("file");
         let directory = Directory { path: dir.path().into(), shown: ".".into() };
-        let lends = Lends {
+        let lent = Lent {
             directories: BTreeMap::from([("context".into(), directory)]),
             secrets: BTreeMap::from([
                 ("file".into(), SecretPlace::File(at("token"))),
@@ -245,10 +306,10 @@ mod tests {
             ]),
             agents: BTreeMap::from([("default".into(), at("agent"))]),
             known_hosts: vec![at("none"), at("known_hosts")],
-            ..Lends::default()
+            ..Lent::default()
         };
-        assert!(!format!("{lends:?}").contains("118"), "a secret's bytes are not shown");
-        let session = LocalSession::new(lends, Arc::new(Nobody));
+        assert!(!format!("{:?}", lent.secrets).contains("118"), "a secret's bytes are not shown");
+        let session = LocalSession::new(lent, Arc::new(NoCredentials));
 
         assert_eq!(now(session.secret("file")), Ok(Some(b"s3cret\n".to_vec())));
         assert_eq!(now(session.secret("env")), Ok(Some(b"v".to_vec())));
