@@ -1,7 +1,8 @@
 //! The display for programs: one JSON object a line on standard error.
 //!
 //! Every event of the engine is an object whose `event` names it (see `wbuild_api::event`), in the
-//! order they came. Two things differ from the events' own serialisation: the output of a step
+//! order they came. `docs/events.md` describes them. The first object says which version of that it
+//! is. Two things differ from the events' own serialisation: the output of a step
 //! stands as `text`, or as `base64` where it is not UTF-8, in place of `data`; and a last object
 //! tells how the build ended:
 //!
@@ -26,12 +27,21 @@ use super::{Ending, Renderer};
 use crate::answer::lint::Findings;
 use crate::exit::Exit;
 
+/// The version of the form. It grows when something is taken away or means something else; new
+/// keys and events may come without.
+pub const VERSION: u32 = 1;
+
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Json;
+pub struct Json {
+    begun: bool,
+}
 
 impl Renderer for Json {
     fn event(&mut self, event: &Event, _: &[LogLine], _: &Model, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.begun, true) {
+            out.extend_from_slice(begin().as_bytes());
+        }
         out.extend_from_slice(line(event).as_bytes());
     }
     fn tick(&mut self, _: &Model, _: &mut Vec<u8>) {}
@@ -51,6 +61,11 @@ enum Output<'a> {
         base64: Option<String>,
         at_ms: u64,
     },
+}
+
+/// The first line.
+pub fn begin() -> String {
+    with_line_feed(serde_json::to_string(&json!({"event": "begin", "version": VERSION})))
 }
 
 /// An event as one line.
