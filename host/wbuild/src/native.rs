@@ -47,8 +47,8 @@ where
 impl<F: AsyncFrontend> Frontend for Native<F> {
     fn identity(&self) -> PluginIdentity {
         let digest = Digest::of(format!("{}\0{}", *PROGRAM, self.name).as_bytes());
-        let (name, wit_version) = (format!("native:{}", self.name), String::new());
-        PluginIdentity { name, digest, wit_version }
+        // Part of the program, so trusted as what comes with it.
+        PluginIdentity::bundled(&format!("native:{}", self.name), digest, "")
     }
 
     async fn build(&self, host: FrontendHost) -> Result<(), Failure> {

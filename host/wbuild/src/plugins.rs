@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wbuild_api::extension::Frontend;
+use wbuild_api::extension::{Frontend, Origin};
 use wbuild_bundled::{Bundled, Kind};
 use wbuild_engine::FindFrontend;
 use wbuild_graph::{Digest, Failure};
@@ -46,16 +46,22 @@ impl FrontendSource {
         match self {
             FrontendSource::Bundled(name) => bundled(host, Kind::Frontend, name)?.frontend(),
             FrontendSource::File(path) => {
-                host.load(&path.to_string_lossy(), path.as_path())?.frontend()
+                let plugin = host.load(&path.to_string_lossy(), path.as_path())?;
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                plugin.granted(from(path.to_string_lossy().into_owned())).frontend()
             }
             FrontendSource::Component(name, bytes) => {
-                // A name alone could be that of a bundled one, which is trusted with more.
-                let name = format!("./{name}.wasm");
-                host.load(&name, PluginSource::Bytes(Arc::clone(bytes)))?.frontend()
+                let plugin = host.load(name, PluginSource::Bytes(Arc::clone(bytes)))?;
+                plugin.granted(from(format!("memory:{name}"))).frontend()
             }
             FrontendSource::Native(frontend) => Ok(Arc::clone(frontend)),
         }
     }
+}
+
+/// What a component from elsewhere is trusted with.
+fn from(place: String) -> Grants {
+    Grants { origin: Origin::From(place), ..Grants::default() }
 }
 
 /// A bundled component by its name.
@@ -75,7 +81,8 @@ pub(crate) fn bundled(host: &PluginHost, kind: Kind, name: &str) -> Result<Plugi
 fn load(host: &PluginHost, bundled: &Bundled) -> Result<Plugin, Failure> {
     let digest = Digest::from_bytes(bundled.digest);
     let source = PluginSource::Embedded { bytes: bundled.bytes, digest };
-    Ok(host.load(bundled.name, source)?.granted(Grants { nested: true }))
+    let grants = Grants { nested: true, origin: Origin::Bundled, ..Grants::default() };
+    Ok(host.load(bundled.name, source)?.granted(grants))
 }
 
 /// What a frontend may call: frontends that come with wbuild, by their names. Each is loaded once.
