@@ -38,7 +38,6 @@ impl Compiler {
         let compiler = Compiler(Runtime::new().map_err(broken)?);
         // Threads are started by the first component, and this one is ours.
         compiler.compile("nothing", b"\0asm\x0d\0\x01\0")?;
-        compiler.0.quick().map_err(broken)?;
         Ok(compiler)
     }
 
@@ -48,7 +47,7 @@ impl Compiler {
     ///
     /// `Invalid` when `component` is none.
     pub fn compile(&self, name: &str, component: &[u8]) -> Result<Vec<u8>, Failure> {
-        self.0.compile(component).map_err(|error| {
+        self.0.engine().precompile_component(component).map_err(|error| {
             let mut failure =
                 Failure::invalid(format!("{name} is not a valid WebAssembly component"));
             failure.causes = error.chain().map(ToString::to_string).collect();
@@ -146,9 +145,9 @@ impl Inner {
     fn compile_here(&self) -> Result<Vec<u8>, Failure> {
         let kind = self.first_kind();
         let limits = self.limits(kind);
-        self.shared()
-            .runtime()?
-            .compile(self.bytes.get())
+        let engine = self.shared().runtime()?.engine();
+        engine
+            .precompile_component(self.bytes.get())
             .map_err(|error| Subject { kind, name: self.name(), limits: &limits }.invalid(&error))
     }
 

@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -25,16 +25,9 @@ pub(crate) const PROFILE: &str = "wbuild.profile.v1";
 /// How often guest code looks at the clock and lets other tasks run.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Components of more bytes are compiled without optimisation. They hold an interpreter, whose compiling
-/// takes many seconds; who waits for the first build has more of it than of faster code later.
-const QUICK_ABOVE: usize = 4 << 20;
-
 /// The engine and its ticker.
 pub(crate) struct Runtime {
     engine: Engine,
-    /// Compiles large components: its code runs in the other engine, whose settings differ in nothing
-    /// that code must agree about.
-    quick: OnceLock<Engine>,
     ticker: Arc<Ticker>,
 }
 
@@ -63,24 +56,7 @@ impl Runtime {
     pub(crate) fn new() -> wasmtime::Result<Self> {
         let engine = Engine::new(&config())?;
         let ticker = Arc::new(Ticker::new(engine.weak()));
-        Ok(Runtime { engine, quick: OnceLock::new(), ticker })
-    }
-
-    /// The code of a component, as the code cache keeps it.
-    pub(crate) fn compile(&self, component: &[u8]) -> wasmtime::Result<Vec<u8>> {
-        let engine = if component.len() > QUICK_ABOVE { self.quick()? } else { &self.engine };
-        engine.precompile_component(component)
-    }
-
-    /// The engine that compiles large components, made when the first one comes.
-    pub(crate) fn quick(&self) -> wasmtime::Result<&Engine> {
-        if let Some(engine) = self.quick.get() {
-            return Ok(engine);
-        }
-        let mut config = config();
-        config.cranelift_opt_level(OptLevel::None);
-        let engine = Engine::new(&config)?;
-        Ok(self.quick.get_or_init(|| engine))
+        Ok(Runtime { engine, ticker })
     }
 
     /// Starts the ticker's thread now.

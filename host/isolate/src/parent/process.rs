@@ -125,6 +125,9 @@ impl Process {
             .arg(&program.subcommand)
             .args([mode, &std::process::id().to_string(), landlock])
             .env_clear()
+            // The C library reads a file of /proc before it gives back memory of a second arena, and
+            // that is a system call that ends a confined process.
+            .env("MALLOC_ARENA_MAX", "1")
             .current_dir("/")
             .stdin(OwnedFd::from(theirs))
             .stdout(given)
