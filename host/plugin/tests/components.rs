@@ -23,24 +23,6 @@ run make
 cmd ./app
 ";
 
-/// What is large is compiled in another way, and does the same.
-#[test]
-fn a_large_component_makes_the_same_graph() {
-    let mut large = dist("steps");
-    // A custom section: its length (5 MiB), its name, nothing of meaning.
-    large.extend([0, 0x80, 0x80, 0xc0, 0x02, 1, b'x']);
-    large.resize(large.len() + (5 << 20) - 2, 0);
-    let host = host();
-    let dumps =
-        [load(&host, "steps"), host.load("large", large).expect("it loads")].map(|plugin| {
-            let world = World::with(STEPS, &[], 2);
-            run(plugin.frontend().expect("a frontend").build(world.host())).expect("it builds");
-            world.dump()
-        });
-    assert!(dumps[0].contains("cat version"), "{}", dumps[0]);
-    assert_eq!(dumps[0], dumps[1]);
-}
-
 #[test]
 fn a_frontend_makes_a_graph_and_yields_an_image() {
     let host = host();
