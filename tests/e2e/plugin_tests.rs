@@ -93,7 +93,7 @@ fn a_trace_is_answered_again() -> Result<()> {
     let context = sandbox.path("context").display().to_string();
     let definition = sandbox.path("context/Steps").display().to_string();
     let trace = sandbox.path("trace.json").display().to_string();
-    let record = ["plugin", "trace", "steps", "-o", &trace, "-f", &definition, &context];
+    let record = ["plugin", "trace", "-o", &trace, "steps", "-f", &definition, &context];
     sandbox.run(record)?.success()?;
     let first = std::fs::read_to_string(&trace)?;
     // Recorded anew even though nothing has changed, and the same.

@@ -54,6 +54,8 @@
 mod bench;
 mod case;
 pub mod cases;
+mod record;
+mod replay;
 mod run;
 mod snapshot;
 mod staged;
@@ -61,7 +63,8 @@ mod trace;
 mod tree;
 
 pub use case::{Case, FakeExec, FakeImage, FakeSource};
+pub use record::Traced;
 pub use run::{Replay, Run, replay};
 pub use snapshot::Snapshot;
-pub use trace::{Call, Trace, Traced};
+pub use trace::{Call, Trace};
 pub use tree::{Node, Tree};

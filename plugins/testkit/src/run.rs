@@ -8,9 +8,11 @@ use wbuild_graph::Failure;
 
 use crate::bench::lock;
 use crate::case::Case;
+use crate::record::Traced;
+use crate::replay::Replayed;
 use crate::snapshot::Snapshot;
 use crate::staged::Staged;
-use crate::trace::{Replayed, Trace, Traced};
+use crate::trace::Trace;
 
 /// A run: what came of it, and what was asked.
 #[derive(Clone, Debug)]

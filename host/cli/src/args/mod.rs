@@ -271,7 +271,7 @@ pub enum PluginCommand {
     /// The trace is one JSON file with the definition, the options and every answer, for a bug report;
     /// the values of secrets are not in it, as no frontend sees them. With --replay the component is
     /// run against it, without any machine, and what it makes is shown; ends with 1 if it asks or does
-    /// anything else than it did.
+    /// anything else than it did. Options of this command stand before the plugin.
     Trace(trial::TraceArgs),
     /// Put a component into a registry
     Publish(PublishArgs),
