@@ -22,6 +22,7 @@ pub struct Native {
     name: &'static str,
     build: fn(&Build) -> Result<()>,
     describe: Option<&'static (dyn Describe + Sync)>,
+    digest: Option<Digest>,
 }
 
 impl std::fmt::Debug for Native {
@@ -33,13 +34,21 @@ impl std::fmt::Debug for Native {
 impl Native {
     /// A frontend that only builds.
     pub const fn new(name: &'static str, build: fn(&Build) -> Result<()>) -> Self {
-        Native { name, build, describe: None }
+        Native { name, build, describe: None, digest: None }
     }
 
     /// One that answers questions, too.
     #[must_use]
     pub const fn describing(self, describe: &'static (dyn Describe + Sync)) -> Self {
         Native { describe: Some(describe), ..self }
+    }
+
+    /// Names what it is by a digest of its own, for an engine that remembers what it did: any change
+    /// of what it does must be a change of the digest. Without, it is the file of the program and the
+    /// time that it was made.
+    #[must_use]
+    pub const fn identified_by(self, digest: Digest) -> Self {
+        Native { digest: Some(digest), ..self }
     }
 
     async fn run<T: Send + 'static>(
@@ -72,19 +81,22 @@ impl Native {
     }
 }
 
-/// Of this program: what the frontend does may differ between any two of them.
+/// Of this program: what the frontend does may differ between any two of them. By its file and the time
+/// that it was made, as reading all of it takes longer than most builds of a test.
 fn program() -> Digest {
     static DIGEST: OnceLock<Digest> = OnceLock::new();
     *DIGEST.get_or_init(|| {
-        let program = std::env::current_exe().and_then(std::fs::read);
-        Digest::of(&program.unwrap_or_default())
+        let path = std::env::current_exe().unwrap_or_default();
+        let made = std::fs::metadata(&path).and_then(|file| Ok((file.len(), file.modified()?)));
+        Digest::of(format!("{path:?} {made:?}").as_bytes())
     })
 }
 
 #[async_trait]
 impl Frontend for Native {
     fn identity(&self) -> PluginIdentity {
-        PluginIdentity::bundled(self.name, program(), crate::WIT_VERSION)
+        let digest = self.digest.unwrap_or_else(program);
+        PluginIdentity::bundled(self.name, digest, crate::WIT_VERSION)
     }
 
     async fn build(&self, host: FrontendHost) -> Result<(), Failure> {
