@@ -1,7 +1,9 @@
 //! What a run says and is told in texts: sources, messages about places in them, options. What is
 //! refused is refused here, whoever the host is.
 
-use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, SourceFile, SourceMap, Span};
+use wbuild_graph::{
+    Attrs, Diagnostic, Failure, FailureKind, NodeMeta, SourceFile, SourceMap, Span,
+};
 
 /// The most sources and messages of one build.
 const SOURCES: usize = 10_000;
@@ -57,19 +59,26 @@ impl Texts {
         Ok(diagnostic)
     }
 
-    /// Replaces places in generated sources by what they stand for: byte for byte where both ranges are
-    /// of one length, else by the whole range.
-    pub fn resolve(&self, diagnostic: &mut Diagnostic) {
-        for label in &mut diagnostic.labels {
-            let inside = |generated: &Span| {
-                generated.source == label.at.source
-                    && generated.start <= label.at.start
-                    && label.at.end <= generated.end
-            };
-            if let Some((generated, original)) = self.mapped.iter().rev().find(|(g, _)| inside(g)) {
-                label.at = within(label.at, *generated, *original);
-            }
+    /// What a place in a generated source stands for: byte for byte where both ranges are of one
+    /// length, else the whole range. Other places stand for themselves.
+    pub fn place(&self, at: Span) -> Span {
+        let inside = |generated: &Span| {
+            generated.source == at.source && generated.start <= at.start && at.end <= generated.end
+        };
+        match self.mapped.iter().rev().find(|(generated, _)| inside(generated)) {
+            Some((generated, original)) => within(at, *generated, *original),
+            None => at,
         }
+    }
+
+    /// The same for all places of a message.
+    pub fn resolve(&self, diagnostic: &mut Diagnostic) {
+        diagnostic.labels.iter_mut().for_each(|label| label.at = self.place(label.at));
+    }
+
+    /// The same for all places of a node.
+    pub fn resolve_node(&self, meta: &mut NodeMeta) {
+        meta.spans.iter_mut().for_each(|span| *span = self.place(*span));
     }
 
     /// The same for all places of a failure.

@@ -69,7 +69,8 @@ impl GraphCap for Graph {
         nodes::insert(&mut self.0.definition(), op, inputs)
     }
 
-    fn annotate(&self, at: Edge, meta: NodeMeta) -> Result<(), Failure> {
+    fn annotate(&self, at: Edge, mut meta: NodeMeta) -> Result<(), Failure> {
+        self.0.texts().resolve_node(&mut meta);
         self.0.definition().annotate(at.node, meta)
     }
 

@@ -67,7 +67,8 @@ impl GraphCap for Bench {
         nodes::insert(&mut lock(&self.definition), op, inputs)
     }
 
-    fn annotate(&self, at: Edge, meta: NodeMeta) -> Result<(), Failure> {
+    fn annotate(&self, at: Edge, mut meta: NodeMeta) -> Result<(), Failure> {
+        lock(&self.texts).resolve_node(&mut meta);
         lock(&self.definition).annotate(at.node, meta)
     }
 
