@@ -18,6 +18,7 @@ use wbuild_cli::args::parse;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::report::{Report, style::Style};
 use wbuild_cli::resolve;
+use wbuild_cli::session::RegistryHosts as _;
 use wbuild_supply::PluginRef;
 
 fn fixture(root: &Path) {

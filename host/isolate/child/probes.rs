@@ -15,7 +15,8 @@ fn text(text: &'static [u8]) -> c_long {
     text.as_ptr() as c_long
 }
 
-/// Some 40 ways out.
+/// Some 50 ways out. Whichever of them succeeds leaves nothing behind: what is written has no name, what
+/// is mounted has no place, what is signalled is not told.
 fn attempts() -> Vec<Attempt> {
     let (passwd, program, tmp) = (text(b"/etc/passwd\0"), text(b"/bin/true\0"), text(b"/tmp\0"));
     let parent = rustix::process::getppid().map_or(1, |pid| pid.as_raw_nonzero().get());
@@ -27,7 +28,7 @@ fn attempts() -> Vec<Attempt> {
     let here = c_long::from(std::process::id());
     vec![
         ("read a file", libc::SYS_openat, [cwd, passwd, 0, 0, 0, 0]),
-        ("write a file", libc::SYS_openat, [cwd, text(b"/tmp/escaped\0"), 0o102, 0o600, 0, 0]),
+        ("write a file", libc::SYS_openat, [cwd, tmp, 0o2020_0001, 0o600, 0, 0]),
         ("open a directory", libc::SYS_openat, [cwd, tmp, 0o200000, 0, 0, 0]),
         ("open by the newer call", libc::SYS_openat2, [cwd, passwd, buffer, 24, 0, 0]),
         ("look at a file", libc::SYS_newfstatat, [cwd, passwd, buffer, 0, 0, 0]),
@@ -49,7 +50,7 @@ fn attempts() -> Vec<Attempt> {
         ("a thread", libc::SYS_clone, [0x0001_0f00, 0, 0, 0, 0, 0]),
         ("new namespaces", libc::SYS_unshare, [0x1000_0000, 0, 0, 0, 0, 0]),
         ("another's namespaces", libc::SYS_setns, [0, 0, 0, 0, 0, 0]),
-        ("mount", libc::SYS_mount, [none, tmp, text(b"tmpfs\0"), 0, 0, 0]),
+        ("mount", libc::SYS_mount, [none, text(b"/no-such\0"), text(b"tmpfs\0"), 0, 0, 0]),
         ("mount by the newer call", libc::SYS_fsopen, [text(b"tmpfs\0"), 0, 0, 0, 0, 0]),
         ("change the root", libc::SYS_chroot, [tmp, 0, 0, 0, 0, 0]),
         ("trace the parent", libc::SYS_ptrace, [16, parent, 0, 0, 0, 0]),
@@ -60,7 +61,7 @@ fn attempts() -> Vec<Attempt> {
             [parent, vector, 1, vector, 1, 0],
         ),
         ("signal the parent", libc::SYS_kill, [parent, 0, 0, 0, 0, 0]),
-        ("signal a thread of the parent", libc::SYS_tgkill, [parent, parent, 6, 0, 0, 0]),
+        ("signal a thread of the parent", libc::SYS_tgkill, [parent, parent, 0, 0, 0, 0]),
         ("signal itself otherwise", libc::SYS_tgkill, [here, here, 0, 0, 0, 0]),
         ("a descriptor of the parent", libc::SYS_pidfd_open, [parent, 0, 0, 0, 0, 0]),
         ("limits of the parent", libc::SYS_prlimit64, [parent, 7, 0, buffer, 0, 0]),

@@ -483,12 +483,12 @@ mod tests {
 
     #[test]
     fn a_grant_is_for_one_interface_of_a_version_that_is_bound() {
-        let check = |import: &str, grants| {
+        let check = |import: &str, grants: &Grants| {
             outline(&[import], &["wbuild:frontend/build@0.1.0"])
                 .check(PluginKind::Frontend, "x", grants)
                 .map_err(|failure| failure.kind)
         };
-        let nested = Grants { nested: true };
+        let nested = &Grants { nested: true, ..none() };
         assert_eq!(check("wbuild:frontend/nested@0.1.0", nested), Ok("0.1.0".to_owned()));
         assert_eq!(check("wbuild:frontend/nested@0.1.0", &none()), Err(FailureKind::Denied));
         assert_eq!(check("wbuild:frontend/nested@0.2.0", nested), Err(FailureKind::Unsupported));
