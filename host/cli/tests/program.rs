@@ -70,7 +70,7 @@ fn wrong_inputs_end_with_1() {
     project.write("not.wasm", "this is no component");
     for (args, said) in [
         (&["missing"][..], "cannot find the build context missing"),
-        (&["src"], "cannot find Dockerfile or dockerfile in src"),
+        (&["src"], "cannot find Dockerfile, dockerfile, wbuild.yaml or wbuild.yml in src"),
         (&["-f", "src", "."], "the definition src is a directory"),
         (&["--frontend", "./not.wasm", "."], "./not.wasm"),
         (&["--frontend", "./gone.wasm", "."], "gone.wasm"),

@@ -317,8 +317,8 @@ async fn a_frontend_from_a_file_is_not_trusted_with_names() {
         })
     };
     place.build_as("own".to_owned(), named).await.expect("one that came with the program is");
-    for own in ["./own", "/a/own.wasm", "own.wasm"] {
-        let failure = place.build_as(own.to_owned(), named).await.expect_err(own).failure;
+    for own in ["/a/own.wasm", "oci://registry.example/own", ""] {
+        let failure = place.build_from(own, named).await.expect_err(own).failure;
         assert_eq!(failure.kind, FailureKind::Denied, "{own}");
         let message = "the frontend calls its image \"example/app:1\", which is not granted";
         assert_eq!(failure.message, message, "{own}");

@@ -319,7 +319,11 @@ fn in_directory(directory: &Path, shown: &str, names: &[&str]) -> Result<Definit
             }
         }
     }
-    let fault = Fault::input(format!("cannot find {} in {shown}", names.join(" or ")));
+    let (last, others) = names.split_last().expect("there is a name to look for");
+    let listed = [&others.join(", "), *last].map(str::to_owned);
+    let listed =
+        listed.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" or ");
+    let fault = Fault::input(format!("cannot find {listed} in {shown}"));
     let others = candidates(directory);
     Err(match &others[..] {
         [] => fault.hint("name the definition with --file, or give another directory"),

@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use wbuild_engine::event::{BuildError, BuildReport, Event, EventSink, StepEnd};
-use wbuild_engine::extension::{CachePlugin, Frontend, FrontendHost, ImageResult, PluginIdentity};
+use wbuild_engine::extension::{
+    CachePlugin, Frontend, FrontendHost, ImageResult, Origin, PluginIdentity,
+};
 use wbuild_engine::request::{
     BuildRequest, DefaultNetwork, DefinitionSource, OutputDest, OutputKind, OutputSpec,
 };
@@ -41,6 +43,7 @@ pub fn identity(name: &str) -> PluginIdentity {
 /// A frontend made of a function.
 pub struct Native<F> {
     name: String,
+    origin: Origin,
     function: F,
 }
 
@@ -50,7 +53,7 @@ where
     F: Fn(&FrontendHost) -> Result<(), Failure> + Send + Sync,
 {
     fn identity(&self) -> PluginIdentity {
-        identity(&self.name)
+        PluginIdentity { origin: self.origin.clone(), ..identity(&self.name) }
     }
 
     async fn build(&self, host: FrontendHost) -> Result<(), Failure> {
@@ -266,8 +269,22 @@ impl Place {
     where
         F: Fn(&FrontendHost) -> Result<(), Failure> + Send + Sync + 'static,
     {
-        self.build_with(Arc::new(Native { name, function: frontend }), CancellationToken::new())
-            .await
+        let frontend = Native { name, origin: Origin::Bundled, function: frontend };
+        self.build_with(Arc::new(frontend), CancellationToken::new()).await
+    }
+
+    /// Builds with a frontend that comes from elsewhere.
+    pub async fn build_from<F>(
+        &mut self,
+        origin: &str,
+        frontend: F,
+    ) -> Result<BuildReport, Box<BuildError>>
+    where
+        F: Fn(&FrontendHost) -> Result<(), Failure> + Send + Sync + 'static,
+    {
+        let origin = Origin::From(origin.to_owned());
+        let frontend = Native { name: "own".to_owned(), origin, function: frontend };
+        self.build_with(Arc::new(frontend), CancellationToken::new()).await
     }
 
     /// Builds with any frontend.

@@ -28,6 +28,11 @@
 //! - [`Error`] is made of any other error by `?`, and of a panic something that names its place.
 //! - [`sys`] is the plugin interface itself, call by call, for what there is no word for here.
 
+/// The recipes, so that they are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../../docs/cookbook.md")]
+struct Cookbook;
+
 mod build;
 mod config;
 mod describe;
