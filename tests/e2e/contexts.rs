@@ -231,7 +231,7 @@ fn the_definition_of_a_url_chooses_its_frontend() -> Result<()> {
         "frontend-url",
         &[
             ("Dockerfile", "# syntax=steps\nfrom base\ncopy in /copied\n"),
-            ("foreign", "# syntax=example.org/other\nFROM scratch\n"),
+            ("foreign", "# syntax=127.0.0.1:9/other\nFROM scratch\n"),
             ("official", "# syntax=docker/dockerfile:1\nFROM scratch\nCOPY in /copied\n"),
             ("in", "inside"),
         ],
@@ -241,8 +241,7 @@ fn the_definition_of_a_url_chooses_its_frontend() -> Result<()> {
     run(&sandbox, &[ALLOW, "-o=out", &server.url("a.tar")])?.success()?;
     ensure!(content(&sandbox, "copied")? == "inside", "another file");
     let foreign = piped(&sandbox, &["-f=foreign", "-"], &archive)?.expect(1)?;
-    foreign.says("there is no frontend \"example.org/other\"")?;
-    foreign.says("foreign:1:10")?;
+    foreign.says("cannot fetch the plugin oci://127.0.0.1:9/other:latest")?;
     let official = piped(&sandbox, &["-f=official", "-o=out", "-"], &archive)?.success()?;
     official.says("the bundled frontend dockerfile stands for docker/dockerfile:1")?;
     Ok(())

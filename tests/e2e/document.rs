@@ -45,7 +45,7 @@ fn exists(name: &str) -> Result<Option<bool>> {
             return Ok(Some(tests.iter().any(|(name, _)| *name == test)));
         }
         // `hostile` is a file of its own, the others are crates.
-        let folder = host.join(if area == "hostile" { "plugin" } else { area });
+        let folder = host.join(if area == "hostile" { "isolate" } else { area });
         ensure!(folder.is_dir(), "nothing is called {area}");
         let marks = [format!("fn {test}("), format!("\"{test}\"")];
         let inside = |part| any_file(&folder.join(part), &marks);
