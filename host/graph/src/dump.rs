@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::op::*;
-use crate::{Attrs, Definition, Edge, NodeId, Span};
+use crate::{Definition, Edge, NodeId, Span};
 
 /// The whole definition as text.
 pub fn dump(definition: &Definition) -> String {
@@ -90,11 +90,10 @@ fn node(out: &mut String, definition: &Definition, id: NodeId, place: &dyn Fn(Sp
 }
 
 fn dump_source(b: &mut Block<'_>, source: &SourceOp) {
-    let more: Attrs;
-    match source {
+    let more = match source {
         SourceOp::Image { reference, platform, attrs } => {
             b.line(format_args!("image {reference} {platform}"));
-            more = attrs.clone();
+            attrs
         }
         SourceOp::Local(local) => {
             b.line(format_args!("local {}", local.name));
@@ -102,25 +101,25 @@ fn dump_source(b: &mut Block<'_>, source: &SourceOp) {
             let exclude: Vec<String> = local.exclude.iter().map(|p| p.pattern.clone()).collect();
             b.list("exclude", &exclude);
             b.list("follow", &local.follow);
-            more = local.attrs.clone();
+            &local.attrs
         }
         SourceOp::Git { url, reference, attrs } => {
             b.line(format_args!("git {url} {reference}"));
-            more = attrs.clone();
+            attrs
         }
         SourceOp::Http { url, checksum, attrs } => {
             b.line(format_args!("http {url}"));
             if let Some(checksum) = checksum {
                 b.line(format_args!("checksum {checksum}"));
             }
-            more = attrs.clone();
+            attrs
         }
         SourceOp::Other { identifier, platform, attrs } => {
             let platform = platform.as_ref().map_or(String::new(), |p| format!(" {p}"));
             b.line(format_args!("other {identifier}{platform}"));
-            more = attrs.clone();
+            attrs
         }
-    }
+    };
     for (key, value) in more.iter() {
         b.line(format_args!("{key} {value}"));
     }

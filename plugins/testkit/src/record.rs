@@ -155,7 +155,8 @@ impl InspectCap for Recorder {
 
     fn start(&self, at: Vec<Edge>) {
         let args = json!([at]);
-        self.note("inspect.start", args, self.inner.inspect.start(at));
+        self.inner.inspect.start(at);
+        self.note("inspect.start", args, ());
     }
 
     async fn evaluate(&self, at: Vec<Edge>) -> Vec<Result<(), Failure>> {
@@ -294,6 +295,7 @@ impl NestedCap for Recorder {
 impl LogCap for Recorder {
     fn log(&self, severity: Severity, text: String) {
         let args = json!([severity, text]);
-        self.note("log.log", args, self.inner.log.log(severity, text));
+        self.inner.log.log(severity, text);
+        self.note("log.log", args, ());
     }
 }

@@ -149,7 +149,7 @@ fn bombs_are_refused() {
     let mut laughs = String::from("x-0: &a0 [a, a, a, a, a, a, a, a, a, a]\n");
     for level in 1..12 {
         let alias = format!("*a{}", level - 1);
-        let list = vec![alias.as_str(); 10].join(", ");
+        let list = [alias.as_str(); 10].join(", ");
         laughs += &format!("x-{level}: &a{level} [{list}]\n");
     }
     laughs += "stages: {a: {}}\n";

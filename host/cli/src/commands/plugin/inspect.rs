@@ -18,11 +18,15 @@ use crate::plugins;
 /// Runs the command.
 pub fn run(args: &PluginNameArgs, environment: &Environment) -> Result<Exit, Fault> {
     let named = Named::new(args, environment)?;
-    let (supplied, info) = plugins::now(async {
+    let (supplied, mut info) = plugins::now(async {
         let supplied = named.supplier.look_at(named.kind, &named.reference).await?;
         let info = supplied.plugin.inspect().await?;
         Ok((supplied, info))
     })?;
+    // What it lacks is said among what holds here; who is asked can still give it.
+    if supplied.decision.wants.iter().any(|(_, why)| why.is_none()) {
+        info.refusal = None;
+    }
     if args.json {
         let mut value = serde_json::to_value(&info).expect("keys are strings, so it is JSON");
         value["source"] = Value::from(supplied.source.to_string());
@@ -33,8 +37,7 @@ pub fn run(args: &PluginNameArgs, environment: &Environment) -> Result<Exit, Fau
         terminal::print(describe(&info, &here).as_bytes())?;
     }
     // A plugin that cannot be used has been described, but a script should notice.
-    let ungranted = supplied.decision.wants.iter().any(|(_, why)| why.is_none());
-    Ok(if info.refusal.is_some() && !ungranted { Exit::Failed } else { Exit::Success })
+    Ok(if info.refusal.is_some() { Exit::Failed } else { Exit::Success })
 }
 
 fn here_as_json(decision: &Decision) -> Value {

@@ -330,7 +330,6 @@ impl Meta {
 macro_rules! annotations {
     () => {
         /// For progress, errors and history.
-        #[must_use]
         pub fn named(mut self, name: impl Into<String>) -> Self {
             self.meta.name(name);
             self
@@ -338,21 +337,18 @@ macro_rules! annotations {
 
         /// The place in the user's file that it comes from, where its failure is shown. May be called
         /// several times.
-        #[must_use]
         pub fn at(mut self, place: wbuild_graph::Span) -> Self {
             self.meta.at(place);
             self
         }
 
         /// Shown together with the others of the same id.
-        #[must_use]
         pub fn group(mut self, id: &str, name: &str) -> Self {
             self.meta.group(id, name);
             self
         }
 
         /// Not shown unless it fails.
-        #[must_use]
         pub fn hidden(mut self) -> Self {
             self.meta.hidden();
             self
