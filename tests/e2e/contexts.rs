@@ -242,6 +242,7 @@ fn the_definition_of_a_url_chooses_its_frontend() -> Result<()> {
     ensure!(content(&sandbox, "copied")? == "inside", "another file");
     let foreign = piped(&sandbox, &["-f=foreign", "-"], &archive)?.expect(1)?;
     foreign.says("cannot fetch the plugin oci://127.0.0.1:9/other:latest")?;
+    foreign.says("foreign:1:10")?;
     let official = piped(&sandbox, &["-f=official", "-o=out", "-"], &archive)?.success()?;
     official.says("the bundled frontend dockerfile stands for docker/dockerfile:1")?;
     Ok(())

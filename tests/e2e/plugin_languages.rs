@@ -1,5 +1,5 @@
-//! Plugins in other languages than Rust: from `wbuild plugin new` to a build with them, and the frontends
-//! of this repository that are written in them.
+//! Plugins in every language: from `wbuild plugin new` to a build by somebody who only knows the name that
+//! they were published under, and the frontends of this repository that are not written in Rust.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,13 +8,16 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use wbuild_tests::image::Image;
 use wbuild_tests::languages;
+use wbuild_tests::registry::Registry;
 use wbuild_tests::run::{Run, Running};
 use wbuild_tests::sandbox::Sandbox;
 use wbuild_tests::tree::Node;
+use xtask::toolchain::Toolchain;
 
 use crate::Test;
 
 pub const TESTS: &[Test] = &[
+    ("a_frontend_in_rust", a_frontend_in_rust),
     ("a_frontend_in_javascript", a_frontend_in_javascript),
     ("a_frontend_in_c", a_frontend_in_c),
     ("a_cache_backend_in_javascript", a_cache_backend_in_javascript),
@@ -126,7 +129,65 @@ fn a_frontend(language: &str) -> Result<()> {
             run.says(word)?;
         }
     }
+    shipped(&sandbox, component(&said)?)
+}
+
+/// Publishes a frontend, and builds `definition` as somebody who has nothing but the name: a state and a
+/// cache of their own.
+fn shipped(sandbox: &Sandbox, component: &str) -> Result<()> {
+    let mut registry = Registry::start(&sandbox.path("registry"), false)?;
+    let name = format!("{}/team/mine:1", registry.host());
+    let run = sandbox.run(["plugin", "publish", component, &format!("oci://{name}")])?.success()?;
+    ensure!(run.text()?.contains(":1@sha256:"), "{}", run.text()?);
+    let definition = std::fs::read_to_string(sandbox.path("context/definition"))?;
+    sandbox.write("shipped", &format!("# syntax={name}\n{definition}"))?;
+    let build = |args: &[&str]| {
+        let args = [&["-f", "context/shipped", "-o", "type=cacheonly"], args].concat();
+        let mut command = sandbox.build_command(&args)?;
+        command
+            .env("WBUILD_STATE_DIR", sandbox.path("second-state"))
+            .env("WBUILD_CACHE_DIR", sandbox.path("second-cache"));
+        Run::of(&mut command)
+    };
+    let run = build(&[])?.success()?;
+    run.says("pinned plugins")?;
+    ensure!(run.end_of("echo made")? == "DONE", "{}", run.stderr);
+    // From now on nobody is asked.
+    registry.stop()?;
+    build(&["--locked"])?.success()?;
+    build(&["--offline", "--isolate-plugins=none"])?.success()?;
     Ok(())
+}
+
+/// The template is another than that of the other languages, and is tested natively, too.
+fn a_frontend_in_rust() -> Result<()> {
+    let sandbox = Sandbox::with("rust", &[("definition", "base\necho made > /made\n")])?;
+    let toolchain = Toolchain::prepare(&wbuild_tests::workspace(), false)?;
+    let target = wbuild_tests::scratch()?.join("rust-plugins");
+    let home = |name: &str, usual: &str| {
+        let set = std::env::var_os(name).map(PathBuf::from);
+        set.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(usual)))
+    };
+    let with_cargo = |mut command: Command| {
+        command.env("CARGO_TARGET_DIR", &target);
+        for (name, usual) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            command.envs(home(name, usual).map(|path| (name, path)));
+        }
+        command
+    };
+    sandbox.run(["plugin", "new", "mine", "--lang", "rust", "--kind", "frontend", "project"])?.success()?;
+    let mut build = with_cargo(sandbox.wbuild(["plugin", "build", "--json", "project"])?);
+    let said = Run::of(build.env("RUSTC", &toolchain.rustc))?.success()?.json()?;
+    let imports = said["imports"].to_string();
+    ensure!(imports.contains("wbuild:") && !imports.contains("wasi"), "{said}");
+    sandbox.run(["plugin", "test", "project"])?.success()?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(["test", "--quiet"]).current_dir(sandbox.path("project"));
+    Run::of(&mut with_cargo(cargo))?.success()?;
+    let frontend = format!("--frontend={}", component(&said)?);
+    let (run, _) = sandbox.image("image", &[&frontend, "-f", "context/definition"])?;
+    ensure!(run.end_of("echo made")? == "DONE", "{}", run.stderr);
+    shipped(&sandbox, component(&said)?)
 }
 
 fn a_frontend_in_javascript() -> Result<()> {

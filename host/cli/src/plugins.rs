@@ -166,6 +166,7 @@ pub fn of_build(build: &Build, environment: &Environment) -> Result<(Plugins, Ve
     let ask = AtTerminal::new(environment);
     let place = Placement::new(build.isolate);
     let mut notes = Vec::new();
+    let mut has_frontend = false;
     let plugins = now(async {
         let mut note = |mut supplied: Supplied| {
             notes.append(&mut supplied.notes);
@@ -184,6 +185,7 @@ pub fn of_build(build: &Build, environment: &Environment) -> Result<(Plugins, Ve
                 options: build.request.options.clone(),
             })),
         };
+        has_frontend = true;
         let mut runners: Vec<Arc<dyn Runner>> = Vec::new();
         for name in &build.runners {
             let supplied = supplier.supply(PluginKind::Runner, name, &none, &ask).await?;
@@ -202,6 +204,10 @@ pub fn of_build(build: &Build, environment: &Environment) -> Result<(Plugins, Ve
         }
         let nested = callable(&supplier, place.clone());
         Ok(Plugins { frontend, runners, caches, remotes, nested })
+    });
+    let plugins = plugins.map_err(|fault| match &build.frontend_line {
+        Some(line) if !has_frontend => line.show(*fault.failure).into(),
+        _ => fault,
     })?;
     notes.extend(supplier.save_lock());
     Ok((plugins, notes))
@@ -242,8 +248,11 @@ impl Choose for ByDefinition {
         let supplied = self.supplier.supply(kind, &choice.frontend, &none, &Unattended).await;
         let frontend =
             supplied.and_then(|it| Ok((self.place.frontend(&choice.frontend, &it)?, it.notes)));
-        let (frontend, mut notes) =
-            frontend.map_err(|failure| Box::new((failure, SourceMap::default())))?;
+        let (frontend, mut notes) = frontend.map_err(|failure| {
+            let problem = choice.line.as_ref().map(|line| line.show(failure.clone()));
+            let Problem { failure, sources } = problem.unwrap_or_else(|| failure.into());
+            Box::new((*failure, sources))
+        })?;
         notes.extend(choice.note.clone());
         notes.extend(self.supplier.save_lock());
         let options = Attrs(choice.options().into_iter().collect());

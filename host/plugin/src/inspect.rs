@@ -118,18 +118,28 @@ impl Plugin {
         info.compiled_size = compiled.size;
         info.code_cache_note = compiled.note;
         info.load_time = inner.reload()?;
-        match self.measure_instance(kind).await {
-            Ok(time) => info.instantiate_time = Some(time),
+        match self.starts(kind, 3).await {
+            Ok(times) => info.instantiate_time = times.into_iter().min(),
             Err(failure) => info.refusal = Some(failure),
         }
         Ok(info)
     }
 
-    /// The best of a few instances.
-    async fn measure_instance(&self, kind: PluginKind) -> Result<Duration, Failure> {
+    /// How long making each of `count` instances takes, one after the other; for benchmarks.
+    ///
+    /// # Errors
+    ///
+    /// When it is no plugin, or none can be made.
+    pub async fn start_times(&self, count: usize) -> Result<Vec<Duration>, Failure> {
+        let kinds = self.inner.outline().kinds();
+        let kind = kinds.first().ok_or_else(|| Failure::invalid("it is no plugin"))?;
+        self.starts(*kind, count).await
+    }
+
+    async fn starts(&self, kind: PluginKind, count: usize) -> Result<Vec<Duration>, Failure> {
         let inner = &self.inner;
-        let mut best = Duration::MAX;
-        for _ in 0..3 {
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
             let runtime = inner.shared().runtime()?;
             let limits = self.grants.limits(kind, inner.limits(kind));
             let caller = Caller::new(runtime, kind, inner.name(), limits);
@@ -139,24 +149,24 @@ impl Plugin {
                     let begin = Instant::now();
                     let mut store = caller.store(None);
                     caller.instantiate(pre.instantiate_async(&mut store)).await?;
-                    best = best.min(begin.elapsed());
+                    times.push(begin.elapsed());
                 }
                 PluginKind::Runner => {
                     let pre = inner.runner_pre().await?;
                     let begin = Instant::now();
                     let mut store = caller.store(None);
                     caller.instantiate(pre.instantiate_async(&mut store)).await?;
-                    best = best.min(begin.elapsed());
+                    times.push(begin.elapsed());
                 }
                 PluginKind::Cache => {
                     let pre = inner.cache_pre().await?;
                     let begin = Instant::now();
                     let mut store = caller.store(None);
                     caller.instantiate(pre.instantiate_async(&mut store)).await?;
-                    best = best.min(begin.elapsed());
+                    times.push(begin.elapsed());
                 }
             }
         }
-        Ok(best)
+        Ok(times)
     }
 }

@@ -155,6 +155,23 @@ pub struct Choice {
     pub source: Option<String>,
     /// Something to be said: the bundled frontend stands for another.
     pub note: Option<String>,
+    /// The line that names it, if the definition does.
+    pub line: Option<SyntaxLine>,
+}
+
+/// The place in a definition where its frontend is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxLine {
+    source: SourceFile,
+    at: Range<usize>,
+}
+
+impl SyntaxLine {
+    /// Shows that the frontend cannot be had where it is asked for.
+    pub fn show(&self, failure: Failure) -> Problem {
+        let message = failure.message.clone();
+        pointed(failure, &message, None, self.source.clone(), self.at.clone())
+    }
 }
 
 impl Choice {
@@ -203,7 +220,7 @@ pub fn choose(
         let named = NAMED.iter().find(|(name, _)| Some(*name) == file);
         let usual = || PluginRef::Bundled(named.map_or(DEFAULT, |(_, name)| name).to_owned());
         let frontend = known.default.cloned().unwrap_or_else(usual);
-        return Ok(Choice { frontend, source: None, note: None });
+        return Ok(Choice { frontend, source: None, note: None, line: None });
     };
     let meant = match replacement(name, contexts) {
         Some((_, ContextSpec::Image(reference))) => reference.as_str(),
@@ -219,7 +236,10 @@ pub fn choose(
         }
         None => name,
     };
-    let chosen = |frontend, note| Ok(Choice { frontend, source: Some(meant.to_owned()), note });
+    let place = line.as_ref().map(|line| definition.line(line));
+    let chosen = |frontend, note| {
+        Ok(Choice { frontend, source: Some(meant.to_owned()), note, line: place.clone() })
+    };
     if known.names.contains(&meant) {
         return chosen(PluginRef::Named(meant.to_owned()), None);
     }
@@ -300,14 +320,22 @@ fn refusal(
     message: String,
     hint: String,
 ) -> Problem {
-    let failure = Failure::unsupported(message.clone()).hint(hint);
-    let Some(line) = line else { return failure.into() };
-    let source = SourceFile {
-        name: definition.name.to_owned(),
-        language: String::new(),
-        text: definition.data.into(),
-    };
-    pointed(failure, &message, None, source, line.at.clone())
+    let failure = Failure::unsupported(message).hint(hint);
+    match line {
+        Some(line) => definition.line(line).show(failure),
+        None => failure.into(),
+    }
+}
+
+impl Definition<'_> {
+    fn line(&self, line: &Syntax) -> SyntaxLine {
+        let source = SourceFile {
+            name: self.name.to_owned(),
+            language: String::new(),
+            text: self.data.into(),
+        };
+        SyntaxLine { source, at: line.at.clone() }
+    }
 }
 
 #[cfg(test)]

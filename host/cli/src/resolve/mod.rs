@@ -48,6 +48,8 @@ pub struct Build {
     pub lends: Lends,
     /// What reads the definition; none where the definition says it, which is not here yet.
     pub frontend: Option<PluginRef>,
+    /// Where the definition names it, if it does.
+    pub frontend_line: Option<syntax::SyntaxLine>,
     /// What plans launches; in order.
     pub runners: Vec<PluginRef>,
     /// What finds further results; in order.
@@ -246,9 +248,14 @@ pub fn build(
     let display = display(args.quiet, args.progress, environment)?;
     let mut options = options(args, environment, epoch)?;
     options.0.extend(artifact_name.map(|name| (earthfile::NAME.to_owned(), name)));
-    let (frontend, remarks) = match named {
-        Some(named) => (Some(named), Vec::new()),
+    let choice = match named {
+        Some(_) => None,
         None => of_definition(&inputs.definition, &contexts, &mut options, &supply)?,
+    };
+    let remarks = choice.iter().filter_map(|choice| choice.note.clone()).collect();
+    let (frontend, frontend_line) = match choice {
+        Some(choice) => (Some(choice.frontend), choice.line),
+        None => (named, None),
     };
     let mut cache_from = cache::resolve(&args.cache_from, "--cache-from", environment)?;
     let mut cache_to = match call {
@@ -297,6 +304,7 @@ pub fn build(
         request,
         lends,
         frontend,
+        frontend_line,
         runners: supply.all(PluginKind::Runner, &args.runners, &RUNNERS, environment)?,
         caches: supply.all(
             PluginKind::Cache,
@@ -337,14 +345,13 @@ fn call(args: &BuildArgs) -> Result<Option<Call>, Fault> {
     Ok(query.map(|query| Call { query, format, ignore_status }))
 }
 
-/// The frontend that a definition asks for, and what there is to say of it. None for a definition that
-/// is not here yet: [`choose`] is asked once it is.
+/// What reads a definition. None for one that is not here yet: [`choose`] is asked once it is.
 fn of_definition(
     source: &DefinitionSource,
     contexts: &BTreeMap<String, ContextSpec>,
     options: &mut Attrs,
     supply: &Supply,
-) -> Result<(Option<PluginRef>, Vec<String>), Fault> {
+) -> Result<Option<syntax::Choice>, Fault> {
     let project = supply.project.as_deref();
     let mut default = None;
     let (name, data) = match source {
@@ -361,13 +368,13 @@ fn of_definition(
             (name, Cow::Owned(data))
         }
         DefinitionSource::InContext { .. } | DefinitionSource::Url(_) => {
-            return Ok((None, Vec::new()));
+            return Ok(None);
         }
     };
     let definition = syntax::Definition { name, data: &data };
     let choice = choose(&definition, contexts, options, project, default.as_ref())?;
     options.0.extend(choice.options());
-    Ok((Some(choice.frontend), choice.note.into_iter().collect()))
+    Ok(Some(choice))
 }
 
 /// What reads a definition; `default` if it does not say so itself.
