@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::*;
-use wbuild_api::extension::{CacheBackend as _, CachePlugin as _, Frontend as _, Runner as _};
 use wbuild_graph::{Attrs, CacheKey, Digest};
 use wbuild_plugin::{Plugin, PluginHost, PluginHostOptions};
 
