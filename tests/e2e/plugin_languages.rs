@@ -175,7 +175,9 @@ fn a_frontend_in_rust() -> Result<()> {
         }
         command
     };
-    sandbox.run(["plugin", "new", "mine", "--lang", "rust", "--kind", "frontend", "project"])?.success()?;
+    sandbox
+        .run(["plugin", "new", "mine", "--lang", "rust", "--kind", "frontend", "project"])?
+        .success()?;
     let mut build = with_cargo(sandbox.wbuild(["plugin", "build", "--json", "project"])?);
     let said = Run::of(build.env("RUSTC", &toolchain.rustc))?.success()?.json()?;
     let imports = said["imports"].to_string();
