@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -159,6 +160,9 @@ fn shipped(sandbox: &Sandbox, component: &str) -> Result<()> {
     Ok(())
 }
 
+/// The SDK and what it stands on are compiled twice, on a machine that does other things, too.
+const COMPILING: Duration = Duration::from_secs(900);
+
 /// The template is another than that of the other languages, and is tested natively, too.
 fn a_frontend_in_rust() -> Result<()> {
     let sandbox = Sandbox::with("rust", &[("definition", "base\necho made > /made\n")])?;
@@ -179,13 +183,14 @@ fn a_frontend_in_rust() -> Result<()> {
         .run(["plugin", "new", "mine", "--lang", "rust", "--kind", "frontend", "project"])?
         .success()?;
     let mut build = with_cargo(sandbox.wbuild(["plugin", "build", "--json", "project"])?);
-    let said = Run::of(build.env("RUSTC", &toolchain.rustc))?.success()?.json()?;
+    let build = Running::start(build.env("RUSTC", &toolchain.rustc))?;
+    let said = build.wait(COMPILING)?.success()?.json()?;
     let imports = said["imports"].to_string();
     ensure!(imports.contains("wbuild:") && !imports.contains("wasi"), "{said}");
     sandbox.run(["plugin", "test", "project"])?.success()?;
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--quiet"]).current_dir(sandbox.path("project"));
-    Run::of(&mut with_cargo(cargo))?.success()?;
+    Running::start(&mut with_cargo(cargo))?.wait(COMPILING)?.success()?;
     let frontend = format!("--frontend={}", component(&said)?);
     let (run, _) = sandbox.image("image", &[&frontend, "-f", "context/definition"])?;
     ensure!(run.end_of("echo made")? == "DONE", "{}", run.stderr);
