@@ -2,7 +2,7 @@
 //! memory. On an idle machine:
 //!
 //! ```text
-//! cargo bench -p wbuild-plugin -- [FILE.wasm=DEFINITION …]
+//! cargo bench --profile dev --bench plugins -- [FILE.wasm=DEFINITION …]
 //! ```
 //!
 //! measures the bundled `steps`, `native` and `cache-local`, and each frontend that is named with a
