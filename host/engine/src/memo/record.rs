@@ -91,9 +91,11 @@ impl Recorder {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut place = 0;
         self.with(|trace| {
-            if let Some(trace) = trace {
-                place = trace.calls.len();
-                trace.calls.push(Call::Asked(question, None));
+            if let Some(written) = trace {
+                place = written.calls.len();
+                if !written.ask(question) {
+                    *trace = None;
+                }
             }
         });
         Asked(place)

@@ -20,6 +20,9 @@ const SIZE_LIMIT: usize = 16 << 20;
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Trace {
     pub(super) calls: Vec<Call>,
+    /// Bytes that its questions take, about.
+    #[serde(skip)]
+    asked: usize,
 }
 
 /// One call of a capability.
@@ -103,6 +106,16 @@ pub(super) enum Question {
 }
 
 impl Trace {
+    /// Adds a question that is not answered yet. False if the trace gets too large to be kept:
+    /// unlike what is done, which counts for the limits of graphs and results, asking costs the
+    /// frontend nothing, and could fill the memory of this process.
+    pub(super) fn ask(&mut self, question: Question) -> bool {
+        let text = serde_json::to_vec(&question).map_or(SIZE_LIMIT, |text| text.len());
+        self.asked = self.asked.saturating_add(size_of::<Call>()).saturating_add(text);
+        self.calls.push(Call::Asked(question, None));
+        self.asked <= SIZE_LIMIT
+    }
+
     /// None if it is too large to be kept.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         let mut out = FORMAT.to_vec();
@@ -175,4 +188,22 @@ pub(super) fn frontend(answer: &Result<Arc<dyn Frontend>, Failure>) -> Told {
 fn lasting(failure: &Failure) -> bool {
     use FailureKind::{Denied, Invalid, NotFound, Unsupported};
     matches!(failure.kind, NotFound | Denied | Invalid | Unsupported) && !failure.retryable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_fill_a_trace_and_no_memory() {
+        for text in [0, 10, 100_000] {
+            let mut trace = Trace::default();
+            let mut asked = 0;
+            while trace.ask(Question::Opt("x".repeat(text))) {
+                asked += 1;
+                assert!(asked * (text + size_of::<Call>()) <= SIZE_LIMIT, "no end after {asked}");
+            }
+            assert!(asked * (text + size_of::<Call>()) > SIZE_LIMIT / 2, "ended after {asked}");
+        }
+    }
 }
