@@ -93,7 +93,7 @@ impl Recorder {
         self.with(|trace| {
             if let Some(written) = trace {
                 place = written.calls.len();
-                if !written.ask(question) {
+                if !written.push(Call::Asked(question, None)) {
                     *trace = None;
                 }
             }
@@ -125,8 +125,11 @@ impl Recorder {
     ) -> Result<T, Failure> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.with(|trace| match (&result, trace) {
-            (Ok(_), Some(trace)) => trace.calls.push(call()),
-            (Ok(_), None) => {}
+            (Ok(_), trace) => {
+                if trace.as_mut().is_some_and(|written| !written.push(call())) {
+                    *trace = None;
+                }
+            }
             (Err(_), trace) => *trace = None,
         });
         result

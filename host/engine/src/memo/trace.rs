@@ -20,9 +20,9 @@ const SIZE_LIMIT: usize = 16 << 20;
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Trace {
     pub(super) calls: Vec<Call>,
-    /// Bytes that its questions take, about.
+    /// Bytes that the calls take, about.
     #[serde(skip)]
-    asked: usize,
+    size: usize,
 }
 
 /// One call of a capability.
@@ -106,14 +106,13 @@ pub(super) enum Question {
 }
 
 impl Trace {
-    /// Adds a question that is not answered yet. False if the trace gets too large to be kept:
-    /// unlike what is done, which counts for the limits of graphs and results, asking costs the
-    /// frontend nothing, and could fill the memory of this process.
-    pub(super) fn ask(&mut self, question: Question) -> bool {
-        let text = serde_json::to_vec(&question).map_or(SIZE_LIMIT, |text| text.len());
-        self.asked = self.asked.saturating_add(size_of::<Call>()).saturating_add(text);
-        self.calls.push(Call::Asked(question, None));
-        self.asked <= SIZE_LIMIT
+    /// Adds a call. False if the trace is too large to be kept by now: then it is not written on,
+    /// or a frontend that calls in a loop would fill the memory of this process.
+    pub(super) fn push(&mut self, call: Call) -> bool {
+        let text = serde_json::to_vec(&call).map_or(SIZE_LIMIT, |text| text.len());
+        self.size = self.size.saturating_add(size_of::<Call>()).saturating_add(text);
+        self.calls.push(call);
+        self.size <= SIZE_LIMIT
     }
 
     /// None if it is too large to be kept.
@@ -195,15 +194,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_fill_a_trace_and_no_memory() {
+    fn what_is_called_in_a_loop_fills_a_trace_and_no_memory() {
+        let at = Edge { node: wbuild_graph::NodeId(0), index: 0 };
         for text in [0, 10, 100_000] {
-            let mut trace = Trace::default();
-            let mut asked = 0;
-            while trace.ask(Question::Opt("x".repeat(text))) {
-                asked += 1;
-                assert!(asked * (text + size_of::<Call>()) <= SIZE_LIMIT, "no end after {asked}");
+            let question = || Call::Asked(Question::Opt("x".repeat(text)), None);
+            let effect = || Call::Effect("x".repeat(text), at);
+            for call in [&question as &dyn Fn() -> Call, &effect] {
+                let (mut trace, mut calls) = (Trace::default(), 0);
+                while trace.push(call()) {
+                    calls += 1;
+                    assert!(calls * (text + size_of::<Call>()) <= SIZE_LIMIT, "no end: {calls}");
+                }
+                assert!(calls * (text + size_of::<Call>()) > SIZE_LIMIT / 2, "too early: {calls}");
             }
-            assert!(asked * (text + size_of::<Call>()) > SIZE_LIMIT / 2, "ended after {asked}");
         }
     }
 }
