@@ -1,10 +1,8 @@
 //! The content store as a cache backend sees it.
 
+use super::shelf::Shelf;
 use wbuild_api::extension::{BlobInfo, BlobsCap};
 use wbuild_graph::{BlobDigest, Digest, Failure, FailureKind};
-use wbuild_store::Store;
-
-use super::shelf::Shelf;
 
 /// The most one read of a blob returns.
 const READ: u32 = 1 << 20;
@@ -13,13 +11,7 @@ const SMALL: usize = 4 << 20;
 
 /// The content store as a plugin sees it.
 pub(super) struct StoreBlobs {
-    shelf: Shelf,
-}
-
-impl StoreBlobs {
-    pub(super) fn new(store: Store) -> StoreBlobs {
-        StoreBlobs { shelf: Shelf::new(store) }
-    }
+    pub(super) shelf: Shelf,
 }
 
 impl BlobsCap for StoreBlobs {

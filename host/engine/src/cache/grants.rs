@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use wbuild_api::extension::{CacheHost, HttpCap, LogCap, PluginIdentity, RepositoryCap};
+use wbuild_api::extension::{CacheBackend, CacheHost, CachePlugin, HttpCap, LogCap, RepositoryCap};
 use wbuild_api::request::CacheSpec;
 use wbuild_api::session::Session;
 use wbuild_graph::{Attrs, Failure};
@@ -19,6 +19,7 @@ use super::blobs::StoreBlobs;
 use super::http;
 use super::kv::KvBuckets;
 use super::repository::{self, Elsewhere, Progress};
+use super::shelf::Shelf;
 use crate::blocking;
 use crate::export::attrs::flag;
 use crate::source::registry::Registries;
@@ -75,45 +76,49 @@ impl Grants {
         self.registries.client_for_push(registry.into_iter().collect::<BTreeSet<_>>())
     }
 
-    /// The capabilities of one instance.
-    pub(crate) async fn host(
+    /// An instance of a backend with what was granted to it, opened to `mode`.
+    pub(crate) async fn connect(
         &self,
         spec: &CacheSpec,
-        identity: &PluginIdentity,
+        plugin: &dyn CachePlugin,
         log: &Arc<dyn LogCap>,
         moves: Moves,
-    ) -> Result<CacheHost, Failure> {
-        let store = self.store.clone();
-        let http = self.http(spec, &moves);
-        Ok(CacheHost {
-            kv: Arc::new(KvBuckets { kv: store.kv()?, plugin: identity.clone() }),
-            blobs: Arc::new(StoreBlobs::new(store)),
-            repository: self.repository(spec, moves).await?,
-            http,
+        mode: &str,
+    ) -> Result<Arc<dyn CacheBackend>, Failure> {
+        let shelf = Shelf::new(self.store.clone());
+        let host = CacheHost {
+            kv: Arc::new(KvBuckets { kv: self.store.kv()?, plugin: plugin.identity() }),
+            blobs: Arc::new(StoreBlobs { shelf: shelf.clone() }),
+            http: self.http(spec, &shelf, &moves),
+            repository: self.repository(spec, &shelf, moves).await?,
             log: Arc::clone(log),
-        })
+        };
+        let backend = shelf.connect(plugin, host).await?;
+        backend.open(mode.to_owned(), config(spec)).await?;
+        Ok(backend)
     }
 
     /// Requests to the servers whose URLs stand in the options.
-    fn http(&self, spec: &CacheSpec, moves: &Moves) -> Option<Arc<dyn HttpCap>> {
+    fn http(&self, spec: &CacheSpec, shelf: &Shelf, moves: &Moves) -> Option<Arc<dyn HttpCap>> {
         let urls = spec.attrs.iter().filter_map(|(_, value)| value.parse::<reqwest::Url>().ok());
         let urls: Vec<_> = urls.filter(|url| matches!(url.scheme(), "http" | "https")).collect();
-        let (store, session) = (self.store.clone(), Arc::clone(&self.session));
+        let (shelf, session) = (shelf.clone(), Arc::clone(&self.session));
         let progress = Arc::clone(&moves.progress);
-        (!urls.is_empty()).then(|| http::granted(store, session, &urls, progress))
+        (!urls.is_empty()).then(|| http::granted(shelf, session, &urls, progress))
     }
 
     async fn repository(
         &self,
         spec: &CacheSpec,
+        shelf: &Shelf,
         moves: Moves,
     ) -> Result<Option<Arc<dyn RepositoryCap>>, Failure> {
         let Moves { elsewhere, progress } = moves;
-        let store = self.store.clone();
+        let shelf = shelf.clone();
         if let Some(name) = spec.attrs.get("ref") {
             let reference: Reference = name.parse()?;
             let client = self.client(spec);
-            return Ok(Some(repository::registry(store, client, reference, elsewhere, progress)));
+            return Ok(Some(repository::registry(shelf, client, reference, elsewhere, progress)));
         }
         let (directory, make) = match (spec.attrs.get("src"), spec.attrs.get("dest")) {
             (Some(src), _) => (src.to_owned(), false),
@@ -126,7 +131,7 @@ impl Grants {
             move || open(Path::new(&directory), make)
         })
         .await?;
-        Ok(Some(repository::layout(store, dir, directory, tag, progress)))
+        Ok(Some(repository::layout(shelf, dir, directory, tag, progress)))
     }
 }
 

@@ -25,7 +25,6 @@ use wbuild_api::extension::{HttpCap, HttpRequest, HttpResponse, LayerDescriptor}
 use wbuild_api::session::Session;
 use wbuild_graph::{Attrs, Failure, FailureKind};
 use wbuild_http::{Clients, Options, body, same_origin, show_url};
-use wbuild_store::Store;
 
 use self::request::{Prepared, prepare};
 use super::repository::Progress;
@@ -43,7 +42,7 @@ const HEADER_BYTES: usize = 64 << 10;
 
 /// Requests to `origins`, the URLs that the user wrote; of each scheme, host and port count.
 pub(crate) fn granted(
-    store: Store,
+    shelf: Shelf,
     session: Arc<dyn Session>,
     origins: &[Url],
     progress: Progress,
@@ -54,14 +53,7 @@ pub(crate) fn granted(
         .map(|url| Origin { url: url.clone(), clients: OnceCell::new() })
         .collect();
     let waiting = Mutex::default();
-    Arc::new(Http {
-        shelf: Shelf::new(store),
-        session,
-        origins,
-        waiting,
-        next: AtomicU64::new(0),
-        progress,
-    })
+    Arc::new(Http { shelf, session, origins, waiting, next: AtomicU64::new(0), progress })
 }
 
 struct Http {
@@ -187,8 +179,7 @@ impl HttpCap for Http {
             return Err(Failure::invalid(message));
         }
         receive::blob(self, body, &wanted).await?;
-        let lost = || Failure::internal(format!("{} has left the store at once", wanted.digest));
-        self.shelf.take(&wanted.digest).await?.map(drop).ok_or_else(lost)
+        self.shelf.brought(&wanted.digest).await
     }
 
     fn forget(&self, response: u64) {

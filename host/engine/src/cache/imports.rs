@@ -337,10 +337,7 @@ impl Place {
         if let Some(image) = inline::find(&self.grants, &self.spec).await? {
             return Ok(image);
         }
-        let host = self.grants.host(&self.spec, &self.plugin.identity(), &self.log, moves).await?;
-        let backend = self.plugin.connect(host).await?;
-        backend.open("read".to_owned(), super::grants::config(&self.spec)).await?;
-        Ok(backend)
+        self.grants.connect(&self.spec, &*self.plugin, &self.log, moves, "read").await
     }
 
     fn turn_off(&self, failure: &Failure) {

@@ -27,6 +27,7 @@ use wbuild_store::Store;
 use self::blobs::StoreBlobs;
 use self::kv::KvBuckets;
 pub(crate) use self::repository::Progress;
+use self::shelf::Shelf;
 use crate::blocking;
 use crate::solved::Solved;
 
@@ -92,14 +93,15 @@ impl CacheLine {
             let store = self.store.clone();
             // Opening the index reads and may write: not on an executor's thread.
             let kv = blocking(move || store.kv()).await?;
+            let shelf = Shelf::new(self.store.clone());
             let host = CacheHost {
                 kv: Arc::new(KvBuckets { kv, plugin: line.plugin.identity() }),
-                blobs: Arc::new(StoreBlobs::new(self.store.clone())),
+                blobs: Arc::new(StoreBlobs { shelf: shelf.clone() }),
                 repository: None,
                 http: None,
                 log: Arc::clone(&line.log),
             };
-            let backend = line.plugin.connect(host).await?;
+            let backend = shelf.connect(&*line.plugin, host).await?;
             backend.open("write".to_owned(), Attrs::default()).await?;
             self.refill(line, &*backend).await?;
             Ok::<_, Failure>(backend)

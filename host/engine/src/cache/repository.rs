@@ -4,10 +4,12 @@
 //! - A grant is for one tag: no other is read or moved, whatever else lies under the name. What has a
 //!   digest is what it says, so any may be asked for.
 //! - What is brought here is checked against digest and size while it is written, and is held in the
-//!   store for as long as the capability lives.
+//!   store for as long as the instance lives. Of the store's other blobs only those go out, and only
+//!   those need not come, that the backend reaches (see [`super::shelf`]).
 //! - Documents are read up to the limits of `wbuild_oci::media`; what they say is for the backend to
 //!   judge, and what that makes of them for the engine.
 
+mod before;
 mod layout;
 mod registry;
 

@@ -1,52 +1,120 @@
-//! Blobs of the store that a cache backend has in hand: they stay until it is done.
+//! What one instance of a cache backend may reach of the content store.
+//!
+//! The store holds what all builds of a user are made of, and a backend may be able to send bytes away.
+//! So it reaches what the host has named to it (in `save`, `push` and `fetch`), what it has stored
+//! itself, and what has come from the place it was granted. What it claims in an answer makes nothing
+//! reachable. Anything else is absent: there is no telling it from what is not in the store.
+//!
+//! A blob that was looked at stays in the store until the instance is gone.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wbuild_api::extension::LayerDescriptor;
-use wbuild_graph::{Attrs, BlobDigest, Digest, Failure};
+use async_trait::async_trait;
+use wbuild_api::extension::{CacheBackend, CacheHost, CachePlugin, LayerDescriptor, RecordEntry};
+use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure};
+use wbuild_oci::media::Descriptor;
 use wbuild_store::{Blob, Lease, Store};
 
 use crate::blocking;
+use crate::source::receive::{Receiver, Writing, receive, receive_whole};
 
-/// What one capability has looked at or brought into the store. Cheap to clone; clones share it.
+/// The part of the store that all capabilities of one instance share. Cheap to clone; clones are one.
 #[derive(Clone)]
-pub(super) struct Shelf {
+pub(crate) struct Shelf {
     store: Store,
-    held: Arc<Mutex<BTreeMap<BlobDigest, Lease>>>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    reachable: BTreeSet<Digest>,
+    held: BTreeMap<Digest, Lease>,
 }
 
 impl Shelf {
-    pub(super) fn new(store: Store) -> Shelf {
-        Shelf { store, held: Arc::default() }
+    pub(crate) fn new(store: Store) -> Shelf {
+        Shelf { store, known: Arc::default() }
     }
 
     pub(super) fn store(&self) -> &Store {
         &self.store
     }
 
-    /// A blob that is here, which then stays.
-    pub(super) fn open(&self, digest: &Digest) -> Result<Option<Blob>, Failure> {
-        let found = self.store.open_blob(&BlobDigest(*digest))?;
-        if let Some(blob) = &found {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.insert(blob.digest, blob.lease().clone());
-        }
-        Ok(found)
+    /// Makes an instance of a backend with capabilities over this shelf. What the host asks of it from
+    /// then on is reachable for it.
+    pub(crate) async fn connect(
+        &self,
+        plugin: &dyn CachePlugin,
+        host: CacheHost,
+    ) -> Result<Arc<dyn CacheBackend>, Failure> {
+        let backend = plugin.connect(host).await?;
+        Ok(Arc::new(Naming { shelf: self.clone(), backend }))
     }
 
-    /// Puts a few bytes here.
-    pub(super) fn write(&self, data: &[u8]) -> Result<Digest, Failure> {
-        let digest = self.store.put_blob(data)?.0;
-        let gone = || Failure::internal(format!("{digest} has left the store at once"));
-        self.open(&digest)?.ok_or_else(gone)?;
-        Ok(digest)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes blobs reachable.
+    pub(super) fn name<'a>(&self, layers: impl IntoIterator<Item = &'a LayerDescriptor>) {
+        self.known().reachable.extend(layers.into_iter().map(|layer| layer.digest));
+    }
+
+    /// Whether a blob may be looked for in the store.
+    pub(super) fn reaches(&self, digest: &Digest) -> bool {
+        self.known().reachable.contains(digest)
+    }
+
+    /// A reachable blob that is here, which then stays.
+    pub(super) fn open(&self, digest: &Digest) -> Result<Option<Blob>, Failure> {
+        if !self.reaches(digest) {
+            return Ok(None);
+        }
+        let found = self.store.open_blob(&BlobDigest(*digest))?;
+        if let Some(blob) = &found {
+            self.known().held.insert(*digest, blob.lease().clone());
+        }
+        Ok(found)
     }
 
     /// [`Self::open`], on a thread that may wait.
     pub(super) async fn take(&self, digest: &Digest) -> Result<Option<Blob>, Failure> {
         let (shelf, digest) = (self.clone(), *digest);
         blocking(move || shelf.open(&digest)).await
+    }
+
+    /// Makes a blob reachable whose bytes the backend has given, or the place that it was granted.
+    fn keep(&self, digest: &Digest) -> Result<(), Failure> {
+        self.known().reachable.insert(*digest);
+        let gone = || Failure::internal(format!("{digest} has left the store at once"));
+        self.open(digest)?.map(drop).ok_or_else(gone)
+    }
+
+    /// Begins to take a blob from the place that the backend was granted. One that is not reachable has
+    /// to come whole: what of it is here already is nobody's there.
+    pub(super) async fn receive<'a>(
+        &self,
+        blob: &Descriptor,
+        report: &'a (dyn Fn(u64) + Send + Sync),
+    ) -> Result<(Receiver<'a>, Writing), Failure> {
+        match self.reaches(&blob.digest) {
+            true => receive(&self.store, blob.digest, blob.size, report).await,
+            false => receive_whole(&self.store, blob.digest, blob.size, report).await,
+        }
+    }
+
+    /// What has come whole from the place that the backend was granted.
+    pub(super) async fn brought(&self, digest: &Digest) -> Result<(), Failure> {
+        let (shelf, digest) = (self.clone(), *digest);
+        blocking(move || shelf.keep(&digest)).await
+    }
+
+    /// Puts a few bytes here.
+    pub(super) fn write(&self, data: &[u8]) -> Result<Digest, Failure> {
+        let digest = self.store.put_blob(data)?.0;
+        self.keep(&digest)?;
+        Ok(digest)
     }
 
     /// Puts a document here and says what it is.
@@ -64,5 +132,51 @@ impl Shelf {
             uncompressed_size: None,
             attrs: Attrs::default(),
         })
+    }
+}
+
+/// A backend for which is reachable what it is asked about.
+struct Naming {
+    shelf: Shelf,
+    backend: Arc<dyn CacheBackend>,
+}
+
+#[async_trait]
+impl CacheBackend for Naming {
+    async fn open(&self, mode: String, config: Attrs) -> Result<(), Failure> {
+        self.backend.open(mode, config).await
+    }
+
+    async fn find(&self, keys: Vec<CacheKey>) -> Result<Vec<Vec<RecordEntry>>, Failure> {
+        self.backend.find(keys).await
+    }
+
+    async fn fetch(
+        &self,
+        layers: Vec<LayerDescriptor>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        self.shelf.name(&layers);
+        self.backend.fetch(layers).await
+    }
+
+    async fn save(&self, entries: Vec<RecordEntry>) -> Result<(), Failure> {
+        self.shelf.name(entries.iter().flat_map(|entry| &entry.layers));
+        self.backend.save(entries).await
+    }
+
+    async fn push(
+        &self,
+        layers: Vec<LayerDescriptor>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        self.shelf.name(&layers);
+        self.backend.push(layers).await
+    }
+
+    async fn commit(&self) -> Result<Attrs, Failure> {
+        self.backend.commit().await
+    }
+
+    async fn prune(&self, options: Attrs) -> Result<Attrs, Failure> {
+        self.backend.prune(options).await
     }
 }

@@ -1,8 +1,10 @@
 //! Every cache backend of this repository, as the component that it is, over real stores and servers:
-//! what all of them promise ([`promises`]), and what none of them may be talked into ([`lies`]).
+//! what all of them promise ([`promises`]), what none of them may be
+//! talked into ([`lies`]), and what none of them can reach ([`reach`]).
 
 mod lies;
 mod promises;
+mod reach;
 mod web;
 
 use std::fs::File;
@@ -28,6 +30,7 @@ use wbuild_tests::skip::{self, Skip};
 use super::blobs::StoreBlobs;
 use super::kv::KvBuckets;
 use super::repository::Progress;
+use super::shelf::Shelf;
 use super::{http, repository};
 
 /// The components, each compiled once for all tests.
@@ -170,27 +173,19 @@ impl World {
         Store::open(self.folder.path().join(name), OpenOptions::default()).expect("a store")
     }
 
-    /// Connects a store to the cache, with further options.
-    async fn open(&self, store: &Store, mode: &str, options: &[(&str, &str)]) -> Backend {
-        let (component, own): (_, Vec<(&str, String)>) = match &self.place {
-            Place::Local => ("cache-local", Vec::new()),
-            Place::Registry(registry) => {
-                ("cache-oci", vec![("ref", format!("{}/team/cache:main", registry.host()))])
-            }
-            Place::Directory(_) => ("cache-oci", vec![("tag", "main".to_owned())]),
-            Place::Web(server) => ("cache-http", vec![("url", server.url("/cache"))]),
-        };
-        let (store, log) = (store.clone(), Arc::clone(&self.log));
+    /// What a backend gets that keeps this cache, over a shelf of a store.
+    fn host(&self, shelf: &Shelf) -> CacheHost {
         let mut host = CacheHost {
             kv: Arc::new(KvBuckets {
-                kv: store.kv().expect("buckets"),
+                kv: shelf.store().kv().expect("buckets"),
                 plugin: PluginIdentity::bundled("suite", Digest::of(b"suite"), "0.1.0"),
             }),
-            blobs: Arc::new(StoreBlobs::new(store.clone())),
+            blobs: Arc::new(StoreBlobs { shelf: shelf.clone() }),
             repository: None,
             http: None,
-            log,
+            log: Arc::clone(&self.log) as Arc<dyn LogCap>,
         };
+        let shelf = shelf.clone();
         match &self.place {
             Place::Local => {}
             Place::Registry(registry) => {
@@ -201,23 +196,37 @@ impl World {
                 let reference = reference.parse().expect("a reference");
                 let nowhere: repository::Elsewhere = Arc::new(|_, _| Vec::new());
                 host.repository =
-                    Some(repository::registry(store, client, reference, nowhere, silent()));
+                    Some(repository::registry(shelf, client, reference, nowhere, silent()));
             }
             Place::Directory(path) => {
                 let dir = File::open(path).expect("a directory").into();
                 let (name, tag) = (path.display().to_string(), "main".to_owned());
-                host.repository = Some(repository::layout(store, dir, name, tag, silent()));
+                host.repository = Some(repository::layout(shelf, dir, name, tag, silent()));
             }
             Place::Web(server) => {
                 let origin = Url::parse(&server.url("/cache")).expect("a URL");
-                host.http = Some(http::granted(store, Arc::new(User(None)), &[origin], silent()));
+                host.http = Some(http::granted(shelf, Arc::new(User(None)), &[origin], silent()));
             }
         }
+        host
+    }
+
+    /// Connects a store to the cache, with further options.
+    async fn open(&self, store: &Store, mode: &str, options: &[(&str, &str)]) -> Backend {
+        let (component, own): (_, Vec<(&str, String)>) = match &self.place {
+            Place::Local => ("cache-local", Vec::new()),
+            Place::Registry(registry) => {
+                ("cache-oci", vec![("ref", format!("{}/team/cache:main", registry.host()))])
+            }
+            Place::Directory(_) => ("cache-oci", vec![("tag", "main".to_owned())]),
+            Place::Web(server) => ("cache-http", vec![("url", server.url("/cache"))]),
+        };
         let wasm = root().join(format!("target/guests/dist/{component}.wasm"));
         let bytes = std::fs::read(&wasm)
             .unwrap_or_else(|e| panic!("{}: {e}; run: cargo xtask guests", wasm.display()));
         let plugin = HOST.load(component, bytes).expect("loads").cache().expect("a backend");
-        let backend = plugin.connect(host).await.expect("an instance");
+        let shelf = Shelf::new(store.clone());
+        let backend = shelf.connect(&*plugin, self.host(&shelf)).await.expect("an instance");
         let own = own.iter().map(|(key, value)| (*key, value.as_str()));
         let config = own.chain(options.iter().copied());
         let config = config.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();

@@ -25,7 +25,7 @@ use wbuild_store::{BlobRef, OutputRecord, SnapshotId};
 use super::attrs::{self, Want, flag};
 use super::layers::{Written, blob, unpack_others};
 use crate::cache::entries;
-use crate::cache::grants::{Moves, config};
+use crate::cache::grants::Moves;
 use crate::cache::imports::PATIENCE;
 use crate::frontend_host::plugin_log;
 use crate::job::Job;
@@ -313,10 +313,7 @@ async fn connect(
     let missing = || Failure::internal(format!("there is no component for {}", spec.shown()));
     let plugin = job.remote(&spec.backend).ok_or_else(missing)?;
     let log = plugin_log(spec.shown(), Arc::clone(job.steps().sink()));
-    let host = worker.imports.grants().host(spec, &plugin.identity(), &log, moves).await?;
-    let backend = plugin.connect(host).await?;
-    backend.open("write".to_owned(), config(spec)).await?;
-    Ok(backend)
+    worker.imports.grants().connect(spec, &**plugin, &log, moves, "write").await
 }
 
 /// Puts layers there. What is neither there nor here is fetched and tried again: layers of a base, or

@@ -45,9 +45,30 @@ pub(crate) async fn receive<'a>(
 ) -> Result<(Receiver<'a>, Writing), Failure> {
     let (digest, store) = (BlobDigest(digest), store.clone());
     let ingest = blocking(move || store.resume(&digest, size)).await?;
+    Ok(into(ingest, digest, size, report))
+}
+
+/// [`receive`] for what has to come whole, whatever of it is here.
+pub(crate) async fn receive_whole<'a>(
+    store: &Store,
+    digest: Digest,
+    size: u64,
+    report: &'a (dyn Fn(u64) + Send + Sync),
+) -> Result<(Receiver<'a>, Writing), Failure> {
+    let store = store.clone();
+    let ingest = blocking(move || store.ingest(size)).await?;
+    Ok(into(ingest, BlobDigest(digest), size, report))
+}
+
+fn into(
+    ingest: Ingest,
+    digest: BlobDigest,
+    size: u64,
+    report: &(dyn Fn(u64) + Send + Sync),
+) -> (Receiver<'_>, Writing) {
     let (sender, orders) = mpsc::channel(AHEAD);
     let receiver = Receiver { orders: sender, size: ingest.size(), report };
-    Ok((receiver, Writing { digest, size, ingest, orders }))
+    (receiver, Writing { digest, size, ingest, orders })
 }
 
 impl Writing {

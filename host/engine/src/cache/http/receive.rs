@@ -9,7 +9,7 @@ use wbuild_oci::media::Descriptor;
 use wbuild_oci::registry::BlobSink;
 
 use super::{Body, Http, Waiting};
-use crate::source::receive::{Receiver, receive};
+use crate::source::receive::Receiver;
 
 /// Progress that makes up for a cut: a server that gives less before each is given up.
 const GOOD_PROGRESS: u64 = 64 << 10;
@@ -17,8 +17,7 @@ const GOOD_PROGRESS: u64 = 64 << 10;
 /// Takes a body for the blob it is expected to be.
 pub(super) async fn blob(http: &Http, body: Body, wanted: &Descriptor) -> Result<(), Failure> {
     let report = |bytes| (http.progress)(&wanted.digest, bytes, wanted.size);
-    let (mut receiver, writing) =
-        receive(http.shelf.store(), wanted.digest, wanted.size, &report).await?;
+    let (mut receiver, writing) = http.shelf.receive(wanted, &report).await?;
     let fetching = async move {
         let sink = &mut receiver;
         match body {

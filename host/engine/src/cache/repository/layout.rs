@@ -14,7 +14,6 @@ use wbuild_graph::{Digest, Failure, FailureKind, Platform};
 use wbuild_oci::ErrorKind;
 use wbuild_oci::layout::{Layout, LayoutWriter};
 use wbuild_oci::media::{Descriptor, MAX_MANIFEST};
-use wbuild_store::Store;
 
 use super::{PARALLEL, Progress, check_manifest, gone, granted_tag, named, not_here, wanted};
 use crate::blocking;
@@ -29,18 +28,18 @@ const TRY_AGAIN: Duration = Duration::from_millis(50);
 /// The layout in `dir`, which messages call `name`, with the tag `tag` and no other. The directory may
 /// be empty; it is made a layout by what is first published.
 pub(crate) fn layout(
-    store: Store,
+    shelf: Shelf,
     dir: OwnedFd,
     name: String,
     tag: String,
     progress: Progress,
 ) -> Arc<dyn RepositoryCap> {
-    let (dir, shelf) = (Arc::new(dir), Arc::new(Shelf::new(store)));
+    let dir = Arc::new(dir);
     Arc::new(LayoutRepository { shelf, dir, name, tag, progress, writer: Mutex::default() })
 }
 
 struct LayoutRepository {
-    shelf: Arc<Shelf>,
+    shelf: Shelf,
     dir: Arc<OwnedFd>,
     name: String,
     tag: String,
@@ -98,19 +97,17 @@ impl LayoutRepository {
         }
         let report = |bytes| (self.progress)(&blob.digest, bytes, blob.size);
         copy(layout, &self.name, &blob, self.shelf.store(), &report).await.map_err(gone)?;
-        self.shelf.take(&blob.digest).await?.ok_or_else(|| not_here(&blob.digest))?;
-        Ok(())
+        self.shelf.brought(&blob.digest).await
     }
 
     async fn push_one(&self, to: &Arc<LayoutWriter>, blob: Descriptor) -> Result<(), Failure> {
-        let (to, store, progress) =
-            (Arc::clone(to), self.shelf.store().clone(), Arc::clone(&self.progress));
+        let (to, shelf, progress) =
+            (Arc::clone(to), self.shelf.clone(), Arc::clone(&self.progress));
         blocking(move || -> Result<(), Failure> {
             if to.has_blob(&blob) {
                 return Ok(());
             }
-            let found = store.open_blob(&wbuild_graph::BlobDigest(blob.digest))?;
-            let found = found.ok_or_else(|| not_here(&blob.digest))?;
+            let found = shelf.open(&blob.digest)?.ok_or_else(|| not_here(&blob.digest))?;
             to.put_blob(&blob, &found.file)?;
             progress(&blob.digest, blob.size, blob.size);
             Ok(())

@@ -8,36 +8,36 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use wbuild_api::extension::{LayerDescriptor, NewManifest, RepositoryCap};
-use wbuild_graph::{BlobDigest, Digest, Failure};
+use wbuild_graph::{Digest, Failure};
 use wbuild_oci::media::Descriptor;
 use wbuild_oci::reference::Reference;
 use wbuild_oci::registry::{Client, PushSource};
 use wbuild_oci::{Error, ErrorKind};
-use wbuild_store::Store;
 
+use super::before::Before;
 use super::{
     Named, PARALLEL, Progress, check_manifest, gone, granted_tag, named, not_here, wanted,
 };
 use crate::cache::shelf::Shelf;
-use crate::source::receive::receive;
 
 /// Repositories of a registry that hold a blob already, by digest and registry.
 pub(crate) type Elsewhere = Arc<dyn Fn(&Digest, &str) -> Vec<String> + Send + Sync>;
 
 /// The repository of `reference`, with its tag and no other.
 pub(crate) fn registry(
-    store: Store,
+    shelf: Shelf,
     client: Client,
     reference: Reference,
     elsewhere: Elsewhere,
     progress: Progress,
 ) -> Arc<dyn RepositoryCap> {
-    let shelf = Arc::new(Shelf::new(store));
-    Arc::new(RegistryRepository { shelf, client, reference, elsewhere, progress })
+    let before = Before::new(shelf.store().clone(), &reference);
+    Arc::new(RegistryRepository { shelf, before, client, reference, elsewhere, progress })
 }
 
 struct RegistryRepository {
-    shelf: Arc<Shelf>,
+    shelf: Shelf,
+    before: Before,
     client: Client,
     reference: Reference,
     elsewhere: Elsewhere,
@@ -51,17 +51,23 @@ impl RegistryRepository {
 
     async fn pull_one(&self, layer: &LayerDescriptor) -> Result<(), Failure> {
         let blob = wanted(layer)?;
+        let named = self.shelf.reaches(&blob.digest);
+        if !named && self.before.has(&blob.digest).await? {
+            self.shelf.name([layer]);
+        }
         if self.shelf.take(&blob.digest).await?.is_some() {
             return Ok(());
         }
         let report = |bytes| (self.progress)(&blob.digest, bytes, blob.size);
-        let (mut receiver, writing) =
-            receive(self.shelf.store(), blob.digest, blob.size, &report).await?;
+        let (mut receiver, writing) = self.shelf.receive(&blob, &report).await?;
         let (client, reference, wanted) = (&self.client, &self.reference, &blob);
         let fetching = async move { client.blob(reference, wanted, &mut receiver).await };
         writing.beside(fetching).await.map_err(gone)?;
-        self.shelf.take(&blob.digest).await?.ok_or_else(|| not_here(&blob.digest))?;
-        Ok(())
+        self.shelf.brought(&blob.digest).await?;
+        match named {
+            true => Ok(()),
+            false => self.before.note(&blob.digest).await,
+        }
     }
 }
 
@@ -100,7 +106,7 @@ impl RepositoryCap for RegistryRepository {
             .cloned()
             .collect();
         let source = Arc::new(Source {
-            shelf: Arc::clone(&self.shelf),
+            shelf: self.shelf.clone(),
             elsewhere: Arc::clone(&self.elsewhere),
             progress: Arc::clone(&self.progress),
             missing: Mutex::default(),
@@ -150,7 +156,7 @@ impl RepositoryCap for RegistryRepository {
 
 /// Blobs of the store on their way to a registry.
 struct Source {
-    shelf: Arc<Shelf>,
+    shelf: Shelf,
     elsewhere: Elsewhere,
     progress: Progress,
     /// What was wanted and is not here.
@@ -170,8 +176,7 @@ impl PushSource for Source {
     }
 
     async fn open(&self, layer: &Descriptor) -> wbuild_oci::Result<File> {
-        let store = self.shelf.store();
-        match store.open_blob(&BlobDigest(layer.digest)) {
+        match self.shelf.open(&layer.digest) {
             Ok(Some(blob)) if blob.size == layer.size => Ok(blob.file),
             Ok(_) => {
                 let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -114,12 +114,15 @@ async fn plant(world: &World, manifest: &Value, blobs: &[&[u8]]) {
                 store.put_blob(blob).expect("puts");
             }
             let nowhere: repository::Elsewhere = Arc::new(|_, _| Vec::new());
-            let cap =
-                repository::registry(store, client.clone(), reference.clone(), nowhere, silent());
             let descriptors = blobs
                 .iter()
                 .map(|blob| LayerDescriptor { media_type: "x/y".to_owned(), ..described(blob) });
-            for pushed in cap.push(descriptors.collect()).await {
+            let descriptors: Vec<LayerDescriptor> = descriptors.collect();
+            let shelf = Shelf::new(store);
+            shelf.name(&descriptors);
+            let cap =
+                repository::registry(shelf, client.clone(), reference.clone(), nowhere, silent());
+            for pushed in cap.push(descriptors).await {
                 pushed.expect("pushes");
             }
             client.push_manifest(&reference, &media_type, &bytes).await.expect("puts");

@@ -12,6 +12,7 @@ struct Web {
     granted: FileServer,
     other: FileServer,
     store: Store,
+    shelf: Shelf,
     http: Arc<dyn HttpCap>,
     _folder: tempfile::TempDir,
 }
@@ -25,8 +26,9 @@ fn web(user: Option<RegistryAuth>) -> Web {
         // Not one that can be asked.
         Url::parse("file:///etc/").expect("a URL"),
     ];
-    let http = http::granted(store.clone(), Arc::new(User(user)), &origins, silent());
-    Web { granted, other, store, http, _folder: folder }
+    let shelf = Shelf::new(store.clone());
+    let http = http::granted(shelf.clone(), Arc::new(User(user)), &origins, silent());
+    Web { granted, other, store, shelf, http, _folder: folder }
 }
 
 fn get(url: &str) -> HttpRequest {
@@ -170,6 +172,7 @@ async fn bodies_go_between_socket_and_store() {
     let web = web(None);
     let content = much(3);
     let digest = web.store.put_blob(&content).expect("puts");
+    web.shelf.name([&described(&content)]);
     let put = |offset, length| HttpRequest {
         method: "PUT".to_owned(),
         body: HttpBody::Blob { digest, offset, length },
