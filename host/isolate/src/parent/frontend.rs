@@ -254,6 +254,7 @@ impl FrontendAnswers {
             }
             FrontendCall::Publish(names) => {
                 meter.batch(names.len())?;
+                meter.charge(names.iter().map(|name| text(name)).sum())?;
                 answer(&results.publish(names).await)
             }
             _ => claim("a call that is answered elsewhere"),

@@ -123,6 +123,7 @@ impl results::Host for State {
 
     async fn publish(&mut self, names: Vec<String>) -> wasmtime::Result<Result<(), wit::Failure>> {
         self.meter.batch(names.len())?;
+        self.meter.charge(texts_size(&names))?;
         let results = self.caps()?.results.clone();
         answer(results.publish(names).await)
     }
