@@ -36,7 +36,6 @@ struct Cookbook;
 mod build;
 mod config;
 mod describe;
-mod error;
 mod files;
 #[cfg(not(target_family = "wasm"))]
 mod native;
@@ -50,7 +49,6 @@ pub mod sys;
 pub use build::{Base, Build, Files as YieldedFiles, Image, Wanted};
 pub use config::ImageConfig;
 pub use describe::Describe;
-pub use error::{Error, Result, ResultExt};
 pub use files::{Copy, Files};
 #[cfg(not(target_family = "wasm"))]
 pub use native::Native;
@@ -65,9 +63,7 @@ pub use wbuild_api::extension::{
     Target,
 };
 pub use wbuild_graph::{Attrs, Edge, FailureKind, Platform, Severity, Span};
-
-/// Version of the WIT packages that this crate speaks.
-pub const WIT_VERSION: &str = "0.1.0";
+pub use wbuild_guest::{Error, Result, ResultExt, WIT_VERSION};
 
 /// Makes a frontend of a function, and of a type that answers questions if one is named:
 /// `frontend!(build)` or `frontend!(build, describe = Answers)`, where `Answers` is a unit struct that

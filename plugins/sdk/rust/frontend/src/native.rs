@@ -71,9 +71,7 @@ impl Native {
             Ok(result) => result.map_err(crate::Error::into_failure),
             Err(panic) if panic.is::<GivenUp>() => Err(Failure::cancelled()),
             Err(panic) => {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                let text = text.unwrap_or_else(|| "with no message".to_owned());
+                let text = wbuild_guest::panic_text(&*panic);
                 Err(Failure::internal(format!("the frontend {} panicked: {text}", self.name))
                     .attr("plugin", self.name))
             }

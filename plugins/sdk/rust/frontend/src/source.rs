@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use wbuild_graph::{Diagnostic, Label, Severity, Span};
 
-use crate::error::diagnostic;
 use crate::{Error, Result, sys};
+use wbuild_guest::diagnostic;
 
 /// A text that the host knows, so that messages can show its lines. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -7,9 +7,11 @@ use wbuild_api::extension::{
     ReadDir, SourceInfo, SourceRequest,
 };
 use wbuild_api::extension::{FilesResult, Parameter, Target};
-use wbuild_graph::{
-    Attrs, Diagnostic, Digest, Edge, Failure, FailureKind, Label, NodeId, Platform, Severity, Span,
-};
+use wbuild_graph::{Attrs, Diagnostic, Digest, Edge, Failure, NodeId, Platform, Span};
+pub use wbuild_guest::wasm::log;
+use wbuild_guest::wasm::{answer, diagnostic_out, failure_in, platform_in, platform_out, span_out};
+#[doc(hidden)]
+pub use wbuild_guest::wasm::{run, wit};
 
 /// Generated: the component ABI is made of raw pointers.
 #[allow(unsafe_code, missing_docs, clippy::all)]
@@ -17,6 +19,10 @@ mod bindings {
     wit_bindgen::generate!({
         path: ["../../../../wit/types", "../../../../wit/frontend"],
         world: "wbuild:frontend/imports",
+        with: {
+            "wbuild:types/types@0.1.0": wbuild_guest::wasm::wit,
+            "wbuild:types/log@0.1.0": wbuild_guest::wasm::wit_log,
+        },
         generate_all,
     });
 }
@@ -34,7 +40,7 @@ pub mod exports {
                 world exports { export wbuild:frontend/build@0.1.0; }
             ",
             with: {
-                "wbuild:types/types@0.1.0": crate::sys::wasm::wit,
+                "wbuild:types/types@0.1.0": wbuild_guest::wasm::wit,
             },
             pub_export_macro: true,
             export_macro_name: "export_build",
@@ -50,7 +56,7 @@ pub mod exports {
                 world describes { export wbuild:frontend/describe@0.1.0; }
             ",
             with: {
-                "wbuild:types/types@0.1.0": crate::sys::wasm::wit,
+                "wbuild:types/types@0.1.0": wbuild_guest::wasm::wit,
             },
             pub_export_macro: true,
             export_macro_name: "export_describe",
@@ -60,9 +66,6 @@ pub mod exports {
 }
 
 use bindings::wbuild::frontend::{diagnostics, graph, inspect, request, results};
-use bindings::wbuild::types::log as wit_log;
-#[doc(hidden)]
-pub use bindings::wbuild::types::types as wit;
 use exports::describe::exports::wbuild::frontend::describe as guest;
 
 // ---- records ------------------------------------------------------------------------------------
@@ -77,118 +80,6 @@ fn edge_in(output: graph::Output) -> Edge {
 
 fn edges_out(edges: &[Edge]) -> Vec<graph::Output> {
     edges.iter().copied().map(edge_out).collect()
-}
-
-fn span_out(span: Span) -> wit::Span {
-    wit::Span { source: span.source, start: span.start, end: span.end }
-}
-
-fn span_in(span: wit::Span) -> Span {
-    Span { source: span.source, start: span.start, end: span.end }
-}
-
-fn platform_out(platform: &Platform) -> wit::Platform {
-    wit::Platform {
-        os: platform.os.clone(),
-        architecture: platform.architecture.clone(),
-        variant: platform.variant.clone(),
-        os_version: platform.os_version.clone(),
-        os_features: platform.os_features.clone(),
-    }
-}
-
-/// The host hands out what is normalised.
-fn platform_in(platform: wit::Platform) -> Platform {
-    Platform {
-        os: platform.os,
-        architecture: platform.architecture,
-        variant: platform.variant,
-        os_version: platform.os_version,
-        os_features: platform.os_features,
-    }
-}
-
-fn severity_out(severity: Severity) -> wit::Severity {
-    match severity {
-        Severity::Error => wit::Severity::Error,
-        Severity::Warning => wit::Severity::Warning,
-        Severity::Note => wit::Severity::Note,
-        Severity::Help => wit::Severity::Help,
-    }
-}
-
-fn diagnostic_out(diagnostic: Diagnostic) -> wit::Diagnostic {
-    let label = |label: Label| wit::Label {
-        at: span_out(label.at),
-        text: label.text,
-        primary: label.primary,
-    };
-    wit::Diagnostic {
-        severity: severity_out(diagnostic.severity),
-        code: diagnostic.code,
-        message: diagnostic.message,
-        labels: diagnostic.labels.into_iter().map(label).collect(),
-        help: diagnostic.help,
-        url: diagnostic.url,
-        attrs: diagnostic.attrs.0,
-    }
-}
-
-fn diagnostic_in(diagnostic: wit::Diagnostic) -> Diagnostic {
-    let label = |label: wit::Label| Label {
-        at: span_in(label.at),
-        text: label.text,
-        primary: label.primary,
-    };
-    Diagnostic {
-        severity: match diagnostic.severity {
-            wit::Severity::Error => Severity::Error,
-            wit::Severity::Warning => Severity::Warning,
-            wit::Severity::Note => Severity::Note,
-            wit::Severity::Help => Severity::Help,
-        },
-        code: diagnostic.code,
-        message: diagnostic.message,
-        labels: diagnostic.labels.into_iter().map(label).collect(),
-        help: diagnostic.help,
-        url: diagnostic.url,
-        attrs: Attrs(diagnostic.attrs),
-    }
-}
-
-/// Causes and hints travel as attributes (wit/types, `failure.attrs`).
-fn failure_out(failure: Failure) -> wit::Failure {
-    let mut attrs = failure.attrs.0;
-    attrs.extend(failure.causes.into_iter().map(|cause| ("cause".to_owned(), cause)));
-    attrs.extend(failure.hints.into_iter().map(|hint| ("hint".to_owned(), hint)));
-    wit::Failure {
-        kind: failure.kind.as_str().to_owned(),
-        message: failure.message,
-        retryable: failure.retryable,
-        diagnostics: failure.diagnostics.into_iter().map(diagnostic_out).collect(),
-        attrs,
-    }
-}
-
-fn failure_in(failure: wit::Failure) -> Failure {
-    let mut out = Failure::new(FailureKind::from_name(&failure.kind), failure.message);
-    out.retryable = failure.retryable;
-    out.diagnostics = failure.diagnostics.into_iter().map(diagnostic_in).collect();
-    for (key, value) in failure.attrs {
-        match key.as_str() {
-            "cause" => out.causes.push(value),
-            "hint" => out.hints.push(value),
-            _ => out.attrs.push(key, value),
-        }
-    }
-    out
-}
-
-fn answer<T, U>(
-    answer: Result<T, wit::Failure>,
-    convert: impl FnOnce(T) -> U,
-) -> Result<U, Failure> {
-    answer.map(convert).map_err(failure_in)
 }
 
 fn node(output: Result<graph::Output, wit::Failure>) -> Result<Edge, Failure> {
@@ -615,7 +506,7 @@ pub fn same_work(at: Edge, other: Edge) -> Result<bool, Failure> {
     answer(graph::same_work(edge_out(at), edge_out(other)), |same| same)
 }
 
-// ---- diagnostics, results, log ------------------------------------------------------------------
+// ---- diagnostics, results ------------------------------------------------------------------
 
 /// `diagnostics.add-source`
 pub fn add_source(name: &str, language: &str, text: &[u8]) -> Result<u32, Failure> {
@@ -676,25 +567,7 @@ pub fn publish(names: &[String]) -> Result<(), Failure> {
     answer(results::publish(names), |()| ())
 }
 
-/// `log.log`
-pub fn log(severity: Severity, text: &str) {
-    wit_log::log(severity_out(severity), text);
-}
-
 // ---- exports ------------------------------------------------------------------------------------
-
-/// The instance ends with a panic, so all that the host would see is a trap: says what and where.
-fn report_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        log(Severity::Error, &info.to_string());
-    }));
-}
-
-#[doc(hidden)]
-pub fn run<T>(call: impl FnOnce() -> crate::Result<T>) -> Result<T, wit::Failure> {
-    report_panics();
-    call().map_err(|error| failure_out(error.into_failure()))
-}
 
 #[doc(hidden)]
 pub fn target_out(target: Target) -> guest::Target {

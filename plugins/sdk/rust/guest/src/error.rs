@@ -135,7 +135,7 @@ impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
 }
 
 /// A message without places.
-pub(crate) fn diagnostic(severity: Severity, message: String) -> Diagnostic {
+pub fn diagnostic(severity: Severity, message: String) -> Diagnostic {
     Diagnostic {
         severity,
         code: None,
