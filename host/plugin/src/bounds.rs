@@ -1,7 +1,7 @@
 //! What the words of a guest may be, once for every way they come by: the bindings of each WIT
 //! version, and a process that runs a guest for this one and may have been taken over by it.
 
-use wbuild_api::extension::{BinfmtRule, BlobInfo, LaunchPlan};
+use wbuild_api::extension::BlobInfo;
 use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind};
 
 use crate::limits::{SMALL_BLOB_READ, SMALL_BLOB_WRITE, clip, size};
@@ -12,10 +12,6 @@ pub const TEXT_BYTES: usize = 64 << 10;
 pub const TEXT_ITEMS: usize = 1000;
 /// Most targets, parameters or methods that a frontend may answer.
 pub const ANSWERS: usize = 10_000;
-/// Execution domains a plan may choose.
-const PERSONALITIES: [&str; 2] = ["linux", "linux32"];
-/// Longest magic of a binfmt rule: what the kernel looks at of a file (`BINPRM_BUF_SIZE`).
-const MAGIC_BYTES: usize = 256;
 /// Longest tag or digest.
 const REFERENCE_BYTES: usize = 256;
 
@@ -58,66 +54,6 @@ pub fn failure(mut failure: Failure) -> Failure {
         attrs: attrs(failure.attrs),
         ..failure
     }
-}
-
-/// Where a plan binds a further tool.
-///
-/// # Errors
-///
-/// `Invalid` when nothing can be bound there.
-pub fn tool_target(taken: &[(String, String)], target: &str) -> Result<(), Failure> {
-    if !target.starts_with('/') || target.contains('\0') {
-        return Err(Failure::invalid(format!("the tool target {target:?} is not absolute")));
-    }
-    if taken.iter().any(|(_, taken)| taken == target) {
-        return Err(Failure::invalid(format!("two tools are bound at {target}")));
-    }
-    Ok(())
-}
-
-/// A registration of an emulator.
-///
-/// # Errors
-///
-/// `Invalid` or `Unsupported` when the kernel would not take it.
-pub fn binfmt_rule(rule: &BinfmtRule) -> Result<(), Failure> {
-    if rule.magic.is_empty() || rule.magic.len() > MAGIC_BYTES {
-        return Err(Failure::invalid(format!(
-            "a binfmt magic has 1 to {MAGIC_BYTES} bytes, not {}",
-            rule.magic.len()
-        )));
-    }
-    if rule.mask.len() != rule.magic.len() {
-        return Err(Failure::invalid("a binfmt mask is as long as its magic"));
-    }
-    if let Some(bad) = rule.flags.chars().find(|c| !"OCFP".contains(*c)) {
-        return Err(Failure::unsupported(format!("unknown binfmt flag {bad:?}"))
-            .hint("expected some of: O, C, F, P"));
-    }
-    Ok(())
-}
-
-/// An execution domain.
-///
-/// # Errors
-///
-/// `Unsupported` when plans cannot choose it.
-pub fn personality(domain: &str) -> Result<(), Failure> {
-    if !PERSONALITIES.contains(&domain) {
-        return Err(Failure::unsupported(format!("unknown personality {domain:?}"))
-            .hint(format!("expected one of: {}", PERSONALITIES.join(", "))));
-    }
-    Ok(())
-}
-
-/// The tools a plan uses, sorted.
-pub fn tools_of(plan: &LaunchPlan) -> Vec<String> {
-    let bound = plan.tools.iter().map(|(tool, _)| tool);
-    let registered = plan.binfmt.iter().map(|rule| &rule.tool);
-    let mut tools: Vec<String> = bound.chain(registered).cloned().collect();
-    tools.sort();
-    tools.dedup();
-    tools
 }
 
 /// Bucket names become parts of the store's own names: plain ones only.

@@ -111,6 +111,93 @@ pub struct LaunchPlan {
     pub attrs: Attrs,
 }
 
+/// Execution domains a plan may choose.
+const PERSONALITIES: [&str; 2] = ["linux", "linux32"];
+/// Longest magic of a binfmt rule: what the kernel looks at of a file (`BINPRM_BUF_SIZE`).
+const MAGIC_BYTES: usize = 256;
+
+/// The parts of a plan are checked when they are put in, whichever way a runner is called.
+impl LaunchPlan {
+    /// Binds a tool into the container.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when nothing can be bound there.
+    pub fn bind_tool(&mut self, tool: String, target: String) -> Result<(), Failure> {
+        if !target.starts_with('/') || target.contains('\0') {
+            return Err(Failure::invalid(format!("the tool target {target:?} is not absolute")));
+        }
+        if self.tools.iter().any(|(_, taken)| *taken == target) {
+            return Err(Failure::invalid(format!("two tools are bound at {target}")));
+        }
+        self.tools.push((tool, target));
+        Ok(())
+    }
+
+    /// Registers an emulator for the step.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `Unsupported` when the kernel would not take it.
+    pub fn register(&mut self, rule: BinfmtRule) -> Result<(), Failure> {
+        if rule.magic.is_empty() || rule.magic.len() > MAGIC_BYTES {
+            return Err(Failure::invalid(format!(
+                "a binfmt magic has 1 to {MAGIC_BYTES} bytes, not {}",
+                rule.magic.len()
+            )));
+        }
+        if rule.mask.len() != rule.magic.len() {
+            return Err(Failure::invalid("a binfmt mask is as long as its magic"));
+        }
+        if let Some(bad) = rule.flags.chars().find(|c| !"OCFP".contains(*c)) {
+            return Err(Failure::unsupported(format!("unknown binfmt flag {bad:?}"))
+                .hint("expected some of: O, C, F, P"));
+        }
+        self.binfmt.push(rule);
+        Ok(())
+    }
+
+    /// Chooses the execution domain.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` when plans cannot choose it.
+    pub fn choose_personality(&mut self, domain: String) -> Result<(), Failure> {
+        if !PERSONALITIES.contains(&domain.as_str()) {
+            return Err(Failure::unsupported(format!("unknown personality {domain:?}"))
+                .hint(format!("expected one of: {}", PERSONALITIES.join(", "))));
+        }
+        self.personality = Some(domain);
+        Ok(())
+    }
+
+    /// The tools it uses, sorted.
+    pub fn tool_names(&self) -> Vec<String> {
+        let bound = self.tools.iter().map(|(tool, _)| tool);
+        let registered = self.binfmt.iter().map(|rule| &rule.tool);
+        let mut tools: Vec<String> = bound.chain(registered).cloned().collect();
+        tools.sort();
+        tools.dedup();
+        tools
+    }
+
+    /// The plan that these parts make, with each of them checked. The spec is taken over as it is: it
+    /// is the clamp's to judge.
+    ///
+    /// # Errors
+    ///
+    /// Those of the parts.
+    pub fn checked(parts: LaunchPlan) -> Result<LaunchPlan, Failure> {
+        let LaunchPlan { spec, tools, binfmt, personality, warnings, attrs } = parts;
+        wbuild_graph::decode::only_known(&attrs, "plan.attrs", &[])?;
+        let mut plan = LaunchPlan { spec, warnings, attrs, ..LaunchPlan::default() };
+        tools.into_iter().try_for_each(|(tool, target)| plan.bind_tool(tool, target))?;
+        binfmt.into_iter().try_for_each(|rule| plan.register(rule))?;
+        personality.into_iter().try_for_each(|domain| plan.choose_personality(domain))?;
+        Ok(plan)
+    }
+}
+
 /// A host executable the policy lets a runner use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use wbuild_api::extension::{Job, LaunchPlan, LogCap, Offer, PluginIdentity, Runner, RunnerHost};
-use wbuild_graph::{Failure, Platform, decode};
+use wbuild_graph::{Failure, Platform};
 use wbuild_plugin::limits::Meter;
 use wbuild_plugin::{Plugin, PluginKind, bounds};
 
@@ -86,16 +86,11 @@ impl RunnerAnswers {
     /// Checks a plan: that it is no more than what was asked for and passed here.
     fn check(&self, plan: &LaunchPlan) -> Result<(), String> {
         let said = |failure: Failure| format!("made an invalid plan: {}", failure.message);
-        let tools = bounds::tools_of(plan);
+        let tools = plan.tool_names();
         if let Some(tool) = tools.iter().find(|tool| !self.granted.contains(tool)) {
             return Err(format!("uses the tool {tool:?}, which it was not given"));
         }
-        for (n, (_, target)) in plan.tools.iter().enumerate() {
-            bounds::tool_target(&plan.tools[..n], target).map_err(said)?;
-        }
-        plan.binfmt.iter().try_for_each(bounds::binfmt_rule).map_err(said)?;
-        plan.personality.iter().try_for_each(|p| bounds::personality(p)).map_err(said)?;
-        decode::only_known(&plan.attrs, "plan.attrs", &[]).map_err(said)?;
+        LaunchPlan::checked(plan.clone()).map_err(said)?;
         if let Some(spec) = &plan.spec
             && !self.clamped.iter().any(|(known, passed)| *known == tools && passed == spec)
         {

@@ -9,7 +9,6 @@ use wbuild_graph::{Attrs, Failure, decode};
 use super::types::{
     self, answer, diagnostic_in, failure_in, failure_out, platform_in, platform_out, wit,
 };
-use crate::bounds;
 use crate::limits::{Pairs, pairs_size, texts_size};
 use crate::state::{Access, Builder, Capabilities, GuestState};
 
@@ -73,24 +72,6 @@ impl PlanDraft {
     fn base() -> Self {
         PlanDraft { edited: None, clamped: None, plan: LaunchPlan::default() }
     }
-
-    fn bind_tool(&mut self, tool: String, target: String) -> Result<(), Failure> {
-        bounds::tool_target(&self.plan.tools, &target)?;
-        self.plan.tools.push((tool, target));
-        Ok(())
-    }
-
-    fn binfmt_rule(&mut self, rule: BinfmtRule) -> Result<(), Failure> {
-        bounds::binfmt_rule(&rule)?;
-        self.plan.binfmt.push(rule);
-        Ok(())
-    }
-
-    fn personality(&mut self, domain: String) -> Result<(), Failure> {
-        bounds::personality(&domain)?;
-        self.plan.personality = Some(domain);
-        Ok(())
-    }
 }
 
 /// Everything a runner may import.
@@ -125,7 +106,7 @@ impl State {
             Ok(draft) => draft,
             Err(failure) => return Ok(Err(failure)),
         };
-        let tools = bounds::tools_of(&draft.plan);
+        let tools = draft.plan.tool_names();
         let mut plan = draft.plan;
         if let Some(edited) = draft.edited {
             plan.spec = match draft.clamped {
@@ -306,7 +287,9 @@ impl plan::HostPlan for State {
         target: String,
     ) -> wasmtime::Result<Result<(), wit::Failure>> {
         let tool = self.table.get(&tool)?.name.clone();
-        self.try_plan(&this, texts_size([&tool, &target]), |draft| draft.bind_tool(tool, target))
+        self.try_plan(&this, texts_size([&tool, &target]), |draft| {
+            draft.plan.bind_tool(tool, target)
+        })
     }
 
     fn binfmt_rule(
@@ -320,7 +303,7 @@ impl plan::HostPlan for State {
         let tool = self.table.get(&tool)?.name.clone();
         let bytes = texts_size([&tool, &flags]) + magic.len() + mask.len();
         let rule = BinfmtRule { tool, magic, mask, flags };
-        self.try_plan(&this, bytes, |draft| draft.binfmt_rule(rule))
+        self.try_plan(&this, bytes, |draft| draft.plan.register(rule))
     }
 
     fn personality(
@@ -328,7 +311,7 @@ impl plan::HostPlan for State {
         this: Resource<PlanBuilder>,
         domain: String,
     ) -> wasmtime::Result<Result<(), wit::Failure>> {
-        self.try_plan(&this, texts_size([&domain]), |draft| draft.personality(domain))
+        self.try_plan(&this, texts_size([&domain]), |draft| draft.plan.choose_personality(domain))
     }
 
     fn warn(
