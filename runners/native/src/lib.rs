@@ -1,86 +1,38 @@
-//! The native runner: a component of world `wbuild:runner/runner` that launches what the
-//! machine's own kernel and processor run without an emulator.
+//! The native runner: launches what the machine's own kernel and processor run without an emulator.
 //!
-//! This file is the border; every decision is made in [`rules`], which knows no host.
+//! Every decision is made in [`rules`], which asks no host.
 
 mod rules;
 
-mod bindings {
-    // Generated: the component ABI is made of raw pointers.
-    #![allow(unsafe_code, missing_docs)]
-    wit_bindgen::generate!({
-        path: ["../../wit/types", "../../wit/runner"],
-        world: "wbuild:runner/runner",
-        generate_all,
-    });
-    export!(Native with_types_in self);
-    use super::Native;
-}
+use rules::Machine as Facts;
+use wbuild_runner::{Job, Machine, Offer, Plan, Platform, Result, Runner};
 
-use bindings::exports::wbuild::runner::planner::{Failure, Guest, Offer, Platform};
-use bindings::wbuild::runner::machine;
-use bindings::wbuild::runner::plan::Plan;
-use bindings::wbuild::runner::process::Process;
-use bindings::wbuild::types::types::{Diagnostic, Severity};
-use rules::Machine;
-use runner_common::Refusal;
+wbuild_runner::runner!(Native);
 
 struct Native;
 
-impl Guest for Native {
-    fn supports(platforms: Vec<Platform>) -> Vec<Result<Offer, Failure>> {
-        let machine = machine();
-        platforms.iter().map(|platform| machine.offer(platform).map_err(failure)).collect()
+impl Runner for Native {
+    fn offer(machine: &Machine, platform: &Platform) -> Result<Offer> {
+        facts(machine).offer(platform)
     }
 
-    fn make_plan(process: &Process) -> Result<Plan, Failure> {
-        let machine = machine();
-        let platform = process.platform();
-        machine.offer(&platform).map_err(failure)?;
-        let plan = Plan::base();
-        if machine.wants_linux32(&platform) {
-            plan.personality("linux32")?;
+    fn plan(machine: &Machine, job: &Job) -> Result<Plan> {
+        let facts = facts(machine);
+        facts.offer(&job.platform)?;
+        let mut plan = Plan::base();
+        if facts.wants_linux32(&job.platform) {
+            plan = plan.personality("linux32");
         }
         let has_handler = |foreign: &Platform| {
-            machine::kernel_binfmt(foreign).is_some_and(|entry| entry.usable_in_container)
+            machine.kernel_handler(foreign).is_some_and(|entry| entry.usable_in_container)
         };
-        if let Some(warning) = machine.foreign_program(&process.entry_format(), has_handler) {
-            plan.warn(&Diagnostic {
-                severity: Severity::Warning,
-                code: Some("foreign-program".to_owned()),
-                message: warning.message,
-                labels: Vec::new(),
-                help: Some(warning.help),
-                url: None,
-                attrs: Vec::new(),
-            });
+        if let Some(warning) = facts.foreign_program(&job.entry_format, has_handler) {
+            plan = plan.warning("foreign-program", warning.message, warning.help);
         }
         Ok(plan)
     }
 }
 
-/// What the host says of the machine.
-fn machine() -> Machine {
-    let personality =
-        machine::features().iter().any(|(name, value)| name == "personality" && value != "false");
-    Machine { native: machine::native_platforms(), personality }
-}
-
-/// The refusal, with its remedy where the host looks for it.
-fn failure(refusal: Refusal) -> Failure {
-    Failure {
-        kind: "unsupported".to_owned(),
-        message: refusal.message.clone(),
-        retryable: false,
-        diagnostics: vec![Diagnostic {
-            severity: Severity::Error,
-            code: Some("platform-not-native".to_owned()),
-            message: refusal.message,
-            labels: Vec::new(),
-            help: Some(refusal.help),
-            url: None,
-            attrs: Vec::new(),
-        }],
-        attrs: Vec::new(),
-    }
+fn facts(machine: &Machine) -> Facts {
+    Facts { native: machine.native_platforms(), personality: machine.has("personality") }
 }

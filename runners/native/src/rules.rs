@@ -1,8 +1,6 @@
 //! What runs here without an emulator, and how. Pure: no host function is called.
 
-use runner_common::{Refusal, platform_name};
-
-use crate::bindings::exports::wbuild::runner::planner::{Offer, Platform};
+use wbuild_runner::{Error, FailureKind, Offer, Platform, Result, offer};
 
 /// The facts that decide.
 #[derive(Clone, Debug)]
@@ -31,10 +29,9 @@ const RUNS_ALSO: [(&str, &str); 1] = [("amd64", "386")];
 impl Machine {
     /// How well `platform` runs here: natively (rank 0), or as the 32 bit sibling of a native
     /// architecture (rank 1, needs the personality).
-    pub fn offer(&self, platform: &Platform) -> Result<Offer, Refusal> {
-        let offer = |rank, how: &str| Ok(Offer { rank, how: how.to_owned(), attrs: Vec::new() });
+    pub fn offer(&self, platform: &Platform) -> Result<Offer> {
         if self.native.iter().any(|native| runs(native, platform)) {
-            return offer(0, "native");
+            return Ok(offer(0, "native"));
         }
         let sibling = RUNS_ALSO.iter().any(|(wide, narrow)| {
             platform.architecture == *narrow
@@ -44,24 +41,23 @@ impl Machine {
                     .any(|native| native.os == platform.os && native.architecture == *wide)
         });
         if sibling && self.personality {
-            return offer(1, "personality");
+            return Ok(offer(1, "personality"));
         }
-        let native: Vec<String> = self.native.iter().map(name).collect();
-        Err(Refusal {
-            message: format!(
-                "cannot run {} on this machine, which runs {}",
-                name(platform),
-                native.join(", ")
+        let native: Vec<String> = self.native.iter().map(ToString::to_string).collect();
+        let native = native.join(", ");
+        let message = format!("cannot run {platform} on this machine, which runs {native}");
+        Err(Error::new(FailureKind::Unsupported, message).help(match sibling {
+            true => {
+                "the host does not offer `personality`, which 32 bit programs need; `wbuild doctor` \
+                 says why"
+                    .to_owned()
+            }
+            false => format!(
+                "use a runner that emulates {}, or let the step run on the machine's own platform \
+                 (FROM --platform=$BUILDPLATFORM)",
+                platform.architecture
             ),
-            help: if sibling {
-                "the host does not offer `personality`, which 32 bit programs need; `wbuild doctor` says why".to_owned()
-            } else {
-                format!(
-                    "use a runner that emulates {}, or let the step run on the machine's own platform (FROM --platform=$BUILDPLATFORM)",
-                    platform.architecture
-                )
-            },
-        })
+        }))
     }
 
     /// Whether the process must see a 32 bit machine.
@@ -143,10 +139,6 @@ fn level(platform: &Platform) -> Option<u32> {
     }
 }
 
-fn name(platform: &Platform) -> String {
-    platform_name(&platform.os, &platform.architecture, platform.variant.as_deref())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,15 +189,17 @@ mod tests {
     fn a_refusal_names_both_sides_and_a_remedy() {
         let refusal =
             machine(&["linux/amd64"], true).offer(&platform("linux/arm/v7")).expect_err("foreign");
+        let refusal = refusal.into_failure();
         assert_eq!(
             refusal.message,
             "cannot run linux/arm/v7 on this machine, which runs linux/amd64"
         );
-        assert!(refusal.help.contains("emulates arm"), "{}", refusal.help);
+        assert!(refusal.hints[0].contains("emulates arm"), "{refusal}");
         let refusal = machine(&["linux/amd64"], false)
             .offer(&platform("linux/386"))
-            .expect_err("no personality");
-        assert!(refusal.help.contains("personality"), "{}", refusal.help);
+            .expect_err("no personality")
+            .into_failure();
+        assert!(refusal.hints[0].contains("personality"), "{refusal}");
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! What is emulated, and how. Pure: no host function is called.
 
-use runner_common::{Refusal, platform_name};
-
-use crate::bindings::exports::wbuild::runner::planner::Platform;
+use wbuild_runner::{Error, FailureKind, Platform, Result};
 
 /// The facts that decide about one platform.
 #[derive(Clone, Debug, Default)]
@@ -107,20 +105,20 @@ pub fn machine_of(architecture: &str) -> Option<&'static str> {
 }
 
 /// How a platform's programs run here.
-pub fn way(platform: &Platform, facts: &Facts) -> Result<Way, Refusal> {
-    let name = name(platform);
-    let refuse = |why: String, help: String| Err(Refusal { message: why, help });
+pub fn way(platform: &Platform, facts: &Facts) -> Result<Way> {
+    let refuse =
+        |why: String, help: String| Err(Error::new(FailureKind::Unsupported, why).help(help));
     let machine = known(&platform.architecture).filter(|_| platform.os == "linux");
     let Some(machine) = machine else {
         return refuse(
-            format!("QEMU does not emulate {name} for single programs"),
+            format!("QEMU does not emulate {platform} for single programs"),
             "build it on a machine of that kind".to_owned(),
         );
     };
     if facts.native.contains(&platform.architecture) {
         // A handler for these programs would catch the emulator, too.
         return refuse(
-            format!("programs for {name} need a newer processor, which is not emulated"),
+            format!("programs for {platform} need a newer processor, which is not emulated"),
             format!(
                 "build for linux/{}, or on a machine with such a processor",
                 platform.architecture
@@ -145,7 +143,7 @@ pub fn way(platform: &Platform, facts: &Facts) -> Result<Way, Refusal> {
     if !facts.own_handlers {
         return refuse(
             format!(
-                "this kernel has no handler for programs of {name}, and none can be added for a step alone"
+                "this kernel has no handler for programs of {platform}, and none can be added for a step alone"
             ),
             format!(
                 "use Linux 6.7 or later with binfmt_misc and user namespaces, or register qemu-{} with the flag F, \
@@ -196,10 +194,6 @@ pub fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next().and_then(|p| p.parse().ok()).unwrap_or(0)))
 }
 
-fn name(platform: &Platform) -> String {
-    platform_name(&platform.os, &platform.architecture, platform.variant.as_deref())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +238,8 @@ mod tests {
                 Ok(Way::Kernel) => "kernel".to_owned(),
                 Ok(Way::Handler(_)) => "handler".to_owned(),
                 Err(refusal) => {
-                    assert!(!refusal.help.is_empty());
+                    let refusal = refusal.into_failure();
+                    assert_eq!(refusal.hints.len(), 1, "{refusal}");
                     refusal.message
                 }
             };
