@@ -58,6 +58,7 @@ use wbuild_graph::{Failure, FailureKind};
 use wbuild_store::{Limits, LockWait, OpenOptions, Policy, Store};
 
 use crate::launchers::Launchers;
+pub use crate::runners::clamp;
 
 pub use inputs::{Choose, Chosen, Reader};
 pub use nested::FindFrontend;

@@ -273,6 +273,11 @@ impl MachineCap for Machine {
     }
 }
 
+/// What judges a runner's edited specification in a build, for who tries a runner without one.
+pub fn clamp() -> Arc<dyn ClampCap> {
+    Arc::new(Clamp)
+}
+
 struct Clamp;
 
 impl ClampCap for Clamp {

@@ -423,7 +423,9 @@ struct LimitsFile {
     bytes: Option<usize>,
 }
 
-fn platforms<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Platform>, D::Error> {
+pub(crate) fn platforms<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<Platform>, D::Error> {
     let texts = Vec::<String>::deserialize(from)?;
     texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }

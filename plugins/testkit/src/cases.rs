@@ -52,31 +52,43 @@ pub fn folders(of: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// Runs a case three times, see [`Case::run_thrice`], and compares it with what is expected of it.
 pub async fn run(folder: &Path, frontend: &Arc<dyn Frontend>, update: bool) -> Outcome {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-    let mut outcome =
-        Outcome { name: name.unwrap_or_default(), calls: 0, problem: None, updated: false };
     let case = match Case::read(folder) {
         Ok(case) => case,
-        Err(failure) => {
-            let hints = failure.hints.iter().map(|hint| format!("\n  hint: {hint}"));
-            outcome.problem = Some(format!("{failure}{}", hints.collect::<String>()));
-            return outcome;
-        }
+        Err(failure) => return Outcome::unreadable(folder, &failure),
     };
     let (run, differs) = case.run_thrice(frontend).await;
-    outcome.calls = run.trace.map_or(0, |trace| trace.calls.len());
-    if differs.is_some() {
-        outcome.problem = differs;
-        return outcome;
+    let calls = run.trace.map_or(0, |trace| trace.calls.len());
+    match differs {
+        Some(_) => Outcome { calls, problem: differs, ..Outcome::of(folder) },
+        None => Outcome { calls, ..compare(folder, &run.snapshot.text(), update) },
     }
+}
+
+impl Outcome {
+    /// Of a case with which nothing is wrong yet.
+    pub(crate) fn of(folder: &Path) -> Outcome {
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        Outcome { name: name.unwrap_or_default(), calls: 0, problem: None, updated: false }
+    }
+
+    pub(crate) fn unreadable(folder: &Path, failure: &Failure) -> Outcome {
+        let causes = failure.causes.iter().map(|cause| format!("\n  because: {cause}"));
+        let hints = failure.hints.iter().map(|hint| format!("\n  hint: {hint}"));
+        let more: String = causes.chain(hints).collect();
+        Outcome { problem: Some(format!("{}{more}", failure.message)), ..Outcome::of(folder) }
+    }
+}
+
+/// Compares what came of a case with what is expected of it, or writes that anew.
+pub(crate) fn compare(folder: &Path, got: &str, update: bool) -> Outcome {
+    let mut outcome = Outcome::of(folder);
     let file = folder.join(EXPECTED);
-    let got = run.snapshot.text();
     let expected = std::fs::read_to_string(&file).ok().map(|text| text.replace("\r\n", "\n"));
-    if expected.as_deref() == Some(got.as_str()) {
+    if expected.as_deref() == Some(got) {
         return outcome;
     }
     if update {
-        match std::fs::write(&file, &got) {
+        match std::fs::write(&file, got) {
             Ok(()) => outcome.updated = true,
             Err(error) => {
                 outcome.problem = Some(format!("cannot write {}: {error}", file.display()));
@@ -85,7 +97,7 @@ pub async fn run(folder: &Path, frontend: &Arc<dyn Frontend>, update: bool) -> O
         return outcome;
     }
     outcome.problem = Some(match expected {
-        Some(expected) => difference(&expected, &got),
+        Some(expected) => difference(&expected, got),
         None => format!("there is no {EXPECTED}; this would be it:\n{got}"),
     });
     outcome
@@ -98,12 +110,17 @@ pub async fn run(folder: &Path, frontend: &Arc<dyn Frontend>, update: bool) -> O
 ///
 /// When a case is not as expected.
 pub fn check(folder: impl AsRef<Path>, frontend: impl Frontend + 'static) {
-    let update = std::env::var_os("UPDATE").is_some_and(|value| value == "1");
     let frontend: Arc<dyn Frontend> = Arc::new(frontend);
-    let folders = folders(folder.as_ref()).unwrap_or_else(|failure| panic!("{failure}"));
+    check_all(folder.as_ref(), async |folder, update| run(folder, &frontend, update).await);
+}
+
+/// Runs all cases of a folder by `run`, and panics if one is not as expected.
+pub(crate) fn check_all(folder: &Path, run: impl AsyncFn(&Path, bool) -> Outcome) {
+    let update = std::env::var_os("UPDATE").is_some_and(|value| value == "1");
+    let folders = folders(folder).unwrap_or_else(|failure| panic!("{failure}"));
     let mut problems = String::new();
     for folder in folders {
-        let outcome = pollster::block_on(run(&folder, &frontend, update));
+        let outcome = pollster::block_on(run(&folder, update));
         if let Some(problem) = outcome.problem {
             problems.push_str(&format!("\n---- {}\n{problem}", outcome.name));
         }

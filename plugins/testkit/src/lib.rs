@@ -48,12 +48,28 @@
 //! files."/out" = "made"
 //! ```
 //!
-//! Every case is run twice, and a third time with the recorded answers of the first run alone
+//! A runner's case says what the machine is ([`machine`]) and which platforms are asked about; a plan is
+//! made for each that is offered:
+//!
+//! ```toml
+//! platforms = ["linux/arm64", "linux/386"]
+//! machine.native = ["linux/amd64"]
+//! machine.features = ["userns", "binfmt-userns"]
+//! machine.handlers."linux/s390x" = "OCF"
+//! machine.tools.qemu-aarch64 = { static = true, version = "8.2" }
+//! job.args = ["/bin/sh", "-c", "make"]
+//! job.entry-format = ["elf:aarch64"]
+//! job.env.LANG = "C"
+//! job.mounts."/cache" = "cache"
+//! ```
+//!
+//! Every case of a frontend is run twice, and a third time with the recorded answers of the first run alone
 //! ([`Trace`]): what a frontend does may depend on nothing but what it is answered.
 
 mod bench;
 mod case;
 pub mod cases;
+pub mod machine;
 mod record;
 mod replay;
 mod run;
@@ -63,6 +79,7 @@ mod trace;
 mod tree;
 
 pub use case::{Case, FakeExec, FakeImage, FakeSource};
+pub use machine::Machine;
 pub use record::Traced;
 pub use run::{Replay, Run, replay};
 pub use snapshot::Snapshot;

@@ -147,7 +147,7 @@ fn results(yielded: &Yielded) -> String {
     out
 }
 
-fn severity_name(severity: Severity) -> &'static str {
+pub(crate) fn severity_name(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
@@ -156,7 +156,7 @@ fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-fn diagnostic(out: &mut String, told: &Diagnostic, sources: &SourceMap) {
+pub(crate) fn diagnostic(out: &mut String, told: &Diagnostic, sources: &SourceMap) {
     let code = told.code.as_ref().map(|code| format!("[{code}]")).unwrap_or_default();
     let _ = writeln!(out, "{}{code}: {}", severity_name(told.severity), told.message);
     places(out, told, sources);

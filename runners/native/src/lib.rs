@@ -36,3 +36,11 @@ impl Runner for Native {
 fn facts(machine: &Machine) -> Facts {
     Facts { native: machine.native_platforms(), personality: machine.has("personality") }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        wbuild_testkit::machine::check("tests/cases", super::runner());
+    }
+}

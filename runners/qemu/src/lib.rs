@@ -46,3 +46,11 @@ fn facts(machine: &Machine, platform: &Platform) -> (Facts, Option<Tool>) {
     };
     (facts, tool)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cases() {
+        wbuild_testkit::machine::check("tests/cases", super::runner());
+    }
+}

@@ -9,9 +9,11 @@ use wbuild_cli::args::trial::TestArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::{terminal, units};
-use wbuild_engine::extension::Frontend;
+use wbuild_engine::extension::{ClampCap, Frontend, Runner};
 use wbuild_graph::Failure;
-use wbuild_testkit::cases;
+use wbuild_plugin::{Plugin, PluginKind, Usage, WasmFrontend};
+use wbuild_testkit::cases::{self, Outcome};
+use wbuild_testkit::machine;
 
 use super::find;
 use crate::plugins;
@@ -45,26 +47,27 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
                 .hint(format!("name their folder: --cases DIR, or put it into {CASES}")));
         }
     };
-    let plugin = find(&name, environment)?;
-    let frontend = plugin.measured_frontend()?;
+    let tested = Tested::new(&find(&name, environment)?)?;
     let folders = cases::folders(&folder)?;
     let mut rows: Vec<Value> = Vec::new();
     let mut failed = 0;
     for folder in &folders {
-        let any: Arc<dyn Frontend> = frontend.clone();
-        let outcome = plugins::now(async { Ok(cases::run(folder, &any, args.update).await) })?;
-        let usage = frontend.usage();
+        let outcome = plugins::now(async { Ok(tested.run(folder, args.update).await) })?;
+        let usage = tested.usage();
         failed += usize::from(outcome.problem.is_some());
         if args.json {
-            rows.push(json!({
+            let mut row = json!({
                 "name": outcome.name,
                 "ok": outcome.problem.is_none(),
                 "updated": outcome.updated,
                 "problem": outcome.problem,
                 "calls": outcome.calls,
-                "cpu_us": u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX),
-                "memory_bytes": usage.memory_bytes,
-            }));
+            });
+            if let Some(usage) = usage {
+                row["cpu_us"] = u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX).into();
+                row["memory_bytes"] = usage.memory_bytes.into();
+            }
+            rows.push(row);
             continue;
         }
         let how = match (&outcome.problem, outcome.updated) {
@@ -72,14 +75,12 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
             (None, true) => "updated",
             (None, false) => "ok",
         };
-        let micros = usage.cpu.as_micros();
-        let used = format!(
-            "{} calls, {}.{} ms of processor, {} of memory",
-            outcome.calls,
-            micros / 1000,
-            micros % 1000 / 100,
-            units::size(usage.memory_bytes as u64)
-        );
+        let mut used = format!("{} calls", outcome.calls);
+        if let Some(usage) = usage {
+            let (micros, memory) = (usage.cpu.as_micros(), units::size(usage.memory_bytes as u64));
+            let (ms, tenth) = (micros / 1000, micros % 1000 / 100);
+            used.push_str(&format!(", {ms}.{tenth} ms of processor, {memory} of memory"));
+        }
         let mut line = format!("{:<8} {} ({used})\n", how, outcome.name);
         if let Some(problem) = &outcome.problem {
             problem.lines().for_each(|text| line.push_str(&format!("    {text}\n")));
@@ -95,4 +96,37 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
         terminal::eprint(&format!("{} cases, all as expected\n", folders.len()));
     }
     Ok(if failed > 0 { Exit::Failed } else { Exit::Success })
+}
+
+/// A plugin under test.
+enum Tested {
+    Frontend(Arc<WasmFrontend>),
+    Runner(Arc<dyn Runner>, Arc<dyn ClampCap>),
+}
+
+impl Tested {
+    fn new(plugin: &Plugin) -> Result<Tested, Fault> {
+        match &plugin.kinds()[..] {
+            [PluginKind::Runner] => Ok(Tested::Runner(plugin.runner()?, wbuild_engine::clamp())),
+            _ => Ok(Tested::Frontend(plugin.measured_frontend()?)),
+        }
+    }
+
+    async fn run(&self, folder: &Path, update: bool) -> Outcome {
+        match self {
+            Tested::Frontend(frontend) => {
+                let frontend: Arc<dyn Frontend> = frontend.clone();
+                cases::run(folder, &frontend, update).await
+            }
+            Tested::Runner(runner, clamp) => machine::run(folder, &**runner, clamp, update).await,
+        }
+    }
+
+    /// What the last case took, where it is known.
+    fn usage(&self) -> Option<Usage> {
+        match self {
+            Tested::Frontend(frontend) => Some(frontend.usage()),
+            Tested::Runner(..) => None,
+        }
+    }
 }
