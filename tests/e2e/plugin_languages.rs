@@ -19,6 +19,7 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[
     ("a_frontend_in_rust", a_frontend_in_rust),
+    ("a_runner_in_rust", a_runner_in_rust),
     ("a_frontend_in_javascript", a_frontend_in_javascript),
     ("a_frontend_in_c", a_frontend_in_c),
     ("a_cache_backend_in_javascript", a_cache_backend_in_javascript),
@@ -68,7 +69,7 @@ fn build_plugin(sandbox: &Sandbox, project: &Path) -> Result<Value> {
     let imports = said["imports"].to_string();
     ensure!(imports.contains("wbuild:") && !imports.contains("wasi"), "{said}");
     ensure!(!imports.contains("nested"), "it asks for a grant: {said}");
-    ensure!(cases == (said["kind"] == "frontend"), "every frontend has cases, and nothing else");
+    ensure!(cases == (said["kind"] != "cache"), "every frontend and runner has cases");
     if cases {
         sandbox.run(["plugin".as_ref(), "test".as_ref(), project])?.success()?;
     }
@@ -168,9 +169,9 @@ fn shipped(sandbox: &Sandbox, component: &str) -> Result<()> {
 /// The SDK and what it stands on are compiled twice, on a machine that does other things, too.
 const COMPILING: Duration = Duration::from_secs(900);
 
-/// The template is another than that of the other languages, and is tested natively, too.
-fn a_frontend_in_rust() -> Result<()> {
-    let sandbox = Sandbox::with("rust", &[("definition", "base\necho made > /made\n")])?;
+/// A new project in Rust, built, tested as a component and tested natively. The templates are others
+/// than those of the other languages.
+fn rust_plugin(sandbox: &Sandbox, kind: &str) -> Result<Value> {
     let toolchain = Toolchain::prepare(&wbuild_tests::workspace(), false)?;
     let target = wbuild_tests::scratch()?.join("rust-plugins");
     let home = |name: &str, usual: &str| {
@@ -184,8 +185,9 @@ fn a_frontend_in_rust() -> Result<()> {
         }
         command
     };
+    let name = format!("my-{kind}");
     sandbox
-        .run(["plugin", "new", "mine", "--lang", "rust", "--kind", "frontend", "project"])?
+        .run(["plugin", "new", &name, "--lang", "rust", "--kind", kind, "project"])?
         .success()?;
     let mut build = with_cargo(sandbox.wbuild(["plugin", "build", "--json", "project"])?);
     let build = Running::start(build.env("RUSTC", &toolchain.rustc))?;
@@ -196,10 +198,26 @@ fn a_frontend_in_rust() -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--quiet"]).current_dir(sandbox.path("project"));
     Running::start(&mut with_cargo(cargo))?.wait(COMPILING)?.success()?;
+    Ok(said)
+}
+
+fn a_frontend_in_rust() -> Result<()> {
+    let sandbox = Sandbox::with("rust", &[("definition", "base\necho made > /made\n")])?;
+    let said = rust_plugin(&sandbox, "frontend")?;
     let frontend = format!("--frontend={}", component(&said)?);
     let (run, _) = sandbox.image("image", &[&frontend, "-f", "context/definition"])?;
     ensure!(run.end_of("echo made")? == "DONE", "{}", run.stderr);
     shipped(&sandbox, component(&said)?)
+}
+
+fn a_runner_in_rust() -> Result<()> {
+    let dockerfile = "FROM base\nRUN grep -q '^NoNewPrivs:.*1$' /proc/self/status\n";
+    let sandbox = Sandbox::with("rust-runner", &[("Dockerfile", dockerfile)])?;
+    let said = rust_plugin(&sandbox, "runner")?;
+    let runner = format!("--runner={}", component(&said)?);
+    let (run, _) = sandbox.image("image", &[&runner])?;
+    ensure!(run.end_of("RUN grep")? == "DONE", "{}", run.stderr);
+    Ok(())
 }
 
 fn a_frontend_in_javascript() -> Result<()> {
