@@ -9,7 +9,8 @@ use wbuild_api::describe::{Description, MethodInfo, Outline, Query};
 use wbuild_api::extension::{Frontend, FrontendHost, PluginIdentity};
 use wbuild_graph::{Digest, Failure};
 
-use crate::sys::{GivenUp, enter};
+use wbuild_guest::native::{enter, panic_text};
+
 use crate::{Build, Describe, Result};
 
 /// A frontend made by [`crate::frontend!`], for tests and for programs that embed it: it is an
@@ -69,9 +70,8 @@ impl Native {
         }
         match thread.join().unwrap_or_else(|panic| resume_unwind(panic)) {
             Ok(result) => result.map_err(crate::Error::into_failure),
-            Err(panic) if panic.is::<GivenUp>() => Err(Failure::cancelled()),
             Err(panic) => {
-                let text = wbuild_guest::panic_text(&*panic);
+                let Some(text) = panic_text(&*panic) else { return Err(Failure::cancelled()) };
                 Err(Failure::internal(format!("the frontend {} panicked: {text}", self.name))
                     .attr("plugin", self.name))
             }

@@ -34,7 +34,7 @@ impl Native {
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(result) => result.map_err(crate::Error::into_failure),
             Err(panic) => {
-                let text = wbuild_guest::panic_text(&*panic);
+                let text = wbuild_guest::native::panic_text(&*panic).unwrap_or_default();
                 Err(Failure::internal(format!("the runner {} panicked: {text}", self.name))
                     .attr("plugin", self.name))
             }

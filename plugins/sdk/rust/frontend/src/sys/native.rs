@@ -3,12 +3,8 @@
 //! one op) is decided by `wbuild_graph::draft`, as for components.
 
 use std::cell::RefCell;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 
-use futures_channel::mpsc::UnboundedSender;
 use wbuild_api::extension::{
     DefinitionFile, Entry, FilesResult, FrontendHost, ImageInfo, ImageRequest, ImageResult,
     NamedContext, Outcome, ReadDir, SourceInfo, SourceRequest,
@@ -16,54 +12,10 @@ use wbuild_api::extension::{
 use wbuild_graph::draft::{self, ExecDraft, FileDraft, LocalDraft};
 use wbuild_graph::op::SourceOp;
 use wbuild_graph::{Attrs, Diagnostic, Edge, Failure, Op, Platform, Severity, SourceFile, Span};
-
-/// A question that waits for the host. It is polled where the frontend's future is polled, so any
-/// executor will do.
-pub(crate) type Question = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-thread_local! {
-    static HOST: RefCell<Option<(FrontendHost, UnboundedSender<Question>)>> =
-        const { RefCell::new(None) };
-}
-
-/// Payload of the unwinding that ends a build nobody waits for any more.
-pub(crate) struct GivenUp;
-
-/// Runs `call` with `host` as what the functions of this module reach. One build has one thread.
-pub(crate) fn enter<T>(
-    host: FrontendHost,
-    questions: UnboundedSender<Question>,
-    call: impl FnOnce() -> T,
-) -> T {
-    HOST.set(Some((host, questions)));
-    let result = call();
-    HOST.set(None);
-    result
-}
+use wbuild_guest::native::wait;
 
 fn host() -> FrontendHost {
-    HOST.with_borrow(|slot| slot.as_ref().map(|(host, _)| host.clone()))
-        .expect("calls of wbuild-frontend are made on the thread of a build, which `Native` begins")
-}
-
-/// Waits for an answer.
-fn wait<T, F>(ask: impl FnOnce(FrontendHost) -> F) -> T
-where
-    T: Send + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    let (answer, answered) = sync_channel(1);
-    let future = ask(host());
-    let question = Box::pin(async move {
-        let _ = answer.send(future.await);
-    });
-    let sent = HOST.with_borrow(|slot| {
-        slot.as_ref().is_some_and(|(_, questions)| questions.unbounded_send(question).is_ok())
-    });
-    match sent.then(|| answered.recv()) {
-        Some(Ok(answer)) => answer,
-        _ => std::panic::resume_unwind(Box::new(GivenUp)),
-    }
+    wbuild_guest::native::host()
 }
 
 fn single(op: Result<(Op, Vec<Edge>), Failure>) -> Result<Edge, Failure> {
@@ -86,13 +38,13 @@ pub fn definition() -> Result<DefinitionFile, Failure> {
 /// `request.opt`
 pub fn opt(name: &str) -> Option<String> {
     let name = name.to_owned();
-    wait(|host| async move { host.request.opt(name).await })
+    wait(|host: FrontendHost| async move { host.request.opt(name).await })
 }
 
 /// `request.opts`
 pub fn opts(prefix: &str) -> Attrs {
     let prefix = prefix.to_owned();
-    wait(|host| async move { host.request.opts(prefix).await })
+    wait(|host: FrontendHost| async move { host.request.opts(prefix).await })
 }
 
 /// `request.targets`
@@ -144,29 +96,29 @@ pub fn supports(feature: &str) -> bool {
 
 /// `inspect.resolve-images`
 pub fn resolve_images(requests: Vec<ImageRequest>) -> Vec<Result<ImageInfo, Failure>> {
-    wait(|host| async move { host.inspect.resolve_images(requests).await })
+    wait(|host: FrontendHost| async move { host.inspect.resolve_images(requests).await })
 }
 
 /// `inspect.resolve-sources`
 pub fn resolve_sources(requests: Vec<SourceRequest>) -> Vec<Result<SourceInfo, Failure>> {
-    wait(|host| async move { host.inspect.resolve_sources(requests).await })
+    wait(|host: FrontendHost| async move { host.inspect.resolve_sources(requests).await })
 }
 
 /// `inspect.read-file`
 pub fn read_file(at: Edge, path: &str, offset: u64, length: u32) -> Result<Vec<u8>, Failure> {
     let path = path.to_owned();
-    wait(|host| async move { host.inspect.read_file(at, path, offset, length).await })
+    wait(|host: FrontendHost| async move { host.inspect.read_file(at, path, offset, length).await })
 }
 
 /// `inspect.stat`
 pub fn stat(at: Edge, path: &str) -> Result<Option<Entry>, Failure> {
     let path = path.to_owned();
-    wait(|host| async move { host.inspect.stat(at, path).await })
+    wait(|host: FrontendHost| async move { host.inspect.stat(at, path).await })
 }
 
 /// `inspect.read-dir`
 pub fn read_dir(at: Edge, query: ReadDir) -> Result<Vec<Entry>, Failure> {
-    wait(|host| async move { host.inspect.read_dir(at, query).await })
+    wait(|host: FrontendHost| async move { host.inspect.read_dir(at, query).await })
 }
 
 /// `inspect.start`
@@ -177,12 +129,12 @@ pub fn start(at: &[Edge]) {
 /// `inspect.evaluate`
 pub fn evaluate(at: &[Edge]) -> Vec<Result<(), Failure>> {
     let at = at.to_vec();
-    wait(|host| async move { host.inspect.evaluate(at).await })
+    wait(|host: FrontendHost| async move { host.inspect.evaluate(at).await })
 }
 
 /// `inspect.outcome-of`
 pub fn outcome_of(at: Edge) -> Result<Arc<Outcome>, Failure> {
-    wait(|host| async move { host.inspect.outcome_of(at).await })
+    wait(|host: FrontendHost| async move { host.inspect.outcome_of(at).await })
 }
 
 // ---- graph --------------------------------------------------------------------------------------
@@ -527,7 +479,7 @@ pub fn fail_after(at: Edge) -> Result<(), Failure> {
 /// `results.publish`
 pub fn publish(names: &[String]) -> Result<(), Failure> {
     let names = names.to_vec();
-    wait(|host| async move { host.results.publish(names).await })
+    wait(|host: FrontendHost| async move { host.results.publish(names).await })
 }
 
 /// `log.log`
