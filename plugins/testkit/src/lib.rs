@@ -63,13 +63,23 @@
 //! job.mounts."/cache" = "cache"
 //! ```
 //!
+//! A cache backend's case has its options, and says whether machines share the cache. Every promise
+//! that backends make ([`promises`]) is tried with them, over places in memory ([`backend`]):
+//!
+//! ```toml
+//! options.url = "https://cache.example/team/"
+//! shared = true
+//! ```
+//!
 //! Every case of a frontend is run twice, and a third time with the recorded answers of the first run alone
 //! ([`Trace`]): what a frontend does may depend on nothing but what it is answered.
 
+pub mod backend;
 mod bench;
 mod case;
 pub mod cases;
 pub mod machine;
+pub mod promises;
 mod record;
 mod replay;
 mod run;

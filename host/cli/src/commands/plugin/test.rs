@@ -9,11 +9,11 @@ use wbuild_cli::args::trial::TestArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::{terminal, units};
-use wbuild_engine::extension::{ClampCap, Frontend, Runner};
+use wbuild_engine::extension::{CachePlugin, ClampCap, Frontend, Runner};
 use wbuild_graph::Failure;
 use wbuild_plugin::{Plugin, PluginKind, Usage, WasmFrontend};
 use wbuild_testkit::cases::{self, Outcome};
-use wbuild_testkit::machine;
+use wbuild_testkit::{backend, machine};
 
 use super::find;
 use crate::plugins;
@@ -102,12 +102,14 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
 enum Tested {
     Frontend(Arc<WasmFrontend>),
     Runner(Arc<dyn Runner>, Arc<dyn ClampCap>),
+    Cache(Arc<dyn CachePlugin>),
 }
 
 impl Tested {
     fn new(plugin: &Plugin) -> Result<Tested, Fault> {
         match &plugin.kinds()[..] {
             [PluginKind::Runner] => Ok(Tested::Runner(plugin.runner()?, wbuild_engine::clamp())),
+            [PluginKind::Cache] => Ok(Tested::Cache(plugin.cache()?)),
             _ => Ok(Tested::Frontend(plugin.measured_frontend()?)),
         }
     }
@@ -119,6 +121,7 @@ impl Tested {
                 cases::run(folder, &frontend, update).await
             }
             Tested::Runner(runner, clamp) => machine::run(folder, &**runner, clamp, update).await,
+            Tested::Cache(plugin) => backend::run(folder, plugin, update).await,
         }
     }
 
@@ -126,7 +129,7 @@ impl Tested {
     fn usage(&self) -> Option<Usage> {
         match self {
             Tested::Frontend(frontend) => Some(frontend.usage()),
-            Tested::Runner(..) => None,
+            Tested::Runner(..) | Tested::Cache(_) => None,
         }
     }
 }
