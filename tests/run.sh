@@ -71,7 +71,7 @@ check wit cargo xtask wit
 check clippy cargo clippy --workspace --all-targets -- -D warnings
 # --show-output: a test that was skipped says why.
 check tests cargo test --no-fail-fast -- --show-output
-check guest-tests cargo test --no-fail-fast -p dockerfile -p earthfile -p include -p steps -p yaml -p native -p qemu -p cache-local -- \
+check guest-tests cargo test --no-fail-fast -p dockerfile -p earthfile -p include -p steps -p yaml -p native -p qemu -p cache-local -p cache-http -- \
     --show-output
 # Every write of the state directory fails once; compiled in for this only.
 check failpoint-tests cargo test -p wbuild-store --features failpoints --test failpoints -- \

@@ -7,6 +7,7 @@ mod promises;
 mod reach;
 mod web;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ struct World {
     place: Place,
     folder: tempfile::TempDir,
     log: Arc<Log>,
+    /// Stores that stay open, by name.
+    machines: Mutex<BTreeMap<String, Store>>,
 }
 
 /// What backends have logged.
@@ -151,12 +154,22 @@ impl World {
             }
             Err(error) => panic!("no registry: {error:#}"),
         };
-        Some(World { place: Place::Registry(registry), folder, log: Arc::default() })
+        Some(World {
+            place: Place::Registry(registry),
+            folder,
+            log: Arc::default(),
+            machines: Mutex::default(),
+        })
     }
 
     fn new(place: impl FnOnce(&Path) -> Place) -> World {
         let folder = tempfile::tempdir().expect("a directory");
-        World { place: place(folder.path()), folder, log: Arc::default() }
+        World {
+            place: place(folder.path()),
+            folder,
+            log: Arc::default(),
+            machines: Mutex::default(),
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -209,6 +222,12 @@ impl World {
             }
         }
         host
+    }
+
+    /// The store of a machine, which is opened once.
+    fn machine(&self, name: &str) -> Store {
+        let mut machines = self.machines.lock().expect("lock");
+        machines.entry(name.to_owned()).or_insert_with(|| self.store(name)).clone()
     }
 
     /// Connects a store to the cache, with further options.
@@ -272,6 +291,26 @@ impl World {
             }
             Place::Local | Place::Web(_) => unreachable!("it keeps no files of blobs"),
         }
+    }
+}
+
+/// The same place for the promises that every backend makes.
+#[async_trait]
+impl wbuild_testkit::promises::Place for World {
+    async fn open(&self, machine: &str, mode: &str) -> Result<Arc<dyn CacheBackend>, Failure> {
+        Ok(World::open(self, &self.machine(machine), mode, &[]).await.0)
+    }
+
+    fn put(&self, machine: &str, content: &[u8]) {
+        self.machine(machine).put_blob(content).expect("a blob");
+    }
+
+    fn held(&self, machine: &str, digest: &Digest) -> Option<Vec<u8>> {
+        held(&self.machine(machine), *digest)
+    }
+
+    fn is_shared(&self) -> bool {
+        !matches!(self.place, Place::Local)
     }
 }
 

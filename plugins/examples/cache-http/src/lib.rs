@@ -225,3 +225,30 @@ fn unexpected(answer: &Response) -> Error {
 fn gone(message: String) -> Error {
     Error::new(FailureKind::Gone, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What all backends promise, over a server in memory.
+    #[test]
+    fn promises() {
+        wbuild_testkit::backend::check("tests/cases", cache());
+    }
+
+    #[test]
+    fn options_are_checked() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        for (options, message) in [
+            (vec![], "the option url is missing"),
+            (
+                vec![pair("url", "https://a"), pair("auth", "none")],
+                "auth is basic or bearer, not \"none\"",
+            ),
+            (vec![pair("url", "https://a"), pair("tag", "x")], "there is no option \"tag\""),
+        ] {
+            let failure = CacheHttp::open(Config::new(false, options)).err().expect(message);
+            assert_eq!(failure.as_failure().message, message);
+        }
+    }
+}
