@@ -11,12 +11,18 @@ import { open as present } from 'wbuild:cache/blobs@0.1.0';
 const RECORDS = 8;
 
 let bucket;
+let writable = false;
 
 const failure = (kind, message) => ({ kind, message, retryable: false, diagnostics: [], attrs: [] });
 
 // Keys are texts of ASCII, records JSON; QuickJS has no TextEncoder.
 const bytes = (text) => Uint8Array.from(unescape(encodeURIComponent(text)), (c) => c.charCodeAt(0));
 const text = (data) => decodeURIComponent(escape(String.fromCharCode(...data)));
+
+/** What is opened for reading is not changed. */
+function mayWrite(call) {
+  if (!writable) throw failure('denied', `${call} on a backend that was opened for reading`);
+}
 
 /** The records of stored bytes; what cannot be read is a miss. */
 function records(data) {
@@ -34,6 +40,7 @@ export const backend = {
     for (const [key] of config) {
       if (!key.startsWith('x-')) throw failure('unsupported', `@NAME@ has no option ${key}`);
     }
+    writable = mode === 'write';
     bucket = Bucket.open('records');
   },
 
@@ -52,6 +59,7 @@ export const backend = {
   },
 
   save(entries) {
+    mayWrite('save');
     const changes = new Map();
     for (const entry of entries) {
       for (const key of entry.keys) {
@@ -63,17 +71,19 @@ export const backend = {
     bucket.apply([...changes].map(([key, list]) => [bytes(key), bytes(JSON.stringify(list))]));
   },
 
-  /** Nothing has to be moved. */
+  /** Nothing has to be moved: what is here is there. */
   push(layers) {
-    return layers.map(() => ({ tag: 'ok' }));
+    return backend.fetch(layers).map((answer) => (answer.tag === 'ok' ? { tag: 'ok' } : answer));
   },
 
   commit() {
+    mayWrite('commit');
     return [];
   },
 
   /** Forgets everything but what is to be kept or is young enough. */
   prune(options) {
+    mayWrite('prune');
     const keep = new Set(options.filter(([key]) => key === 'keep').map(([, value]) => value));
     const before = Number(options.find(([key]) => key === 'older-than')?.[1] ?? NaN);
     const removed = new Set();
