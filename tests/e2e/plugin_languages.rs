@@ -63,17 +63,13 @@ fn new(sandbox: &Sandbox, language: &str, kind: &str) -> Result<PathBuf> {
 
 /// Builds the plugin, looks at what is said of it, and runs the cases beside it.
 fn build_plugin(sandbox: &Sandbox, project: &Path) -> Result<Value> {
-    let cases = project.join("tests/cases").is_dir();
     let project = project.as_os_str();
     let args = ["plugin".as_ref(), "build".as_ref(), "--json".as_ref(), project];
     let said = sandbox.run(args)?.success()?.json()?;
     let imports = said["imports"].to_string();
     ensure!(imports.contains("wbuild:") && !imports.contains("wasi"), "{said}");
     ensure!(!imports.contains("nested"), "it asks for a grant: {said}");
-    ensure!(cases, "every project has cases");
-    if cases {
-        sandbox.run(["plugin".as_ref(), "test".as_ref(), project])?.success()?;
-    }
+    sandbox.run(["plugin".as_ref(), "test".as_ref(), project])?.success()?;
     Ok(said)
 }
 
