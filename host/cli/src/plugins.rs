@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::BufRead as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use wbuild_api::session::Session;
@@ -18,7 +18,7 @@ use wbuild_cli::session::LocalSession;
 use wbuild_cli::terminal;
 use wbuild_engine::extension::{CachePlugin, DefinitionFile, Frontend, Runner};
 use wbuild_engine::request::ContextSpec;
-use wbuild_engine::{Choose, Chosen, FindFrontend, Plugins, Reader};
+use wbuild_engine::{Callee, Choose, Chosen, FindFrontend, Plugins, Reader};
 use wbuild_graph::{Attrs, Failure, SourceMap};
 use wbuild_http::{Clients, Options, Reach};
 use wbuild_isolate::{Isolator, Program};
@@ -202,7 +202,11 @@ pub fn of_build(build: &Build, environment: &Environment) -> Result<(Plugins, Ve
             let supplied = supplier.supply(PluginKind::Cache, plugin, config, &ask).await?;
             remotes.insert(at.clone(), place.cache(plugin, &note(supplied))?);
         }
-        let nested = callable(&supplier, place.clone());
+        let nested = Arc::new(Callable {
+            supplier: Arc::clone(&supplier),
+            place: place.clone(),
+            loaded: Default::default(),
+        });
         Ok(Plugins { frontend, runners, caches, remotes, nested })
     });
     let plugins = plugins.map_err(|fault| match &build.frontend_line {
@@ -260,21 +264,27 @@ impl Choose for ByDefinition {
     }
 }
 
-/// What a frontend may call: frontends that come with wbuild, by their names. Each is loaded once,
-/// however often it is called.
-fn callable(supplier: &Arc<Supplier>, place: Placement) -> FindFrontend {
-    let supplier = Arc::clone(supplier);
-    let loaded: Mutex<BTreeMap<String, Arc<dyn Frontend>>> = Mutex::default();
-    Arc::new(move |name| {
-        let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(frontend) = loaded.get(name) {
-            return Ok(Arc::clone(frontend));
+/// What a frontend may call. Each is loaded once, however often it is called.
+struct Callable {
+    supplier: Arc<Supplier>,
+    place: Placement,
+    loaded: tokio::sync::Mutex<BTreeMap<PluginRef, Arc<dyn Frontend>>>,
+}
+
+#[async_trait]
+impl FindFrontend for Callable {
+    async fn find(&self, name: &str) -> Result<Callee, Failure> {
+        let reference = self.supplier.callee(name)?;
+        let mut loaded = self.loaded.lock().await;
+        if let Some(frontend) = loaded.get(&reference) {
+            return Ok(Callee { frontend: Arc::clone(frontend), notes: Vec::new() });
         }
-        let plugin = supplier.bundled(PluginKind::Frontend, name)?;
-        let source = PluginRef::Bundled(name.to_owned());
-        let there = place.elsewhere(&source, &source);
-        let frontend = there.map_or_else(|| plugin.frontend(), |there| there.frontend(&plugin))?;
-        loaded.insert(name.to_owned(), Arc::clone(&frontend));
-        Ok(frontend)
-    })
+        let (kind, none) = (PluginKind::Frontend, Attrs::default());
+        let mut supplied = self.supplier.supply(kind, &reference, &none, &Unattended).await?;
+        let frontend = self.place.frontend(&reference, &supplied)?;
+        let mut notes = std::mem::take(&mut supplied.notes);
+        notes.extend(self.supplier.save_lock());
+        loaded.insert(reference, Arc::clone(&frontend));
+        Ok(Callee { frontend, notes })
+    }
 }

@@ -60,7 +60,7 @@ use wbuild_store::{Limits, LockWait, OpenOptions, Policy, Store};
 use crate::launchers::Launchers;
 
 pub use inputs::{Choose, Chosen, Reader};
-pub use nested::FindFrontend;
+pub use nested::{Callee, FindFrontend};
 pub use plan::PlanReport;
 pub use wbuild_api::{describe, event, extension, request, session};
 pub use wbuild_git::work_tree;
@@ -121,7 +121,7 @@ pub struct Plugins {
     /// Read and write the caches elsewhere of the request, by the backends' names there.
     pub remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
     /// What the frontend, and those that it calls, may call.
-    pub nested: FindFrontend,
+    pub nested: Arc<dyn FindFrontend>,
 }
 
 /// An open engine.

@@ -59,7 +59,8 @@ impl Want {
     /// In plain words, behind "it wants to".
     pub fn words(&self) -> String {
         match self {
-            Want::Nested => "call other frontends: those that come with wbuild".to_owned(),
+            Want::Nested => "call other frontends: those that come with wbuild, and those that the project or the \
+                 policy names".to_owned(),
             Want::Repository(name) => {
                 format!(
                     "read and write {name} with your registry credentials (the project says so)"

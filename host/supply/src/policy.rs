@@ -210,6 +210,14 @@ impl Policy {
         }
     }
 
+    /// Whether an entry is about a plugin, whatever it says. `digest` is the component's, if it is
+    /// known before it is fetched.
+    pub fn names(&self, source: &PluginRef, digest: Option<&Digest>) -> bool {
+        let name = name_of(source);
+        let known = |rule: &Rule| digest.is_some_and(|digest| rule.digests.contains(digest));
+        self.rules.iter().any(|rule| rule.covers_name(&name) || known(rule))
+    }
+
     fn otherwise(&self, source: &PluginRef) -> Result<(), Failure> {
         // What is part of this program was trusted when it was installed.
         match self.deny && !matches!(source, PluginRef::Bundled(_)) {

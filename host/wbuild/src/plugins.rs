@@ -86,10 +86,10 @@ fn load(host: &PluginHost, bundled: &Bundled) -> Result<Plugin, Failure> {
 }
 
 /// What a frontend may call: frontends that come with wbuild, by their names. Each is loaded once.
-pub(crate) fn callable(host: &PluginHost) -> FindFrontend {
+pub(crate) fn callable(host: &PluginHost) -> Arc<dyn FindFrontend> {
     let host = host.clone();
     let loaded: Mutex<BTreeMap<String, Arc<dyn Frontend>>> = Mutex::default();
-    Arc::new(move |name| {
+    Arc::new(move |name: &str| {
         let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(frontend) = loaded.get(name) {
             return Ok(Arc::clone(frontend));
