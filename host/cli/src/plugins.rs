@@ -33,7 +33,8 @@ use crate::credentials::FromDocker;
 /// First argument of the processes that run or compile plugins; no command of the user's.
 pub const SUBCOMMAND: &str = "__plugin";
 
-fn isolator() -> Isolator {
+/// Has plugins run in processes that are this program once more.
+pub fn isolator() -> Isolator {
     Isolator::new(Program::this(SUBCOMMAND))
 }
 

@@ -75,7 +75,11 @@ fn wrong_inputs_end_with_1() {
         (&["-f", "src", "."], "the definition src is a directory"),
         (&["--frontend", "./not.wasm", "."], "./not.wasm"),
         (&["--frontend", "./gone.wasm", "."], "gone.wasm"),
-        (&["plugin", "inspect", "./not.wasm"], "./not.wasm"),
+        (&["plugin", "inspect", "./not.wasm"], "./not.wasm is not a valid WebAssembly component"),
+        (
+            &["plugin", "inspect", "--isolate-plugins=none", "./not.wasm"],
+            "./not.wasm is not a valid",
+        ),
         (&["plugin", "test", "no/such"], "neither a component nor a project at no/such"),
         (&["plugin", "test", "gone.wasm"], "`wbuild plugin build` makes"),
         (&["plugin", "test", "gone.wasm", "--cases", "src"], "a project at gone.wasm"),

@@ -70,6 +70,7 @@ pub struct Supplier {
     lock: Mutex<Option<Lock>>,
     consents: Mutex<Consents>,
     fetcher: OnceLock<Fetcher>,
+    apart: bool,
 }
 
 /// A plugin that may be used.
@@ -138,7 +139,15 @@ impl Supplier {
             lock: Mutex::new(lock),
             consents: Mutex::new(consents),
             fetcher: OnceLock::new(),
+            apart: false,
         })
+    }
+
+    /// The same supplier, but components are looked at where they are compiled: see
+    /// [`PluginHost::load_apart`].
+    #[must_use]
+    pub fn apart(self) -> Supplier {
+        Supplier { apart: true, ..self }
     }
 
     /// The project.
@@ -403,7 +412,7 @@ impl Supplier {
                 self.embedded(kind, name).map(here)
             }
             PluginRef::File { shown, path } => {
-                let mut obtained = here(self.options.host.load(shown, path.as_path())?);
+                let mut obtained = here(self.load(shown, path.as_path().into()).await?);
                 let mut beside = path.clone().into_os_string();
                 beside.push(SUFFIX);
                 if let Ok(text) = read_file(beside.as_ref()) {
@@ -422,7 +431,7 @@ impl Supplier {
             _ => locked.as_ref().map(|locked| locked.component),
         };
         if let Some(kept) = known.and_then(|digest| self.options.store.get(source, &digest)) {
-            return self.loaded(source, kept, locked.is_none());
+            return self.loaded(source, kept, locked.is_none()).await;
         }
         let pinned = match source {
             PluginRef::Registry(reference) => reference.digest().is_some(),
@@ -447,14 +456,21 @@ impl Supplier {
                 Kept { bytes, manifest: found.manifest, signatures: Vec::new() }
             }
         };
-        let mut obtained = self.loaded(source, kept, locked.is_none())?;
+        let mut obtained = self.loaded(source, kept, locked.is_none()).await?;
         self.keep(source, &mut obtained);
         Ok(obtained)
     }
 
-    fn loaded(&self, source: &PluginRef, kept: Kept, new: bool) -> Result<Obtained, Failure> {
+    async fn load(&self, name: &str, source: PluginSource) -> Result<Plugin, Failure> {
+        match self.apart {
+            true => self.options.host.load_apart(name, source).await,
+            false => self.options.host.load(name, source),
+        }
+    }
+
+    async fn loaded(&self, source: &PluginRef, kept: Kept, new: bool) -> Result<Obtained, Failure> {
         let Kept { bytes, manifest, signatures } = kept;
-        let plugin = self.options.host.load(&source.shown(), bytes)?;
+        let plugin = self.load(&source.shown(), bytes.into()).await?;
         let new = new && matches!(source, PluginRef::Registry(_));
         Ok(Obtained { plugin, manifest, signatures, notes: Vec::new(), new })
     }
