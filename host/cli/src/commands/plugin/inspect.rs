@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wbuild::plugins::{Isolate, Trust, isolator};
 use wbuild_cli::args::InspectArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
-use wbuild_cli::isolation::{IsolatePlugins, Origin, isolated};
 use wbuild_cli::report::Report;
 use wbuild_cli::report::style::Style;
 use wbuild_cli::{terminal, units};
@@ -22,15 +22,15 @@ pub fn run(args: &InspectArgs, environment: &Environment) -> Result<Exit, Fault>
     let Named { mut supplier, kind, reference } = Named::new(&args.named, environment)?;
     let (source, _) = supplier.resolve(kind, &reference)?;
     // A component that somebody wonders about is looked at where it can do nothing.
-    let choice = args.isolate_plugins.or(Some(IsolatePlugins::Untrusted));
-    let apart = isolated(choice, Origin::of(&reference, &source));
+    let choice = args.isolate_plugins.map_or(Isolate::Untrusted, Into::into);
+    let apart = Trust::of(&reference, &source).is_isolated(Some(choice));
     if apart {
         supplier = supplier.apart();
     }
     let looked = plugins::now(async {
         let supplied = supplier.look_at(kind, &reference).await?;
         let info = match apart {
-            true => plugins::isolator().inspect(&supplied.plugin).await?,
+            true => isolator().inspect(&supplied.plugin).await?,
             false => supplied.plugin.inspect().await?,
         };
         Ok((supplied, info))
