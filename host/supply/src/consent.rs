@@ -2,7 +2,8 @@
 //!
 //! An answer is kept for the component that it was given for, by its digest: another version asks
 //! anew. Kept in `grants.toml` beside the user's policy; only what was granted is, so that a refusal
-//! can be thought over.
+//! can be thought over. Buckets of values are nothing that is wanted: every cache backend has its own, by
+//! its origin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
