@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("images_are_no_plugins", images_are_no_plugins),
     ("grants_without_a_terminal", grants_without_a_terminal),
     ("a_grant_on_a_terminal", a_grant_on_a_terminal),
+    ("what_frontends_call", what_frontends_call),
     ("policies", policies),
     ("what_a_frontend_may_use", what_a_frontend_may_use),
     ("signatures", signatures),
@@ -322,6 +323,85 @@ fn a_grant_on_a_terminal() -> Result<()> {
     // It is not asked again, with or without a terminal.
     let run = place.sandbox.build(&[&option])?;
     run.never_says("is not granted what it wants")?;
+    Ok(())
+}
+
+/// A called frontend comes by the same way as any other: names, the lock, the policy, signatures.
+fn what_frontends_call() -> Result<()> {
+    let mut place = Place::new("called")?;
+    place.publish("steps", "team/steps:1", &[])?;
+    place.publish("hostile-nested", "team/caller:1", &[])?;
+    place.sandbox.write("Dockerfile", "from scratch\nworkdir /a\n")?;
+    let (caller, called) = (component("hostile-nested")?, place.name("team/steps:1"));
+    let caller = format!("--frontend={}", caller.display());
+    let digest = wbuild_digest(&component("hostile-nested")?)?;
+    let grant = format!("[[plugin]]\nmatch = \"{digest}\"\nnested = true\n");
+    let may_call = place.policy(&grant)?;
+    let build = |place: &Place, name: &str, more: &[&str]| {
+        let argument = format!("self={name}");
+        let args = [&["--build-arg", &argument, &caller], more].concat();
+        place.build("a", &args)
+    };
+    // The caller drops what it gets, so that the build ends in this once the call has ended well.
+    let called_it = |run: Run| -> Result<Run> {
+        let run = run.expect(1)?;
+        run.says("the frontend yielded nothing")?;
+        Ok(run)
+    };
+    called_it(build(&place, "steps", &[&may_call])?)?;
+    called_it(build(&place, "builtin:steps", &[&may_call])?)?;
+    build(&place, "step", &[&may_call])?.expect(1)?.says("did you mean")?;
+
+    // What the text invents is not even asked for.
+    let run = build(&place, &called, &[&may_call])?.expect(1)?;
+    run.says("neither the project nor the policy names")?;
+    run.says("[frontend.NAME]")?;
+    build(&place, "/etc/passwd", &[&may_call])?.expect(1)?.says("files are not called so")?;
+    let host = place.registry.host();
+    let asked = |place: &Place| -> Result<usize> {
+        let all = place.registry.requests()?;
+        Ok(all.iter().filter(|request| request.method == "GET").count())
+    };
+    ensure!(asked(&place)? == 0, "{} requests", asked(&place)?);
+    ensure!(place.lock().is_err(), "nothing is pinned");
+
+    // The project names it: pinned, and from then on without a network.
+    place.sandbox.write("wbuild.toml", &format!("[frontend.ours]\nsource = \"{called}\"\n"))?;
+    let run = build(&place, "ours", &[&may_call, "--locked"])?.expect(1)?;
+    run.says("is not in wbuild.lock")?;
+    build(&place, "ours", &[&may_call, "--offline"])?.expect(1)?.says("--offline forbids")?;
+    called_it(build(&place, "ours", &[&may_call])?)?.says("pinned plugins")?;
+    ensure!(place.lock()?.contains("team/steps:1"), "{}", place.lock()?);
+    place.registry.stop()?;
+    for name in ["ours", &called] {
+        let run = called_it(build(&place, name, &[&may_call, "--locked", "--offline"])?)?;
+        run.never_says("pinned")?;
+    }
+    place.registry.restart()?;
+
+    // What is called needs a grant of its own, whatever its caller has; and a project gives none.
+    std::fs::copy(component("earthfile")?, place.sandbox.path("context/own.wasm"))?;
+    let projects =
+        format!("[frontend.ours]\nsource = \"{called}\"\n[frontend.own]\nsource = \"own.wasm\"\n");
+    place.sandbox.write("wbuild.toml", &projects)?;
+    let run = build(&place, "own", &[&may_call])?.expect(1)?;
+    run.says("own.wasm is not granted what it wants")?;
+    // The policy is about it as about any other.
+    let entry = |more: &str| format!("{grant}[[plugin]]\nmatch = \"oci://{host}/team/*\"\n{more}");
+    let run = build(&place, "ours", &[&place.policy(&entry("allow = false\n"))?])?.expect(1)?;
+    run.says("the policy does not allow the plugin")?;
+    let low = place.policy(&entry("limits = { memory = \"64KiB\" }\n"))?;
+    let args = ["--build-arg", "self=ours", &caller, &low];
+    place.build("limited", &args)?.expect(1)?.says("needs more than 64 KiB of memory")?;
+    let signed = "[keys]\nteam = \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\"\n";
+    let signed = format!("{signed}{}", entry("signed-by = [\"team\"]\n"));
+    let run = build(&place, "ours", &[&place.policy(&signed)?])?.expect(1)?;
+    run.says("needs a signature of team")?;
+    // By its reference, where the user names it and no project does.
+    place.sandbox.write("wbuild.toml", "")?;
+    std::fs::remove_file(place.sandbox.path("context/wbuild.lock"))?;
+    let run = called_it(build(&place, &called, &[&place.policy(&entry(""))?])?)?;
+    run.says("pinned plugins")?;
     Ok(())
 }
 

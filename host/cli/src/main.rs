@@ -23,12 +23,7 @@ use wbuild_cli::terminal;
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     // Single-threaded, without signal handlers of ours, and they never return here.
-    wbuild::launch_if_asked(&argv);
-    if let Some((subcommand, rest)) = argv.get(1..).and_then(<[OsString]>::split_first)
-        && subcommand == plugins::SUBCOMMAND
-    {
-        std::process::exit(wbuild_isolate::child_main(rest));
-    }
+    wbuild::serve_if_asked(&argv);
     std::panic::set_hook(Box::new(report_panic));
     // The hook has said what there is to say.
     catch_unwind(AssertUnwindSafe(|| run(argv))).unwrap_or(Exit::Bug).into()

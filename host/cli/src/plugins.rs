@@ -4,79 +4,32 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::BufRead as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use wbuild_api::session::Session;
+use wbuild::plugins::Placement;
 use wbuild_cli::config;
 use wbuild_cli::environment::{Environment, vars};
 use wbuild_cli::exit::Fault;
-use wbuild_cli::isolation::{self, IsolatePlugins, isolated};
 use wbuild_cli::resolve::plugins::Supply;
 use wbuild_cli::resolve::{self, Build, Lends};
 use wbuild_cli::session::LocalSession;
 use wbuild_cli::terminal;
-use wbuild_engine::extension::{CachePlugin, DefinitionFile, Frontend, Runner};
+use wbuild_engine::extension::{CachePlugin, DefinitionFile, Runner};
 use wbuild_engine::request::ContextSpec;
-use wbuild_engine::{Choose, Chosen, FindFrontend, Plugins, Reader};
+use wbuild_engine::{Choose, Chosen, Plugins, Reader};
 use wbuild_graph::{Attrs, Failure, SourceMap};
-use wbuild_http::{Clients, Options, Reach};
-use wbuild_isolate::{Isolator, Program};
-use wbuild_plugin::{PluginHost, PluginHostOptions, PluginKind};
+use wbuild_plugin::{PluginHost, PluginKind};
 use wbuild_supply::{
-    Ask, Consents, Fetcher, POLICY, POLICY_FILE, PluginRef, PluginStore, Policy, Problem, Supplied,
+    Ask, Consents, POLICY, POLICY_FILE, PluginRef, PluginStore, Policy, Problem, Supplied,
     Supplier, SupplierOptions, Unattended, syntax,
 };
 
 use crate::credentials::FromDocker;
 
-/// First argument of the processes that run or compile plugins; no command of the user's.
-pub const SUBCOMMAND: &str = "__plugin";
-
-fn isolator() -> Isolator {
-    Isolator::new(Program::this(SUBCOMMAND))
-}
-
-/// A host that keeps compiled code where the environment says, and has what does not come with
-/// wbuild compiled where that can be ended.
+/// A host that keeps compiled code where the environment says.
 pub fn host(environment: &Environment) -> PluginHost {
-    let mut options = PluginHostOptions::new(environment.code_cache_dir());
-    options.compiler = Some(isolator().compiler());
-    PluginHost::new(options)
-}
-
-/// Where the plugins of a build run.
-#[derive(Clone)]
-struct Placement {
-    isolator: Isolator,
-    choice: Option<IsolatePlugins>,
-}
-
-impl Placement {
-    fn new(choice: Option<IsolatePlugins>) -> Placement {
-        Placement { isolator: isolator(), choice }
-    }
-
-    /// The isolator, for a plugin that runs in a process of its own. `name` is what it was asked for by.
-    fn elsewhere(&self, name: &PluginRef, source: &PluginRef) -> Option<&Isolator> {
-        let origin = isolation::Origin::of(name, source);
-        isolated(self.choice, origin).then_some(&self.isolator)
-    }
-
-    fn frontend(&self, name: &PluginRef, it: &Supplied) -> Result<Arc<dyn Frontend>, Failure> {
-        let there = self.elsewhere(name, &it.source);
-        there.map_or_else(|| it.plugin.frontend(), |there| there.frontend(&it.plugin))
-    }
-
-    fn runner(&self, name: &PluginRef, it: &Supplied) -> Result<Arc<dyn Runner>, Failure> {
-        let there = self.elsewhere(name, &it.source);
-        there.map_or_else(|| it.plugin.runner(), |there| there.runner(&it.plugin))
-    }
-
-    fn cache(&self, name: &PluginRef, it: &Supplied) -> Result<Arc<dyn CachePlugin>, Failure> {
-        let there = self.elsewhere(name, &it.source);
-        there.map_or_else(|| it.plugin.cache(), |there| there.cache(&it.plugin))
-    }
+    wbuild::plugins::host(environment.code_cache_dir())
 }
 
 /// The supplier of a command. Nothing is fetched or compiled yet.
@@ -102,16 +55,13 @@ pub fn supplier(
         proxies: lends.proxies.clone(),
         ..Lends::default()
     };
-    let reach = if supply.private { Reach::Everything } else { Reach::Public };
+    let private = supply.private;
     let search = environment.search_path();
     let fetcher = move || {
         let docker_config = lends.docker_config.clone();
         let credentials = FromDocker::new(given.clone(), docker_config, search.clone());
-        let proxies = wbuild_engine::proxies(&lends.proxies);
-        let session: Arc<dyn Session> =
-            Arc::new(LocalSession::new(lends.clone(), Arc::new(credentials)));
-        let clients = Clients::new(Options { reach, proxies, ..Options::default() });
-        Fetcher::new(wbuild_engine::registry_client(session), clients)
+        let session = Arc::new(LocalSession::new(lends.clone(), Arc::new(credentials)));
+        wbuild::plugins::fetcher(session, private)
     };
     Ok(Supplier::new(SupplierOptions {
         host: host(environment),
@@ -164,7 +114,7 @@ pub fn now<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fault
 pub fn of_build(build: &Build, environment: &Environment) -> Result<(Plugins, Vec<String>), Fault> {
     let supplier = Arc::new(supplier(&build.supply, &build.lends, environment)?);
     let ask = AtTerminal::new(environment);
-    let place = Placement::new(build.isolate);
+    let place = Placement::new(build.isolate.map(Into::into));
     let mut notes = Vec::new();
     let mut has_frontend = false;
     let plugins = now(async {
@@ -202,7 +152,7 @@ pub fn of_build(build: &Build, environment: &Environment) -> Result<(Plugins, Ve
             let supplied = supplier.supply(PluginKind::Cache, plugin, config, &ask).await?;
             remotes.insert(at.clone(), place.cache(plugin, &note(supplied))?);
         }
-        let nested = callable(&supplier, place.clone());
+        let nested = wbuild::plugins::callable(&supplier, &place);
         Ok(Plugins { frontend, runners, caches, remotes, nested })
     });
     let plugins = plugins.map_err(|fault| match &build.frontend_line {
@@ -258,23 +208,4 @@ impl Choose for ByDefinition {
         let options = Attrs(choice.options().into_iter().collect());
         Ok(Chosen { frontend, options, notes })
     }
-}
-
-/// What a frontend may call: frontends that come with wbuild, by their names. Each is loaded once,
-/// however often it is called.
-fn callable(supplier: &Arc<Supplier>, place: Placement) -> FindFrontend {
-    let supplier = Arc::clone(supplier);
-    let loaded: Mutex<BTreeMap<String, Arc<dyn Frontend>>> = Mutex::default();
-    Arc::new(move |name| {
-        let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(frontend) = loaded.get(name) {
-            return Ok(Arc::clone(frontend));
-        }
-        let plugin = supplier.bundled(PluginKind::Frontend, name)?;
-        let source = PluginRef::Bundled(name.to_owned());
-        let there = place.elsewhere(&source, &source);
-        let frontend = there.map_or_else(|| plugin.frontend(), |there| there.frontend(&plugin))?;
-        loaded.insert(name.to_owned(), Arc::clone(&frontend));
-        Ok(frontend)
-    })
 }

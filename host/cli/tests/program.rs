@@ -57,6 +57,7 @@ fn wrong_command_lines_end_with_2() {
         (&["--runner", "x", "."], "bundled: native"),
         (&["--cache-backend", "native", "."], "bundled: cache-local"),
         (&["plugin", "inspect", "nativ"], "did you mean \"native\"?"),
+        (&["plugin", "test", "step"], "did you mean \"steps\"?"),
         (&["prune"], "--force does not ask"),
     ] {
         let err = project.bad(args, 2);
@@ -74,7 +75,15 @@ fn wrong_inputs_end_with_1() {
         (&["-f", "src", "."], "the definition src is a directory"),
         (&["--frontend", "./not.wasm", "."], "./not.wasm"),
         (&["--frontend", "./gone.wasm", "."], "gone.wasm"),
-        (&["plugin", "inspect", "./not.wasm"], "./not.wasm"),
+        (&["plugin", "inspect", "./not.wasm"], "./not.wasm is not a valid WebAssembly component"),
+        (
+            &["plugin", "inspect", "--isolate-plugins=none", "./not.wasm"],
+            "./not.wasm is not a valid",
+        ),
+        (&["plugin", "test", "no/such"], "neither a component nor a project at no/such"),
+        (&["plugin", "test", "gone.wasm"], "`wbuild plugin build` makes"),
+        (&["plugin", "test", "gone.wasm", "--cases", "src"], "a project at gone.wasm"),
+        (&["plugin", "test", "steps"], "there are no cases beside it"),
     ] {
         let err = project.bad(args, 1);
         assert!(err.contains(said), "{args:?}: {err}");

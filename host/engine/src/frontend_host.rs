@@ -48,7 +48,7 @@ pub(crate) fn frontend_host(job: &Arc<Job>, plugin: &str) -> FrontendHost {
         request: Arc::clone(&caller.request),
         diagnostics: Arc::clone(&caller.diagnostics),
         results: Arc::clone(&caller.results),
-        nested: nested::over(job, caller, Arc::clone(job.frontends())),
+        nested: nested::over(job, caller, Arc::<Job>::clone(job)),
         log: plugin_log(plugin.to_owned(), Arc::clone(job.steps().sink())),
     }
 }

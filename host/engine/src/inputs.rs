@@ -13,14 +13,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use wbuild_api::event::Event;
 use wbuild_api::extension::{DefinitionFile, Frontend};
 use wbuild_api::request::{ContextSpec, DefinitionSource};
 use wbuild_api::session::{Archive, BuildContext};
 use wbuild_git_url::{GitSource, git_source};
 use wbuild_graph::op::{CopyOpts, FileAction, FileActionKind, FileOp, SourceOp, Unpack};
 use wbuild_graph::{
-    Attrs, Definition, Edge, Failure, FailureKind, GraphLimits, NodeMeta, Op, Severity, SourceMap,
+    Attrs, Definition, Edge, Failure, FailureKind, GraphLimits, NodeMeta, Op, SourceMap,
 };
 use wbuild_oci::layer::{Limits, Ownership, UnpackOptions, is_archive, unpack};
 use wbuild_store::SnapshotBuilder;
@@ -144,10 +143,7 @@ pub(crate) async fn settle(job: &Arc<Job>, reader: &Reader) -> Result<Arc<dyn Fr
                 job.texts().set_sources(sources);
                 failure
             })?;
-            for text in chosen.notes {
-                let (plugin, severity) = ("wbuild".to_owned(), Severity::Note);
-                job.steps().sink().event(Event::PluginLog { plugin, severity, text });
-            }
+            job.note(chosen.notes);
             inputs.options = chosen.options;
             chosen.frontend
         }

@@ -1,4 +1,6 @@
-//! Looking at the files of a result, for frontends. Reads stay inside the tree and below limits.
+//! Looking at the files of a result, for frontends. Reads stay inside the tree and below limits, and
+//! see of a directory of the client's what its source lets through: a frontend that may use some
+//! files must not read the others here.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -12,6 +14,7 @@ use wbuild_tree::TreeError;
 use wbuild_tree::path::RelPath;
 use wbuild_tree::root::Root;
 use wbuild_tree::stat::{Kind, Stat};
+use wbuild_tree::walk::Filter;
 
 use crate::blocking;
 
@@ -21,12 +24,19 @@ const LIST_LIMIT: usize = 10_000;
 /// An open tree.
 pub(crate) struct Inspected {
     root: Arc<Root>,
+    filter: Filter,
     _lease: Option<Lease>,
 }
 
 impl Inspected {
     pub(crate) fn new(fd: OwnedFd, place: &str, lease: Option<Lease>) -> Self {
-        Inspected { root: Arc::new(Root::from_fd(fd, place)), _lease: lease }
+        let root = Arc::new(Root::from_fd(fd, place));
+        Inspected { root, filter: Filter::all(), _lease: lease }
+    }
+
+    /// The same, as a source of the directory sees it.
+    pub(crate) fn through(self, filter: &Filter) -> Self {
+        Inspected { filter: filter.clone(), ..self }
     }
 
     /// Bytes `offset..offset + length` of a file, fewer at its end.
@@ -36,20 +46,25 @@ impl Inspected {
         offset: u64,
         length: u32,
     ) -> Result<Vec<u8>, Failure> {
-        let root = Arc::clone(&self.root);
+        let (root, filter) = (Arc::clone(&self.root), self.filter.clone());
         blocking(move || -> Result<Vec<u8>, Failure> {
             let path = RelPath::clean(&path)?;
+            // By where the file is: a link that may be seen may lead to one that may not.
+            if !filter.is_all() && !filter.selects(&root.follow(&path, true)?.path) {
+                return Err(hidden(&path));
+            }
             Ok(root.read_range(&path, offset, length as usize)?)
         })
         .await
     }
 
     pub(crate) async fn stat(&self, path: String) -> Result<Option<Entry>, Failure> {
-        let root = Arc::clone(&self.root);
+        let (root, filter) = (Arc::clone(&self.root), self.filter.clone());
         blocking(move || -> Result<Option<Entry>, Failure> {
             let rel = RelPath::clean(&path)?;
             let found = root.follow(&rel, false)?;
             match found.stat {
+                Some(stat) if !filter.shows(&found.path, stat.is_dir()) => Ok(None),
                 Some(stat) => entry(&root, &found.path, path, &stat).map(Some),
                 None => Ok(None),
             }
@@ -65,10 +80,14 @@ impl Inspected {
             .all("pattern")
             .map(|pattern| Pattern::new(pattern.as_bytes()).map_err(TreeError::from))
             .collect::<Result<Vec<_>, _>>()?;
-        let root = Arc::clone(&self.root);
+        let (root, filter) = (Arc::clone(&self.root), self.filter.clone());
         let limit = (query.limit as usize).min(LIST_LIMIT);
         blocking(move || -> Result<Vec<Entry>, Failure> {
-            let base = root.follow(&RelPath::clean(&query.path)?, true)?.path;
+            let asked = RelPath::clean(&query.path)?;
+            let base = root.follow(&asked, true)?.path;
+            if !base.as_bytes().is_empty() && !filter.shows(&base, true) {
+                return Err(hidden(&asked));
+            }
             // The first `limit` entries by path, whatever the size of the tree.
             let mut out = BTreeMap::new();
             let mut stack = vec![(base, String::new())];
@@ -80,6 +99,9 @@ impl Inspected {
                     let path = format!("{prefix}{name}");
                     let rel = dir.join(&child.name);
                     let stat = child.stat;
+                    if !filter.shows(&rel, stat.is_dir()) {
+                        continue;
+                    }
                     if recursive && stat.is_dir() {
                         below.push((rel.clone(), format!("{path}/")));
                     }
@@ -98,6 +120,11 @@ impl Inspected {
         })
         .await
     }
+}
+
+fn hidden(path: &RelPath) -> Failure {
+    let path = String::from_utf8_lossy(path.as_bytes()).into_owned();
+    Failure::not_found(format!("{path} is not let through by the source of the directory"))
 }
 
 fn entry(root: &Root, rel: &RelPath, path: String, stat: &Stat) -> Result<Entry, Failure> {

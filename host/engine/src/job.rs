@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use wbuild_api::event::Event;
 use wbuild_api::extension::{CachePlugin, DefinitionFile, ImageInfo, ImageRequest};
 use wbuild_api::nodes::Rights;
 use wbuild_api::request::{
@@ -16,7 +18,7 @@ use wbuild_api::texts::Texts;
 use wbuild_api::yielded::Yielded;
 use wbuild_graph::op::{Network, SourceOp};
 use wbuild_graph::{
-    Attrs, CacheKey, Definition, Edge, Failure, GraphLimits, NodeId, Op, Platform, decode,
+    Attrs, CacheKey, Definition, Edge, Failure, GraphLimits, NodeId, Op, Platform, Severity, decode,
 };
 use wbuild_solver::Solver;
 use wbuild_tree::path::RelPath;
@@ -26,7 +28,7 @@ use crate::inputs::{self, Inputs, Main};
 use crate::inspect::Inspected;
 use crate::keyed_secrets::KeyedSecrets;
 use crate::narrow::Narrowed;
-use crate::nested::FindFrontend;
+use crate::nested::{Callee, FindFrontend};
 use crate::plan::{self, Planning};
 use crate::solved::Solved;
 use crate::source::local::MAIN_CONTEXT;
@@ -78,7 +80,7 @@ pub(crate) struct Job {
     named: Mutex<HashSet<NodeId>>,
     worker: Arc<BuildWorker>,
     remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
-    frontends: FindFrontend,
+    frontends: Arc<dyn FindFrontend>,
     solver: Solver<BuildWorker>,
     background: Mutex<Background>,
     /// Kept for later builds beside this one.
@@ -108,13 +110,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Says what there is to say of them.
+#[async_trait]
+impl FindFrontend for Job {
+    async fn find(&self, name: &str) -> Result<Callee, Failure> {
+        let Callee { frontend, notes } = self.frontends.find(name).await?;
+        self.note(notes);
+        Ok(Callee { frontend, notes: Vec::new() })
+    }
+}
+
 impl Job {
     pub(crate) fn new(
         request: BuildRequest,
         session: Arc<dyn Session>,
         steps: Arc<Steps>,
         worker: Arc<BuildWorker>,
-        (remotes, frontends): (BTreeMap<String, Arc<dyn CachePlugin>>, FindFrontend),
+        (remotes, frontends): (BTreeMap<String, Arc<dyn CachePlugin>>, Arc<dyn FindFrontend>),
         solver: Solver<BuildWorker>,
     ) -> Arc<Job> {
         let build_platform = Platform::host();
@@ -274,9 +286,12 @@ impl Job {
         self.remotes.get(backend)
     }
 
-    /// What a frontend may call.
-    pub(crate) fn frontends(&self) -> &FindFrontend {
-        &self.frontends
+    /// Says something that is no plugin's.
+    pub(crate) fn note(&self, notes: Vec<String>) {
+        for text in notes {
+            let (plugin, severity) = ("wbuild".to_owned(), Severity::Note);
+            self.steps.sink().event(Event::PluginLog { plugin, severity, text });
+        }
     }
 
     pub(crate) fn build_platform(&self) -> &Platform {

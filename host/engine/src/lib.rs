@@ -61,7 +61,7 @@ use crate::launchers::Launchers;
 pub use crate::runners::clamp;
 
 pub use inputs::{Choose, Chosen, Reader};
-pub use nested::FindFrontend;
+pub use nested::{Callee, FindFrontend};
 pub use plan::PlanReport;
 pub use wbuild_api::{describe, event, extension, request, session};
 pub use wbuild_git::work_tree;
@@ -122,7 +122,7 @@ pub struct Plugins {
     /// Read and write the caches elsewhere of the request, by the backends' names there.
     pub remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
     /// What the frontend, and those that it calls, may call.
-    pub nested: FindFrontend,
+    pub nested: Arc<dyn FindFrontend>,
 }
 
 /// An open engine.

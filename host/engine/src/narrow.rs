@@ -7,13 +7,13 @@
 //! Files are narrowed where they come in: a local source brings only what may be used, so it makes no
 //! difference whether the frontend reads them itself or has a step do it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use wbuild_api::extension::PluginIdentity;
 use wbuild_api::names::NamePattern;
 use wbuild_api::request::ContextSpec;
 use wbuild_graph::op::SourceOp;
-use wbuild_graph::{Attrs, Failure, FailureKind, Op};
+use wbuild_graph::{Attrs, Definition, Edge, Failure, FailureKind, NodeId, Op};
 use wbuild_ignore::Matcher;
 use wbuild_oci::reference::Reference;
 
@@ -82,6 +82,27 @@ impl Narrowed {
             .hint("the policy's entry for the frontend lists its images"))
     }
 
+    /// Whether a node of another frontend's may be given to this one as a context. What was made of a
+    /// directory can no longer be narrowed.
+    pub(crate) fn given(
+        &self,
+        context: &str,
+        graph: &Definition,
+        root: Edge,
+    ) -> Result<(), Failure> {
+        if self.files.is_none() || !of_directory(graph, root.node) {
+            return Ok(());
+        }
+        let message = format!(
+            "the context {context:?} is made of a directory, of which the frontend {} may use some \
+             files only",
+            self.frontend
+        );
+        Err(Failure::new(FailureKind::Denied, message)
+            .hint("whoever calls it has to hand the directory on as it is")
+            .hint("or the policy's entry for the frontend says nothing of files"))
+    }
+
     /// Leaves of an op what may be used.
     pub(crate) fn op(&self, op: &mut Op) -> Result<(), Failure> {
         match op {
@@ -110,6 +131,19 @@ impl Narrowed {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a directory of the client's is in what a node is made of.
+fn of_directory(graph: &Definition, node: NodeId) -> bool {
+    let (mut seen, mut left) = (HashSet::from([node]), vec![node]);
+    while let Some(node) = left.pop() {
+        let vertex = graph.vertex(node);
+        if matches!(vertex.op, Op::Source(SourceOp::Local(_))) {
+            return true;
+        }
+        left.extend(vertex.inputs.iter().map(|edge| edge.node).filter(|node| seen.insert(*node)));
+    }
+    false
 }
 
 /// The path above everything that a pattern can match: it is granted if that is. Empty for the root,

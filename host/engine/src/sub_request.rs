@@ -72,7 +72,7 @@ impl Engine {
         };
         // Others may be called; they may look at no more than this one.
         let results = Arc::clone(&caller.results);
-        let nested = nested::over(job, caller, Arc::clone(job.frontends()));
+        let nested = nested::over(job, caller, Arc::<Job>::clone(job));
         let host = FrontendHost { inspect, nested, results, ..all };
         let description = frontend.describe(host, query).await?;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -109,7 +109,10 @@ impl BuildWorker {
                 let (fd, lease) = self.readable(tree).await?;
                 Ok(Inspected::new(fd, "the result", Some(lease)))
             }
-            Output::Local(local) => Ok(Inspected::new(local.open()?, &local.display(), None)),
+            Output::Local(local) => {
+                let whole = Inspected::new(local.open()?, &local.display(), None);
+                Ok(whole.through(&local.filter))
+            }
         }
     }
 

@@ -14,10 +14,11 @@ use place::{Place, copy, file, identity, local, privileged, write, yield_image};
 use tokio_util::sync::CancellationToken;
 use wbuild_engine::event::Event;
 use wbuild_engine::extension::{
-    FilesResult, Frontend, FrontendHost, NestedBuild, NestedContext, NestedResult, PluginIdentity,
+    Allowed, FilesResult, Frontend, FrontendHost, ImageRequest, NestedBuild, NestedContext,
+    NestedResult, PluginIdentity, ReadDir,
 };
 use wbuild_graph::op::{LocalSource, SourceOp};
-use wbuild_graph::{Attrs, Edge, Failure, FailureKind, NodeId, NodeMeta, Op, Span};
+use wbuild_graph::{Attrs, Edge, Failure, FailureKind, NodeId, NodeMeta, Op, Platform, Span};
 use wbuild_plugin::{Grants, PluginHost, PluginHostOptions};
 
 type Work = Arc<dyn Fn(FrontendHost) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
@@ -60,7 +61,7 @@ fn callable(place: &mut Place, frontends: &[&Waiting]) {
             (frontend.identity().name, frontend)
         })
         .collect();
-    place.nested = Arc::new(move |name| {
+    place.nested = Arc::new(move |name: &str| {
         known.get(name).cloned().ok_or_else(|| Failure::not_found(format!("no frontend {name}")))
     });
 }
@@ -277,6 +278,95 @@ async fn contexts_are_handed_on_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_called_frontend_may_use_is_what_it_is_left_itself() {
+    if !privileged("what_a_called_frontend_may_use_is_what_it_is_left_itself") {
+        return;
+    }
+    let mut place = Place::new();
+    place.write("f", "file");
+    place.write("secret", "no");
+    std::os::unix::fs::symlink("secret", place.path("context/link")).expect("link");
+    std::fs::create_dir(place.path("context/d")).expect("directory");
+    let directory = wbuild_engine::request::ContextSpec::Local(place.path("context"));
+    place.request.contexts.insert("context".to_owned(), directory);
+    let image = |reference: &str| {
+        let (reference, platform) = (reference.to_owned(), Platform::host());
+        Op::Source(SourceOp::Image { reference, platform, attrs: Attrs::default() })
+    };
+    let kind = |failure: Failure| failure.kind;
+    let mut narrow = waiting("narrow", move |host| async move {
+        let denied = Err(FailureKind::Denied);
+        let asked = ["team/other", "evil.example/x"].map(|reference| ImageRequest {
+            reference: reference.to_owned(),
+            platform: None,
+            attrs: Attrs::default(),
+        });
+        for answer in host.inspect.resolve_images(asked.to_vec()).await {
+            assert_eq!(answer.map(drop).map_err(kind), denied);
+        }
+        let used = host.graph.insert(image("team/other"), Vec::new());
+        assert_eq!(used.map(drop).map_err(kind), denied);
+        host.graph.insert(image("alpine"), Vec::new())?;
+        // What one that is called by another hands on may be made of anything.
+        host.request.context("context".to_owned(), None)?;
+        let source = LocalSource { name: "context".to_owned(), ..LocalSource::default() };
+        let root = host.graph.insert(Op::Source(SourceOp::Local(source)), Vec::new())?[0];
+        let all = ReadDir { path: "/".into(), after: None, limit: 9, opts: Attrs::default() };
+        let names = host.inspect.read_dir(root, all).await?;
+        let names: Vec<String> = names.into_iter().map(|entry| entry.path).collect();
+        assert_eq!(names, ["f"]);
+        assert_eq!(host.inspect.read_file(root, "f".to_owned(), 0, 9).await?, b"file");
+        for path in ["secret", "link", "d/../secret"] {
+            let read = host.inspect.read_file(root, path.to_owned(), 0, 9).await;
+            assert_eq!(read.map(drop).map_err(kind), Err(FailureKind::NotFound), "{path}");
+        }
+        assert_eq!(host.inspect.stat(root, "secret".to_owned()).await?, None);
+        let below = ReadDir { path: "d".into(), after: None, limit: 9, opts: Attrs::default() };
+        let below = host.inspect.read_dir(root, below).await;
+        assert_eq!(below.map(drop).map_err(kind), Err(FailureKind::NotFound));
+        host.results.files(files(root))
+    });
+    narrow.identity.allowed = Allowed {
+        images: Some(vec!["docker.io/library/*".to_owned()]),
+        files: Some(vec!["f".to_owned()]),
+        ..Allowed::default()
+    };
+    let handed_on = NestedBuild {
+        frontend: "narrow".to_owned(),
+        handed_on: vec!["context".to_owned()],
+        ..NestedBuild::default()
+    };
+    let on = handed_on.clone();
+    let between = waiting("between", move |host| {
+        let on = on.clone();
+        async move { call(&host, on).await.map(drop) }
+    });
+    callable(&mut place, &[&narrow, &between]);
+    let outer = waiting("outer", move |host| {
+        let handed_on = handed_on.clone();
+        async move {
+            // The caller itself may use all of it, and gives nothing away by that.
+            host.graph.insert(image("team/other"), Vec::new())?;
+            let whole = local(&host);
+            let made = file(&host, None, Some(whole), copy(0, "/secret", "/f"));
+            for given in [whole, made] {
+                let failure = call(&host, request("narrow", b"", given)).await.expect_err("narrow");
+                assert_eq!(failure.kind, FailureKind::Denied);
+                assert!(failure.message.contains("some files only"), "{failure}");
+            }
+            let failure = call(&host, request("between", b"", made)).await.expect_err("narrow");
+            assert!(failure.message.contains("some files only"), "{failure}");
+            let unlike = file(&host, None, None, write("/f", "of nobody"));
+            let failure = call(&host, request("narrow", b"", unlike)).await.expect_err("not lent");
+            assert!(failure.message.contains("was not given"), "{failure}");
+            yield_image(&host, call(&host, handed_on).await?.files[0].root)
+        }
+    });
+    let built = place.build_with(Arc::new(outer), CancellationToken::new()).await;
+    built.unwrap_or_else(|error| panic!("{}", error.failure));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asked_is_shown_with_what_a_called_frontend_does() {
     if !privileged("who_asked_is_shown_with_what_a_called_frontend_does") {
         return;
@@ -318,7 +408,7 @@ async fn calls_without_end_end() {
     let mut place = Place::new();
     let endless = endless();
     let found = Arc::clone(&endless);
-    place.nested = Arc::new(move |_| Ok(Arc::clone(&found)));
+    place.nested = Arc::new(move |_: &str| Ok(Arc::clone(&found)));
     let built = place.build_with(endless, CancellationToken::new()).await;
     let failure = built.expect_err("it has no end").failure;
     assert_eq!(failure.kind, FailureKind::Limit, "{failure}");

@@ -226,7 +226,7 @@ async fn ask(query: Query, log: &Arc<Log>) -> Result<DescribeReport, Box<BuildEr
         runners: Vec::new(),
         caches: Vec::new(),
         remotes: BTreeMap::new(),
-        nested: Arc::new(|name| Err(Failure::not_found(format!("no frontend {name}")))),
+        nested: Arc::new(|name: &str| Err(Failure::not_found(format!("no frontend {name}")))),
     };
     let session = Arc::new(Client(context));
     engine.describe(request, query, session, plugins, events, CancellationToken::new()).await

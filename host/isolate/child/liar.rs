@@ -55,6 +55,10 @@ fn lies(behaviour: &str) -> Vec<Value> {
             all
         }
         "other-answer" => vec![json!({"Done": {"Ok": {"Each": []}}})],
+        "names" => {
+            let border = json!({"imports": vec!["x"; 2000], "exports": [], "manifest": null});
+            vec![json!({"Done": {"Ok": {"Border": border}}})]
+        }
         "failure" => vec![json!({"Done": {"Err": {
             "kind": "gone", "message": "x".repeat(1_000_000), "causes": [], "hints": [],
             "retryable": false, "diagnostics": [], "attrs": [],

@@ -112,8 +112,11 @@ pub enum WithoutLandlock {
     Accept,
 }
 
+/// What a failure says where this machine cannot confine a process.
+pub const UNCONFINED: &str = "cannot confine a plugin's process";
+
 fn failed(what: &str, error: &dyn std::fmt::Display) -> Failure {
-    let mut failure = Failure::new(FailureKind::Unavailable, "cannot confine a plugin's process");
+    let mut failure = Failure::new(FailureKind::Unavailable, UNCONFINED);
     failure.causes.push(format!("{what}: {error}"));
     failure
 }

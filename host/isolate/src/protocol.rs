@@ -15,7 +15,7 @@ use wbuild_graph::{
     Attrs, CacheKey, Diagnostic, Digest, Edge, Failure, NodeMeta, Op, Platform, Severity,
     SourceFile, Span,
 };
-use wbuild_plugin::Known;
+use wbuild_plugin::{Border, Known};
 
 /// What a child is told first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub(crate) struct Facts {
 pub(crate) enum Task {
     Build,
     Describe(Query),
+    /// How long it takes to load it, and to make an instance.
+    Measure,
     Supports(Vec<Platform>),
     MakePlan(Box<Job>),
     Connect,
@@ -73,8 +75,12 @@ pub(crate) enum Done {
     Records(Vec<Vec<RecordEntry>>),
     Each(Vec<Result<(), Failure>>),
     Attrs(Attrs),
+    /// How long loading took, and making an instance, in nanoseconds; or why none can be made.
+    Measured(u64, Result<u64, Failure>),
     /// Of the compiler.
     Code(Vec<u8>),
+    /// What a component says of itself.
+    Border(Border),
 }
 
 /// A call of a capability.

@@ -14,6 +14,7 @@ use crate::code_cache::{Found, deserialize_bytes, entry_key};
 use crate::engine::Runtime;
 use crate::error::Subject;
 use crate::host::{Bytes, Inner, Plugin};
+use crate::load::Border;
 
 /// Compiles components where a compiler that takes too long, or is taken over by what it compiles,
 /// can be ended.
@@ -21,6 +22,9 @@ use crate::host::{Bytes, Inner, Plugin};
 pub trait Compile: std::fmt::Debug + Send + Sync {
     /// Answers what [`Compiler::compile`] makes of `component`. `name` is for messages.
     async fn compile(&self, name: &str, component: Arc<[u8]>) -> Result<Vec<u8>, Failure>;
+
+    /// Answers what [`Border::read`] reads of `component`.
+    async fn read(&self, name: &str, component: Arc<[u8]>) -> Result<Border, Failure>;
 }
 
 /// The compiler alone: makes code and runs none.

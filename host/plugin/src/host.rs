@@ -169,12 +169,43 @@ impl PluginHost {
     /// `NotFound` or `Unavailable` when the file cannot be read, `Invalid` when it is no component,
     /// `Limit` when it is larger than any plugin may be.
     pub fn load(&self, name: &str, source: impl Into<PluginSource>) -> Result<Plugin, Failure> {
+        let (bytes, digest) = self.bytes(name, source.into())?;
+        let outline = Outline::read(name, bytes.get())?;
+        Ok(self.plugin(name, digest, bytes, outline, None))
+    }
+
+    /// The same, but the component is looked at where it is compiled: this process reads nothing of it,
+    /// unless it comes with the program.
+    ///
+    /// # Errors
+    ///
+    /// As of [`PluginHost::load`]; that there is no such place.
+    pub async fn load_apart(
+        &self,
+        name: &str,
+        source: impl Into<PluginSource>,
+    ) -> Result<Plugin, Failure> {
+        let (bytes, digest) = self.bytes(name, source.into())?;
+        let outline = match (&self.shared.options.compiler, &bytes) {
+            (Some(compiler), Bytes::Shared(component)) => {
+                let border = compiler.read(name, Arc::clone(component)).await?;
+                border.believed().ok_or_else(|| {
+                    let message = format!("cannot look at {name}: what was read of it is too much");
+                    Failure::new(FailureKind::Denied, message)
+                })?
+            }
+            _ => Outline::read(name, bytes.get())?,
+        };
+        Ok(self.plugin(name, digest, bytes, outline, None))
+    }
+
+    fn bytes(&self, name: &str, source: PluginSource) -> Result<(Bytes, Digest), Failure> {
         let largest = PluginKind::ALL
             .into_iter()
             .map(|kind| self.shared.options.limits(kind).component_bytes)
             .max()
             .unwrap_or(0);
-        let (bytes, known) = match source.into() {
+        let (bytes, known) = match source {
             PluginSource::Path(path) => (Bytes::Shared(read(name, &path, largest)?), None),
             PluginSource::Bytes(bytes) => (Bytes::Shared(bytes), None),
             PluginSource::Embedded { bytes, digest } => (Bytes::Embedded(bytes), Some(digest)),
@@ -183,8 +214,7 @@ impl PluginHost {
             return Err(too_large(name, bytes.get().len() as u64, largest));
         }
         let digest = known.unwrap_or_else(|| Digest::of(bytes.get()));
-        let outline = Outline::read(name, bytes.get())?;
-        Ok(self.plugin(name, digest, bytes, outline, None))
+        Ok((bytes, digest))
     }
 
     pub(crate) fn plugin(

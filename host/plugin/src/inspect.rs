@@ -63,14 +63,44 @@ const ABILITIES: [(&str, &str); 13] = [
     ("wbuild:cache/http", "talk to granted servers"),
 ];
 
+impl PluginInfo {
+    /// As what it can be used, if it can.
+    pub fn usable(&self) -> Option<PluginKind> {
+        self.kinds.first().copied().filter(|_| self.refusal.is_none())
+    }
+}
+
 impl Plugin {
-    /// Looks at the plugin: reads its border, compiles it if need be, and measures.
+    /// Looks at the plugin: what its border says, compiles it if need be, and measures.
     ///
     /// # Errors
     ///
     /// When the component is invalid or too large. A component that cannot be used here for another
     /// reason is described, with [`PluginInfo::refusal`].
     pub async fn inspect(&self) -> Result<PluginInfo, Failure> {
+        let inner = &self.inner;
+        let mut info = self.border();
+        let Some(kind) = info.usable() else { return Ok(info) };
+        inner.component().await?;
+        self.was_compiled(&mut info);
+        info.load_time = inner.reload()?;
+        match self.starts(kind, 3).await {
+            Ok(times) => info.instantiate_time = times.into_iter().min(),
+            Err(failure) => info.refusal = Some(failure),
+        }
+        Ok(info)
+    }
+
+    /// How its code came about, if that happened now.
+    pub fn was_compiled(&self, info: &mut PluginInfo) {
+        let compiled = self.inner.compiled();
+        info.compile_time = compiled.time;
+        info.compiled_size = compiled.size;
+        info.code_cache_note = compiled.note;
+    }
+
+    /// What its border says, and whether it can be used here. Compiles and runs nothing.
+    pub fn border(&self) -> PluginInfo {
         let inner = &self.inner;
         let outline = inner.outline();
         let kinds = outline.kinds();
@@ -101,31 +131,18 @@ impl Plugin {
         };
         let Some(kind) = info.kinds.first().copied() else {
             info.refusal = outline.check(PluginKind::Frontend, inner.name(), &self.grants).err();
-            return Ok(info);
+            return info;
         };
-        let refusal = match kind {
+        info.refusal = match kind {
             PluginKind::Frontend => self.frontend().err(),
             PluginKind::Runner => self.runner().err(),
             PluginKind::Cache => self.cache().err(),
         };
-        if refusal.is_some() {
-            info.refusal = refusal;
-            return Ok(info);
-        }
-        inner.component().await?;
-        let compiled = inner.compiled();
-        info.compile_time = compiled.time;
-        info.compiled_size = compiled.size;
-        info.code_cache_note = compiled.note;
-        info.load_time = inner.reload()?;
-        match self.starts(kind, 3).await {
-            Ok(times) => info.instantiate_time = times.into_iter().min(),
-            Err(failure) => info.refusal = Some(failure),
-        }
-        Ok(info)
+        info
     }
 
-    /// How long making each of `count` instances takes, one after the other; for benchmarks.
+    /// How long making each of `count` instances takes, one after the other; for benchmarks and
+    /// for processes that measure for another.
     ///
     /// # Errors
     ///

@@ -56,7 +56,7 @@ pub use frontend::{Usage, WasmFrontend};
 pub use host::{Plugin, PluginHost, PluginHostOptions, PluginSource};
 pub use inspect::PluginInfo;
 pub use limits::Limits;
-pub use load::Grants;
+pub use load::{Border, Grants};
 pub use runner::WasmRunner;
 
 /// Kinds of plugin.

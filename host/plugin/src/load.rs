@@ -186,6 +186,41 @@ impl Outline {
     }
 }
 
+/// What another process has read of a component: names, and the manifest as text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Border {
+    imports: Vec<String>,
+    exports: Vec<String>,
+    manifest: Option<String>,
+}
+
+impl Border {
+    /// Reads a component.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it is none.
+    pub fn read(name: &str, component: &[u8]) -> Result<Border, Failure> {
+        let Outline { imports, exports, manifest } = Outline::read(name, component)?;
+        Ok(Border { imports, exports, manifest: manifest.map(|value| value.to_string()) })
+    }
+
+    /// What it says, within the bounds of what is read here: the process that has read it may be in
+    /// the component's hands.
+    pub(crate) fn believed(self) -> Option<Outline> {
+        let Border { mut imports, mut exports, manifest } = self;
+        // Written anew, a manifest may be longer: what it escapes, another has not escaped.
+        let short = manifest.as_ref().is_none_or(|text| text.len() <= 6 * MANIFEST_BYTES);
+        if imports.len() > NAMES || exports.len() > NAMES || !short {
+            return None;
+        }
+        let manifest = manifest.map(|text| serde_json::from_str(&text)).transpose().ok()?;
+        imports.sort();
+        exports.sort();
+        Some(Outline { imports, exports, manifest })
+    }
+}
+
 /// `namespace:package/interface@version`, split.
 #[derive(Clone, Copy, Debug)]
 struct Interface<'a> {

@@ -2,7 +2,8 @@
 //!
 //! An answer is kept for the component that it was given for, by its digest: another version asks
 //! anew. Kept in `grants.toml` beside the user's policy; only what was granted is, so that a refusal
-//! can be thought over.
+//! can be thought over. Buckets of values are nothing that is wanted: every cache backend has its own, by
+//! its origin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,8 @@ impl Want {
     /// In plain words, behind "it wants to".
     pub fn words(&self) -> String {
         match self {
-            Want::Nested => "call other frontends: those that come with wbuild".to_owned(),
+            Want::Nested => "call other frontends: those that come with wbuild, and those that the project or the \
+                 policy names".to_owned(),
             Want::Repository(name) => {
                 format!(
                     "read and write {name} with your registry credentials (the project says so)"

@@ -25,6 +25,12 @@
 //! A plugin is matched by what its versions have in common (`oci://REGISTRY/NAME` without a tag, the
 //! URL without the hash, the absolute path of a file, `builtin:NAME`) or by the digest of the component.
 //! An entry counts as a whole: what is not granted in it is asked for, if somebody can be asked.
+//!
+//! What a frontend calls, which `nested` is about, is a plugin like any other: an entry for it grants, and
+//! an entry for its caller grants it nothing.
+//!
+//! There is nothing here of the buckets in which cache backends keep values. Every backend has its own,
+//! by what it is matched by, or the real path of a file, so there is nothing to grant.
 
 use std::collections::BTreeMap;
 
@@ -208,6 +214,14 @@ impl Policy {
             Some(rule) => Err(self.refusal(source, Some(rule))),
             None => self.otherwise(source).map(|()| None),
         }
+    }
+
+    /// Whether an entry is about a plugin, whatever it says. `digest` is the component's, if it is
+    /// known before it is fetched.
+    pub fn names(&self, source: &PluginRef, digest: Option<&Digest>) -> bool {
+        let name = name_of(source);
+        let known = |rule: &Rule| digest.is_some_and(|digest| rule.digests.contains(digest));
+        self.rules.iter().any(|rule| rule.covers_name(&name) || known(rule))
     }
 
     fn otherwise(&self, source: &PluginRef) -> Result<(), Failure> {

@@ -14,6 +14,9 @@
 //! limits = { memory = "32MiB" }          # may only lower
 //! ```
 //!
+//! A name is for the command line, for definitions, and for frontends that call others; a reference that
+//! stands here may be called by itself, too (see [`crate::Supplier::callee`]).
+//!
 //! It comes with the sources of whoever wrote them, so it is not trusted: it names things, and what a
 //! plugin would get by it is asked of the user.
 

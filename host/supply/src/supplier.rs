@@ -1,5 +1,6 @@
 //! From a reference to a plugin that may be used, with what it is granted; or why not.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wbuild_api::extension::{Allowed, Origin};
@@ -14,7 +15,7 @@ use crate::fetch::Fetcher;
 use crate::limits::{self, LimitLine};
 use crate::lock::{Lock, Locked};
 use crate::policy::{self, Policy, Rule};
-use crate::project::{Alias, Project};
+use crate::project::{Alias, FILE as PROJECT_FILE, Project};
 use crate::reference::PluginRef;
 use crate::signature::{SUFFIX, Signature};
 use crate::store::{Kept, PluginStore};
@@ -69,6 +70,7 @@ pub struct Supplier {
     lock: Mutex<Option<Lock>>,
     consents: Mutex<Consents>,
     fetcher: OnceLock<Fetcher>,
+    apart: bool,
 }
 
 /// A plugin that may be used.
@@ -137,7 +139,15 @@ impl Supplier {
             lock: Mutex::new(lock),
             consents: Mutex::new(consents),
             fetcher: OnceLock::new(),
+            apart: false,
         })
+    }
+
+    /// The same supplier, but components are looked at where they are compiled: see
+    /// [`PluginHost::load_apart`].
+    #[must_use]
+    pub fn apart(self) -> Supplier {
+        Supplier { apart: true, ..self }
     }
 
     /// The project.
@@ -327,17 +337,57 @@ impl Supplier {
         })
     }
 
-    /// A bundled plugin, for other plugins to call.
+    // ---- what others call ----------------------------------------------------------------------
+
+    /// What a frontend means that calls another by this text: the project's name, else the bundled
+    /// frontend's; or a reference, if the project or the policy names it. Nothing else is fetched:
+    /// the text may come from a definition, which chooses among what there is. It is supplied as any
+    /// other, with what is granted to itself; [`crate::Unattended`], for a build is going on.
     ///
     /// # Errors
     ///
-    /// There is none of the name, or the policy does not allow it.
-    pub fn bundled(&self, kind: PluginKind, name: &str) -> Result<Plugin, Failure> {
-        let source = PluginRef::Bundled(name.to_owned());
-        self.options.policy.check_name(&source)?;
-        let plugin = self.embedded(kind, name)?;
-        self.options.policy.rule(&source, &plugin.digest())?;
-        Ok(plugin.granted(Grants { nested: true, origin: Origin::Bundled, ..Grants::default() }))
+    /// It may not be called, or is no reference at all.
+    pub fn callee(&self, text: &str) -> Result<PluginRef, Failure> {
+        let reference = PluginRef::parse(text.as_ref(), Path::new("/"))?;
+        if let PluginRef::File { shown, .. } = &reference {
+            return Err(denied(format!("a frontend calls {shown:?}, and files are not called so"))
+                .hint(format!(
+                    "a component of the project is called by the name that {PROJECT_FILE} gives it"
+                ))
+                .hint("one in a registry is called oci://REGISTRY/NAME:TAG"));
+        }
+        if !reference.is_remote() {
+            return Ok(reference);
+        }
+        let aliases = self.project().into_iter().flat_map(Project::aliases);
+        let mut frontends = aliases.filter(|alias| alias.kind == PluginKind::Frontend);
+        if let Some(alias) = frontends.find(|alias| alias.source == reference) {
+            return Ok(PluginRef::Named(alias.name.clone()));
+        }
+        let locked = lock_of(&self.lock).as_ref().and_then(|lock| lock.get(&reference).cloned());
+        let digest = match &reference {
+            PluginRef::Web(web) => Some(web.digest),
+            _ => locked.map(|locked| locked.component),
+        };
+        if self.options.policy.names(&reference, digest.as_ref()) {
+            return Ok(reference);
+        }
+        let mut failure = denied(format!(
+            "a frontend calls {reference}, which neither the project nor the policy names"
+        ));
+        if self.project().is_some() {
+            let source = toml::Value::from(reference.to_string());
+            failure.hints.push(format!(
+                "to let frontends call it, give it a name in {PROJECT_FILE}:\n\
+                 [frontend.NAME]\nsource = {source}"
+            ));
+        }
+        failure.hints.push(format!(
+            "or name it in {}:\n{}",
+            self.options.policy_path,
+            policy::entry(&policy::name_of(&reference), &[])
+        ));
+        Err(failure)
     }
 
     fn embedded(&self, kind: PluginKind, name: &str) -> Result<Plugin, Failure> {
@@ -362,7 +412,7 @@ impl Supplier {
                 self.embedded(kind, name).map(here)
             }
             PluginRef::File { shown, path } => {
-                let mut obtained = here(self.options.host.load(shown, path.as_path())?);
+                let mut obtained = here(self.load(shown, path.as_path().into()).await?);
                 let mut beside = path.clone().into_os_string();
                 beside.push(SUFFIX);
                 if let Ok(text) = read_file(beside.as_ref()) {
@@ -381,7 +431,7 @@ impl Supplier {
             _ => locked.as_ref().map(|locked| locked.component),
         };
         if let Some(kept) = known.and_then(|digest| self.options.store.get(source, &digest)) {
-            return self.loaded(source, kept, locked.is_none());
+            return self.loaded(source, kept, locked.is_none()).await;
         }
         let pinned = match source {
             PluginRef::Registry(reference) => reference.digest().is_some(),
@@ -406,14 +456,21 @@ impl Supplier {
                 Kept { bytes, manifest: found.manifest, signatures: Vec::new() }
             }
         };
-        let mut obtained = self.loaded(source, kept, locked.is_none())?;
+        let mut obtained = self.loaded(source, kept, locked.is_none()).await?;
         self.keep(source, &mut obtained);
         Ok(obtained)
     }
 
-    fn loaded(&self, source: &PluginRef, kept: Kept, new: bool) -> Result<Obtained, Failure> {
+    async fn load(&self, name: &str, source: PluginSource) -> Result<Plugin, Failure> {
+        match self.apart {
+            true => self.options.host.load_apart(name, source).await,
+            false => self.options.host.load(name, source),
+        }
+    }
+
+    async fn loaded(&self, source: &PluginRef, kept: Kept, new: bool) -> Result<Obtained, Failure> {
         let Kept { bytes, manifest, signatures } = kept;
-        let plugin = self.options.host.load(&source.shown(), bytes)?;
+        let plugin = self.load(&source.shown(), bytes.into()).await?;
         let new = new && matches!(source, PluginRef::Registry(_));
         Ok(Obtained { plugin, manifest, signatures, notes: Vec::new(), new })
     }

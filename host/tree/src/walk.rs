@@ -70,6 +70,13 @@ impl Filter {
         self.selected(self.at(path.as_bytes()))
     }
 
+    /// Whether there is anything to be seen at a path: it is in, or it is a directory that may hold
+    /// entries that are.
+    pub fn shows(&self, path: &RelPath, is_dir: bool) -> bool {
+        let state = self.at(path.as_bytes());
+        self.selected(state) || (is_dir && self.may_select_below(state, path.as_bytes()))
+    }
+
     fn at(&self, path: &[u8]) -> FilterState {
         FilterState {
             include: self.include.as_ref().map_or_else(State::default, |m| m.state(path)),

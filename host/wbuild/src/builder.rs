@@ -6,21 +6,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use wbuild_api::event::{BuildError, BuildReport, EventSink};
+use wbuild_api::event::{BuildError, BuildReport, Event, EventSink};
 use wbuild_api::request::{
     BuildRequest, CacheSpec, ContextSpec, DefaultNetwork, DefinitionSource, Entitlement,
 };
 use wbuild_api::session::Proxies;
-use wbuild_bundled::Kind;
 use wbuild_engine::{Engine, EngineOptions, Plugins, Reader};
-use wbuild_graph::{Attrs, Failure, Platform, SourceMap};
+use wbuild_graph::{Attrs, Failure, Platform, Severity, SourceMap};
 use wbuild_plan::Plan;
-use wbuild_plugin::{PluginHost, PluginHostOptions};
+use wbuild_plugin::PluginKind;
 use wbuild_store::Limits;
+use wbuild_supply::{
+    ConfigFile, Consents, POLICY, PluginRef, PluginStore, Policy, Problem, Project, Supplier,
+    SupplierOptions, Unattended,
+};
 
 use crate::error::Steps;
 use crate::events::{Events, Nobody};
-use crate::plugins::{self, FrontendSource, bundled};
+use crate::plugins::{self, FrontendSource, Isolate, Placement};
 use crate::session::{
     Credentials, Directory, Lent, LocalSession, NoCredentials, RegistryHosts, SecretPlace,
 };
@@ -36,6 +39,12 @@ pub struct Builder {
     process: Process,
     state_dir: PathBuf,
     code_dir: Option<PathBuf>,
+    plugin_dir: Option<PathBuf>,
+    project: Option<PathBuf>,
+    policy: Option<PathBuf>,
+    isolate: Option<Isolate>,
+    locked: bool,
+    offline: bool,
     frontend: FrontendSource,
     request: BuildRequest,
     lent: Lent,
@@ -79,6 +88,12 @@ impl Builder {
             process,
             state_dir,
             code_dir: None,
+            plugin_dir: None,
+            project: None,
+            policy: None,
+            isolate: None,
+            locked: false,
+            offline: false,
             frontend: "dockerfile".into(),
             request,
             lent: Lent::default(),
@@ -94,8 +109,9 @@ impl Builder {
 
     // ---- what is built -------------------------------------------------------------------------
 
-    /// What reads the definition: the name of a bundled frontend, the path of a component, or what
-    /// [`native`](crate::native) gives. Default: `dockerfile`.
+    /// What reads the definition: the name of a frontend, its reference (`oci://REGISTRY/NAME:TAG`,
+    /// `https://HOST/PATH#sha256:DIGEST`), the path of a component, or what [`native`](crate::native)
+    /// gives. Default: `dockerfile`.
     #[must_use]
     pub fn frontend(mut self, frontend: impl Into<FrontendSource>) -> Builder {
         self.frontend = frontend.into();
@@ -340,6 +356,54 @@ impl Builder {
         self
     }
 
+    // ---- plugins -------------------------------------------------------------------------------
+
+    /// Where plugins that were fetched are kept. Default: beside the state directory, with `.plugins`
+    /// behind its name.
+    #[must_use]
+    pub fn plugin_dir(mut self, directory: impl Into<PathBuf>) -> Builder {
+        self.plugin_dir = Some(directory.into());
+        self
+    }
+
+    /// The directory of a project: its `wbuild.toml` names plugins, its `wbuild.lock` pins them, and is
+    /// written. Default: none; nothing is pinned.
+    #[must_use]
+    pub fn project(mut self, directory: impl Into<PathBuf>) -> Builder {
+        self.project = Some(directory.into());
+        self
+    }
+
+    /// A policy for plugins: what they may do, and whose signatures they need. Without one, and for
+    /// what it does not say, plugins are granted nothing: nobody is asked.
+    #[must_use]
+    pub fn policy(mut self, file: impl Into<PathBuf>) -> Builder {
+        self.policy = Some(file.into());
+        self
+    }
+
+    /// Which plugins run in processes of their own. Default: those of registries and servers, and files
+    /// that the project names.
+    #[must_use]
+    pub fn isolate(mut self, which: Isolate) -> Builder {
+        self.isolate = Some(which);
+        self
+    }
+
+    /// Fails where the lock lacks a plugin.
+    #[must_use]
+    pub fn locked(mut self) -> Builder {
+        self.locked = true;
+        self
+    }
+
+    /// Fetches no plugins: uses those that are here.
+    #[must_use]
+    pub fn offline(mut self) -> Builder {
+        self.offline = true;
+        self
+    }
+
     /// The OCI runtime, by name or path. Default: crun, else runc.
     #[must_use]
     pub fn runtime(mut self, runtime: impl Into<String>) -> Builder {
@@ -393,7 +457,7 @@ impl Builder {
     pub async fn build(self) -> Result<Built, Error> {
         self.process.can_run_steps()?;
         let outputs = self.request.outputs.iter().cloned().map(Output).collect();
-        let (prepared, steps) = self.prepare()?;
+        let (prepared, steps) = self.prepare().await?;
         let Prepared { options, request, session, plugins, cancel } = prepared;
         let sink = Arc::clone(&steps) as Arc<dyn EventSink>;
         let work = async {
@@ -425,7 +489,7 @@ impl Builder {
     ///
     /// What the frontend fails with, or a step that it looks at.
     pub async fn plan(self) -> Result<Plan, Error> {
-        let (prepared, steps) = self.prepare()?;
+        let (prepared, steps) = self.prepare().await?;
         let Prepared { options, request, session, plugins, cancel } = prepared;
         let sink = Arc::clone(&steps) as Arc<dyn EventSink>;
         let work = async {
@@ -447,25 +511,20 @@ impl Builder {
         blocking(self.plan())
     }
 
-    fn prepare(self) -> Result<(Prepared, Arc<Steps>), Failure> {
-        let code_dir = self.code_dir.unwrap_or_else(|| {
-            let mut name = self.state_dir.clone().into_os_string();
-            name.push(".code");
-            name.into()
-        });
-        let host = PluginHost::new(PluginHostOptions::new(code_dir));
-        let cache = |name: &str| bundled(&host, Kind::Cache, name)?.cache();
-        let elsewhere = self.request.cache_from.iter().chain(&self.request.cache_to);
-        let elsewhere = elsewhere.filter(|cache| cache.backend != CacheSpec::INLINE);
-        let remotes = elsewhere.map(|spec| Ok((spec.backend.clone(), cache(&spec.backend)?)));
-        let runners = RUNNERS.iter().map(|name| bundled(&host, Kind::Runner, name)?.runner());
-        let plugins = Plugins {
-            frontend: Reader::Frontend(self.frontend.load(&host)?),
-            runners: runners.collect::<Result<_, Failure>>()?,
-            caches: CACHES.iter().map(|name| cache(name)).collect::<Result<_, Failure>>()?,
-            remotes: remotes.collect::<Result<_, Failure>>()?,
-            nested: plugins::callable(&host),
+    async fn prepare(self) -> Result<(Prepared, Arc<Steps>), Error> {
+        let session = Arc::new(LocalSession::new(self.lent.clone(), Arc::clone(&self.credentials)));
+        let supplier = Arc::new(self.supplier(&session)?);
+        let place = Placement::new(self.isolate);
+        let plugins = self.plugins(&supplier, &place);
+        let (plugins, notes) = tokio::select! {
+            supplied = plugins => supplied?,
+            () = self.cancel.cancelled() => return Err(Failure::cancelled().into()),
         };
+        let steps = Steps::new(self.events);
+        for text in notes {
+            let (plugin, severity) = ("wbuild".to_owned(), Severity::Note);
+            steps.event(Event::PluginLog { plugin, severity, text });
+        }
         let entered = self.process.entered().as_ref().ok();
         let options = EngineOptions {
             state_dir: self.state_dir,
@@ -480,9 +539,80 @@ impl Builder {
             limits: self.limits,
             policies: Vec::new(),
         };
-        let session = Arc::new(LocalSession::new(self.lent, self.credentials));
         let (request, cancel) = (self.request, self.cancel);
-        Ok((Prepared { options, request, session, plugins, cancel }, Steps::new(self.events)))
+        Ok((Prepared { options, request, session, plugins, cancel }, steps))
+    }
+
+    /// Beside the state directory.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.state_dir.clone().into_os_string();
+        name.push(suffix);
+        name.into()
+    }
+
+    fn supplier(&self, session: &Arc<LocalSession>) -> Result<Supplier, Problem> {
+        let project = self.project.as_deref().map(|directory| {
+            let real = std::fs::canonicalize(directory).map_err(|error| {
+                let message = format!("cannot find the project {}", directory.display());
+                Failure::not_found(message).cause(&error)
+            })?;
+            Project::around(&real).map(Arc::new)
+        });
+        let policy = self.policy.clone().map(|file| ConfigFile::named(file, POLICY)).transpose()?;
+        let shown = policy.as_ref().map(|file| file.path.display().to_string());
+        let private = self.request.allow.contains(&Entitlement::NetworkPrivate);
+        let session = Arc::clone(session);
+        Supplier::new(SupplierOptions {
+            host: plugins::host(self.code_dir.clone().unwrap_or_else(|| self.beside(".code"))),
+            project: project.transpose()?,
+            policy: policy.as_ref().map(Policy::read).transpose()?.unwrap_or_default(),
+            policy_path: shown.unwrap_or_else(|| "the policy that the program gives".to_owned()),
+            consents: Consents::default(),
+            store: PluginStore::new(
+                self.plugin_dir.clone().unwrap_or_else(|| self.beside(".plugins")),
+            ),
+            fetcher: Box::new(move || {
+                plugins::fetcher(Arc::<LocalSession>::clone(&session), private)
+            }),
+            locked: self.locked,
+            offline: self.offline,
+        })
+    }
+
+    /// The plugins, and what there is to say of them.
+    async fn plugins(
+        &self,
+        supplier: &Arc<Supplier>,
+        place: &Placement,
+    ) -> Result<(Plugins, Vec<String>), Failure> {
+        let mut notes = Vec::new();
+        let none = Attrs::default();
+        let bundled = async |kind: PluginKind, name: &str| {
+            let name = PluginRef::Bundled(name.to_owned());
+            let supplied = supplier.supply(kind, &name, &none, &Unattended).await?;
+            Ok::<_, Failure>((name, supplied))
+        };
+        let frontend = self.frontend.load(supplier, place, &mut notes).await?;
+        let mut runners = Vec::new();
+        for name in RUNNERS {
+            let (name, supplied) = bundled(PluginKind::Runner, name).await?;
+            runners.push(place.runner(&name, &supplied)?);
+        }
+        let mut caches = Vec::new();
+        for name in CACHES {
+            let (name, supplied) = bundled(PluginKind::Cache, name).await?;
+            caches.push(place.cache(&name, &supplied)?);
+        }
+        let mut remotes = BTreeMap::new();
+        let elsewhere = self.request.cache_from.iter().chain(&self.request.cache_to);
+        for spec in elsewhere.filter(|cache| cache.backend != CacheSpec::INLINE) {
+            let (name, supplied) = bundled(PluginKind::Cache, &spec.backend).await?;
+            remotes.insert(spec.backend.clone(), place.cache(&name, &supplied)?);
+        }
+        notes.extend(supplier.save_lock());
+        let nested = plugins::callable(supplier, place);
+        let frontend = Reader::Frontend(frontend);
+        Ok((Plugins { frontend, runners, caches, remotes, nested }, notes))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wbuild_api::event::{BuildError, Event, EventSink, StepId};
 use wbuild_graph::{Diagnostic, Failure, SourceMap};
+use wbuild_supply::Problem;
 
 use crate::render::style::Style;
 use crate::render::text::plain_line;
@@ -43,6 +44,12 @@ impl Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Error { failure: Box::new(failure), step: None, sources: SourceMap::default() }
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Error { failure: problem.failure, step: None, sources: problem.sources }
     }
 }
 

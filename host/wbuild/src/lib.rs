@@ -38,16 +38,32 @@
 //! - Nothing is read from the environment: no state directory, no proxies, no credentials. What a
 //!   build shall know is said to its [`Builder`]. Programs (crun, git, newuidmap) are looked for in
 //!   `PATH`, unless [`Process::search`] says where.
-//! - What reads the definition is a bundled frontend by its name, a component in a file or in memory,
-//!   or Rust: [`native`] makes a frontend of a function, so that a tool with a syntax of its own makes
+//! - What reads the definition is a frontend by its name or reference (`oci://…`, `https://…#sha256:…`),
+//!   a component in a file or in memory, or Rust. What it is trusted with say [`Builder::policy`] and
+//!   [`Builder::isolate`]; it is pinned in the `wbuild.lock` of [`Builder::project`]. [`native`] makes a frontend of a function, so that a tool with a syntax of its own makes
 //!   the graph in its own process. A native frontend is trusted like the program itself.
+//!
+//!   ```no_run
+//!   # fn main() -> Result<(), wbuild::Error> {
+//!   let built = wbuild::init()
+//!       .builder("/var/lib/my-tool")
+//!       .project("./src")
+//!       .context("./src")
+//!       .frontend("oci://registry.example/team/app-frontend:1")
+//!       .isolate(wbuild::Isolate::Untrusted)
+//!       .definition_file("app.yaml")
+//!       .build_blocking()?;
+//!   # drop(built);
+//!   # Ok(())
+//!   # }
+//!   ```
 //! - A build ends when its future is dropped, or when the token of [`Builder::cancelled_by`] is
 //!   cancelled; the latter waits until nothing of it is left.
 //! - [`Error`] shows what failed as the command line does, with the lines of the definition.
 //! - One build at a time uses a state directory; another waits, in this process or elsewhere, unless
 //!   [`Builder::no_wait`] was called.
 //!
-//! The command line is made of the same pieces: [`session`], [`credentials`], [`render`],
+//! The command line is made of the same pieces: [`plugins`], [`session`], [`credentials`], [`render`],
 //! [`metadata`], [`LAUNCHER`].
 
 mod builder;
@@ -57,7 +73,7 @@ mod error;
 mod events;
 pub mod metadata;
 mod native;
-mod plugins;
+pub mod plugins;
 mod process;
 pub mod render;
 pub mod session;
@@ -70,8 +86,8 @@ pub use builder::Builder;
 pub use error::Error;
 pub use events::Events;
 pub use native::native;
-pub use plugins::FrontendSource;
-pub use process::{LAUNCHER, Process, init, launch_if_asked, launcher};
+pub use plugins::{FrontendSource, Isolate};
+pub use process::{LAUNCHER, Process, init, launcher, serve_if_asked};
 pub use values::{Built, Context, Output};
 pub use wbuild_api::event::{Event, ImageReport, StepEnd, StepId};
 pub use wbuild_api::extension::{

@@ -9,16 +9,19 @@ use wbuild::graph::op::{EntryOpts, FileAction, FileActionKind, FileOp};
 use wbuild::graph::{NodeMeta, Op};
 use wbuild::{
     Builder, Event, Failure, FailureKind, FilesResult, Frontend, FrontendHost, FrontendSource,
-    Output, Process, StepEnd,
+    Isolate, Output, Process, StepEnd,
 };
+use wbuild_supply::{Kept, PluginRef, PluginStore};
 
 type Test = fn(&Process, &Path);
 
-const TESTS: [(&str, Test); 9] = [
+const TESTS: [(&str, Test); 11] = [
     ("a_context_becomes_files", a_context_becomes_files),
     ("an_image_has_a_digest_and_metadata", an_image_has_a_digest_and_metadata),
     ("a_function_is_a_frontend", a_function_is_a_frontend),
     ("a_component_in_memory_is_a_frontend", a_component_in_memory_is_a_frontend),
+    ("a_component_by_path_runs_in_a_process_of_its_own", a_component_by_path_runs_elsewhere),
+    ("references_are_supplied_as_for_the_command_line", references),
     ("errors_show_the_line", errors_show_the_line),
     ("a_plan_builds_nothing", a_plan_builds_nothing),
     ("events_end_with_the_build", events_end_with_the_build),
@@ -150,6 +153,72 @@ fn a_component_in_memory_is_a_frontend(process: &Process, dir: &Path) {
         .build_blocking()
         .expect("it builds");
     assert_eq!(read(&dir.join("out/x")), "hello");
+}
+
+const STEPS: &str = "from scratch\ncopy a.txt /x\n";
+
+fn steps() -> &'static [u8] {
+    wbuild_bundled::find(wbuild_bundled::Kind::Frontend, "steps").expect("bundled").bytes
+}
+
+fn a_component_by_path_runs_elsewhere(process: &Process, dir: &Path) {
+    let path = dir.join("own.wasm");
+    std::fs::write(&path, steps()).expect("component");
+    let build = |isolate: Isolate| {
+        builder(process, dir)
+            .frontend(path.clone())
+            .isolate(isolate)
+            .definition("Steps", STEPS)
+            .output(Output::files(dir.join("out")))
+    };
+    build(Isolate::Untrusted).build_blocking().expect("it builds");
+    assert_eq!(read(&dir.join("out/x")), "hello");
+    // A process of its own is given its code as a file; this one does without.
+    let nowhere = |isolate| build(isolate).no_cache().code_dir("/proc/nothing/here");
+    let error = nowhere(Isolate::Untrusted).definition("Steps", "from scratch\nworkdir /a\n");
+    let error = error.build_blocking().expect_err("there is no file");
+    assert!(error.to_string().contains("no process can be given it"), "{error}");
+    let built = nowhere(Isolate::None).definition("Steps", "from scratch\nworkdir /b\n");
+    built.build_blocking().expect("it is compiled and run here");
+}
+
+/// By what was fetched before, so that nobody is asked.
+fn references(process: &Process, dir: &Path) {
+    let digest = wbuild::graph::Digest::of(steps());
+    let reference = format!("https://plugins.example/steps.wasm#{digest}");
+    let source = PluginRef::remote(&reference).expect("a reference").expect("it has a scheme");
+    let kept = Kept { bytes: steps().into(), manifest: None, signatures: Vec::new() };
+    let plugins = dir.join("plugins");
+    PluginStore::new(plugins.clone()).keep(&source, &digest, &kept).expect("kept");
+    let build = |frontend: &str| {
+        builder(process, dir)
+            .frontend(frontend)
+            .plugin_dir(&plugins)
+            .offline()
+            .definition("Steps", STEPS)
+            .output(Output::files(dir.join("out")))
+    };
+    build(&reference).build_blocking().expect("it builds");
+    assert_eq!(read(&dir.join("out/x")), "hello");
+    // What is not here, what is not pinned, what is no reference.
+    let says = |builder: Builder, says: &str| {
+        let error = builder.build_blocking().expect_err(says).to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    let other = "oci://plugins.example/team/other:1";
+    says(build(other), "is not here");
+    says(build(other).project(dir.join("src")).locked(), "is not in wbuild.lock");
+    says(build("https://plugins.example/steps.wasm"), "which file");
+    says(build("./own.wasm"), "is the path of a component");
+    // The project names it, and the policy is about it.
+    let file = format!("[frontend.ours]\nsource = \"{reference}\"\n");
+    std::fs::write(dir.join("src/wbuild.toml"), file).expect("project");
+    build("ours").project(dir.join("src")).build_blocking().expect("it builds");
+    says(build("ours"), "no bundled frontend named");
+    std::fs::write(dir.join("policy.toml"), "default = \"deny\"\n").expect("policy");
+    says(build(&reference).policy(dir.join("policy.toml")), "does not allow the plugin");
+    std::fs::write(dir.join("policy.toml"), "default = \"maybe\"\n").expect("policy");
+    says(build(&reference).policy(dir.join("policy.toml")), "policy.toml:1");
 }
 
 fn errors_show_the_line(process: &Process, dir: &Path) {

@@ -241,7 +241,7 @@ pub struct DoctorArgs {
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Show what a plugin is and what it can do
-    Inspect(PluginNameArgs),
+    Inspect(InspectArgs),
     /// Show the plugins that are part of this program, and those of the project
     List(ListArgs),
     /// Begin a plugin: write a small complete project
@@ -338,6 +338,19 @@ pub struct UpdateArgs {
     /// How registries are asked, as for builds
     #[arg(long, value_name = "FILE")]
     pub registry_config: Option<PathBuf>,
+}
+
+/// Show what a plugin is, what it can do, and what it would be granted
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's help")]
+    pub named: PluginNameArgs,
+    /// Which plugins are looked at in a process of their own, without files, network and most
+    /// system calls: all, untrusted (those that do not come with wbuild) or none [default: untrusted]
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true,
+        default_missing_value = "untrusted", hide_possible_values = true)]
+    pub isolate_plugins: Option<crate::isolation::IsolatePlugins>,
 }
 
 /// A plugin by its name.

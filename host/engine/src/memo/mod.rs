@@ -57,7 +57,7 @@ pub(crate) async fn plan(job: &Arc<Job>, frontend: &Arc<dyn Frontend>) -> Result
         blocking(move || store.load_document(DocumentKind::Memo, &id)).await.ok().flatten()
     };
     if let Some(trace) = known.as_deref().and_then(Trace::decode) {
-        if replay::replay(&trace, &frontend_host(job, &identity.name), job.frontends()).await {
+        if replay::replay(&trace, &frontend_host(job, &identity.name), job).await {
             return Ok(Planned { held: true, calls: trace.calls.len() as u64 });
         }
         job.forget_plan();

@@ -13,7 +13,7 @@ use wbuild_graph::op::Security;
 use wbuild_graph::{Attrs, Diagnostic, Edge, Failure, NodeMeta, Op, Platform, SourceFile, Span};
 
 use crate::job::Job;
-use crate::nested::{self, Caller, FindFrontend};
+use crate::nested::{self, Callee, Caller, FindFrontend};
 
 use super::trace::{self, Call, Question, Told, Trace};
 
@@ -52,20 +52,10 @@ impl Recorder {
             request: Arc::clone(&caller.request),
             diagnostics: Arc::clone(&caller.diagnostics),
             results: Arc::clone(&caller.results),
-            nested: nested::over(&self.job, caller, self.frontends()),
+            nested: nested::over(&self.job, caller, Arc::clone(self) as Arc<dyn FindFrontend>),
             // What a plugin says besides is not repeated.
             log: Arc::clone(&self.inner.log),
         }
-    }
-
-    /// Which components are called is asked, too.
-    fn frontends(self: &Arc<Self>) -> FindFrontend {
-        let this = Arc::clone(self);
-        Arc::new(move |name| {
-            let answer = this.job.frontends()(name);
-            this.asked(Question::Frontend(name.to_owned()), trace::frontend(&answer));
-            answer
-        })
     }
 
     /// What was written down; none if it cannot be repeated.
@@ -133,6 +123,17 @@ impl Recorder {
             (Err(_), trace) => *trace = None,
         });
         result
+    }
+}
+
+/// Which components are called is asked, too.
+#[async_trait]
+impl FindFrontend for Recorder {
+    async fn find(&self, name: &str) -> Result<Callee, Failure> {
+        let asked = self.asks(Question::Frontend(name.to_owned()));
+        let answer = self.job.find(name).await.map(|callee| callee.frontend);
+        self.told(asked, trace::frontend(&answer));
+        Ok(Callee { frontend: answer?, notes: Vec::new() })
     }
 }
 

@@ -3,17 +3,18 @@
 use wbuild_api::extension::FrontendHost;
 use wbuild_graph::Diagnostic;
 
-use crate::nested::FindFrontend;
+use crate::job::Job;
+use crate::nested::FindFrontend as _;
 
 use super::trace::{self, Call, Question, Told, Trace};
 
 /// Makes the calls of a trace. False as soon as an answer is another or a call is refused; the
 /// caller then takes back what was done.
-pub(super) async fn replay(trace: &Trace, host: &FrontendHost, find: &FindFrontend) -> bool {
+pub(super) async fn replay(trace: &Trace, host: &FrontendHost, job: &Job) -> bool {
     let mut reports: Vec<&Diagnostic> = Vec::new();
     for call in &trace.calls {
         let holds = match call {
-            Call::Asked(question, answer) => ask(host, find, question).await == *answer,
+            Call::Asked(question, answer) => ask(host, job, question).await == *answer,
             Call::Insert(op, inputs) => host.graph.insert(op.clone(), inputs.clone()).is_ok(),
             Call::Annotate(at, meta) => host.graph.annotate(*at, meta.clone()).is_ok(),
             Call::IgnoreCache(at) => host.graph.ignore_cache(*at).is_ok(),
@@ -41,10 +42,12 @@ pub(super) async fn replay(trace: &Trace, host: &FrontendHost, find: &FindFronte
 }
 
 /// Asks the host what the frontend asked.
-async fn ask(host: &FrontendHost, find: &FindFrontend, question: &Question) -> Told {
+async fn ask(host: &FrontendHost, job: &Job, question: &Question) -> Told {
     let (inspect, request) = (&host.inspect, &host.request);
     match question.clone() {
-        Question::Frontend(name) => trace::frontend(&find(&name)),
+        Question::Frontend(name) => {
+            trace::frontend(&job.find(&name).await.map(|callee| callee.frontend))
+        }
         Question::ResolveImages(images) => trace::images(&inspect.resolve_images(images).await),
         Question::ResolveSources(sources) => {
             trace::sources(&inspect.resolve_sources(sources).await)

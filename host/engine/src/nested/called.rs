@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use wbuild_api::extension::{
     DefinitionFile, Entry, FilesResult, GraphCap, ImageInfo, ImageRequest, ImageResult, InspectCap,
-    NamedContext, NestedBuild, NestedResult, Outcome, ReadDir, RequestCap, ResultsCap, SourceInfo,
-    SourceRequest,
+    NamedContext, NestedBuild, NestedResult, Outcome, PluginIdentity, ReadDir, RequestCap,
+    ResultsCap, SourceInfo, SourceRequest,
 };
 use wbuild_api::texts::options_of;
 use wbuild_api::yielded::{Yielded, check_config};
@@ -17,6 +17,8 @@ use wbuild_graph::{Attrs, Edge, Failure, FailureKind, NodeId, NodeMeta, Op, Plat
 use super::Caller;
 use super::turns::Ask;
 use crate::frontend_host::evaluate_allowed;
+use crate::job::Job;
+use crate::narrow::Narrowed;
 
 /// Whose a node is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,10 +31,13 @@ enum Whose {
 
 /// One called frontend: capabilities over those of its caller.
 pub(super) struct Called {
+    job: Arc<Job>,
     caller: Caller,
     request: NestedBuild,
     contexts: BTreeMap<String, NamedContext>,
     platforms: Vec<Platform>,
+    /// What the user leaves this one.
+    narrowed: Narrowed,
     nodes: Mutex<HashMap<NodeId, Whose>>,
     yielded: Mutex<Yielded>,
 }
@@ -42,12 +47,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Called {
-    pub(super) fn new(caller: Caller, request: NestedBuild) -> Result<Arc<Called>, Failure> {
+    pub(super) fn new(
+        job: &Arc<Job>,
+        caller: Caller,
+        request: NestedBuild,
+        identity: &PluginIdentity,
+    ) -> Result<Arc<Called>, Failure> {
+        let narrowed = Narrowed::new(identity, &job.request().contexts)?;
         let mut nodes = HashMap::new();
         let mut contexts = BTreeMap::new();
         for (name, context) in &request.contexts {
             // Also says whether it is an output of the caller's.
             caller.graph.same_work(context.root, context.root)?;
+            narrowed.given(name, &job.definition(), context.root)?;
             nodes.insert(context.root.node, Whose::Given);
             let context = NamedContext {
                 kind: "input".to_owned(),
@@ -63,7 +75,8 @@ impl Called {
             platforms => platforms.to_vec(),
         };
         let (nodes, yielded) = (Mutex::new(nodes), Mutex::default());
-        Ok(Arc::new(Called { caller, request, contexts, platforms, nodes, yielded }))
+        let job = Arc::clone(job);
+        Ok(Arc::new(Called { job, caller, request, contexts, platforms, narrowed, nodes, yielded }))
     }
 
     /// What it has yielded.
@@ -106,7 +119,7 @@ impl Called {
 }
 
 impl GraphCap for Called {
-    fn insert(&self, op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
+    fn insert(&self, mut op: Op, inputs: Vec<Edge>) -> Result<Vec<Edge>, Failure> {
         if let Op::Source(SourceOp::Local(source)) = &op
             && !self.handed_on(&source.name)
         {
@@ -114,6 +127,7 @@ impl GraphCap for Called {
             return Err(Failure::new(FailureKind::Denied, message)
                 .hint("one that is called by another gets its contexts as nodes"));
         }
+        self.narrowed.op(&mut op)?;
         inputs.iter().try_for_each(|input| self.whose(*input).map(drop))?;
         let outputs = self.caller.graph.insert(op, inputs)?;
         let made = outputs.iter().map(|edge| (edge.node, Whose::Own));
@@ -186,8 +200,11 @@ impl RequestCap for Called {
         if given.is_some() || !self.handed_on(&name) {
             return Ok(given);
         }
-        let handed = self.caller.request.context(name, platform)?;
+        let handed = self.caller.request.context(name.clone(), platform)?;
         let root = handed.as_ref().and_then(|context| context.root);
+        if let Some(root) = root {
+            self.narrowed.given(&name, &self.job.definition(), root)?;
+        }
         lock(&self.nodes).extend(root.map(|root| (root.node, Whose::Given)));
         Ok(handed)
     }
@@ -300,8 +317,20 @@ impl Looking {
 #[async_trait]
 impl InspectCap for Looking {
     async fn resolve_images(&self, requests: Vec<ImageRequest>) -> Vec<Result<ImageInfo, Failure>> {
-        let count = requests.len();
-        self.ask_all(count, |inspect| async move { inspect.resolve_images(requests).await }).await
+        let narrowed = &self.called.narrowed;
+        let refused: Vec<Option<Failure>> =
+            requests.iter().map(|it| narrowed.image(&it.reference, &it.attrs).err()).collect();
+        let left = requests.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
+        let left: Vec<ImageRequest> = left.map(|(request, _)| request).collect();
+        let count = left.len();
+        let answers =
+            self.ask_all(count, |inspect| async move { inspect.resolve_images(left).await }).await;
+        let mut answers = answers.into_iter();
+        let answer = |refused: Option<Failure>| match refused {
+            Some(failure) => Err(failure),
+            None => answers.next().unwrap_or_else(|| Err(Failure::internal("no answer"))),
+        };
+        refused.into_iter().map(answer).collect()
     }
 
     async fn resolve_sources(

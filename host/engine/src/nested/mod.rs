@@ -14,6 +14,8 @@
 //! - Everything happens in one order, whatever takes how long: numbers of nodes and sources, and the
 //!   trace, are the same in every run. See [`turns`].
 //! - A called frontend names only outputs that it made or was given, and sees only what it was given.
+//! - It is narrowed by what the user leaves itself, below what its caller is left: calling adds nothing
+//!   to either.
 
 mod called;
 mod turns;
@@ -32,9 +34,31 @@ use crate::frontend_host::plugin_log;
 use crate::job::Job;
 use called::{Called, Looking};
 
-/// The frontends that others may call, by the names that they are called by; the one place that says
-/// which. Fails for all others.
-pub type FindFrontend = Arc<dyn Fn(&str) -> Result<Arc<dyn Frontend>, Failure> + Send + Sync>;
+/// The frontends that others may call; the one place that says which.
+#[async_trait]
+pub trait FindFrontend: Send + Sync {
+    /// The frontend that is called so, by a name or a reference. Fails for those that may not be.
+    async fn find(&self, name: &str) -> Result<Callee, Failure>;
+}
+
+/// A frontend that may be called.
+pub struct Callee {
+    /// The frontend.
+    pub frontend: Arc<dyn Frontend>,
+    /// What there is to say of it.
+    pub notes: Vec<String>,
+}
+
+/// Those that are at hand.
+#[async_trait]
+impl<F> FindFrontend for F
+where
+    F: Fn(&str) -> Result<Arc<dyn Frontend>, Failure> + Send + Sync,
+{
+    async fn find(&self, name: &str) -> Result<Callee, Failure> {
+        Ok(Callee { frontend: self(name)?, notes: Vec::new() })
+    }
+}
 
 /// How deep frontends may call each other.
 const DEPTH: usize = 8;
@@ -55,7 +79,11 @@ pub(crate) struct Caller {
 }
 
 /// The capability of `caller` to call others.
-pub(crate) fn over(job: &Arc<Job>, caller: Caller, find: FindFrontend) -> Arc<dyn NestedCap> {
+pub(crate) fn over(
+    job: &Arc<Job>,
+    caller: Caller,
+    find: Arc<dyn FindFrontend>,
+) -> Arc<dyn NestedCap> {
     Arc::new(Nested { job: Arc::clone(job), caller, find, depth: 0, calls: Arc::default() })
 }
 
@@ -63,7 +91,7 @@ pub(crate) fn over(job: &Arc<Job>, caller: Caller, find: FindFrontend) -> Arc<dy
 struct Nested {
     job: Arc<Job>,
     caller: Caller,
-    find: FindFrontend,
+    find: Arc<dyn FindFrontend>,
     /// How many callers are above this one.
     depth: usize,
     /// Calls of the whole build so far.
@@ -76,7 +104,11 @@ impl NestedCap for Nested {
         let mut answers = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter();
         loop {
-            let wave: Vec<_> = requests.by_ref().take(BESIDE).map(|r| self.begin(r)).collect();
+            let mut wave = Vec::new();
+            // One after the other, as they stand in the trace.
+            for request in requests.by_ref().take(BESIDE) {
+                wave.push(self.begin(request).await);
+            }
             if wave.is_empty() {
                 return answers;
             }
@@ -94,7 +126,7 @@ struct Begun {
 }
 
 impl Nested {
-    fn begin(&self, request: NestedBuild) -> Result<Begun, Failure> {
+    async fn begin(&self, request: NestedBuild) -> Result<Begun, Failure> {
         let limit = |message: String| Failure::new(FailureKind::Limit, message);
         if self.depth >= DEPTH {
             let message = format!("frontends call each other more than {DEPTH} deep");
@@ -104,9 +136,9 @@ impl Nested {
             let message = format!("frontends are called more than {CALLS} times in this build");
             return Err(limit(message));
         }
-        let frontend = (self.find)(&request.frontend)?;
-        let name = frontend.identity().name;
-        let called = Called::new(self.caller.clone(), request)?;
+        let frontend = self.find.find(&request.frontend).await?.frontend;
+        let identity = frontend.identity();
+        let called = Called::new(&self.job, self.caller.clone(), request, &identity)?;
         let (ask, turns) = turns::questions();
         let caller = Caller {
             graph: Arc::clone(&called) as Arc<dyn GraphCap>,
@@ -129,7 +161,7 @@ impl Nested {
                 depth: self.depth + 1,
                 calls: Arc::clone(&self.calls),
             }),
-            log: plugin_log(name, Arc::clone(self.job.steps().sink())),
+            log: plugin_log(identity.name, Arc::clone(self.job.steps().sink())),
         };
         Ok(Begun { frontend, host, called, turns })
     }

@@ -181,7 +181,7 @@ pub struct Place {
     pub caches: Vec<Arc<dyn CachePlugin>>,
     pub remotes: BTreeMap<String, Arc<dyn CachePlugin>>,
     /// What frontends may call.
-    pub nested: FindFrontend,
+    pub nested: Arc<dyn FindFrontend>,
     pub record_aliases: bool,
     pub log: Arc<Log>,
 }
@@ -219,7 +219,7 @@ impl Place {
             request,
             caches: Vec::new(),
             remotes: BTreeMap::new(),
-            nested: Arc::new(|name| Err(Failure::not_found(format!("no frontend {name}")))),
+            nested: Arc::new(|name: &str| Err(Failure::not_found(format!("no frontend {name}")))),
             record_aliases: true,
             log: Arc::default(),
         };

@@ -6,11 +6,11 @@ mod link;
 use std::ffi::OsString;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wbuild_api::extension::{CacheBackend, CacheHost, FrontendHost, RunnerHost};
 use wbuild_graph::Failure;
-use wbuild_plugin::{Adopter, Compiler, Limits, Plugin, PluginKind};
+use wbuild_plugin::{Adopter, Border, Compiler, Limits, Plugin, PluginKind};
 
 use self::caps::Remote;
 use self::link::Link;
@@ -19,6 +19,8 @@ use crate::protocol::{Done, FromChild, Start, Task};
 
 /// First argument of a child that runs a plugin.
 pub(crate) const RUN: &str = "run";
+/// First argument of a child that looks at one.
+pub(crate) const READ: &str = "read";
 /// First argument of a child that compiles one.
 pub(crate) const COMPILE: &str = "compile";
 /// Third argument where a kernel without Landlock is accepted.
@@ -48,6 +50,7 @@ pub fn child_main(args: &[OsString]) -> i32 {
     let link = Arc::new(Link::inherited());
     let ended = detached.and_then(|()| match mode {
         RUN => run(&link, without),
+        READ => read(&link, without),
         COMPILE => compile(&link, without),
         _ => Err(gone()),
     });
@@ -61,19 +64,36 @@ pub fn child_main(args: &[OsString]) -> i32 {
     }
 }
 
+fn read(link: &Link, without: WithoutLandlock) -> Result<(), Failure> {
+    let (name, bytes) = component(link, without, || Ok(()))?.0;
+    link.say(&FromChild::Done(Border::read(&name, &bytes).map(Done::Border)));
+    Ok(())
+}
+
 fn compile(link: &Link, without: WithoutLandlock) -> Result<(), Failure> {
+    let ((name, bytes), compiler) = component(link, without, Compiler::new)?;
+    link.say(&FromChild::Done(compiler.compile(&name, &bytes).map(Done::Code)));
+    Ok(())
+}
+
+/// The component that a child is given, with its name; read once everything is given up that can be.
+/// What `prepare` makes is made just before.
+fn component<T>(
+    link: &Link,
+    without: WithoutLandlock,
+    prepare: impl FnOnce() -> Result<T, Failure>,
+) -> Result<((String, Vec<u8>), T), Failure> {
     let (name, seconds): (String, u64) = link.hear().ok_or_else(gone)?;
     let component = confine::given()?;
     let cpu = Some(Duration::from_secs(seconds));
     confine::renounce(Resources { memory: COMPILER_MEMORY, cpu })?;
     confine::landlock(None, without)?;
-    let compiler = Compiler::new()?;
+    let prepared = prepare()?;
     let size = component.metadata().map_err(|error| unread(&error))?.len();
     confine::seccomp(Stage::Running)?;
     let mut bytes = vec![0; usize::try_from(size).map_err(|error| unread(&error))?];
     component.read_exact_at(&mut bytes, 0).map_err(|error| unread(&error))?;
-    link.say(&FromChild::Done(compiler.compile(&name, &bytes).map(Done::Code)));
-    Ok(())
+    Ok(((name, bytes), prepared))
 }
 
 fn gone() -> Failure {
@@ -105,17 +125,30 @@ fn run(link: &Arc<Link>, without: WithoutLandlock) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::internal("a plugin's process has no runtime").cause(&error))?;
     confine::seccomp(Stage::Loading)?;
+    let begin = Instant::now();
     let plugin = adopter.adopt(&known, &code)?;
+    let loaded = begin.elapsed();
     confine::seccomp(Stage::Running)?;
     let remote = Arc::new(Remote { link: Arc::clone(link), facts });
     runtime.block_on(async {
         if matches!(task, Task::Connect) {
             return serve(link, &plugin, &remote, repository, http).await;
         }
-        let done = once(&plugin, &remote, task).await;
+        let done = match task {
+            Task::Measure => {
+                let started = plugin.start_times(3).await;
+                let started = started.map(|times| times.iter().min().map_or(0, nanoseconds));
+                Ok(Done::Measured(nanoseconds(&loaded), started))
+            }
+            task => once(&plugin, &remote, task).await,
+        };
         link.say(&FromChild::Done(done));
         Ok(())
     })
+}
+
+fn nanoseconds(time: &Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Does what is done once in a fresh instance.

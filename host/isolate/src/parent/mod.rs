@@ -3,6 +3,7 @@
 mod cache;
 mod compile;
 mod frontend;
+mod inspect;
 mod process;
 mod runner;
 mod session;

@@ -1,5 +1,5 @@
 //! A frontend that asks for `nested` and builds itself through it, without end: under the name in
-//! the option `self`. Without a grant it must be refused; with one, at the host's depth limit.
+//! the option `self`, or the build argument of that name. Without a grant it must be refused; with one, at the host's depth limit.
 
 mod bindings {
     // Generated: the component ABI is made of raw pointers.
@@ -22,7 +22,8 @@ struct Hostile;
 
 impl build::Guest for Hostile {
     fn build() -> Result<(), Failure> {
-        let name = request::opt("self").unwrap_or_else(|| "hostile-nested".to_owned());
+        let name = request::opt("self").or_else(|| request::opt("build-arg:self"));
+        let name = name.unwrap_or_else(|| "hostile-nested".to_owned());
         let deeper = NestedBuild::new(&name);
         deeper.options(&[("self".to_owned(), name)]);
         nested::build(vec![deeper]).remove(0).map(drop)

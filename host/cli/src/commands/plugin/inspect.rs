@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wbuild_cli::args::PluginNameArgs;
+use wbuild::plugins::{Isolate, Trust, isolator};
+use wbuild_cli::args::InspectArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
 use wbuild_cli::report::Report;
 use wbuild_cli::report::style::Style;
 use wbuild_cli::{terminal, units};
+use wbuild_isolate::confine::UNCONFINED;
 use wbuild_plugin::PluginInfo;
 use wbuild_supply::{Decision, Supplied};
 
@@ -16,24 +18,39 @@ use super::Named;
 use crate::plugins;
 
 /// Runs the command.
-pub fn run(args: &PluginNameArgs, environment: &Environment) -> Result<Exit, Fault> {
-    let named = Named::new(args, environment)?;
-    let (supplied, mut info) = plugins::now(async {
-        let supplied = named.supplier.look_at(named.kind, &named.reference).await?;
-        let info = supplied.plugin.inspect().await?;
+pub fn run(args: &InspectArgs, environment: &Environment) -> Result<Exit, Fault> {
+    let Named { mut supplier, kind, reference } = Named::new(&args.named, environment)?;
+    let (source, _) = supplier.resolve(kind, &reference)?;
+    // A component that somebody wonders about is looked at where it can do nothing.
+    let choice = args.isolate_plugins.map_or(Isolate::Untrusted, Into::into);
+    let apart = Trust::of(&reference, &source).is_isolated(Some(choice));
+    if apart {
+        supplier = supplier.apart();
+    }
+    let looked = plugins::now(async {
+        let supplied = supplier.look_at(kind, &reference).await?;
+        let info = match apart {
+            true => isolator().inspect(&supplied.plugin).await?,
+            false => supplied.plugin.inspect().await?,
+        };
         Ok((supplied, info))
-    })?;
+    });
+    let (supplied, mut info) =
+        looked.map_err(|fault| match fault.failure.message == UNCONFINED {
+            true => fault.hint("--isolate-plugins=none looks at it in this process"),
+            false => fault,
+        })?;
     // What it lacks is said among what holds here; who is asked can still give it.
     if supplied.decision.wants.iter().any(|(_, why)| why.is_none()) {
         info.refusal = None;
     }
-    if args.json {
+    if args.named.json {
         let mut value = serde_json::to_value(&info).expect("keys are strings, so it is JSON");
         value["source"] = Value::from(supplied.source.to_string());
         value["here"] = here_as_json(&supplied.decision);
         super::super::print_json(&value)?;
     } else {
-        let here = here(&supplied, named.supplier.policy());
+        let here = here(&supplied, supplier.policy());
         terminal::print(describe(&info, &here).as_bytes())?;
     }
     // A plugin that cannot be used has been described, but a script should notice.

@@ -8,10 +8,12 @@ use wbuild_author::Project;
 use wbuild_cli::args::trial::TestArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
+use wbuild_cli::resolve::plugins::Supply;
 use wbuild_cli::{terminal, units};
 use wbuild_engine::extension::{CachePlugin, ClampCap, Frontend, Runner};
 use wbuild_graph::Failure;
 use wbuild_plugin::{Plugin, PluginKind, Usage, WasmFrontend};
+use wbuild_supply::PluginRef;
 use wbuild_testkit::cases::{self, Outcome};
 use wbuild_testkit::{backend, machine};
 
@@ -20,6 +22,22 @@ use crate::plugins;
 
 /// Where the cases of a project are.
 const CASES: &str = "tests/cases";
+
+/// That there is something to test, before its cases are looked for.
+fn check_named(args: &TestArgs, environment: &Environment) -> Result<(), Fault> {
+    if let PluginRef::File { path, shown } = PluginRef::parse(&args.plugin, &environment.cwd)?
+        && !path.exists()
+    {
+        let message = format!("there is neither a component nor a project at {shown}");
+        return Err(Fault::from(Failure::not_found(message)).hint(
+            "name the folder of a project, as `wbuild plugin new` makes them, or the .wasm file \
+             that `wbuild plugin build` makes",
+        ));
+    }
+    let supply = Supply::of(Some(&environment.cwd), &Default::default(), false)?;
+    supply.any(&args.plugin, environment)?;
+    Ok(())
+}
 
 /// Runs the command.
 pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
@@ -34,6 +52,7 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
         }
         (component.into_os_string(), Some(given.join(CASES)))
     } else {
+        check_named(args, environment)?;
         // Of a project, or of a file that was put somewhere with its cases.
         let folders = given.ancestors().skip(1).take(2);
         let beside = folders.map(|folder| folder.join(CASES)).find(|cases| cases.is_dir());
