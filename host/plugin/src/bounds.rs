@@ -2,7 +2,7 @@
 //! version, and a process that runs a guest for this one and may have been taken over by it.
 
 use wbuild_api::extension::{BinfmtRule, BlobInfo, LaunchPlan};
-use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind};
+use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, quoted};
 
 use crate::limits::{SMALL_BLOB_READ, SMALL_BLOB_WRITE, clip, size};
 
@@ -67,7 +67,10 @@ pub fn failure(mut failure: Failure) -> Failure {
 /// `Invalid` when nothing can be bound there.
 pub fn tool_target(taken: &[(String, String)], target: &str) -> Result<(), Failure> {
     if !target.starts_with('/') || target.contains('\0') {
-        return Err(Failure::invalid(format!("the tool target {target:?} is not absolute")));
+        return Err(Failure::invalid(format!(
+            "the tool target {} is not absolute",
+            quoted(target)
+        )));
     }
     if taken.iter().any(|(_, taken)| taken == target) {
         return Err(Failure::invalid(format!("two tools are bound at {target}")));
@@ -104,7 +107,7 @@ pub fn binfmt_rule(rule: &BinfmtRule) -> Result<(), Failure> {
 /// `Unsupported` when plans cannot choose it.
 pub fn personality(domain: &str) -> Result<(), Failure> {
     if !PERSONALITIES.contains(&domain) {
-        return Err(Failure::unsupported(format!("unknown personality {domain:?}"))
+        return Err(Failure::unsupported(format!("unknown personality {}", quoted(domain)))
             .hint(format!("expected one of: {}", PERSONALITIES.join(", "))));
     }
     Ok(())
@@ -128,7 +131,7 @@ pub fn tools_of(plan: &LaunchPlan) -> Vec<String> {
 pub fn bucket(name: &str) -> Result<(), Failure> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-        return Err(Failure::invalid(format!("{name:?} is no name for a bucket"))
+        return Err(Failure::invalid(format!("{} is no name for a bucket", quoted(name)))
             .hint("a bucket's name is 1 to 64 of the characters a-z 0-9 - _"));
     }
     Ok(())
@@ -145,8 +148,7 @@ pub fn reference(reference: &str) -> Result<(), Failure> {
     if length.contains(&reference.len()) && reference.bytes().all(fits) {
         return Ok(());
     }
-    let shown: String = reference.chars().take(REFERENCE_BYTES).collect();
-    Err(Failure::invalid(format!("{shown:?} is neither a tag nor a digest")))
+    Err(Failure::invalid(format!("{} is neither a tag nor a digest", quoted(reference))))
 }
 
 /// A blob that is to be read by a guest: larger ones are layers.

@@ -2,7 +2,7 @@
 
 use wasmtime::component::Resource;
 use wbuild_api::extension::{Entry, EntryKind, ImageRequest, ReadDir, SourceRequest};
-use wbuild_graph::{Attrs, Failure, decode};
+use wbuild_graph::{Attrs, Failure, decode, quoted};
 
 use super::bindings::wbuild::frontend::{graph, inspect};
 use super::{OutcomeHandle, State, edge_in};
@@ -154,8 +154,11 @@ impl State {
         match stream {
             "stdout" => answer(Ok(told(&outcome.stdout, outcome.stdout_truncated))),
             "stderr" => answer(Ok(told(&outcome.stderr, outcome.stderr_truncated))),
-            other => answer(Err(Failure::unsupported(format!("outcome has no stream {other:?}"))
-                .hint("expected one of: stdout, stderr"))),
+            other => answer(Err(Failure::unsupported(format!(
+                "outcome has no stream {}",
+                quoted(other)
+            ))
+            .hint("expected one of: stdout, stderr"))),
         }
     }
 }
