@@ -109,7 +109,7 @@ pub(crate) enum FrontendCall {
     HasSsh(String),
     Supports(String),
     AddSource(SourceFile),
-    MapSource(Span, Span),
+    MapSources(Vec<(Span, Span)>),
     Report(Diagnostic),
     Image(ImageResult),
     Files(FilesResult),
