@@ -1,5 +1,7 @@
 //! What a guest costs this process and its children.
 
+#![allow(dead_code, missing_docs)]
+
 use std::time::{Duration, Instant};
 
 /// Measures from when it is made.
@@ -17,14 +19,19 @@ pub struct Cost {
     pub cpu: Duration,
 }
 
+/// Gives memory back that was used once and is kept for later: it would hide as much of what is used
+/// now.
+pub fn trim() {
+    // SAFETY: it takes no pointers.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 impl Gauge {
     pub fn start() -> Gauge {
-        // Memory that was used once and is kept for later would hide as much of what is used now.
-        // SAFETY: it takes no pointers.
-        #[allow(unsafe_code)]
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        trim();
         // The highest resident size is that of now.
         std::fs::write("/proc/self/clear_refs", "5").expect("the peak is reset");
         Gauge { resident: status("VmRSS:"), cpu: cpu() }
