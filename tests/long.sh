@@ -9,6 +9,7 @@
 #          sh tests/long.sh races
 #          sh tests/long.sh languages
 #          sh tests/long.sh simulation [SEEDS [FIRST]]
+#          sh tests/long.sh hostile [MOMENTS]
 #          sh tests/long.sh crash [NAME=NUMBER...]
 #
 # mutants: changes the languages and the ignore matcher, one operator or function at a time,
@@ -26,6 +27,8 @@
 # races:   paths that change while they are copied or written to, a minute for each kind.
 # languages: plugins in Python, from nothing to a build with them; their compiler comes from PyPI.
 # simulation: a million SEEDS of the solver's simulation, from the FIRST on.
+# hostile: builds, plans and caches, honest and hostile ones, given up at 1,000 MOMENTS in process and as
+#          many in processes of their own; counts what is left of them.
 # crash:   kills, failures, power cuts, full disks and flipped bits, in the numbers of a release; some
 #          minutes each, and an hour in all. NAME=NUMBER takes another number of one, and 0 leaves it
 #          out: kills=1000 (SIGKILL of a process that works on a store), failpoints=600 (SIGKILL and
@@ -245,6 +248,9 @@ languages)
 simulation)
     SEEDS=${2-1000000} SEED=${3-0} nice cargo test -p wbuild-solver --test solver \
         simulation::simulation -- --nocapture
+    ;;
+hostile)
+    WBUILD_GIVEN_UP=${2-1000} nice cargo test -p wbuild-isolate --test given_up -- --nocapture
     ;;
 crash)
     shift
