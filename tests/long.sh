@@ -16,7 +16,8 @@
 #          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
 #          down. Installs cargo-mutants below target/ if it is not on PATH. Mutants that change nothing
 #          are listed in .cargo/mutants.toml, with the reason; what survives besides is a missing case.
-# fuzz:    makes up input for the parts of the languages, layers, documents of images and caches
+# fuzz:    makes up input for the parts of the languages, layers, documents of images and caches, frames of
+#          plugins' processes,
 #          and expects what tests/fuzz checks to hold, MINUTES (10) for each TARGET. What fails stays
 #          in target/fuzz/TARGET-failed; copied to tests/fuzz/corpus/TARGET it is checked by every
 #          `cargo test`.
