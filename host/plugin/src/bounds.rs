@@ -1,7 +1,9 @@
 //! What the words of a guest may be, once for every way they come by: the bindings of each WIT
 //! version, and a process that runs a guest for this one and may have been taken over by it.
 
-use wbuild_api::extension::{BinfmtRule, BlobInfo, LaunchPlan};
+use wbuild_api::extension::{
+    BinfmtRule, BlobInfo, ImageInfo, ImageRequest, InspectCap, LaunchPlan,
+};
 use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, quoted};
 
 use crate::limits::{SMALL_BLOB_READ, SMALL_BLOB_WRITE, clip, size};
@@ -14,8 +16,12 @@ pub const TEXT_ITEMS: usize = 1000;
 pub const ANSWERS: usize = 10_000;
 /// Execution domains a plan may choose.
 const PERSONALITIES: [&str; 2] = ["linux", "linux32"];
+/// Images that are resolved beside each other; more wait.
+const IMAGES: usize = 64;
 /// Longest magic of a binfmt rule: what the kernel looks at of a file (`BINPRM_BUF_SIZE`).
 const MAGIC_BYTES: usize = 256;
+/// Longest media type.
+const MEDIA_TYPE_BYTES: usize = 255;
 /// Longest tag or digest.
 const REFERENCE_BYTES: usize = 256;
 
@@ -58,6 +64,27 @@ pub fn failure(mut failure: Failure) -> Failure {
         attrs: attrs(failure.attrs),
         ..failure
     }
+}
+
+/// Resolves images, each of which may answer with a config of its own size, until what they answer is
+/// more than `room` bytes: none then.
+pub async fn resolve_images(
+    inspect: &dyn InspectCap,
+    requests: Vec<ImageRequest>,
+    room: usize,
+) -> Option<Vec<Result<ImageInfo, Failure>>> {
+    let mut answers = Vec::with_capacity(requests.len());
+    let mut left = room;
+    let mut requests = requests.into_iter().peekable();
+    while requests.peek().is_some() {
+        let some = requests.by_ref().take(IMAGES).collect();
+        for answer in inspect.resolve_images(some).await {
+            let bytes = answer.as_ref().map_or(0, |info| info.config.len());
+            left = left.checked_sub(bytes)?;
+            answers.push(answer);
+        }
+    }
+    Some(answers)
 }
 
 /// Where a plan binds a further tool.
@@ -149,6 +176,18 @@ pub fn reference(reference: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::invalid(format!("{} is neither a tag nor a digest", quoted(reference))))
+}
+
+/// A media type, which is held for as long as a handle of its blob.
+///
+/// # Errors
+///
+/// `Invalid` when it is longer than any (RFC 6838, section 4.2).
+pub fn media_type(text: &str) -> Result<(), Failure> {
+    if text.len() <= MEDIA_TYPE_BYTES {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!("{} is no media type", quoted(text))))
 }
 
 /// A blob that is to be read by a guest: larger ones are layers.

@@ -279,6 +279,11 @@ impl Meter {
         self.buffered = self.buffered.saturating_sub(bytes);
     }
 
+    /// How much may be held, in bytes.
+    pub fn limit(&self) -> usize {
+        self.limits.buffered_bytes
+    }
+
     /// How much more may be held, in bytes.
     pub fn left(&self) -> usize {
         self.limits.buffered_bytes.saturating_sub(self.buffered)

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use wbuild_api::describe::{Description, Outline, Query};
 use wbuild_api::extension::{FilesResult, Frontend, FrontendHost, LogCap, PluginIdentity};
 use wbuild_graph::{Attrs, Failure, Platform, decode};
-use wbuild_plugin::limits::{LIST_ITEMS, Meter, READ_BYTES, platform_size};
+use wbuild_plugin::limits::{LIST_ITEMS, LimitReached, Meter, READ_BYTES, platform_size};
 use wbuild_plugin::{Plugin, PluginKind, bounds};
 
 use super::process::Program;
@@ -171,7 +171,11 @@ impl Answers for FrontendAnswers {
             FrontendCall::SameWork(at, other) => answer(&host.graph.same_work(at, other)),
             FrontendCall::ResolveImages(requests) => {
                 meter.batch(requests.len())?;
-                answer(&host.inspect.resolve_images(requests).await)
+                let room = meter.left();
+                match bounds::resolve_images(&*host.inspect, requests, room).await {
+                    Some(resolved) => answer(&resolved),
+                    None => Err(LimitReached::Buffered(meter.limit()).into()),
+                }
             }
             FrontendCall::ResolveSources(requests) => {
                 meter.batch(requests.len())?;

@@ -69,7 +69,7 @@ impl Given {
                 architecture: part.clone(),
                 variant: Some(part.clone()),
                 os_version: Some(part.clone()),
-                os_features: vec![part; items],
+                os_features: vec![part],
             },
             span: Span { source: 0, start: 0, end: 1 },
             items,
@@ -250,7 +250,9 @@ fn in_inspect(name: &str, given: &Given) -> Result<(), Failure> {
     match name {
         "resolve-images" => {
             let platform = Some(given.platform.clone());
-            let one = ImageRequest { reference: text.clone(), platform, attrs: attrs.clone() };
+            // Many requests or many attributes, not both.
+            let attrs = attrs[..1].to_vec();
+            let one = ImageRequest { reference: text.clone(), platform, attrs };
             let requests = vec![one; *items];
             forever(|| inspect::resolve_images(&requests))
         }
@@ -259,7 +261,7 @@ fn in_inspect(name: &str, given: &Given) -> Result<(), Failure> {
                 kind: given.word("git").to_owned(),
                 url: text.clone(),
                 reference: text.clone(),
-                attrs: attrs.clone(),
+                attrs: attrs[..1].to_vec(),
             };
             let requests = vec![one; *items];
             forever(|| inspect::resolve_sources(&requests))

@@ -7,7 +7,7 @@ use super::bindings::wbuild::frontend::{diagnostics, graph, results};
 use super::{State, edge_in};
 use crate::limits::{Pairs, pairs_size, platform_size, texts_size};
 use crate::state::refuse;
-use crate::v0_1::types::{answer, diagnostic_in, platform_in, span_in, wit};
+use crate::v0_1::types::{answer, diagnostic_in, diagnostic_size, platform_in, span_in, wit};
 
 impl diagnostics::Host for State {
     fn add_source(
@@ -34,13 +34,7 @@ impl diagnostics::Host for State {
     }
 
     fn report(&mut self, diagnostic: wit::Diagnostic) -> wasmtime::Result<()> {
-        let labels = diagnostic.labels.iter().map(|label| &label.text);
-        let texts = [&diagnostic.code, &diagnostic.help, &diagnostic.url];
-        let bytes = texts_size([&diagnostic.message])
-            + texts_size(labels)
-            + texts_size(texts.into_iter().flatten())
-            + pairs_size(&diagnostic.attrs);
-        self.meter.message(bytes)?;
+        self.meter.message(diagnostic_size(&diagnostic))?;
         self.caps()?.diagnostics.report(diagnostic_in(diagnostic)).map_err(refuse)
     }
 }
