@@ -6,6 +6,8 @@
 mod common;
 #[path = "support/gauge.rs"]
 mod gauge;
+#[path = "support/granted.rs"]
+mod granted;
 mod support;
 #[path = "support/wit.rs"]
 mod wit;
@@ -15,9 +17,10 @@ use std::time::Duration;
 
 use common::*;
 use gauge::{Cost, Gauge};
+use granted::Granted;
 use support::*;
 use wbuild_api::describe::Query;
-use wbuild_api::extension::{Frontend, Outcome};
+use wbuild_api::extension::{CacheHost, Frontend, Outcome};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure};
 use wbuild_plugin::{Limits, PluginHost, PluginHostOptions, PluginKind};
 use wit::Function;
@@ -32,14 +35,14 @@ const TRIES: usize = 3;
 /// What starting and ending a guest takes.
 const START: Duration = Duration::from_millis(100);
 /// Same, of one in a process of its own.
-const START_ISOLATED: Duration = Duration::from_millis(150);
+const START_ISOLATED: Duration = Duration::from_millis(200);
 
 /// The limits of frontends.
 type Change = fn(&mut Limits);
 
 /// For many guests.
 fn small(limits: &mut Limits) {
-    limits.cpu = Duration::from_millis(50);
+    limits.cpu = Duration::from_millis(40);
     limits.memory_bytes = 16 * MIB;
     limits.buffered_bytes = 8 * MIB;
 }
@@ -175,6 +178,44 @@ fn floods(table: &mut Table) {
     }
 }
 
+/// How each function of a cache backend is called.
+const CACHE_CALLS: [Call; 2] = [
+    ("large", |_| true, &[("x-handles", "held")]),
+    ("many", |f| f.takes_list, &[("x-size", "16"), ("x-items", "4000")]),
+];
+
+fn floods_of_caches(table: &mut Table) {
+    let mut options = PluginHostOptions::new(code_cache());
+    small(&mut options.cache_limits);
+    let cache = load(&PluginHost::new(options), "hostile-http").cache_there().expect("a backend");
+    let open = |config: &[(&str, &str)]| {
+        let config = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let granted = Arc::new(Granted::default());
+        let capabilities = CacheHost {
+            repository: Some(Arc::clone(&granted) as _),
+            http: Some(granted),
+            ..Arc::new(Storage::default()).host()
+        };
+        run(async {
+            let backend = cache.connect(capabilities).await?;
+            backend.open("read".to_owned(), Attrs(config)).await
+        })
+    };
+    open(&[]).expect("it is compiled");
+    let mut functions = wit::functions("types", &["log"]);
+    functions.extend(wit::functions("cache", &["blobs", "kv", "repository", "http"]));
+    assert!(functions.len() > 25, "{} functions", functions.len());
+    for function in &functions {
+        for (how, _, options) in CACHE_CALLS.iter().filter(|(_, fits, _)| fits(function)) {
+            let mut all = vec![("x-flood", function.name.as_str())];
+            all.extend(*options);
+            let name = format!("{} ({how})", function.name);
+            let ended = table.measure(&name, small, || open(&all));
+            assert!(ended.starts_with("the cache backend hostile-http "), "{name}: {ended}");
+        }
+    }
+}
+
 /// What a guest must be able to do to be a danger: fill its memory.
 fn roomy(limits: &mut Limits) {
     limits.cpu = Duration::from_millis(300);
@@ -272,6 +313,7 @@ fn no_guest_costs_more_than_it_may() {
             behaviours_of_frontends(&mut table);
             behaviours_of_others(&mut table);
             floods(&mut table);
+            floods_of_caches(&mut table);
         });
     }
     for row in &table.0 {
