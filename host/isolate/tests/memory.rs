@@ -20,7 +20,7 @@ use gauge::{Cost, Gauge};
 use granted::Granted;
 use support::*;
 use wbuild_api::describe::Query;
-use wbuild_api::extension::{CacheHost, Frontend, Outcome};
+use wbuild_api::extension::{CacheHost, Frontend, Outcome, Tool};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure};
 use wbuild_plugin::{Limits, PluginHost, PluginHostOptions, PluginKind};
 use wit::Function;
@@ -35,14 +35,15 @@ const TRIES: usize = 3;
 /// What starting and ending a guest takes.
 const START: Duration = Duration::from_millis(100);
 /// Same, of one in a process of its own.
-const START_ISOLATED: Duration = Duration::from_millis(200);
+const START_ISOLATED: Duration = Duration::from_millis(150);
 
 /// The limits of frontends.
 type Change = fn(&mut Limits);
 
 /// For many guests.
 fn small(limits: &mut Limits) {
-    limits.cpu = Duration::from_millis(40);
+    // What can grow without a limit grows fast in this process.
+    limits.cpu = Duration::from_millis(if isolated() { 20 } else { 40 });
     limits.memory_bytes = 16 * MIB;
     limits.buffered_bytes = 8 * MIB;
 }
@@ -216,6 +217,28 @@ fn floods_of_caches(table: &mut Table) {
     }
 }
 
+fn floods_of_runners(table: &mut Table) {
+    let mut options = PluginHostOptions::new(code_cache());
+    small(&mut options.runner_limits);
+    let runner = load(&PluginHost::new(options), "hostile-runner").runner_there();
+    let runner = runner.expect("a runner");
+    let digest = Digest::of(b"qemu");
+    let tool = Tool { name: "qemu".to_owned(), digest, is_static: true, version: None };
+    let plan = |behaviour: &str| {
+        let machine = Arc::new(Machine { tools: vec![tool.clone()], ..Machine::default() });
+        run(runner.make_plan(machine.host(), job(behaviour)))
+    };
+    plan("ok").expect("it is compiled");
+    let mut functions = wit::functions("types", &["log"]);
+    functions.extend(wit::functions("runner", &["machine", "process", "plan"]));
+    assert!(functions.len() > 20, "{} functions", functions.len());
+    for function in &functions {
+        let behaviour = format!("flood {}", function.name);
+        let ended = table.measure(&format!("runner, {behaviour}"), small, || plan(&behaviour));
+        assert!(ended.starts_with("the runner hostile-runner "), "{behaviour}: {ended}");
+    }
+}
+
 /// What a guest must be able to do to be a danger: fill its memory.
 fn roomy(limits: &mut Limits) {
     limits.cpu = Duration::from_millis(300);
@@ -314,6 +337,7 @@ fn no_guest_costs_more_than_it_may() {
             behaviours_of_others(&mut table);
             floods(&mut table);
             floods_of_caches(&mut table);
+            floods_of_runners(&mut table);
         });
     }
     for row in &table.0 {
