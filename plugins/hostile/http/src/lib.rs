@@ -53,7 +53,7 @@ impl Guest for Hostile {
             let pairs = config.iter().filter(move |(name, _)| name == key);
             pairs.map(|(_, value)| value.clone()).collect::<Vec<String>>()
         };
-        for function in all("x-flood") {
+        if let Some(function) = all("x-flood").pop() {
             flood::flood(&function, |key| all(key).pop());
             return Err(failure(&format!("no function is called {function:?}")));
         }
