@@ -9,13 +9,15 @@
 #          sh tests/long.sh races
 #          sh tests/long.sh languages
 #          sh tests/long.sh simulation [SEEDS [FIRST]]
+#          sh tests/long.sh hostile [MOMENTS]
 #          sh tests/long.sh crash [NAME=NUMBER...]
 #
 # mutants: changes the languages and the ignore matcher, one operator or function at a time,
 #          and expects their tests to notice. FILEs, e.g. frontends/ignore/src/glob.rs, narrow it
 #          down. Installs cargo-mutants below target/ if it is not on PATH. Mutants that change nothing
 #          are listed in .cargo/mutants.toml, with the reason; what survives besides is a missing case.
-# fuzz:    makes up input for the parts of the languages, layers, documents of images and caches
+# fuzz:    makes up input for the parts of the languages, layers, documents of images and caches, frames of
+#          plugins' processes,
 #          and expects what tests/fuzz checks to hold, MINUTES (10) for each TARGET. What fails stays
 #          in target/fuzz/TARGET-failed; copied to tests/fuzz/corpus/TARGET it is checked by every
 #          `cargo test`.
@@ -26,6 +28,8 @@
 # races:   paths that change while they are copied or written to, a minute for each kind.
 # languages: plugins in Python, from nothing to a build with them; their compiler comes from PyPI.
 # simulation: a million SEEDS of the solver's simulation, from the FIRST on.
+# hostile: builds, plans and caches, honest and hostile ones, given up at 1,000 MOMENTS in process and as
+#          many in processes of their own; counts what is left of them.
 # crash:   kills, failures, power cuts, full disks and flipped bits, in the numbers of a release; some
 #          minutes each, and an hour in all. NAME=NUMBER takes another number of one, and 0 leaves it
 #          out: kills=1000 (SIGKILL of a process that works on a store), failpoints=600 (SIGKILL and
@@ -245,6 +249,9 @@ languages)
 simulation)
     SEEDS=${2-1000000} SEED=${3-0} nice cargo test -p wbuild-solver --test solver \
         simulation::simulation -- --nocapture
+    ;;
+hostile)
+    WBUILD_GIVEN_UP=${2-1000} nice cargo test -p wbuild-isolate --test given_up -- --nocapture
     ;;
 crash)
     shift

@@ -2,14 +2,16 @@
 //! place for every WIT version; an unknown key or value is an error that names both.
 
 use crate::op::*;
-use crate::{Attrs, Failure, FailureKind};
+use crate::{Attrs, Failure, FailureKind, quoted};
 
 /// Fails on a key that is neither known to `function` nor starts with `x-`.
 pub fn only_known(attrs: &Attrs, function: &str, known: &[&str]) -> Result<(), Failure> {
     match attrs.unknown(known) {
         None => Ok(()),
-        Some(key) => Err(Failure::unsupported(format!("{function} does not know the key {key:?}"))
-            .hint(format!("known keys: {}", known.join(", ")))),
+        Some(key) => {
+            Err(Failure::unsupported(format!("{function} does not know the key {}", quoted(key)))
+                .hint(format!("known keys: {}", known.join(", "))))
+        }
     }
 }
 
@@ -99,7 +101,7 @@ pub fn claimed(op: &Op) -> Result<(), Failure> {
 fn one_of<T: Copy>(value: &str, what: &str, choices: &[(&str, T)]) -> Result<T, Failure> {
     choices.iter().find(|(name, _)| *name == value).map(|(_, choice)| *choice).ok_or_else(|| {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        Failure::unsupported(format!("unknown {what} {value:?}"))
+        Failure::unsupported(format!("unknown {what} {}", quoted(value)))
             .hint(format!("expected one of: {}", names.join(", ")))
     })
 }
@@ -158,7 +160,9 @@ pub fn flag(attrs: &Attrs, key: &str) -> Result<bool, Failure> {
     match attrs.get(key) {
         None | Some("false" | "0") => Ok(false),
         Some("" | "true" | "1") => Ok(true),
-        Some(other) => Err(Failure::invalid(format!("{key} is true or false, not {other:?}"))),
+        Some(other) => {
+            Err(Failure::invalid(format!("{key} is true or false, not {}", quoted(other))))
+        }
     }
 }
 
@@ -166,8 +170,9 @@ fn number<T: std::str::FromStr>(attrs: &Attrs, key: &str) -> Result<Option<T>, F
     attrs
         .get(key)
         .map(|text| {
-            text.parse()
-                .map_err(|_| Failure::invalid(format!("{key} is a number in range, not {text:?}")))
+            text.parse().map_err(|_| {
+                Failure::invalid(format!("{key} is a number in range, not {}", quoted(text)))
+            })
         })
         .transpose()
 }
@@ -178,7 +183,7 @@ pub fn octal_mode(attrs: &Attrs, key: &str) -> Result<Option<u32>, Failure> {
         .get(key)
         .map(|text| match u32::from_str_radix(text, 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
-            _ => Err(Failure::invalid(format!("{key} is an octal mode, not {text:?}"))),
+            _ => Err(Failure::invalid(format!("{key} is an octal mode, not {}", quoted(text)))),
         })
         .transpose()
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encode::{ByDefinition, Encoder};
 use crate::op::{FileActionKind, Mount, MountKind, Op, Security, SourceOp};
-use crate::{Failure, FailureKind, Span, VertexDigest};
+use crate::{Failure, FailureKind, Span, VertexDigest, quoted};
 
 /// A node of one definition. Two nodes with equal digests keep their own names and spans; their
 /// work is shared.
@@ -326,7 +326,8 @@ fn check_op(op: &Op) -> Result<(), Failure> {
                 return Err(Failure::invalid("a process needs at least one argument"));
             }
             if !exec.cwd.starts_with('/') {
-                let message = format!("the working directory {:?} is not absolute", exec.cwd);
+                let message =
+                    format!("the working directory {} is not absolute", quoted(&exec.cwd));
                 return Err(Failure::invalid(message));
             }
             match exec.mounts.first() {
@@ -344,7 +345,8 @@ fn check_op(op: &Op) -> Result<(), Failure> {
             }
             for mount in &exec.mounts {
                 if !mount.target.starts_with('/') {
-                    let message = format!("the mount target {:?} is not absolute", mount.target);
+                    let message =
+                        format!("the mount target {} is not absolute", quoted(&mount.target));
                     return Err(Failure::invalid(message));
                 }
                 check_text(&mount.target, "a mount target")?;
@@ -355,7 +357,7 @@ fn check_op(op: &Op) -> Result<(), Failure> {
                 check_text(key, "a variable name")?;
                 check_text(value, "a variable value")?;
                 if key.is_empty() || key.contains('=') {
-                    return Err(Failure::invalid(format!("invalid variable name {key:?}")));
+                    return Err(Failure::invalid(format!("invalid variable name {}", quoted(key))));
                 }
             }
             Ok(())
@@ -383,7 +385,7 @@ fn check_op(op: &Op) -> Result<(), Failure> {
 
 fn check_text(text: &str, what: &str) -> Result<(), Failure> {
     if text.contains('\0') {
-        return Err(Failure::invalid(format!("{what} has a NUL byte: {text:?}")));
+        return Err(Failure::invalid(format!("{what} has a NUL byte: {}", quoted(text))));
     }
     Ok(())
 }

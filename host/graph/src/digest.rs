@@ -14,7 +14,7 @@ pub struct Digest([u8; 32]);
 
 /// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid digest {0:?}: expected sha256:<64 lower-case hex digits>")]
+#[error("invalid digest {}: expected sha256:<64 lower-case hex digits>", crate::quoted(.0))]
 pub struct ParseDigestError(String);
 
 impl Digest {

@@ -172,3 +172,34 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Characters of a text that a message quotes.
+const QUOTED: usize = 200;
+
+/// A text in quotes, for a message. Long ones are cut: plugins choose them, and escaped they are up to
+/// six times as long as they were.
+pub fn quoted(text: &str) -> impl fmt::Display + '_ {
+    struct Quoted<'a>(&'a str);
+    impl fmt::Display for Quoted<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.0.char_indices().nth(QUOTED) {
+                Some((end, _)) => write!(f, "{:?}…", &self.0[..end]),
+                None => write!(f, "{:?}", self.0),
+            }
+        }
+    }
+    Quoted(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_message_quotes_is_short() {
+        assert_eq!(quoted("a\0").to_string(), "\"a\\0\"");
+        let long = quoted(&"\u{1}".repeat(1000)).to_string();
+        assert!(long.ends_with("\"…") && long.len() < 2000, "{long}");
+        assert_eq!(quoted(&"é".repeat(200)).to_string().chars().count(), 202);
+    }
+}

@@ -29,7 +29,7 @@ pub use diagnostic::{Diagnostic, Label, Severity, SourceFile, SourceMap, Span};
 pub use digest::{
     BlobDigest, CacheKey, ChainId, ContentDigest, DiffId, Digest, ResultId, VertexDigest,
 };
-pub use failure::{Failure, FailureKind};
+pub use failure::{Failure, FailureKind, quoted};
 pub use name::NameParts;
 pub use op::Op;
 pub use platform::Platform;

@@ -29,7 +29,7 @@ pub struct Platform {
 
 /// Why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid platform {text:?}: {reason}")]
+#[error("invalid platform {}: {reason}", crate::quoted(.text))]
 pub struct ParsePlatformError {
     text: String,
     reason: &'static str,

@@ -29,4 +29,5 @@ mod wire;
 
 pub use child::child_main;
 pub use parent::{Isolator, Program};
+pub use protocol::claimed;
 pub use wire::{Malformed, weigh};

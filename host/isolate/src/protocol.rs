@@ -12,10 +12,12 @@ use wbuild_api::extension::{
     NestedBuild, NewManifest, Offer, ReadDir, RecordEntry, SourceRequest,
 };
 use wbuild_graph::{
-    Attrs, CacheKey, Diagnostic, Digest, Edge, Failure, NodeMeta, Op, Platform, Severity,
-    SourceFile, Span,
+    Attrs, CacheKey, Definition, Diagnostic, Digest, Edge, Failure, GraphLimits, NodeMeta, Op,
+    Platform, Severity, SourceFile, Span, VertexDigest, decode,
 };
 use wbuild_plugin::{Border, Known};
+
+use crate::wire::{self, HEAD, Malformed};
 
 /// What a child is told first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,7 +117,7 @@ pub(crate) enum FrontendCall {
     HasSsh(String),
     Supports(String),
     AddSource(SourceFile),
-    MapSource(Span, Span),
+    MapSources(Vec<(Span, Span)>),
     Report(Diagnostic),
     Image(ImageResult),
     Files(FilesResult),
@@ -158,4 +160,26 @@ pub(crate) enum CacheCall {
     HttpBodySmall(u64, u32),
     HttpBodyBlob(u64, LayerDescriptor),
     HttpForget(u64),
+}
+
+/// What the frame of a child means to this process, written as this process writes: for fuzzing, which
+/// has no types for it. Of a call that would make a node also the digest of the node, if it is a valid
+/// one.
+///
+/// # Errors
+///
+/// As for a child: when it is no message, or one that would take more than `limit` bytes.
+#[doc(hidden)]
+pub fn claimed(body: &[u8], limit: usize) -> Result<(Vec<u8>, Option<VertexDigest>), Malformed> {
+    let said: FromChild = wire::decode_claimed(body, limit)?;
+    let written = wire::encode(&said).split_off(HEAD);
+    let FromChild::Call(Call::Frontend(FrontendCall::Insert(op, inputs))) = said else {
+        return Ok((written, None));
+    };
+    let mut definition = Definition::new("claimed", GraphLimits::default());
+    let made = match decode::claimed(&op) {
+        Ok(()) => definition.insert(op, inputs).ok(),
+        Err(_) => None,
+    };
+    Ok((written, made.map(|node| definition.digest(node))))
 }

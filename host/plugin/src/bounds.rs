@@ -1,8 +1,8 @@
 //! What the words of a guest may be, once for every way they come by: the bindings of each WIT
 //! version, and a process that runs a guest for this one and may have been taken over by it.
 
-use wbuild_api::extension::BlobInfo;
-use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind};
+use wbuild_api::extension::{BlobInfo, ImageInfo, ImageRequest, InspectCap};
+use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, quoted};
 
 use crate::limits::{SMALL_BLOB_READ, SMALL_BLOB_WRITE, clip, size};
 
@@ -12,6 +12,10 @@ pub const TEXT_BYTES: usize = 64 << 10;
 pub const TEXT_ITEMS: usize = 1000;
 /// Most targets, parameters or methods that a frontend may answer.
 pub const ANSWERS: usize = 10_000;
+/// Images that are resolved beside each other; more wait.
+const IMAGES: usize = 64;
+/// Longest media type.
+const MEDIA_TYPE_BYTES: usize = 255;
 /// Longest tag or digest.
 const REFERENCE_BYTES: usize = 256;
 
@@ -56,6 +60,27 @@ pub fn failure(mut failure: Failure) -> Failure {
     }
 }
 
+/// Resolves images, each of which may answer with a config of its own size, until what they answer is
+/// more than `room` bytes: none then.
+pub async fn resolve_images(
+    inspect: &dyn InspectCap,
+    requests: Vec<ImageRequest>,
+    room: usize,
+) -> Option<Vec<Result<ImageInfo, Failure>>> {
+    let mut answers = Vec::with_capacity(requests.len());
+    let mut left = room;
+    let mut requests = requests.into_iter().peekable();
+    while requests.peek().is_some() {
+        let some = requests.by_ref().take(IMAGES).collect();
+        for answer in inspect.resolve_images(some).await {
+            let bytes = answer.as_ref().map_or(0, |info| info.config.len());
+            left = left.checked_sub(bytes)?;
+            answers.push(answer);
+        }
+    }
+    Some(answers)
+}
+
 /// Bucket names become parts of the store's own names: plain ones only.
 ///
 /// # Errors
@@ -64,7 +89,7 @@ pub fn failure(mut failure: Failure) -> Failure {
 pub fn bucket(name: &str) -> Result<(), Failure> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-        return Err(Failure::invalid(format!("{name:?} is no name for a bucket"))
+        return Err(Failure::invalid(format!("{} is no name for a bucket", quoted(name)))
             .hint("a bucket's name is 1 to 64 of the characters a-z 0-9 - _"));
     }
     Ok(())
@@ -81,8 +106,19 @@ pub fn reference(reference: &str) -> Result<(), Failure> {
     if length.contains(&reference.len()) && reference.bytes().all(fits) {
         return Ok(());
     }
-    let shown: String = reference.chars().take(REFERENCE_BYTES).collect();
-    Err(Failure::invalid(format!("{shown:?} is neither a tag nor a digest")))
+    Err(Failure::invalid(format!("{} is neither a tag nor a digest", quoted(reference))))
+}
+
+/// A media type, which is held for as long as a handle of its blob.
+///
+/// # Errors
+///
+/// `Invalid` when it is longer than any (RFC 6838, section 4.2).
+pub fn media_type(text: &str) -> Result<(), Failure> {
+    if text.len() <= MEDIA_TYPE_BYTES {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!("{} is no media type", quoted(text))))
 }
 
 /// A blob that is to be read by a guest: larger ones are layers.

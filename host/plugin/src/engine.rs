@@ -234,6 +234,10 @@ impl CpuClock {
             let poll = call.as_mut().poll(context);
             self.shared.used.fetch_add(self.shared.present(), Ordering::Relaxed);
             drop(running);
+            // What comes after the guest's last look at the clock, its answer for one.
+            if matches!(poll, Poll::Ready(Ok(_))) && self.spent() > self.shared.budget {
+                return Poll::Ready(Err(LimitReached::Cpu(self.shared.budget).into()));
+            }
             poll
         })
         .await

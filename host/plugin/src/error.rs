@@ -71,7 +71,7 @@ impl Subject<'_> {
         if text.contains("store handle limit exceeded") {
             Some(LimitReached::Handles(limits.handles.saturating_mul(2)))
         } else if text.contains("fuel allocated for hostcalls") {
-            Some(LimitReached::Buffered(limits.buffered_bytes))
+            Some(LimitReached::call(limits))
         } else if text.starts_with("resource limit exceeded: ") {
             Some(LimitReached::Instances(limits.instances))
         } else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
-use wbuild_graph::{Failure, FailureKind};
+use wbuild_graph::{Failure, FailureKind, Platform};
 
 use crate::PluginKind;
 
@@ -24,6 +24,10 @@ pub const SMALL_BLOB_WRITE: usize = 4 * MIB;
 pub const SMALL_BLOB_READ: u64 = 64 << 20;
 /// Bytes of a body of HTTP that a guest takes in hand.
 pub const SMALL_BODY: u32 = 4 << 20;
+/// Bytes that the arguments or the answer of one call have at most. They come on top of what is held,
+/// and nothing of them is known before they are all there, so this is what a guest can take besides
+/// its limits.
+pub(crate) const CALL_BYTES: usize = 24 * MIB;
 /// Questions of one batch.
 pub(crate) const BATCH_ITEMS: usize = 100_000;
 /// Stack of the guest, in bytes.
@@ -46,7 +50,7 @@ pub struct Limits {
     pub cpu: Duration,
     /// Time on the wall of one call; none = as long as it takes.
     pub wall: Option<Duration>,
-    /// What the host holds on the guest's behalf, in bytes; also the largest argument of a call.
+    /// What the host holds on the guest's behalf, in bytes; a call's arguments have no more either.
     pub buffered_bytes: usize,
     /// Handles (builders, blobs, buckets, …) held at once.
     pub handles: usize,
@@ -105,6 +109,13 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// What the arguments of one call may take, in bytes.
+    pub fn call_bytes(&self) -> usize {
+        self.buffered_bytes.min(CALL_BYTES)
+    }
+}
+
 /// A bound that a guest ran into. Ends the guest; see [`crate::error`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitReached {
@@ -126,18 +137,29 @@ pub enum LimitReached {
     /// What the host holds.
     #[error("makes the host hold more than {} for it", size(*.0))]
     Buffered(usize),
+    /// Arguments or the answer of a call.
+    #[error("passes more than {} in one call", size(*.0))]
+    Call(usize),
     /// Handles.
     #[error("holds more than {0} handles at once")]
     Handles(usize),
     /// Diagnostics and results.
     #[error("reported more than {0} diagnostics and results")]
     Messages(usize),
-    /// Questions of one call.
-    #[error("asked more than {0} questions at once")]
+    /// Items of one call.
+    #[error("asks for more than {0} things at once")]
     Batch(usize),
 }
 
 impl LimitReached {
+    /// The bound of a call that passes too much.
+    pub fn call(limits: &Limits) -> LimitReached {
+        match limits.call_bytes() {
+            bytes if bytes == limits.buffered_bytes => LimitReached::Buffered(bytes),
+            bytes => LimitReached::Call(bytes),
+        }
+    }
+
     /// What a user is told of the plugin that ran into it.
     pub fn failure(&self, kind: PluginKind, name: &str) -> Failure {
         let failure = Failure::new(FailureKind::Limit, format!("the {kind} {name} {self}"))
@@ -159,7 +181,8 @@ impl LimitReached {
             LimitReached::Wall(_) => Some("call-timeout"),
             LimitReached::Buffered(_) => Some("host-memory"),
             LimitReached::Handles(_) => Some("handles"),
-            LimitReached::Tables(_)
+            LimitReached::Call(_)
+            | LimitReached::Tables(_)
             | LimitReached::Instances(_)
             | LimitReached::Messages(_)
             | LimitReached::Batch(_) => None,
@@ -178,6 +201,13 @@ pub(crate) fn texts_size<'a>(texts: impl IntoIterator<Item = &'a String>) -> usi
 /// Bytes the host spends on pairs.
 pub(crate) fn pairs_size(pairs: &Pairs) -> usize {
     pairs.iter().map(|(key, value)| texts_size([key, value])).sum()
+}
+
+/// Bytes the host spends on the texts of a platform.
+pub fn platform_size(platform: &Platform) -> usize {
+    let Platform { os, architecture, variant, os_version, os_features } = platform;
+    let texts = [Some(os), Some(architecture), variant.as_ref(), os_version.as_ref()];
+    texts_size(texts.into_iter().flatten()) + texts_size(os_features)
 }
 
 /// A size as people write it.
@@ -204,6 +234,8 @@ pub fn clip(mut text: String, bytes: usize) -> String {
         let end = text.floor_char_boundary(bytes);
         text.truncate(end);
         text.push('…');
+        // Else what was cut off would be held as long as the rest.
+        text.shrink_to_fit();
     }
     text
 }
@@ -245,6 +277,16 @@ impl Meter {
     /// The host holds `bytes` less.
     pub fn release(&mut self, bytes: usize) {
         self.buffered = self.buffered.saturating_sub(bytes);
+    }
+
+    /// How much may be held, in bytes.
+    pub fn limit(&self) -> usize {
+        self.limits.buffered_bytes
+    }
+
+    /// How much more may be held, in bytes.
+    pub fn left(&self) -> usize {
+        self.limits.buffered_bytes.saturating_sub(self.buffered)
     }
 
     /// A diagnostic or result of `bytes` that is kept until the build ends.

@@ -7,6 +7,7 @@ use wasmtime::{Engine, Store};
 use wbuild_api::extension::LogCap;
 use wbuild_graph::{Failure, Severity};
 
+use crate::bounds;
 use crate::engine::{CpuClock, Waits};
 use crate::error::HostRefusal;
 use crate::hermetic::Hermetic;
@@ -63,7 +64,7 @@ impl<C: Capabilities> GuestState<C> {
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(limits.buffered_bytes);
+        store.set_hostcall_fuel(limits.call_bytes());
         // The guest's side of the handles; more than the host's, so that ours is met first.
         store.set_max_component_handles(limits.handles.saturating_mul(2));
         clock.attach(&mut store);
@@ -130,8 +131,15 @@ impl<C: Capabilities> GuestState<C> {
         self.meter.charge(bytes)?;
         let builder = self.table.get_mut(builder)?;
         builder.bytes += bytes;
-        if builder.error.is_none() {
-            builder.error = change(&mut builder.value).err();
+        if builder.error.is_none()
+            && let Err(failure) = change(&mut builder.value)
+        {
+            // Its words may be the guest's.
+            let failure = bounds::failure(failure);
+            let bytes = failure.message.len();
+            self.meter.charge(bytes)?;
+            builder.bytes += bytes;
+            builder.error = Some(failure);
         }
         Ok(())
     }

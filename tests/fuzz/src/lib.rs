@@ -1,5 +1,5 @@
 //! What must hold for any input of the Dockerfile and Earthfile languages, of ignore files, of what images are made
-//! of, of caches that lie elsewhere, and of what says where plugins come from.
+//! of, of caches that lie elsewhere, of what says where plugins come from, and of what their processes say.
 //!
 //! A [`Target`] is a function that takes bytes, feeds them to one part of these and panics if
 //! an invariant does not hold: not only that nothing panics, but that places lie in the source, that
@@ -10,6 +10,7 @@
 mod archives;
 mod earthfile;
 mod expander;
+mod frames;
 mod ignores;
 mod images;
 mod lexer;
@@ -40,7 +41,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     Target { name: "lexer", check: lexer::check, seeds: lexer::seeds },
     Target { name: "parser", check: parser::check_file, seeds: parser::files },
     Target { name: "trigger", check: parser::check_trigger, seeds: parser::triggers },
@@ -60,6 +61,7 @@ pub const TARGETS: [Target; 19] = [
     Target { name: "plugin-lock", check: supply::check_lock, seeds: supply::locks },
     Target { name: "plugin-policy", check: supply::check_policy, seeds: supply::policies },
     Target { name: "plugin-artifact", check: supply::check_artifact, seeds: supply::artifacts },
+    Target { name: "plugin-frame", check: frames::check, seeds: frames::seeds },
 ];
 
 /// The target of a name.

@@ -54,7 +54,8 @@ pub fn failure_out(failure: Failure) -> wit::Failure {
         kind: failure.kind,
         message: failure.message,
         retryable: failure.retryable,
-        diagnostics: failure.diagnostics.into_iter().map(diagnostic_out).collect(),
+        // The host keeps no more of them.
+        diagnostics: failure.diagnostics.into_iter().take(1000).map(diagnostic_out).collect(),
         attrs: failure.attrs,
     }
 }

@@ -271,6 +271,11 @@ pub trait DiagnosticsCap: Send + Sync {
     fn add_source(&self, source: SourceFile) -> Result<u32, Failure>;
     /// A range of a generated source stands for another range.
     fn map_source(&self, generated: Span, original: Span) -> Result<(), Failure>;
+    /// Several of them; the first failure ends it.
+    fn map_sources(&self, ranges: Vec<(Span, Span)>) -> Result<(), Failure> {
+        let mut ranges = ranges.into_iter();
+        ranges.try_for_each(|(generated, original)| self.map_source(generated, original))
+    }
     /// Reports a message.
     fn report(&self, diagnostic: Diagnostic) -> Result<(), Failure>;
 }

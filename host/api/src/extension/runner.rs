@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use wbuild_graph::{Attrs, Diagnostic, Digest, Failure, Platform};
+use wbuild_graph::{Attrs, Diagnostic, Digest, Failure, Platform, quoted};
 
 use super::{LogCap, PluginIdentity};
 
@@ -125,7 +125,10 @@ impl LaunchPlan {
     /// `Invalid` when nothing can be bound there.
     pub fn bind_tool(&mut self, tool: String, target: String) -> Result<(), Failure> {
         if !target.starts_with('/') || target.contains('\0') {
-            return Err(Failure::invalid(format!("the tool target {target:?} is not absolute")));
+            return Err(Failure::invalid(format!(
+                "the tool target {} is not absolute",
+                quoted(&target)
+            )));
         }
         if self.tools.iter().any(|(_, taken)| *taken == target) {
             return Err(Failure::invalid(format!("two tools are bound at {target}")));
@@ -164,7 +167,7 @@ impl LaunchPlan {
     /// `Unsupported` when plans cannot choose it.
     pub fn choose_personality(&mut self, domain: String) -> Result<(), Failure> {
         if !PERSONALITIES.contains(&domain.as_str()) {
-            return Err(Failure::unsupported(format!("unknown personality {domain:?}"))
+            return Err(Failure::unsupported(format!("unknown personality {}", quoted(&domain)))
                 .hint(format!("expected one of: {}", PERSONALITIES.join(", "))));
         }
         self.personality = Some(domain);

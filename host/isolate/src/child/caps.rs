@@ -143,7 +143,12 @@ impl DiagnosticsCap for Remote {
         self.frontend(FrontendCall::AddSource(source))
     }
     fn map_source(&self, generated: Span, original: Span) -> Result<(), Failure> {
-        self.frontend(FrontendCall::MapSource(generated, original))
+        self.map_sources(vec![(generated, original)])
+    }
+    // A guest cannot be stopped between those of one call of its own, so many go in one of ours.
+    fn map_sources(&self, ranges: Vec<(Span, Span)>) -> Result<(), Failure> {
+        let mut chunks = ranges.chunks(10_000);
+        chunks.try_for_each(|some| self.frontend(FrontendCall::MapSources(some.to_vec())))
     }
     fn report(&self, diagnostic: Diagnostic) -> Result<(), Failure> {
         self.frontend(FrontendCall::Report(diagnostic))

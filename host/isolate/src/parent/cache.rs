@@ -315,7 +315,8 @@ impl Answers for CacheAnswers {
                 answer(&self.host.blobs.read(digest, offset, length.min(READ_BYTES)))
             }
             CacheCall::BlobWrite(media_type, data) => {
-                if bounds::small_blob(&data).is_err() {
+                if bounds::media_type(&media_type).and_then(|()| bounds::small_blob(&data)).is_err()
+                {
                     return claim("to write a blob that is too large");
                 }
                 let written = self.host.blobs.write_small(media_type, data);

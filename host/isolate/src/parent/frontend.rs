@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use wbuild_api::describe::{Description, Outline, Query};
-use wbuild_api::extension::{Frontend, FrontendHost, LogCap, PluginIdentity};
-use wbuild_graph::{Attrs, Failure, decode};
-use wbuild_plugin::limits::{LIST_ITEMS, Meter, READ_BYTES};
+use wbuild_api::extension::{FilesResult, Frontend, FrontendHost, LogCap, PluginIdentity};
+use wbuild_graph::{Attrs, Failure, Platform, decode};
+use wbuild_plugin::limits::{LIST_ITEMS, LimitReached, Meter, READ_BYTES, platform_size};
 use wbuild_plugin::{Plugin, PluginKind, bounds};
 
 use super::process::Program;
@@ -137,6 +137,15 @@ fn pairs(attrs: &Attrs) -> usize {
     attrs.iter().map(|(key, value)| text(key) + text(value)).sum()
 }
 
+fn platform(platform: &Option<Platform>) -> usize {
+    platform.as_ref().map_or(0, platform_size)
+}
+
+fn files_size(files: &FilesResult) -> usize {
+    let FilesResult { name, platform: of, root: _, path, attrs } = files;
+    text(name) + platform(of) + text(path) + pairs(attrs)
+}
+
 impl Answers for FrontendAnswers {
     fn log(&self) -> &dyn LogCap {
         &*self.host.log
@@ -162,7 +171,11 @@ impl Answers for FrontendAnswers {
             FrontendCall::SameWork(at, other) => answer(&host.graph.same_work(at, other)),
             FrontendCall::ResolveImages(requests) => {
                 meter.batch(requests.len())?;
-                answer(&host.inspect.resolve_images(requests).await)
+                let room = meter.left();
+                match bounds::resolve_images(&*host.inspect, requests, room).await {
+                    Some(resolved) => answer(&resolved),
+                    None => Err(LimitReached::Buffered(meter.limit()).into()),
+                }
             }
             FrontendCall::ResolveSources(requests) => {
                 meter.batch(requests.len())?;
@@ -214,9 +227,9 @@ impl FrontendAnswers {
                 meter.message(text(&source.name) + text(&source.language) + source.text.len())?;
                 answer(&diagnostics.add_source(source))
             }
-            FrontendCall::MapSource(generated, original) => {
-                meter.charge(size_of_val(&generated) * 2)?;
-                answer(&diagnostics.map_source(generated, original))
+            FrontendCall::MapSources(ranges) => {
+                meter.charge(size_of_val(&*ranges))?;
+                answer(&diagnostics.map_sources(ranges))
             }
             FrontendCall::Report(diagnostic) => {
                 let labels: usize = diagnostic.labels.iter().map(|label| text(&label.text)).sum();
@@ -228,11 +241,12 @@ impl FrontendAnswers {
                 reported.map_err(Ended::Failure).and_then(|()| answer(&Ok::<(), Failure>(())))
             }
             FrontendCall::Image(image) => {
-                meter.message(text(&image.name) + text(&image.config) + pairs(&image.attrs))?;
+                let texts = text(&image.name) + text(&image.config) + platform(&image.platform);
+                meter.message(texts + pairs(&image.attrs))?;
                 answer(&results.image(image))
             }
             FrontendCall::Files(files) => {
-                meter.message(text(&files.name) + text(&files.path) + pairs(&files.attrs))?;
+                meter.message(files_size(&files))?;
                 answer(&results.files(files))
             }
             FrontendCall::Require(at) => {
@@ -240,8 +254,7 @@ impl FrontendAnswers {
                 answer(&results.require(at))
             }
             FrontendCall::Attest(kind, files) => {
-                let named = text(&kind) + text(&files.name) + text(&files.path);
-                meter.message(named + pairs(&files.attrs))?;
+                meter.message(text(&kind) + files_size(&files))?;
                 answer(&results.attest(kind, files))
             }
             FrontendCall::Effect(name, at) => {

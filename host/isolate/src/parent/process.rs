@@ -48,7 +48,9 @@ impl Program {
 }
 
 enum Order {
-    Start(Box<Command>, oneshot::Sender<std::io::Result<Child>>),
+    /// Answered with what ends the child if nobody takes it: who asked may give up at any moment, also
+    /// when the answer is on its way.
+    Start(Box<Command>, oneshot::Sender<std::io::Result<Process>>),
     End(Child, Option<oneshot::Sender<Option<ExitStatus>>>),
 }
 
@@ -75,9 +77,7 @@ fn attend(orders: &mpsc::Receiver<Order>) {
     while let Ok(order) = orders.recv() {
         match order {
             Order::Start(mut command, reply) => {
-                if let Err(Ok(mut forsaken)) = reply.send(command.spawn()) {
-                    end(&mut forsaken, Duration::ZERO);
-                }
+                let _ = reply.send(command.spawn().map(|child| Process(Some(child))));
             }
             Order::End(mut child, None) => drop(end(&mut child, Duration::ZERO)),
             Order::End(mut child, Some(reply)) => {
@@ -134,9 +134,8 @@ impl Process {
             .stderr(Stdio::null());
         let (reply, started) = oneshot::channel();
         orders()?.send(Order::Start(Box::new(command), reply)).map_err(|_| unstarted())?;
-        let child = started.await.map_err(|_| unstarted())?;
-        let child = child.map_err(|error| unstarted().cause(&error))?;
-        Ok((Process(Some(child)), ours))
+        let process = started.await.map_err(|_| unstarted())?;
+        Ok((process.map_err(|error| unstarted().cause(&error))?, ours))
     }
 
     /// How a child that has closed its socket ended; none = it did not, and was ended.

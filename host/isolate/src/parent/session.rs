@@ -1,7 +1,9 @@
 //! One child at work: what it says is read, bounded, and answered.
 
+use std::future::Future;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,10 @@ use crate::wire::{self, HEAD, Malformed};
 const CALLS: u64 = 5_000_000;
 /// Most bytes that one child may say.
 const BYTES: u64 = 4 << 30;
+/// Memory that a frame may take beside what a child may have this process hold, in bytes.
+const BESIDES: usize = 32 << 20;
+/// Processor time that waking up for a call takes, on both sides of where it can be measured.
+const WAKING: Duration = Duration::from_micros(15);
 /// Time that a frontend may think, on the wall: its processor time is limited by the kernel, and a
 /// busy machine gives it less than it wants.
 const THINKING: Duration = Duration::from_secs(120);
@@ -133,10 +139,12 @@ impl Session {
     ) -> Result<(Session, Result<Done, Failure>), Failure> {
         let patience = self.limits.wall.map_or(THINKING + self.limits.cpu, |wall| wall * 2);
         let mut thought = Duration::ZERO;
+        // Of this process, for the child. In this process a guest pays for it as for its own.
+        let mut work = Duration::ZERO;
         loop {
             let begin = Instant::now();
             let left = patience.saturating_sub(thought);
-            let said = match tokio::time::timeout(left, self.hear()).await {
+            let said = match tokio::time::timeout(left, counted(&mut work, self.hear())).await {
                 Ok(Ok(Some(said))) => said,
                 Ok(Ok(None)) => return Err(self.died().await),
                 Ok(Err(ended)) => return Err(self.end(ended)),
@@ -146,6 +154,11 @@ impl Session {
                 }
             };
             thought += begin.elapsed();
+            work += WAKING;
+            if work > self.limits.cpu {
+                let limit = LimitReached::Cpu(self.limits.cpu);
+                return Err(self.end(limit.into()));
+            }
             let call = match said {
                 FromChild::Call(call) => call,
                 FromChild::Done(Ok(done)) => return Ok((self, Ok(done))),
@@ -160,7 +173,7 @@ impl Session {
                     self.log(answers.log(), severity, text);
                     answer(&())
                 }
-                call => answers.answer(call, &mut self.meter).await,
+                call => counted(&mut work, answers.answer(call, &mut self.meter)).await,
             };
             // Of a frontend only what it does itself counts, as in this process.
             if self.limits.wall.is_some() && !transfers {
@@ -168,7 +181,7 @@ impl Session {
             }
             match answered {
                 Ok(frame) => {
-                    if self.say(&frame).await.is_err() {
+                    if counted(&mut work, self.say(&frame)).await.is_err() {
                         return Err(self.died().await);
                     }
                 }
@@ -201,14 +214,20 @@ impl Session {
 
     /// What it says next; none = it has closed its socket.
     async fn hear(&mut self) -> Result<Option<FromChild>, Ended> {
-        let limit = self.limits.buffered_bytes.saturating_mul(2);
-        let Some(body) = frame(&mut self.socket, limit).await? else { return Ok(None) };
+        // More than any child says that has its guest within limits.
+        let most = self.limits.call_bytes().saturating_mul(2);
+        // What there is room for, beside what is held: once for the frame and once for what it means.
+        let room = self.meter.left().saturating_add(BESIDES) / 2;
+        let Some(body) = frame(&mut self.socket, most).await? else { return Ok(None) };
         self.calls += 1;
         self.bytes = self.bytes.saturating_add(body.len() as u64);
         if self.calls > CALLS || self.bytes > BYTES {
             return claim(format!("more than {CALLS} calls or {BYTES} bytes"));
         }
-        Ok(Some(wire::decode_claimed(&body, limit)?))
+        if wire::weigh(&body, most)? > room {
+            return Err(LimitReached::Buffered(self.limits.buffered_bytes).into());
+        }
+        Ok(Some(wire::decode(&body)?))
     }
 
     fn end(self, ended: Ended) -> Failure {
@@ -231,6 +250,24 @@ impl Session {
         let Session { process, kind, name, limits, .. } = self;
         fate(process.ended().await, kind, &name, limits)
     }
+}
+
+/// Adds the processor time that a future takes.
+async fn counted<T>(used: &mut Duration, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        let begin = thread_time();
+        let poll = future.as_mut().poll(context);
+        *used += thread_time().saturating_sub(begin);
+        poll
+    })
+    .await
+}
+
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or(0));
+    seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// Reads a frame of at most `limit` bytes; none = the end.

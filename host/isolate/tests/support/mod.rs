@@ -36,7 +36,7 @@ pub fn isolated() -> bool {
 }
 
 /// Has a test run with its plugins in this process or in others.
-pub fn with(isolated: bool, test: fn()) {
+pub fn with(isolated: bool, test: impl FnOnce()) {
     ISOLATED.set(isolated);
     test();
 }

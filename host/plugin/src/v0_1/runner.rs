@@ -7,7 +7,8 @@ use wbuild_api::extension::{BinfmtRule, Job, LaunchPlan, LogCap, Offer, RunnerHo
 use wbuild_graph::{Attrs, Failure, decode};
 
 use super::types::{
-    self, answer, diagnostic_in, failure_in, failure_out, platform_in, platform_out, wit,
+    self, answer, diagnostic_in, diagnostic_size, failure_in, failure_out, platform_in,
+    platform_out, wit,
 };
 use crate::limits::{Pairs, pairs_size, texts_size};
 use crate::state::{Access, Builder, Capabilities, GuestState};
@@ -265,10 +266,10 @@ impl plan::HostPlan for State {
         &mut self,
         spec: String,
     ) -> wasmtime::Result<Result<Resource<PlanBuilder>, wit::Failure>> {
-        let bytes = texts_size([&spec]);
         let known = self.caps()?.granted.clone();
         match self.clamp(spec.clone(), known.clone())? {
             Ok(clamped) => {
+                let bytes = texts_size([&spec, &clamped]);
                 let draft = PlanDraft {
                     edited: Some(spec),
                     clamped: Some((clamped, known)),
@@ -320,8 +321,7 @@ impl plan::HostPlan for State {
         diagnostic: wit::Diagnostic,
     ) -> wasmtime::Result<()> {
         self.meter.message(0)?;
-        let bytes = texts_size([&diagnostic.message]) + pairs_size(&diagnostic.attrs);
-        self.edit(&this, bytes, |draft| {
+        self.edit(&this, diagnostic_size(&diagnostic), |draft| {
             draft.plan.warnings.push(diagnostic_in(diagnostic));
             Ok(())
         })

@@ -3,6 +3,7 @@
 use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, Label, Platform, Severity, Span};
 
 use crate::bounds;
+use crate::limits::{pairs_size, texts_size};
 use crate::state::{Capabilities, GuestState};
 
 /// Generated from `wit/types`; the other packages' bindings refer to these types.
@@ -75,6 +76,16 @@ fn span_out(span: Span) -> wit::Span {
 }
 
 pub(crate) use wbuild_graph::draft::digest as digest_in;
+
+/// Bytes the host spends on a diagnostic.
+pub(crate) fn diagnostic_size(diagnostic: &wit::Diagnostic) -> usize {
+    let texts = [&diagnostic.code, &diagnostic.help, &diagnostic.url];
+    let labels = diagnostic.labels.iter().map(|label| size_of::<Label>() + label.text.len());
+    texts_size([&diagnostic.message])
+        + texts_size(texts.into_iter().flatten())
+        + labels.sum::<usize>()
+        + pairs_size(&diagnostic.attrs)
+}
 
 pub(crate) fn diagnostic_in(diagnostic: wit::Diagnostic) -> Diagnostic {
     let label = |label: wit::Label| Label {

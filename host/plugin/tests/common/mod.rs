@@ -136,7 +136,7 @@ pub struct World {
     /// The config of every image.
     pub config: String,
     /// What execs with `capture` print.
-    pub outcome: Outcome,
+    pub outcome: Arc<Outcome>,
     /// How often each question waits before it is answered.
     pub waits: usize,
 }
@@ -158,7 +158,7 @@ impl World {
             options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             files: BTreeMap::new(),
             config: CONFIG.to_owned(),
-            outcome: Outcome { stdout: b"1.2.3\n".to_vec(), ..Outcome::default() },
+            outcome: Arc::new(Outcome { stdout: b"1.2.3\n".to_vec(), ..Outcome::default() }),
             waits,
         })
     }
@@ -294,7 +294,7 @@ impl InspectCap for World {
     async fn outcome_of(&self, at: Edge) -> Result<Arc<Outcome>, Failure> {
         self.wait().await;
         self.check(at)?;
-        Ok(Arc::new(self.outcome.clone()))
+        Ok(Arc::clone(&self.outcome))
     }
 }
 

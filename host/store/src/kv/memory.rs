@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use super::{
-    AnswerSize, Change, Kv, KvStore, Pair, check_changes, check_key, check_keys, check_name,
+    AnswerSize, Change, Kv, KvStore, Pair, check_changes, check_key, check_keys, check_name, gather,
 };
 use crate::error::Result;
 use crate::files::random_name;
@@ -52,7 +52,7 @@ impl Kv for Bucket {
     fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
         check_keys(keys)?;
         let map = lock(&self.map);
-        Ok(keys.iter().map(|key| map.get(key).cloned()).collect())
+        gather(keys, |key| Ok(map.get(key).cloned()))?
     }
 
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>> {

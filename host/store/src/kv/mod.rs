@@ -52,7 +52,8 @@ pub trait Kv: Send + Sync {
     /// Changes when the bucket lost what was in it: whoever filled it must do so again.
     fn generation(&self) -> Result<String>;
 
-    /// The values of `keys`, in their order.
+    /// The values of `keys`, in their order. An error when they are more than [`MAX_BATCH_BYTES`]
+    /// together: one value may be asked for many times.
     fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>>;
 
     /// Pairs whose key starts with `prefix` and is greater than `after`, in byte order, at most
@@ -94,6 +95,24 @@ fn check_keys(keys: &[Vec<u8>]) -> Result<()> {
         return Err(too_large("a list of keys", MAX_BATCH, "keys"));
     }
     keys.iter().try_for_each(|key| check_key(key))
+}
+
+/// The values of keys, as far as one answer may hold them.
+fn gather<E>(
+    keys: &[Vec<u8>],
+    mut get: impl FnMut(&[u8]) -> std::result::Result<Option<Vec<u8>>, E>,
+) -> std::result::Result<Result<Vec<Option<Vec<u8>>>>, E> {
+    let mut values = Vec::with_capacity(keys.len());
+    let mut total = 0;
+    for key in keys {
+        let value = get(key)?;
+        total += value.as_ref().map_or(0, Vec::len);
+        if total > MAX_BATCH_BYTES {
+            return Ok(Err(too_large("the values of a list of keys", MAX_BATCH_BYTES, "bytes")));
+        }
+        values.push(value);
+    }
+    Ok(Ok(values))
 }
 
 fn check_changes(changes: &[Change]) -> Result<()> {

@@ -41,7 +41,7 @@ use sha2::{Digest as _, Sha256};
 use sled::{Batch, Db, Tree};
 use wbuild_graph::Digest;
 
-use super::{AnswerSize, Change, Kv, KvStore, Pair, check_changes, check_keys, check_name};
+use super::{AnswerSize, Change, Kv, KvStore, Pair, check_changes, check_keys, check_name, gather};
 use crate::error::{Error, Result};
 use crate::files::random_name;
 use crate::sync::lock;
@@ -603,8 +603,8 @@ impl Kv for SledBucket {
         check_keys(keys)?;
         self.shared.with("read", |open| {
             let bucket = open.bucket(&self.name)?;
-            keys.iter().map(|key| Ok(bucket.get(key)?.map(|(value, _)| value))).collect()
-        })
+            gather(keys, |key| Ok(bucket.get(key)?.map(|(value, _)| value)))
+        })?
     }
 
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>> {

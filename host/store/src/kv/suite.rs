@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{Kv, KvStore, MAX_BATCH, MAX_KEY, MAX_VALUE, MemoryStore, Pair, SledStore};
+use super::{
+    Kv, KvStore, MAX_BATCH, MAX_BATCH_BYTES, MAX_KEY, MAX_VALUE, MemoryStore, Pair, SledStore,
+};
 use crate::error::Error;
 
 /// Runs `check` over every implementation, each in a new store.
@@ -45,6 +47,20 @@ fn values_are_read_back_and_buckets_are_apart() {
         assert_eq!(b.scan(b"", None, 10).unwrap().len(), 1, "{name}");
         assert_eq!(a.generation().unwrap(), generation, "{name}");
         store.commit().unwrap();
+    });
+}
+
+#[test]
+fn one_value_that_is_asked_for_many_times_fills_no_memory() {
+    each(|name, store| {
+        let bucket = store.open_bucket("s").unwrap();
+        bucket.apply(&[put(b"k", &vec![7; MAX_VALUE])]).unwrap();
+        let fits = MAX_BATCH_BYTES / MAX_VALUE;
+        assert_eq!(bucket.get_many(&vec![b"k".to_vec(); fits]).unwrap().len(), fits, "{name}");
+        let error = bucket.get_many(&vec![b"k".to_vec(); fits + 1]).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{name}: {error}");
+        // It is no damage.
+        assert!(bucket.get_many(&[b"k".to_vec()]).unwrap()[0].is_some(), "{name}");
     });
 }
 

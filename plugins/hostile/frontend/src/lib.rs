@@ -21,6 +21,7 @@
 //! deep-graph         a chain of 1,000,000 nodes                     answered (limit)
 //! wide-graph         one merge of 4,000,000 inputs                  answered (limit)
 //! big-file           a file of 512 MiB in pieces, within the graph  answered (limit)
+//! brim               has the host hold 60 MiB, then passes 23       host memory
 //! forged-output      uses output { node: 999, index: 0 }            answered
 //! forged-index       uses output { node: 0, index: 7 }              answered
 //! forged-span        reports a span outside of any source           survives, then ok
@@ -30,6 +31,7 @@
 //! unknown-key        passes an attribute nobody knows               answered (unsupported)
 //! empty-exec         runs a process without arguments               answered
 //! bad-config         an image config that is no JSON                answered
+//! flood              calls opt("function") for ever, see [`flood`]  a limit
 //! ```
 //!
 //! Asked about the definition instead of building it, it does one of these (see [`describe`]):
@@ -46,6 +48,7 @@
 //! ```
 
 mod describe;
+mod flood;
 
 mod bindings {
     // Generated: the component ABI is made of raw pointers.
@@ -108,6 +111,7 @@ impl Guest for Hostile {
                 graph::merge(&vec![good_file()?; 4_000_000], &[])?;
             }
             "big-file" => big_file()?,
+            "brim" => brim()?,
             "forged-output" => return image(Some(Output { node: 999, index: 0 })),
             "forged-index" => return image(Some(Output { index: 7, ..good_file()? })),
             "forged-span" => forged_spans()?,
@@ -136,6 +140,7 @@ impl Guest for Hostile {
                 graph::exec(ExecOp::new(&[]))?;
             }
             "bad-config" => return results::image("", None, Some(good_file()?), "{", &[]),
+            "flood" => flood::flood()?,
             other => return Err(failure("invalid", &format!("no behaviour is called {other:?}"))),
         }
         image(Some(good_file()?))
@@ -221,6 +226,17 @@ fn big_file() -> Result<(), Failure> {
         files.write(&format!("/{n}"), &piece, &[]);
     }
     image(Some(graph::file(files)?))
+}
+
+fn brim() -> Result<(), Failure> {
+    let piece = vec![7u8; MIB];
+    let files = FileOp::new(None);
+    (0..60).for_each(|n| files.write(&format!("/{n}"), &piece, &[]));
+    // The guest's own memory is full too.
+    let ballast = vec![1u8; 30 * MIB];
+    graph::annotate(good_file()?, &"x".repeat(23 * MIB), &[], &[])?;
+    black_box((files, ballast));
+    Ok(())
 }
 
 fn forged_spans() -> Result<(), Failure> {

@@ -10,7 +10,10 @@
 //! x-push       the same, pushed
 //! x-publish    a manifest of so many bytes, without a tag
 //! x-retain     a digest
+//! x-flood      a function that is called for ever, see [`flood`]
 //! ```
+
+mod flood;
 
 mod bindings {
     // Generated: the component ABI is made of raw pointers.
@@ -50,6 +53,10 @@ impl Guest for Hostile {
             let pairs = config.iter().filter(move |(name, _)| name == key);
             pairs.map(|(_, value)| value.clone()).collect::<Vec<String>>()
         };
+        if let Some(function) = all("x-flood").pop() {
+            flood::flood(&function, |key| all(key).pop());
+            return Err(failure(&format!("no function is called {function:?}")));
+        }
         for url in all("x-url") {
             let request = Outgoing::new("GET", &url);
             request.header("Host", "metadata.example");
@@ -131,5 +138,15 @@ impl Guest for Hostile {
 
     fn prune(_options: Attrs) -> Result<Attrs, Failure> {
         Ok(Vec::new())
+    }
+}
+
+fn failure(message: &str) -> Failure {
+    Failure {
+        kind: "unsupported".to_owned(),
+        message: message.to_owned(),
+        retryable: false,
+        diagnostics: Vec::new(),
+        attrs: Vec::new(),
     }
 }

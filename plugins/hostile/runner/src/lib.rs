@@ -32,7 +32,10 @@
 //! ignore-refusal     tries add-hook, ignores the refusal, returns base      allowed
 //! personality        asks for a personality nobody knows
 //! trap, spin         as their names say
+//! flood FUNCTION     calls it for ever, see [`flood`]
 //! ```
+
+mod flood;
 
 mod bindings {
     // Generated: the component ABI is made of raw pointers.
@@ -67,6 +70,10 @@ impl Guest for Hostile {
             .rev()
             .find(|(name, _)| name == "HOSTILE")
             .map_or("ok", |(_, value)| value.as_str());
+        if let Some(function) = behaviour.strip_prefix("flood ") {
+            flood::flood(function, process);
+            return Err(failure(&format!("no function is called {function:?}")));
+        }
         let base = process.base_spec();
         match behaviour {
             "ok" => return Ok(Plan::base()),

@@ -114,6 +114,7 @@ fn layer_size(layer: &blobs::Descriptor) -> usize {
 }
 
 fn layer_in(layer: blobs::Descriptor) -> Result<LayerDescriptor, Failure> {
+    bounds::media_type(&layer.media_type)?;
     Ok(LayerDescriptor {
         media_type: layer.media_type,
         digest: digest_in(&layer.digest)?,
@@ -217,7 +218,9 @@ impl blobs::Host for State {
         media_type: String,
         data: Vec<u8>,
     ) -> wasmtime::Result<Result<Resource<BlobHandle>, wit::Failure>> {
-        if let Err(failure) = bounds::small_blob(&data) {
+        if let Err(failure) =
+            bounds::media_type(&media_type).and_then(|()| bounds::small_blob(&data))
+        {
             return answer(Err(failure));
         }
         match self.caps()?.blobs.write_small(media_type, data) {

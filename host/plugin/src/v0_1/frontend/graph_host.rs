@@ -7,7 +7,7 @@ use wbuild_graph::{Attrs, Edge, Failure, Op, Platform};
 
 use super::bindings::wbuild::frontend::graph;
 use super::{ExecBuilder, FileBuilder, LocalBuilder, State, edge_in, edge_out};
-use crate::limits::{Pairs, pairs_size, texts_size};
+use crate::limits::{Pairs, pairs_size, platform_size, texts_size};
 use crate::v0_1::types::{answer, platform_in, span_in, wit};
 
 /// The only output of a node that has one.
@@ -116,6 +116,7 @@ impl graph::Host for State {
         layers: Vec<graph::Output>,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<graph::Output, wit::Failure>> {
+        self.meter.batch(layers.len())?;
         let layers = layers.into_iter().map(edge_in).collect();
         self.insert_single(draft::merge(layers, &Attrs(attrs)))
     }
@@ -158,7 +159,7 @@ impl graph::Host for State {
 
 impl graph::HostLocalSource for State {
     fn new(&mut self, name: String) -> wasmtime::Result<Resource<LocalBuilder>> {
-        let bytes = name.len();
+        let bytes = texts_size([&name]);
         self.begin(LocalDraft::new(name), bytes)
     }
 
@@ -251,8 +252,9 @@ impl graph::HostExecOp for State {
         this: Resource<ExecBuilder>,
         platform: wit::Platform,
     ) -> wasmtime::Result<()> {
-        self.edit(&this, texts_size(&platform.os_features), |draft| {
-            draft.op.platform = platform_in(platform);
+        let platform = platform_in(platform);
+        self.edit(&this, platform_size(&platform), |draft| {
+            draft.op.platform = platform;
             Ok(())
         })
     }
@@ -418,7 +420,7 @@ impl graph::HostFileOp for State {
         this: Resource<FileBuilder>,
         at: graph::Output,
     ) -> wasmtime::Result<()> {
-        self.edit(&this, 0, |draft| {
+        self.edit(&this, size_of::<graph::Output>(), |draft| {
             draft.names_from(edge_in(at));
             Ok(())
         })

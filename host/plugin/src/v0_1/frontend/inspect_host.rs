@@ -2,12 +2,12 @@
 
 use wasmtime::component::Resource;
 use wbuild_api::extension::{Entry, EntryKind, ImageRequest, ReadDir, SourceRequest};
-use wbuild_graph::{Attrs, Failure, decode};
+use wbuild_graph::{Attrs, Failure, decode, quoted};
 
 use super::bindings::wbuild::frontend::{graph, inspect};
 use super::{OutcomeHandle, State, edge_in};
-use crate::limits::Pairs;
-use crate::limits::{LIST_ITEMS, READ_BYTES};
+use crate::bounds;
+use crate::limits::{LIST_ITEMS, LimitReached, Pairs, READ_BYTES};
 use crate::v0_1::types::{answer, answers, failure_out, platform_in, platform_out, wit};
 
 fn entry_out(entry: Entry) -> inspect::Entry {
@@ -41,9 +41,11 @@ impl inspect::Host for State {
                 platform: request.platform.map(platform_in),
                 attrs: Attrs(request.attrs),
             })
-            .collect();
+            .collect::<Vec<_>>();
         let inspect = self.caps()?.inspect.clone();
-        Ok(answers(inspect.resolve_images(requests).await, |info| inspect::ImageInfo {
+        let resolved = bounds::resolve_images(&*inspect, requests, self.meter.left()).await;
+        let resolved = resolved.ok_or(LimitReached::Buffered(self.meter.limit()))?;
+        Ok(answers(resolved, |info| inspect::ImageInfo {
             reference: info.reference,
             manifest: info.manifest.to_string(),
             platform: platform_out(info.platform),
@@ -154,8 +156,11 @@ impl State {
         match stream {
             "stdout" => answer(Ok(told(&outcome.stdout, outcome.stdout_truncated))),
             "stderr" => answer(Ok(told(&outcome.stderr, outcome.stderr_truncated))),
-            other => answer(Err(Failure::unsupported(format!("outcome has no stream {other:?}"))
-                .hint("expected one of: stdout, stderr"))),
+            other => answer(Err(Failure::unsupported(format!(
+                "outcome has no stream {}",
+                quoted(other)
+            ))
+            .hint("expected one of: stdout, stderr"))),
         }
     }
 }

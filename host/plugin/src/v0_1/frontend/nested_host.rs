@@ -6,7 +6,7 @@ use wbuild_graph::Failure;
 
 use super::bindings::wbuild::frontend::{graph, nested};
 use super::{NestedBuilder, NestedHandle, State, edge_in, edge_out};
-use crate::limits::{Pairs, pairs_size, texts_size};
+use crate::limits::{Pairs, pairs_size, platform_size, texts_size};
 use crate::v0_1::types::{failure_out, platform_in, platform_out, span_in, wit};
 
 /// What another frontend yielded, and the bytes that the host holds for it.
@@ -112,8 +112,9 @@ impl nested::HostNestedBuild for State {
         this: Resource<NestedBuilder>,
         platform: wit::Platform,
     ) -> wasmtime::Result<()> {
-        self.edit(&this, texts_size(&platform.os_features), |build| {
-            build.platforms.push(platform_in(platform));
+        let platform = platform_in(platform);
+        self.edit(&this, platform_size(&platform), |build| {
+            build.platforms.push(platform);
             Ok(())
         })
     }
@@ -133,7 +134,7 @@ impl nested::HostNestedBuild for State {
     }
 
     fn drop(&mut self, this: Resource<NestedBuilder>) -> wasmtime::Result<()> {
-        self.forget(this)
+        self.finish(this).map(drop)
     }
 }
 

@@ -5,9 +5,9 @@ use wbuild_graph::{Attrs, SourceFile};
 
 use super::bindings::wbuild::frontend::{diagnostics, graph, results};
 use super::{State, edge_in};
-use crate::limits::{Pairs, pairs_size, texts_size};
+use crate::limits::{Pairs, pairs_size, platform_size, texts_size};
 use crate::state::refuse;
-use crate::v0_1::types::{answer, diagnostic_in, platform_in, span_in, wit};
+use crate::v0_1::types::{answer, diagnostic_in, diagnostic_size, platform_in, span_in, wit};
 
 impl diagnostics::Host for State {
     fn add_source(
@@ -28,19 +28,13 @@ impl diagnostics::Host for State {
         // A preprocessor maps every line: bounded by bytes, not by the number of messages.
         self.meter.charge(ranges.len() * size_of::<[wit::Span; 2]>())?;
         let diagnostics = &self.caps()?.diagnostics;
-        answer(ranges.into_iter().try_for_each(|(generated, original)| {
-            diagnostics.map_source(span_in(generated), span_in(original))
-        }))
+        let ranges = ranges.into_iter();
+        let ranges = ranges.map(|(generated, original)| (span_in(generated), span_in(original)));
+        answer(diagnostics.map_sources(ranges.collect()))
     }
 
     fn report(&mut self, diagnostic: wit::Diagnostic) -> wasmtime::Result<()> {
-        let labels = diagnostic.labels.iter().map(|label| &label.text);
-        let texts = [&diagnostic.code, &diagnostic.help, &diagnostic.url];
-        let bytes = texts_size([&diagnostic.message])
-            + texts_size(labels)
-            + texts_size(texts.into_iter().flatten())
-            + pairs_size(&diagnostic.attrs);
-        self.meter.message(bytes)?;
+        self.meter.message(diagnostic_size(&diagnostic))?;
         self.caps()?.diagnostics.report(diagnostic_in(diagnostic)).map_err(refuse)
     }
 }
@@ -54,10 +48,13 @@ impl results::Host for State {
         config: String,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<(), wit::Failure>> {
-        self.meter.message(texts_size([&name, &config]) + pairs_size(&attrs))?;
+        let platform = platform.map(platform_in);
+        let texts = texts_size([&name, &config]);
+        let platform_bytes = platform.as_ref().map_or(0, platform_size);
+        self.meter.message(texts + platform_bytes + pairs_size(&attrs))?;
         answer(self.caps()?.results.image(ImageResult {
             name,
-            platform: platform.map(platform_in),
+            platform,
             root: root.map(edge_in),
             config,
             attrs: Attrs(attrs),
@@ -72,10 +69,13 @@ impl results::Host for State {
         path: String,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<(), wit::Failure>> {
-        self.meter.message(texts_size([&name, &path]) + pairs_size(&attrs))?;
+        let platform = platform.map(platform_in);
+        let texts = texts_size([&name, &path]);
+        let platform_bytes = platform.as_ref().map_or(0, platform_size);
+        self.meter.message(texts + platform_bytes + pairs_size(&attrs))?;
         answer(self.caps()?.results.files(FilesResult {
             name,
-            platform: platform.map(platform_in),
+            platform,
             root: edge_in(root),
             path,
             attrs: Attrs(attrs),
@@ -96,14 +96,12 @@ impl results::Host for State {
         path: String,
         attrs: Pairs,
     ) -> wasmtime::Result<Result<(), wit::Failure>> {
-        self.meter.message(texts_size([&name, &kind, &path]) + pairs_size(&attrs))?;
-        let statement = FilesResult {
-            name,
-            platform: platform.map(platform_in),
-            root: edge_in(root),
-            path,
-            attrs: Attrs(attrs),
-        };
+        let platform = platform.map(platform_in);
+        let texts = texts_size([&name, &kind, &path]);
+        let platform_bytes = platform.as_ref().map_or(0, platform_size);
+        self.meter.message(texts + platform_bytes + pairs_size(&attrs))?;
+        let statement =
+            FilesResult { name, platform, root: edge_in(root), path, attrs: Attrs(attrs) };
         answer(self.caps()?.results.attest(kind, statement))
     }
 

@@ -110,7 +110,8 @@ pub fn failure_out(failure: Failure) -> wit::Failure {
         kind: failure.kind.as_str().to_owned(),
         message: failure.message,
         retryable: failure.retryable,
-        diagnostics: failure.diagnostics.into_iter().map(diagnostic_out).collect(),
+        // The host keeps no more of them.
+        diagnostics: failure.diagnostics.into_iter().take(1000).map(diagnostic_out).collect(),
         attrs,
     }
 }
