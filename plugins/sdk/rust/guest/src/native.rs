@@ -13,9 +13,11 @@ use futures_channel::mpsc::UnboundedSender;
 /// executor will do.
 pub type Question = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What a thread asks, and by which way.
+type Host = (Box<dyn Any>, UnboundedSender<Question>);
+
 thread_local! {
-    static HOST: RefCell<Option<(Box<dyn Any>, UnboundedSender<Question>)>> =
-        const { RefCell::new(None) };
+    static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
 }
 
 /// Payload of the unwinding that ends a call nobody waits for any more.
