@@ -1,8 +1,10 @@
 //! What the user says of a cache.
 
+use wbuild_cache::{Config, Error, Result};
+
 /// Where records are read and written, and what becomes of what was there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct Options {
     /// The tag that stands for the cache.
     pub tag: String,
     /// What is read instead of what the tag names: one version of the cache.
@@ -11,38 +13,28 @@ pub struct Config {
     pub reset: bool,
 }
 
-impl Config {
-    /// Reads the options. `ref`, `src` and `dest` say to the host where the cache is; here only tag and
-    /// digest of `ref` matter.
-    pub fn parse(attrs: &[(String, String)]) -> Result<Config, (&'static str, String)> {
-        let mut config = Config { tag: "latest".to_owned(), digest: None, reset: true };
-        for (key, value) in attrs {
-            match key.as_str() {
-                "ref" => {
-                    let (tag, digest) = version_of(value);
-                    if let Some(tag) = tag {
-                        config.tag = tag.to_owned();
-                    }
-                    config.digest = digest.map(str::to_owned);
-                }
-                "tag" => config.tag.clone_from(value),
-                "digest" => config.digest = Some(value.clone()),
-                "reset" => {
-                    config.reset = match value.as_str() {
-                        "true" => true,
-                        "false" => false,
-                        _ => {
-                            let message = format!("reset is true or false, not {value:?}");
-                            return Err(("invalid", message));
-                        }
-                    }
-                }
-                "src" | "dest" => {}
-                key if key.starts_with("x-") => {}
-                _ => return Err(("unsupported", format!("backend.open knows no key {key:?}"))),
-            }
+impl Options {
+    /// Takes the options out. `ref`, `src` and `dest` say to the host where the cache is; here only tag
+    /// and digest of `ref` matter, and what says them alone counts more.
+    pub fn take(config: &mut Config) -> Result<Options> {
+        let reference = config.take("ref");
+        let (tag, digest) = reference.as_deref().map_or((None, None), version_of);
+        let (tag, digest) = (tag.map(str::to_owned), digest.map(str::to_owned));
+        for place in ["src", "dest"] {
+            config.take(place);
         }
-        Ok(config)
+        let reset = match config.take("reset").as_deref() {
+            None | Some("true") => true,
+            Some("false") => false,
+            Some(other) => {
+                return Err(Error::invalid(format!("reset is true or false, not {other:?}")));
+            }
+        };
+        Ok(Options {
+            tag: config.take("tag").or(tag).unwrap_or_else(|| "latest".to_owned()),
+            digest: config.take("digest").or(digest),
+            reset,
+        })
     }
 }
 
@@ -58,6 +50,8 @@ fn version_of(reference: &str) -> (Option<&str>, Option<&str>) {
 
 #[cfg(test)]
 mod tests {
+    use wbuild_cache::FailureKind;
+
     use super::*;
 
     #[test]
@@ -76,22 +70,26 @@ mod tests {
 
     #[test]
     fn options() {
-        let parse = |pairs: &[(&str, &str)]| {
-            let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-            Config::parse(&pairs)
+        let take = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+            let mut config = Config::new(true, pairs);
+            let options = Options::take(&mut config)?;
+            config.finish().map(|()| options)
         };
-        let config = |tag: &str, digest: Option<&str>, reset| Config {
+        let options = |tag: &str, digest: Option<&str>, reset| Options {
             tag: tag.to_owned(),
             digest: digest.map(str::to_owned),
             reset,
         };
-        assert_eq!(parse(&[]), Ok(config("latest", None, true)));
-        assert_eq!(parse(&[("ref", "r.test:1/a:b"), ("x-y", "z")]), Ok(config("b", None, true)));
+        let good = |pairs: &[(&str, &str)]| take(pairs).expect("options");
+        assert_eq!(good(&[]), options("latest", None, true));
+        assert_eq!(good(&[("ref", "r.test:1/a:b"), ("x-y", "z")]), options("b", None, true));
         assert_eq!(
-            parse(&[("dest", "d"), ("tag", "t"), ("reset", "false"), ("digest", "d")]),
-            Ok(config("t", Some("d"), false))
+            good(&[("dest", "d"), ("tag", "t"), ("reset", "false"), ("digest", "d")]),
+            options("t", Some("d"), false)
         );
-        assert_eq!(parse(&[("reset", "maybe")]).expect_err("no").0, "invalid");
-        assert_eq!(parse(&[("colour", "red")]).expect_err("no").0, "unsupported");
+        let refused = |key: &str, value: &str| take(&[(key, value)]).expect_err("refused").kind();
+        assert_eq!(refused("reset", "maybe"), FailureKind::Invalid);
+        assert_eq!(refused("colour", "red"), FailureKind::Unsupported);
     }
 }

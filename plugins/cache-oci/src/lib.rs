@@ -2,50 +2,27 @@
 //! user has granted. The bundled backends `registry` and `local` are this component.
 //!
 //! A cache is one manifest under one tag (see [`manifest`]): its config is the document of all records
-//! (`cache_records::document`), its layers are theirs. It is read once, by the first question, and
+//! (`wbuild_cache::document`), its layers are theirs. It is read once, by the first question, and
 //! answered from memory; an export replaces it as a whole, blobs first, the tag last. So a reader sees
 //! the old cache or the new one, and an export that ends early leaves the old one.
-//!
-//! This file is the border: it turns resources of the host into plain values and back.
 
 mod config;
 mod manifest;
 
-mod bindings {
-    // Generated: the component ABI is made of raw pointers.
-    #![allow(unsafe_code, missing_docs)]
-    wit_bindgen::generate!({
-        path: ["../../wit/types", "../../wit/cache"],
-        world: "wbuild:cache/remote-cache",
-        generate_all,
-    });
-    export!(CacheOci with_types_in self);
-    use super::CacheOci;
-}
-
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bindings::exports::wbuild::cache::backend::{Attrs, Guest, RecordEntry};
-use bindings::wbuild::cache::blobs::{self, Blob, Descriptor};
-use bindings::wbuild::cache::repository;
-use bindings::wbuild::types::log::log;
-use bindings::wbuild::types::types::{Failure, Severity};
-use cache_records::document::{self, MAX_BYTES, MAX_LAYERS, MEDIA_TYPE};
-use cache_records::session::{self, Need, Opened, writes};
-use cache_records::{Hash, Layer, PER_KEY, PruneOptions, Record, Table};
-use config::Config;
+use config::Options;
+use wbuild_cache::document::{self, MAX_BYTES, MAX_LAYERS, MEDIA_TYPE};
+use wbuild_cache::{
+    Attrs, Blob, Cache, Config, Error, FailureKind, Hash, Layer, PER_KEY, PruneOptions, Pruned,
+    Record, Result, Severity, Table, log, repository,
+};
 
-cache_records::border!(RecordEntry, Descriptor);
+wbuild_cache::cache!(CacheOci);
 
-/// Bytes of a blob that the host hands out at once.
-const PIECE: u32 = 1 << 20;
-
-struct CacheOci;
-
-/// What `open` made; an instance serves one cache, direction and build.
-struct Session {
-    config: Config,
+/// One cache, for one direction and one build.
+struct CacheOci {
+    options: Options,
     writable: bool,
     /// What the cache holds; not looked at yet.
     present: Option<Table>,
@@ -55,105 +32,76 @@ struct Session {
     pushed: BTreeSet<Hash>,
 }
 
-impl Opened for Session {
-    type Failure = Failure;
-
-    fn is_writable(&self) -> bool {
-        self.writable
-    }
-
-    fn failure(kind: &str, message: String) -> Failure {
-        failure(kind, message)
-    }
-}
-
-thread_local! {
-    static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
-}
-
-impl Guest for CacheOci {
-    fn open(mode: String, config: Attrs) -> Result<(), Failure> {
-        let writable = writes(&mode).map_err(|message| failure("invalid", message))?;
-        let config = Config::parse(&config).map_err(|(kind, message)| failure(kind, message))?;
+impl Cache for CacheOci {
+    fn open(mut config: Config) -> Result<CacheOci> {
+        let (options, writable) = (Options::take(&mut config)?, config.writable);
+        config.finish()?;
         let (saved, pushed) = (Table::default(), BTreeSet::new());
-        SESSION.set(Some(Session { config, writable, present: None, saved, pushed }));
+        Ok(CacheOci { options, writable, present: None, saved, pushed })
+    }
+
+    /// Newest first: of the cache, and of this build.
+    fn find(&mut self, keys: &[Hash]) -> Result<Vec<Vec<Record>>> {
+        self.load()?;
+        Ok(keys.iter().map(|key| self.records_of(key)).collect())
+    }
+
+    fn fetch(&mut self, layers: &[Layer]) -> Vec<Result<Blob>> {
+        repository::pull(layers)
+    }
+
+    fn save(&mut self, records: Vec<Record>) -> Result<()> {
+        records.into_iter().for_each(|record| self.saved.add(record));
         Ok(())
     }
 
-    fn find(keys: Vec<String>) -> Result<Vec<Vec<RecordEntry>>, Failure> {
-        with(Need::Read, "find", |session| {
-            session.load()?;
-            keys.iter().map(|key| Ok(session.find(&hash(key)?))).collect()
-        })
-    }
-
-    fn fetch(layers: Vec<Descriptor>) -> Vec<Result<Blob, Failure>> {
-        repository::pull(&layers)
-    }
-
-    fn save(entries: Vec<RecordEntry>) -> Result<(), Failure> {
-        with(Need::Write, "save", |session| {
-            let records = entries.into_iter().map(record_in).collect::<Result<Vec<_>, _>>();
-            for record in records.map_err(|message| failure("invalid", message))? {
-                session.saved.add(record);
+    fn push(&mut self, layers: &[Layer]) -> Vec<Result<()>> {
+        let answers = repository::push(layers);
+        for (layer, answer) in layers.iter().zip(&answers) {
+            if answer.is_ok() {
+                self.pushed.insert(layer.digest);
             }
-            Ok(())
-        })
-    }
-
-    fn push(layers: Vec<Descriptor>) -> Vec<Result<(), Failure>> {
-        let pushed = with(Need::Write, "push", |session| Ok(session.push(&layers)));
-        pushed.unwrap_or_else(|failure| layers.iter().map(|_| Err(failure.clone())).collect())
-    }
-
-    fn commit(_options: Attrs) -> Result<Attrs, Failure> {
-        with(Need::Write, "commit", |session| {
-            let table = std::mem::take(&mut session.saved);
-            // Nothing was worth keeping: what is there is still the better cache.
-            if table.is_empty() {
-                return Ok(vec![("records".to_owned(), "0".to_owned())]);
-            }
-            session.publish(table)
-        })
-    }
-
-    fn prune(options: Attrs) -> Result<Attrs, Failure> {
-        let known = ["keep", "older-than"];
-        if let Some((key, _)) = options.iter().find(|(key, _)| !known.contains(&key.as_str())) {
-            return Err(failure("unsupported", format!("backend.prune knows no key {key:?}")));
         }
-        let options =
-            PruneOptions::parse(&options).map_err(|message| failure("invalid", message))?;
-        with(Need::Write, "prune", |session| {
-            session.load()?;
-            let mut table = session.present.take().unwrap_or_default();
-            let pruned = table.prune(&options);
-            if pruned.removed > 0 {
-                session.publish(table)?;
-            } else {
-                session.present = Some(table);
-            }
-            Ok(vec![
-                ("removed".to_owned(), pruned.removed.to_string()),
-                ("kept".to_owned(), pruned.kept.to_string()),
-            ])
-        })
+        answers
+    }
+
+    fn commit(&mut self) -> Result<Attrs> {
+        let table = std::mem::take(&mut self.saved);
+        // Nothing was worth keeping: what is there is still the better cache.
+        if table.is_empty() {
+            return Ok(vec![("records".to_owned(), "0".to_owned())]);
+        }
+        self.publish(table)
+    }
+
+    fn prune(&mut self, options: &PruneOptions) -> Result<Pruned> {
+        self.load()?;
+        let mut table = self.present.take().unwrap_or_default();
+        let pruned = table.prune(options);
+        if pruned.removed > 0 {
+            self.publish(table)?;
+        } else {
+            self.present = Some(table);
+        }
+        Ok(pruned)
     }
 }
 
-impl Session {
+impl CacheOci {
     /// Reads what the cache holds, once.
-    fn load(&mut self) -> Result<(), Failure> {
+    fn load(&mut self) -> Result<()> {
         if self.present.is_some() {
             return Ok(());
         }
-        let named = self.config.digest.as_ref().unwrap_or(&self.config.tag);
+        let named = self.options.digest.as_ref().unwrap_or(&self.options.tag);
         let table = match repository::resolve(named)? {
             Some(manifest) => match read_cache(&manifest, named) {
                 Ok(records) => records.into_iter().collect(),
                 // What cannot be read is replaced by an export; for an import it is no use.
-                Err(failure) if self.writable && failure.kind == "invalid" => Table::default(),
-                Err(failure) => return Err(failure),
+                Err(error) if self.writable && error.kind() == FailureKind::Invalid => {
+                    Table::default()
+                }
+                Err(error) => return Err(error),
             },
             None => Table::default(),
         };
@@ -161,8 +109,7 @@ impl Session {
         Ok(())
     }
 
-    /// Records of a key, newest first: of the cache, and of this build.
-    fn find(&self, key: &Hash) -> Vec<RecordEntry> {
+    fn records_of(&self, key: &Hash) -> Vec<Record> {
         let mut found: Vec<&Record> = self.saved.find(key).collect();
         for record in self.present.iter().flat_map(|present| present.find(key)) {
             if !found.iter().any(|known| known.id == record.id && known.attrs == record.attrs) {
@@ -171,23 +118,13 @@ impl Session {
         }
         // Stable: of two made at one time this build's comes first.
         found.sort_by_key(|record| std::cmp::Reverse(record.created));
-        found.into_iter().take(PER_KEY).map(record_out).collect()
-    }
-
-    fn push(&mut self, layers: &[Descriptor]) -> Vec<Result<(), Failure>> {
-        let answers = repository::push(layers);
-        for (layer, answer) in layers.iter().zip(&answers) {
-            if answer.is_ok() {
-                self.pushed.extend(Hash::parse(&layer.digest));
-            }
-        }
-        answers
+        found.into_iter().take(PER_KEY).cloned().collect()
     }
 
     /// Makes `table` the cache: layers that are not there yet, the document, the manifest, the tag.
-    fn publish(&mut self, mut table: Table) -> Result<Attrs, Failure> {
-        if self.config.digest.is_some() {
-            return Err(failure("invalid", "a cache is written by tag, not by digest".to_owned()));
+    fn publish(&mut self, mut table: Table) -> Result<Attrs> {
+        if self.options.digest.is_some() {
+            return Err(Error::invalid("a cache is written by tag, not by digest"));
         }
         self.push_layers(&mut table)?;
         let left_out = table.shrink(|table| {
@@ -209,16 +146,15 @@ impl Session {
             false => None,
         };
         let bytes = manifest::write(&document, empty.as_ref(), layers);
-        let digest = repository::publish(Some(&self.config.tag), manifest::MANIFEST, &bytes)?;
-        if self.config.reset {
+        let digest = repository::publish(Some(&self.options.tag), manifest::MANIFEST, &bytes)?;
+        if self.options.reset {
             match repository::retain(&[]) {
                 Ok(_) => {}
                 // A registry does it by itself.
-                Err(failure) if failure.kind == "unsupported" => {}
+                Err(error) if error.kind() == FailureKind::Unsupported => {}
                 // The cache is there all the same.
-                Err(failure) => {
-                    let message =
-                        format!("what is left of older caches stays: {}", failure.message);
+                Err(error) => {
+                    let message = format!("what is left of older caches stays: {error}");
                     log(Severity::Warning, &message);
                 }
             }
@@ -226,20 +162,20 @@ impl Session {
         let records = table.len().to_string();
         self.present = Some(table);
         Ok(vec![
-            ("digest".to_owned(), digest),
+            ("digest".to_owned(), digest.to_string()),
             ("size".to_owned(), bytes.len().to_string()),
             ("records".to_owned(), records),
         ])
     }
 
     /// Pushes the layers that records need; those of which one is missing go.
-    fn push_layers(&mut self, table: &mut Table) -> Result<(), Failure> {
-        let missing: BTreeMap<Hash, Descriptor> = layers_of(table)
+    fn push_layers(&mut self, table: &mut Table) -> Result<()> {
+        let missing: BTreeMap<Hash, Layer> = layers_of(table)
             .into_iter()
             .filter(|layer| !self.pushed.contains(&layer.digest))
-            .map(|layer| (layer.digest, layer_out(layer)))
+            .map(|layer| (layer.digest, layer.clone()))
             .collect();
-        let missing: Vec<Descriptor> = missing.into_values().collect();
+        let missing: Vec<Layer> = missing.into_values().collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -247,8 +183,10 @@ impl Session {
         for answer in self.push(&missing) {
             match answer {
                 Ok(()) => {}
-                Err(failure) if matches!(failure.kind.as_str(), "gone" | "invalid") => gone += 1,
-                Err(failure) => return Err(failure),
+                Err(error) if matches!(error.kind(), FailureKind::Gone | FailureKind::Invalid) => {
+                    gone += 1;
+                }
+                Err(error) => return Err(error),
             }
         }
         if gone > 0 {
@@ -263,12 +201,11 @@ impl Session {
         Ok(())
     }
 
-    fn push_small(&mut self, media_type: &str, data: &[u8]) -> Result<manifest::Blob, Failure> {
-        let blob = blobs::write_small(media_type, data)?;
-        let descriptor = Descriptor { media_type: media_type.to_owned(), ..blob.descriptor() };
-        let digest = hash(&descriptor.digest)?;
-        let size = descriptor.size;
-        repository::push(&[descriptor]).into_iter().collect::<Result<Vec<()>, _>>()?;
+    fn push_small(&mut self, media_type: &str, data: &[u8]) -> Result<manifest::Blob> {
+        let blob = Blob::write_small(media_type, data)?;
+        let (digest, size) = (blob.digest()?, blob.size());
+        let small = plain(media_type, digest, size);
+        repository::push(&[small]).into_iter().collect::<Result<Vec<()>>>()?;
         Ok(manifest::Blob { digest, size })
     }
 }
@@ -281,79 +218,46 @@ fn layers_of(table: &Table) -> Vec<&Layer> {
     by_digest.into_values().collect()
 }
 
+/// What is fetched or sent and is no layer.
+fn plain(media_type: &str, digest: Hash, size: u64) -> Layer {
+    Layer {
+        digest,
+        size,
+        media_type: media_type.to_owned(),
+        diff_id: None,
+        uncompressed_size: None,
+        attrs: Vec::new(),
+    }
+}
+
 /// The records of the cache that a manifest stands for.
-fn read_cache(manifest: &Descriptor, named: &str) -> Result<Vec<Record>, Failure> {
-    let foreign = || failure("invalid", format!("what {named:?} names is no cache of wbuild's"));
-    let unreadable =
-        |why: &str| failure("invalid", format!("the cache {named:?} is not read: {why}"));
-    let bytes = read_blob(&manifest.digest, manifest.size, manifest::MAX_BYTES)?;
+fn read_cache(manifest: &Layer, named: &str) -> Result<Vec<Record>> {
+    let foreign = || Error::invalid(format!("what {named:?} names is no cache of wbuild's"));
+    let unreadable = |why: &str| Error::invalid(format!("the cache {named:?} is not read: {why}"));
+    let gone =
+        || Error::new(FailureKind::Gone, format!("the blob {} is not here", manifest.digest));
+    let bytes = Blob::open(&manifest.digest).ok_or_else(gone)?.whole(manifest::MAX_BYTES)?;
     let document = manifest::read(&bytes).ok_or_else(foreign)?;
     if document.size > MAX_BYTES as u64 {
         return Err(unreadable("its list of records is too large"));
     }
-    let descriptor = Descriptor {
-        media_type: MEDIA_TYPE.to_owned(),
-        digest: document.digest.to_string(),
-        size: document.size,
-        diff_id: None,
-        uncompressed_size: None,
-        attrs: Vec::new(),
-    };
-    // Kept until it is read.
-    let _blob = repository::pull(std::slice::from_ref(&descriptor))
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| Err(failure("internal", "the host gives no answer".to_owned())))
-        .map_err(|failure| match failure.kind.as_str() {
+    let wanted = plain(MEDIA_TYPE, document.digest, document.size);
+    let blob = repository::pull(&[wanted])
+        .pop()
+        .unwrap_or_else(|| Err(Error::new(FailureKind::Internal, "the host gives no answer")))
+        .map_err(|error| match error.kind() {
             // The manifest is there and what it names is not: as bad as damage.
-            "gone" => unreadable(&failure.message),
-            _ => failure,
+            FailureKind::Gone => unreadable(&error.as_failure().message),
+            _ => error,
         })?;
-    let bytes = read_blob(&descriptor.digest, document.size, MAX_BYTES)?;
-    document::decode(&bytes).map_err(|why| unreadable(&why.to_string()))
+    document::decode(&blob.whole(MAX_BYTES)?).map_err(|why| unreadable(&why.to_string()))
 }
 
-fn read_blob(digest: &str, size: u64, most: usize) -> Result<Vec<u8>, Failure> {
-    let gone = || failure("gone", format!("the blob {digest} is not here"));
-    let blob = blobs::open(digest).ok_or_else(gone)?;
-    if size > most as u64 {
-        return Err(failure("invalid", format!("the blob {digest} is larger than {most} bytes")));
-    }
-    let mut bytes = Vec::new();
-    loop {
-        let piece = blobs::read(&blob, bytes.len() as u64, PIECE)?;
-        if piece.is_empty() {
-            return Ok(bytes);
-        }
-        bytes.extend_from_slice(&piece);
-        if bytes.len() > most {
-            return Err(failure(
-                "invalid",
-                format!("the blob {digest} is larger than {most} bytes"),
-            ));
-        }
-    }
-}
-
-/// Runs `action` on the session, if there is one and its mode allows it.
-fn with<T>(
-    need: Need,
-    call: &str,
-    action: impl FnOnce(&mut Session) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    session::with(&SESSION, need, call, action)
-}
-
-fn hash(text: &str) -> Result<Hash, Failure> {
-    hash_in(text).map_err(|message| failure("invalid", message))
-}
-
-fn failure(kind: &str, message: String) -> Failure {
-    Failure {
-        kind: kind.to_owned(),
-        message,
-        retryable: false,
-        diagnostics: Vec::new(),
-        attrs: Vec::new(),
+#[cfg(test)]
+mod tests {
+    /// What all backends promise, over a repository in memory.
+    #[test]
+    fn promises() {
+        wbuild_testkit::backend::check("tests/cases", super::cache());
     }
 }

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //! artifactType   application/vnd.wbuild.cache.v1
-//! config         the document of records (cache_records::document)
+//! config         the document of records (wbuild_cache::document)
 //! layers         every layer that a record needs, so that no registry removes one; for a cache without
 //!                layers the empty blob
 //! ```
 
-use cache_records::document::MEDIA_TYPE;
-use cache_records::{Hash, Layer};
 use serde_json::{Value, json};
+use wbuild_cache::document::MEDIA_TYPE;
+use wbuild_cache::{Hash, Layer};
 
 /// What the artifact is.
 pub const ARTIFACT: &str = "application/vnd.wbuild.cache.v1";
