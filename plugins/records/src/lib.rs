@@ -1,15 +1,13 @@
 //! Cache records as values: what cache backends keep, how it is written, how it is found.
 //!
-//! For the backends of this repository, which are components, and for their tests and fuzzers, which
-//! are not: nothing here calls a host or knows its types.
+//! For backends, which are components, and for their tests and fuzzers, which are not: nothing here
+//! calls a host or knows its types. `wbuild-cache` hands it on.
 //!
 //! - [`codec`]: numbers, texts and lists as bytes;
 //! - [`document`]: many records as one document, for caches that lie elsewhere;
 //! - [`Table`]: records in memory, found by their keys;
-//! - [`session`]: what an instance has opened, and what it may do with it;
-//! - [`border!`]: between these and the types of a component's bindings.
+//! - [`session`]: what an instance has opened, and what it may do with it.
 
-mod border;
 pub mod codec;
 pub mod document;
 mod prune;
