@@ -259,12 +259,16 @@ pub enum PluginCommand {
     ///
     /// Options of this command stand before the first word that is for the build.
     Run(RunArgs),
-    /// Run the cases of a frontend, without a machine
+    /// Run the cases of a plugin, without a machine
     ///
-    /// A case is a folder with a definition, a case.toml (options, platforms, images, what processes
-    /// do) and what is expected of it: the graph, results, messages. No registry is asked and no step
-    /// runs. Each case is run three times, the last time with nothing but the recorded answers of the
-    /// first: what a frontend does may depend on nothing else. Ends with 1 if a case fails.
+    /// A case is a folder with a case.toml and what is expected. Of a frontend: a definition, and what
+    /// the machine would answer (options, platforms, images, what processes do); expected are the
+    /// graph, results, messages. No registry is asked and no step runs. Each case is run three times,
+    /// the last time with nothing but the recorded answers of the first: what a frontend does may
+    /// depend on nothing else. Of a runner: what the machine is, and which platforms are asked about;
+    /// expected are its offers and plans. Of a cache backend: its options; what every backend promises
+    /// is tried with them, and expected is what it keeps and does not offer. Ends with 1 if a case
+    /// fails.
     Test(trial::TestArgs),
     /// Record what a frontend asks and is answered, or answer it again
     ///

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::BuildArgs;
 
-/// Run the cases of a frontend, without a machine
+/// Run the cases of a plugin, without a machine
 #[derive(Args, Debug)]
 pub struct TestArgs {
     /// A component file, a project that was built, or the name of a bundled plugin
