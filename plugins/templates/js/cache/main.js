@@ -65,7 +65,9 @@ export const backend = {
       for (const key of entry.keys) {
         const old = changes.get(key) ?? records(bucket.getMany([bytes(key)])[0]);
         const others = old.filter((record) => record.id !== entry.id || JSON.stringify(record.attrs) !== JSON.stringify(entry.attrs));
-        changes.set(key, [entry, ...others].slice(0, RECORDS));
+        // Newest first; of two made at one time the one saved later.
+        const newest = [entry, ...others].sort((a, b) => (a.created < b.created ? 1 : a.created > b.created ? -1 : 0));
+        changes.set(key, newest.slice(0, RECORDS));
       }
     }
     bucket.apply([...changes].map(([key, list]) => [bytes(key), bytes(JSON.stringify(list))]));

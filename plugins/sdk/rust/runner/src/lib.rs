@@ -49,6 +49,8 @@ pub use plan::Plan;
 use wbuild_api::extension::MachineCap;
 pub use wbuild_api::extension::{BinfmtEntry, Job, MountView, Offer, Tool};
 pub use wbuild_graph::{Attrs, FailureKind, Platform};
+use wbuild_graph::{Failure, Severity};
+use wbuild_guest::diagnostic;
 pub use wbuild_guest::{Error, Result, ResultExt, WIT_VERSION};
 
 /// What a runner does. Implemented by a type without fields, which [`runner!`] names.
@@ -73,6 +75,17 @@ pub trait Runner {
 /// people.
 pub fn offer(rank: u32, how: impl Into<String>) -> Offer {
     Offer { rank, how: how.into(), attrs: Attrs::default() }
+}
+
+/// A refusal as the host takes it: with the remedy where it looks for it (wit/runner, `supports`).
+fn refusal(error: Error) -> Failure {
+    let mut failure = error.into_failure();
+    if failure.diagnostics.is_empty() && !failure.hints.is_empty() {
+        let mut told = diagnostic(Severity::Error, failure.message.clone());
+        told.help = Some(failure.hints.remove(0));
+        failure.diagnostics.push(told);
+    }
+    failure
 }
 
 /// Facts about the machine, and the programs on it that the policy lets this runner use.

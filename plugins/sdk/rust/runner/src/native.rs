@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use wbuild_api::extension::{Job, LaunchPlan, Offer, PluginIdentity, RunnerHost};
 use wbuild_graph::{Digest, Failure, FailureKind, Platform};
 
-use crate::{Machine, Plan, Result, Runner};
+use crate::{Machine, Plan, Result, Runner, refusal};
 
 /// A runner made by [`crate::runner!`], for tests and for programs that embed it. What it plans is
 /// checked as a component's plans are.
@@ -55,7 +55,10 @@ impl wbuild_api::extension::Runner for Native {
         platforms: Vec<Platform>,
     ) -> Result<Vec<Result<Offer, Failure>>, Failure> {
         let machine = Machine::new(host.machine);
-        let offer = |platform| self.call(|| (self.offer)(&machine, platform));
+        let offer = |platform| {
+            let asked = || Ok((self.offer)(&machine, platform).map_err(refusal));
+            self.call(asked)?
+        };
         Ok(platforms.iter().map(offer).collect())
     }
 

@@ -114,7 +114,7 @@ pub fn supports<R: Runner>(
     let machine = Machine::new(Arc::new(Imports));
     let offer = |platform| {
         let offer = R::offer(&machine, &platform_in(platform));
-        let offer = offer.map_err(|error| failure_out(error.into_failure()))?;
+        let offer = offer.map_err(|error| failure_out(crate::refusal(error)))?;
         Ok(planner::Offer { rank: offer.rank, how: offer.how, attrs: offer.attrs.0 })
     };
     platforms.into_iter().map(offer).collect()
