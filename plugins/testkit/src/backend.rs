@@ -1,16 +1,17 @@
 //! Places of values for cache backends, and cases of them: every promise of [`crate::promises`] over a
 //! content store, buckets, a repository and a web server that are in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use serde::Deserialize;
 use wbuild_api::extension::{
     BlobInfo, BlobsCap, CacheBackend, CacheHost, CachePlugin, HttpBody, HttpCap, HttpRequest,
-    HttpResponse, KvCap, KvPair, LayerDescriptor, LogCap, NewManifest, RepositoryCap,
+    HttpResponse, KvCap, KvPair, LayerDescriptor, LogCap, Naming, NewManifest, RepositoryCap,
 };
 use wbuild_graph::{Attrs, BlobDigest, Digest, Failure, FailureKind, Severity};
 
@@ -37,6 +38,7 @@ struct Memory {
     shared: bool,
     machines: Mutex<BTreeMap<String, Arc<Machine>>>,
     elsewhere: Arc<Elsewhere>,
+    calls: Arc<AtomicUsize>,
     log: Arc<Log>,
 }
 
@@ -71,6 +73,10 @@ struct Hands {
     elsewhere: Arc<Elsewhere>,
     origins: Vec<String>,
     tag: String,
+    /// What it may reach of the content store, as in a build: what was named to it, and what it has
+    /// written or brought.
+    reachable: Mutex<BTreeSet<Digest>>,
+    calls: Arc<AtomicUsize>,
 }
 
 /// Scheme, host and port of a URL.
@@ -91,6 +97,8 @@ impl Place for Memory {
             elsewhere: Arc::clone(&self.elsewhere),
             origins: origins.map(str::to_owned).collect(),
             tag: tag.to_owned(),
+            reachable: Mutex::default(),
+            calls: Arc::clone(&self.calls),
         });
         let places = ["ref", "src", "dest"].iter().any(|key| self.options.get(key).is_some());
         let backend = self.plugin.connect(CacheHost {
@@ -101,6 +109,10 @@ impl Place for Memory {
             log: Arc::clone(&self.log) as _,
         });
         let backend = backend.await?;
+        let named = move |layers: &mut dyn Iterator<Item = &LayerDescriptor>| {
+            lock(&hands.reachable).extend(layers.map(|layer| layer.digest));
+        };
+        let backend: Arc<dyn CacheBackend> = Arc::new(Naming { named, backend });
         backend.open(mode.to_owned(), self.options.clone()).await?;
         Ok(backend)
     }
@@ -137,31 +149,59 @@ fn keep(blobs: &Mutex<Blobs>, wanted: &LayerDescriptor, data: Vec<u8>) -> Result
     Ok(())
 }
 
+impl Hands {
+    /// Notes a call of a capability.
+    fn count(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A blob of the content store that it may reach.
+    fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let reachable = lock(&self.reachable).contains(digest);
+        reachable.then(|| lock(&self.machine.blobs).get(digest).cloned()).flatten()
+    }
+
+    /// Takes what has come into the content store, if it is what was wanted.
+    fn bring(&self, wanted: &LayerDescriptor, data: Vec<u8>) -> Result<(), Failure> {
+        keep(&self.machine.blobs, wanted, data)?;
+        lock(&self.reachable).insert(wanted.digest);
+        Ok(())
+    }
+
+    fn write(&self, data: Vec<u8>) -> (Digest, u64) {
+        let (digest, size) = (Digest::of(&data), data.len() as u64);
+        lock(&self.reachable).insert(digest);
+        lock(&self.machine.blobs).insert(digest, data);
+        (digest, size)
+    }
+}
+
 impl BlobsCap for Hands {
     fn open(&self, digest: Digest) -> Option<BlobInfo> {
-        let blobs = lock(&self.machine.blobs);
-        let size = blobs.get(&digest)?.len() as u64;
+        self.count();
+        let size = self.blob(&digest)?.len() as u64;
         let media_type = "application/octet-stream".to_owned();
         Some(BlobInfo { digest: BlobDigest(digest), size, media_type })
     }
 
     fn read(&self, digest: Digest, offset: u64, length: u32) -> Result<Vec<u8>, Failure> {
-        let blobs = lock(&self.machine.blobs);
-        let data = blobs.get(&digest).ok_or_else(|| absent(&digest))?;
+        self.count();
+        let data = self.blob(&digest).ok_or_else(|| absent(&digest))?;
         let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(1 << 20);
         Ok(data[begin..data.len().min(begin.saturating_add(length))].to_vec())
     }
 
     fn write_small(&self, media_type: String, data: Vec<u8>) -> Result<BlobInfo, Failure> {
-        let (digest, size) = (Digest::of(&data), data.len() as u64);
-        lock(&self.machine.blobs).insert(digest, data);
+        self.count();
+        let (digest, size) = self.write(data);
         Ok(BlobInfo { digest: BlobDigest(digest), size, media_type })
     }
 }
 
 impl KvCap for Hands {
     fn open(&self, bucket: String) -> Result<String, Failure> {
+        self.count();
         lock(&self.machine.buckets).entry(bucket).or_default();
         Ok("1".to_owned())
     }
@@ -171,6 +211,7 @@ impl KvCap for Hands {
         bucket: String,
         keys: Vec<Vec<u8>>,
     ) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        self.count();
         let mut buckets = lock(&self.machine.buckets);
         let pairs = buckets.entry(bucket).or_default();
         Ok(keys.iter().map(|key| pairs.get(key).cloned()).collect())
@@ -183,6 +224,7 @@ impl KvCap for Hands {
         after: Option<Vec<u8>>,
         limit: u32,
     ) -> Result<Vec<KvPair>, Failure> {
+        self.count();
         let mut buckets = lock(&self.machine.buckets);
         let pairs = buckets.entry(bucket).or_default().iter();
         let behind = |key: &&Vec<u8>| after.as_ref().is_none_or(|after| *key > after);
@@ -195,6 +237,7 @@ impl KvCap for Hands {
         bucket: String,
         changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     ) -> Result<(), Failure> {
+        self.count();
         let mut buckets = lock(&self.machine.buckets);
         let pairs = buckets.entry(bucket).or_default();
         for (key, value) in changes {
@@ -219,10 +262,10 @@ impl RepositoryCap for Hands {
             let message = format!("the tag {reference:?} is not granted, {:?} is", self.tag);
             return Err(Failure::new(FailureKind::Denied, message));
         }
+        self.count();
         let found = lock(&self.elsewhere.manifests).get(&reference).cloned();
         Ok(found.map(|(media_type, data)| {
-            let (digest, size) = (Digest::of(&data), data.len() as u64);
-            lock(&self.machine.blobs).insert(digest, data);
+            let (digest, size) = self.write(data);
             let attrs = Attrs::default();
             let (diff_id, uncompressed_size) = (None, None);
             LayerDescriptor { media_type, digest, size, diff_id, uncompressed_size, attrs }
@@ -230,25 +273,28 @@ impl RepositoryCap for Hands {
     }
 
     async fn pull(&self, blobs: Vec<LayerDescriptor>) -> Vec<Result<(), Failure>> {
+        self.count();
         let pull = |wanted: &LayerDescriptor| {
             let there = lock(&self.elsewhere.blobs).get(&wanted.digest).cloned();
-            keep(&self.machine.blobs, wanted, there.ok_or_else(|| absent(&wanted.digest))?)
+            self.bring(wanted, there.ok_or_else(|| absent(&wanted.digest))?)
         };
         blobs.iter().map(pull).collect()
     }
 
     async fn push(&self, blobs: Vec<LayerDescriptor>) -> Vec<Result<(), Failure>> {
+        self.count();
         let push = |wanted: &LayerDescriptor| {
             if lock(&self.elsewhere.blobs).contains_key(&wanted.digest) {
                 return Ok(());
             }
-            let here = lock(&self.machine.blobs).get(&wanted.digest).cloned();
+            let here = self.blob(&wanted.digest);
             keep(&self.elsewhere.blobs, wanted, here.ok_or_else(|| absent(&wanted.digest))?)
         };
         blobs.iter().map(push).collect()
     }
 
     async fn publish(&self, manifest: NewManifest) -> Result<Digest, Failure> {
+        self.count();
         let digest = Digest::of(&manifest.data);
         let mut manifests = lock(&self.elsewhere.manifests);
         let names = manifest.tag.into_iter().chain([digest.to_string()]);
@@ -266,6 +312,7 @@ impl RepositoryCap for Hands {
 #[async_trait]
 impl HttpCap for Hands {
     async fn send(&self, requests: Vec<HttpRequest>) -> Vec<Result<HttpResponse, Failure>> {
+        self.count();
         requests.into_iter().map(|request| self.answer(request)).collect()
     }
 
@@ -279,7 +326,7 @@ impl HttpCap for Hands {
     }
 
     async fn body_blob(&self, response: u64, expect: LayerDescriptor) -> Result<(), Failure> {
-        keep(&self.machine.blobs, &expect, self.body(response)?)
+        self.bring(&expect, self.body(response)?)
     }
 
     fn forget(&self, response: u64) {
@@ -314,8 +361,7 @@ impl Hands {
                     HttpBody::None => Vec::new(),
                     HttpBody::Small(data) => data,
                     HttpBody::Blob { digest, offset, length } => {
-                        let blobs = lock(&self.machine.blobs);
-                        let data = blobs.get(&digest.0).ok_or_else(|| absent(&digest.0))?;
+                        let data = self.blob(&digest.0).ok_or_else(|| absent(&digest.0))?;
                         let begin = usize::try_from(offset).unwrap_or(usize::MAX);
                         let rest = data.get(begin..).unwrap_or_default();
                         let length = length.and_then(|length| usize::try_from(length).ok());
@@ -338,10 +384,15 @@ impl Hands {
     }
 }
 
-/// Tries every promise of a backend with these options, each in a new place, and says what came of it;
-/// and whether all were kept.
-async fn tried(plugin: &Arc<dyn CachePlugin>, options: &Attrs, shared: bool) -> (String, bool) {
+/// Tries every promise of a backend with these options, each in a new place, and says what came of it,
+/// whether all were kept, and how often the host was called.
+async fn tried(
+    plugin: &Arc<dyn CachePlugin>,
+    options: &Attrs,
+    shared: bool,
+) -> (String, bool, usize) {
     let (mut out, mut all) = (String::new(), true);
+    let calls = Arc::new(AtomicUsize::new(0));
     for promise in &PROMISES {
         let place = Memory {
             plugin: Arc::clone(plugin),
@@ -349,6 +400,7 @@ async fn tried(plugin: &Arc<dyn CachePlugin>, options: &Attrs, shared: bool) -> 
             shared,
             machines: Mutex::default(),
             elsewhere: Arc::default(),
+            calls: Arc::clone(&calls),
             log: Arc::default(),
         };
         let said = match promise.keep(&place).await {
@@ -364,7 +416,8 @@ async fn tried(plugin: &Arc<dyn CachePlugin>, options: &Attrs, shared: bool) -> 
             let _ = writeln!(out, "  {}: {text}", severity_name(*severity));
         }
     }
-    (out, all)
+    let calls = calls.load(Ordering::Relaxed);
+    (out, all, calls)
 }
 
 /// Runs a case of a cache backend and compares it with what is expected of it. A broken promise fails
@@ -380,11 +433,12 @@ pub async fn run(folder: &Path, plugin: &Arc<dyn CachePlugin>, update: bool) -> 
         Ok(case) => case,
         Err(failure) => return Outcome::unreadable(folder, &failure),
     };
-    let (got, all) = tried(plugin, &Attrs(options.into_iter().collect()), shared).await;
+    let options = Attrs(options.into_iter().collect());
+    let (got, all, calls) = tried(plugin, &options, shared).await;
     if !all {
-        return Outcome { problem: Some(got), ..Outcome::of(folder) };
+        return Outcome { calls, problem: Some(got), ..Outcome::of(folder) };
     }
-    compare(folder, &got, update)
+    Outcome { calls, ..compare(folder, &got, update) }
 }
 
 /// Runs all cases of a folder in a test. With `UPDATE=1` in the environment what is expected is

@@ -41,6 +41,58 @@ pub trait CacheBackend: Send + Sync {
     async fn prune(&self, options: Attrs) -> Result<Attrs, Failure>;
 }
 
+/// A backend whose host notes, before each call, which blobs the call names: those are what the backend
+/// may reach of the content store, besides what it has written and what has come from its own place.
+pub struct Naming<F> {
+    /// Told of the layers.
+    pub named: F,
+    /// What is called.
+    pub backend: Arc<dyn CacheBackend>,
+}
+
+#[async_trait]
+impl<F> CacheBackend for Naming<F>
+where
+    F: Fn(&mut dyn Iterator<Item = &LayerDescriptor>) + Send + Sync,
+{
+    async fn open(&self, mode: String, config: Attrs) -> Result<(), Failure> {
+        self.backend.open(mode, config).await
+    }
+
+    async fn find(&self, keys: Vec<CacheKey>) -> Result<Vec<Vec<RecordEntry>>, Failure> {
+        self.backend.find(keys).await
+    }
+
+    async fn fetch(
+        &self,
+        layers: Vec<LayerDescriptor>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        (self.named)(&mut layers.iter());
+        self.backend.fetch(layers).await
+    }
+
+    async fn save(&self, entries: Vec<RecordEntry>) -> Result<(), Failure> {
+        (self.named)(&mut entries.iter().flat_map(|entry| &entry.layers));
+        self.backend.save(entries).await
+    }
+
+    async fn push(
+        &self,
+        layers: Vec<LayerDescriptor>,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        (self.named)(&mut layers.iter());
+        self.backend.push(layers).await
+    }
+
+    async fn commit(&self) -> Result<Attrs, Failure> {
+        self.backend.commit().await
+    }
+
+    async fn prune(&self, options: Attrs) -> Result<Attrs, Failure> {
+        self.backend.prune(options).await
+    }
+}
+
 /// The capabilities of a cache backend.
 #[derive(Clone)]
 pub struct CacheHost {

@@ -10,9 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
-use wbuild_api::extension::{CacheBackend, CacheHost, CachePlugin, LayerDescriptor, RecordEntry};
-use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure};
+use wbuild_api::extension::{CacheBackend, CacheHost, CachePlugin, LayerDescriptor, Naming};
+use wbuild_graph::{Attrs, BlobDigest, Digest, Failure};
 use wbuild_oci::media::Descriptor;
 use wbuild_store::{Blob, Lease, Store};
 
@@ -48,8 +47,9 @@ impl Shelf {
         plugin: &dyn CachePlugin,
         host: CacheHost,
     ) -> Result<Arc<dyn CacheBackend>, Failure> {
-        let backend = plugin.connect(host).await?;
-        Ok(Arc::new(Naming { shelf: self.clone(), backend }))
+        let shelf = self.clone();
+        let named = move |layers: &mut dyn Iterator<Item = &LayerDescriptor>| shelf.name(layers);
+        Ok(Arc::new(Naming { named, backend: plugin.connect(host).await? }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -132,51 +132,5 @@ impl Shelf {
             uncompressed_size: None,
             attrs: Attrs::default(),
         })
-    }
-}
-
-/// A backend for which is reachable what it is asked about.
-struct Naming {
-    shelf: Shelf,
-    backend: Arc<dyn CacheBackend>,
-}
-
-#[async_trait]
-impl CacheBackend for Naming {
-    async fn open(&self, mode: String, config: Attrs) -> Result<(), Failure> {
-        self.backend.open(mode, config).await
-    }
-
-    async fn find(&self, keys: Vec<CacheKey>) -> Result<Vec<Vec<RecordEntry>>, Failure> {
-        self.backend.find(keys).await
-    }
-
-    async fn fetch(
-        &self,
-        layers: Vec<LayerDescriptor>,
-    ) -> Result<Vec<Result<(), Failure>>, Failure> {
-        self.shelf.name(&layers);
-        self.backend.fetch(layers).await
-    }
-
-    async fn save(&self, entries: Vec<RecordEntry>) -> Result<(), Failure> {
-        self.shelf.name(entries.iter().flat_map(|entry| &entry.layers));
-        self.backend.save(entries).await
-    }
-
-    async fn push(
-        &self,
-        layers: Vec<LayerDescriptor>,
-    ) -> Result<Vec<Result<(), Failure>>, Failure> {
-        self.shelf.name(&layers);
-        self.backend.push(layers).await
-    }
-
-    async fn commit(&self) -> Result<Attrs, Failure> {
-        self.backend.commit().await
-    }
-
-    async fn prune(&self, options: Attrs) -> Result<Attrs, Failure> {
-        self.backend.prune(options).await
     }
 }

@@ -62,7 +62,7 @@ impl Runner for IsolatedRunner {
             Done::Plan(plan) => *plan,
             _ => return Err(self.broken("answered another question")),
         };
-        answers.check(&plan).map_err(|what| self.broken(&what))?;
+        let plan = answers.check(plan).map_err(|what| self.broken(&what))?;
         let warnings = plan.warnings.into_iter().take(bounds::TEXT_ITEMS);
         Ok(LaunchPlan { warnings: warnings.map(bounds::diagnostic).collect(), ..plan })
     }
@@ -84,19 +84,19 @@ impl RunnerAnswers {
     }
 
     /// Checks a plan: that it is no more than what was asked for and passed here.
-    fn check(&self, plan: &LaunchPlan) -> Result<(), String> {
+    fn check(&self, plan: LaunchPlan) -> Result<LaunchPlan, String> {
         let said = |failure: Failure| format!("made an invalid plan: {}", failure.message);
         let tools = plan.tool_names();
         if let Some(tool) = tools.iter().find(|tool| !self.granted.contains(tool)) {
             return Err(format!("uses the tool {tool:?}, which it was not given"));
         }
-        LaunchPlan::checked(plan.clone()).map_err(said)?;
+        let plan = LaunchPlan::checked(plan).map_err(said)?;
         if let Some(spec) = &plan.spec
             && !self.clamped.iter().any(|(known, passed)| *known == tools && passed == spec)
         {
             return Err("made a plan that the clamp has not seen".to_owned());
         }
-        Ok(())
+        Ok(plan)
     }
 }
 

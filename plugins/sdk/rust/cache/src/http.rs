@@ -2,7 +2,7 @@
 //! TLS, proxies, credentials, redirects and repetitions are the host's. See `wit/cache`, interface
 //! `http`.
 
-use cache_records::{Attrs, Layer};
+use cache_records::Attrs;
 
 pub use crate::sys::Response;
 use crate::{Blob, Result, sys};
@@ -88,14 +88,5 @@ impl Response {
     /// The value of a header; names are in lower case.
     pub fn header(&self, name: &str) -> Option<String> {
         self.headers().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
-    }
-
-    /// Takes the body into the content store, if it is this layer.
-    ///
-    /// # Errors
-    ///
-    /// `Invalid` when it is another.
-    pub fn into_layer(self, layer: &Layer) -> Result<Blob> {
-        self.into_blob(layer)
     }
 }

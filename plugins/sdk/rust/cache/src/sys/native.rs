@@ -300,7 +300,12 @@ impl Response {
         Ok(wait(|_: CacheHost| async move { http.body_small(id, most).await })?)
     }
 
-    pub(crate) fn into_blob(self, layer: &Layer) -> Result<Blob> {
+    /// Takes the body into the content store, if it is this layer.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it is another.
+    pub fn into_layer(self, layer: &Layer) -> Result<Blob> {
         let (http, id) = (std::sync::Arc::clone(&self.http), self.head.id);
         let expect = layer_out(layer);
         wait(|_: CacheHost| async move { http.body_blob(id, expect).await })?;

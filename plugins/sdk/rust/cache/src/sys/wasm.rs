@@ -256,7 +256,12 @@ impl Response {
         given(self.0.body_small(most))
     }
 
-    pub(crate) fn into_blob(self, layer: &Layer) -> Result<Blob> {
+    /// Takes the body into the content store, if it is this layer.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it is another.
+    pub fn into_layer(self, layer: &Layer) -> Result<Blob> {
         given(self.0.body_blob(&layer_out(layer))).map(Blob::of)
     }
 }
