@@ -26,7 +26,7 @@ use cache_records::{PER_KEY, PruneOptions, Pruned};
 use crate::bindings::exports::wbuild::cache::backend::RecordEntry;
 use crate::encoding::{decode_index, decode_record, encode_attrs, encode_index, encode_record};
 
-/// Pairs read by one scan.
+/// Pairs read by one scan, and values by one question.
 const PAGE: u32 = 512;
 
 /// A key and its value.
@@ -58,7 +58,7 @@ impl<K: Kv> Records<K> {
     pub fn find(&self, keys: &[String]) -> Result<(Vec<Vec<RecordEntry>>, usize), K::Error> {
         let mut unreadable = 0;
         let mut indexes = Vec::with_capacity(keys.len());
-        for value in self.index.get_many(&bytes(keys))? {
+        for value in values(&self.index, keys)? {
             indexes.push(match value.as_deref().map(decode_index) {
                 None => Vec::new(),
                 Some(Some(index)) => index,
@@ -76,7 +76,7 @@ impl<K: Kv> Records<K> {
             .into_iter()
             .collect();
         let mut records = BTreeMap::new();
-        for (name, value) in names.iter().zip(self.results.get_many(&bytes(&names))?) {
+        for (name, value) in names.iter().zip(values(&self.results, &names)?) {
             match value.as_deref().map(decode_record) {
                 None => {}
                 Some(None) => unreadable += 1,
@@ -215,9 +215,9 @@ impl<K: Kv> Records<K> {
         keys: impl Iterator<Item = &'a String>,
     ) -> Result<BTreeMap<String, crate::encoding::Index>, K::Error> {
         let keys: Vec<String> = keys.cloned().collect::<BTreeSet<_>>().into_iter().collect();
-        let values = self.index.get_many(&bytes(&keys))?;
+        let found = values(&self.index, &keys)?;
         let indexes =
-            values.iter().map(|value| value.as_deref().and_then(decode_index).unwrap_or_default());
+            found.iter().map(|value| value.as_deref().and_then(decode_index).unwrap_or_default());
         Ok(keys.into_iter().zip(indexes).collect())
     }
 
@@ -226,8 +226,8 @@ impl<K: Kv> Records<K> {
         names: BTreeSet<String>,
     ) -> Result<BTreeMap<String, RecordEntry>, K::Error> {
         let names: Vec<String> = names.into_iter().collect();
-        let values = self.results.get_many(&bytes(&names))?;
-        let records = values.iter().map(|value| value.as_deref().and_then(decode_record));
+        let found = values(&self.results, &names)?;
+        let records = found.iter().map(|value| value.as_deref().and_then(decode_record));
         Ok(names
             .into_iter()
             .zip(records)
@@ -262,8 +262,14 @@ fn name_of(record: &RecordEntry) -> String {
     format!("{}#{mark:016x}", record.id)
 }
 
-fn bytes(keys: &[String]) -> Vec<Vec<u8>> {
-    keys.iter().map(|key| key.as_bytes().to_vec()).collect()
+/// The values of keys, some at a time: one answer of the host has a bound.
+fn values<K: Kv>(bucket: &K, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, K::Error> {
+    let mut found = Vec::with_capacity(keys.len());
+    for some in keys.chunks(PAGE as usize) {
+        let some: Vec<Vec<u8>> = some.iter().map(|key| key.as_bytes().to_vec()).collect();
+        found.extend(bucket.get_many(&some)?);
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

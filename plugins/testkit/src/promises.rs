@@ -74,15 +74,18 @@ const HERE: &str = "here";
 /// Another one.
 const THERE: &str = "there";
 
-fn key(name: &str) -> CacheKey {
+/// A key by a name.
+pub fn key(name: &str) -> CacheKey {
     CacheKey(Digest::of(format!("key {name}").as_bytes()))
 }
 
-fn id(name: &str) -> ResultId {
+/// A result by a name.
+pub fn id(name: &str) -> ResultId {
     ResultId(Digest::of(format!("result {name}").as_bytes()))
 }
 
-fn layer(content: &[u8]) -> LayerDescriptor {
+/// What the host says of a layer of these bytes.
+pub fn layer(content: &[u8]) -> LayerDescriptor {
     let mut attrs = Attrs::default();
     attrs.push("compression", "gzip");
     LayerDescriptor {
@@ -100,7 +103,8 @@ fn here(place: &dyn Place, content: &[u8]) -> LayerDescriptor {
     layer(content)
 }
 
-fn record(name: &str, keys: &[&str], created: u64, layers: &[LayerDescriptor]) -> RecordEntry {
+/// A record of a result.
+pub fn record(name: &str, keys: &[&str], created: u64, layers: &[LayerDescriptor]) -> RecordEntry {
     let mut attrs = Attrs::default();
     attrs.push("kind", "result");
     attrs.push("output-index", "0");
@@ -237,7 +241,7 @@ async fn aliases(place: &dyn Place) -> Kept {
 }
 
 /// Enough bytes that they come in several pieces.
-fn much(seed: u8) -> Vec<u8> {
+pub fn much(seed: u8) -> Vec<u8> {
     (0..600_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed).collect()
 }
 

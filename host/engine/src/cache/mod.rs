@@ -37,7 +37,7 @@ const SNAPSHOT: &str = "application/vnd.wbuild.snapshot.v1";
 /// are) have heard of all records.
 const FILLED: &str = "filled";
 /// Records announced at once.
-const REFILL_BATCH: usize = 500;
+const BATCH: usize = 500;
 
 struct Line {
     plugin: Arc<dyn CachePlugin>,
@@ -128,7 +128,7 @@ impl CacheLine {
             return Ok(());
         };
         let entries: Vec<RecordEntry> = records.iter().filter_map(entries::local).collect();
-        for batch in entries.chunks(REFILL_BATCH) {
+        for batch in entries.chunks(BATCH) {
             backend.save(batch.to_vec()).await?;
         }
         let store = self.store.clone();
@@ -189,7 +189,9 @@ impl CacheLine {
             let told = async {
                 let backend = self.backend(line).await?;
                 let _turn = line.turn.lock().await;
-                backend.save(entries.clone()).await?;
+                for batch in entries.chunks(BATCH) {
+                    backend.save(batch.to_vec()).await?;
+                }
                 backend.commit().await
             };
             if let Err(failure) = told.await {

@@ -19,11 +19,11 @@ use wbuild_api::extension::{
     CacheBackend, CacheHost, LayerDescriptor, LogCap, PluginIdentity, RecordEntry,
 };
 use wbuild_api::session::{BuildContext, RegistryAuth, Session};
-use wbuild_graph::{Attrs, BlobDigest, CacheKey, DiffId, Digest, Failure, ResultId, Severity};
-use wbuild_oci::media::OCI_LAYER_GZIP;
+use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure, ResultId, Severity};
 use wbuild_oci::registry::{Anonymous, Client, ClientOptions, Retries};
 use wbuild_plugin::{PluginHost, PluginHostOptions};
 use wbuild_store::{OpenOptions, Store};
+use wbuild_testkit::promises::{id, key, layer as described, much, record};
 use wbuild_tests::files::FileServer;
 use wbuild_tests::registry::Registry;
 use wbuild_tests::skip::{self, Skip};
@@ -337,52 +337,13 @@ impl Backend {
     }
 }
 
-fn key(name: &str) -> CacheKey {
-    CacheKey(Digest::of(format!("key {name}").as_bytes()))
-}
-
-fn id(name: &str) -> ResultId {
-    ResultId(Digest::of(format!("result {name}").as_bytes()))
-}
-
 /// A layer that a store has.
 fn layer(store: &Store, content: &[u8]) -> LayerDescriptor {
     store.put_blob(content).expect("a blob");
     described(content)
 }
 
-fn described(content: &[u8]) -> LayerDescriptor {
-    let mut attrs = Attrs::default();
-    attrs.push("compression", "gzip");
-    LayerDescriptor {
-        media_type: OCI_LAYER_GZIP.to_owned(),
-        digest: Digest::of(content),
-        size: content.len() as u64,
-        diff_id: Some(DiffId(Digest::of(&[content, b" unpacked"].concat()))),
-        uncompressed_size: Some(2 * content.len() as u64),
-        attrs,
-    }
-}
-
-fn record(name: &str, keys: &[&str], created: u64, layers: &[LayerDescriptor]) -> RecordEntry {
-    let mut attrs = Attrs::default();
-    attrs.push("kind", "result");
-    attrs.push("output-index", "0");
-    RecordEntry {
-        keys: keys.iter().map(|name| key(name)).collect(),
-        id: id(name),
-        layers: layers.to_vec(),
-        created,
-        attrs,
-    }
-}
-
 /// What a store holds of a blob.
 fn held(store: &Store, digest: Digest) -> Option<Vec<u8>> {
     store.read_blob(&BlobDigest(digest), 1 << 30).expect("reads")
-}
-
-/// Enough bytes that they come in several pieces.
-fn much(seed: u8) -> Vec<u8> {
-    (0..600_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed).collect()
 }
