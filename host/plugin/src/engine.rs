@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{Config, Engine, EngineWeak, OptLevel, UpdateDeadline, WasmBacktraceDetails};
 
 use crate::limits::{FIBER_STACK, LimitReached, WASM_STACK};
+use crate::stack::Stacks;
 
 /// Names the settings below in the keys of the code cache.
 pub(crate) const PROFILE: &str = "wbuild.profile.v1";
@@ -43,6 +44,7 @@ fn config() -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
+        .with_host_stack(Arc::new(Stacks::default()))
         // Names of functions come from the name section; neither line tables nor the map from
         // native to Wasm addresses is needed for them.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)

@@ -44,6 +44,7 @@ mod inspect;
 pub mod limits;
 mod load;
 mod runner;
+mod stack;
 mod state;
 mod v0_1;
 
