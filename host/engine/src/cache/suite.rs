@@ -1,10 +1,12 @@
 //! Every cache backend of this repository, as the component that it is, over real stores and servers:
 //! what all of them promise ([`promises`]), what none of them may be
-//! talked into ([`lies`]), and what none of them can reach ([`reach`]).
+//! talked into ([`lies`]), what none of them can reach ([`reach`]), and how little of an image passes
+//! through them ([`volume`]).
 
 mod lies;
 mod promises;
 mod reach;
+mod volume;
 mod web;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use async_trait::async_trait;
 use reqwest::Url;
 use wbuild_api::extension::{
-    CacheBackend, CacheHost, LayerDescriptor, LogCap, PluginIdentity, RecordEntry,
+    CacheBackend, CacheHost, CachePlugin, LayerDescriptor, LogCap, PluginIdentity, RecordEntry,
 };
 use wbuild_api::session::{BuildContext, RegistryAuth, Session};
 use wbuild_graph::{Attrs, BlobDigest, CacheKey, Digest, Failure, ResultId, Severity};
@@ -232,6 +234,17 @@ impl World {
 
     /// Connects a store to the cache, with further options.
     async fn open(&self, store: &Store, mode: &str, options: &[(&str, &str)]) -> Backend {
+        self.open_as(store, mode, options, |plugin| plugin).await
+    }
+
+    /// The same, of what is made of the plugin.
+    async fn open_as(
+        &self,
+        store: &Store,
+        mode: &str,
+        options: &[(&str, &str)],
+        made: impl FnOnce(Arc<dyn CachePlugin>) -> Arc<dyn CachePlugin>,
+    ) -> Backend {
         let (component, own): (_, Vec<(&str, String)>) = match &self.place {
             Place::Local => ("cache-local", Vec::new()),
             Place::Registry(registry) => {
@@ -243,7 +256,7 @@ impl World {
         let wasm = root().join(format!("target/guests/dist/{component}.wasm"));
         let bytes = std::fs::read(&wasm)
             .unwrap_or_else(|e| panic!("{}: {e}; run: cargo xtask guests", wasm.display()));
-        let plugin = HOST.load(component, bytes).expect("loads").cache().expect("a backend");
+        let plugin = made(HOST.load(component, bytes).expect("loads").cache().expect("a backend"));
         let shelf = Shelf::new(store.clone());
         let backend = shelf.connect(&*plugin, self.host(&shelf)).await.expect("an instance");
         let own = own.iter().map(|(key, value)| (*key, value.as_str()));
