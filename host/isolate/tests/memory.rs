@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use common::*;
 use gauge::{Cost, Gauge};
-use granted::Granted;
+use granted::{Callees, Granted};
 use support::*;
 use wbuild_api::describe::Query;
 use wbuild_api::extension::{CacheHost, Frontend, Outcome, Tool};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure};
-use wbuild_plugin::{Limits, PluginHost, PluginHostOptions, PluginKind};
+use wbuild_plugin::{Grants, Limits, PluginHost, PluginHostOptions, PluginKind};
 use wit::Function;
 
 const MIB: usize = 1 << 20;
@@ -175,6 +175,38 @@ fn floods(table: &mut Table) {
             let ended = table.measure(&name, small, || build(&frontend, &all));
             // Only a limit ends it; what the component does not know is an answer of its own.
             assert!(ended.starts_with("the frontend hostile-frontend "), "{name}: {ended}");
+        }
+    }
+}
+
+/// How `nested.build` is called besides: what it answers is much more than what was asked.
+const NESTED_CALLS: [Call; 2] = [
+    ("kept", |_| true, &[("size", "16"), ("items", "10"), ("handles", "held")]),
+    ("failing", |_| true, &[("callee", "fails"), ("size", "16"), ("items", "4000")]),
+];
+
+fn floods_of_nested(table: &mut Table) {
+    let plugin = load(&frontend_host(small), "hostile-nested");
+    let plugin = plugin.granted(Grants { nested: true, ..Grants::default() });
+    let frontend = plugin.frontend_there().expect("a frontend");
+    let build = |options: &[(&str, &str)]| {
+        let mut host = world(options).host();
+        host.nested = Arc::new(Callees(256 << 10));
+        run(frontend.build(host))
+    };
+    let ended = build(&[("function", "none")]).expect_err("it is compiled").message;
+    assert_eq!(ended, "no function is called \"none\"");
+    let functions = wit::functions("frontend", &["nested"]);
+    assert!(functions.len() > 10, "{} functions", functions.len());
+    for function in &functions {
+        let fitting = CALLS.iter().filter(|(_, fits, _)| fits(function));
+        let besides = NESTED_CALLS.iter().filter(|_| function.name == "nested.build");
+        for (how, _, options) in fitting.chain(besides) {
+            let mut all = vec![("function", function.name.as_str())];
+            all.extend(*options);
+            let name = format!("{} ({how})", function.name);
+            let ended = table.measure(&name, small, || build(&all));
+            assert!(ended.starts_with("the frontend hostile-nested "), "{name}: {ended}");
         }
     }
 }
@@ -336,6 +368,7 @@ fn no_guest_costs_more_than_it_may() {
             behaviours_of_frontends(&mut table);
             behaviours_of_others(&mut table);
             floods(&mut table);
+            floods_of_nested(&mut table);
             floods_of_caches(&mut table);
             floods_of_runners(&mut table);
         });
