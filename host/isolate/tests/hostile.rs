@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use support::*;
 use wbuild_api::describe::{Description, MethodInfo, Query};
-use wbuild_api::extension::{CacheBackend, Frontend};
+use wbuild_api::extension::{CacheBackend, Entry, Frontend, Outcome};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure, FailureKind};
 use wbuild_plugin::{PluginHost, PluginHostOptions};
 
@@ -31,6 +31,38 @@ fn hostile(cpu: Duration) -> Arc<dyn Frontend> {
         limits.log_line_bytes = 5;
     });
     load(&host, "hostile-frontend").frontend_there().expect("a frontend")
+}
+
+/// What a frontend is answered counts as what is held for it: as long as it is, or has a handle of it.
+fn answers_have_a_bound_in_bytes() {
+    let outcome = Outcome { stdout: vec![b'x'; MIB - size_of::<Outcome>()], ..Outcome::default() };
+    let outcome = Arc::new(outcome);
+    let cases = [
+        // 16 MiB, in answers of 1 MiB and of 4 KiB.
+        ("outcomes", 16, None),
+        ("outcomes", 17, Some("makes the host hold more than 16 MiB for it")),
+        ("list", 4096, None),
+        ("list", 4097, Some("makes the host hold more than 16 MiB for it")),
+    ];
+    // Of a frontend that may have more: 24 MiB in one call.
+    let more = [("list", 6144, None), ("list", 6145, Some("asks for more than 24 MiB in one call"))];
+    let usual = load(&frontend_host(|limits| limits.cpu = PATIENT), "hostile-frontend");
+    let usual = usual.frontend_there().expect("a frontend");
+    let small = hostile(PATIENT);
+    let cases = cases.into_iter().map(|case| (&small, case));
+    for (frontend, (behaviour, count, limit)) in
+        cases.chain(more.into_iter().map(|case| (&usual, case)))
+    {
+        let name = format!("{count} {behaviour}");
+        let count = count.to_string();
+        let mut world = World::new("", &[("behaviour", behaviour), ("count", &count)]);
+        let facts = Arc::get_mut(&mut world).expect("nobody else has it");
+        facts.outcome = Arc::clone(&outcome);
+        facts.listed = 4096 - size_of::<Entry>();
+        let ended = run(frontend.build(world.host())).map_err(|failure| failure.message);
+        let limit = limit.map(|words| format!("the frontend hostile-frontend {words}"));
+        assert_eq!(ended.err(), limit, "{name}");
+    }
 }
 
 async fn build(frontend: &Arc<dyn Frontend>, behaviour: &str) -> (Arc<World>, Result<(), Failure>) {
@@ -516,6 +548,7 @@ both!(
     answers_of_a_frontend_are_kept_and_cut,
     a_frontend_without_the_export_says_what_it_can_do,
     abuse_of_the_component_abi_ends_the_guest,
+    answers_have_a_bound_in_bytes,
     a_flood_of_log_lines_is_cut_off_once_and_said_so,
     a_guest_that_computes_for_ever_does_not_hold_the_executor,
     a_wait_for_the_host_is_not_processor_time,

@@ -133,6 +133,7 @@ fn world(options: &[(&str, &str)]) -> Arc<World> {
     let mut world = World::new(&"x".repeat(MIB), options);
     let facts = Arc::get_mut(&mut world).expect("nobody else has it");
     facts.config = format!(r#"{{"x":"{}"}}"#, "x".repeat(64 << 10));
+    facts.listed = 400;
     facts.outcome = Arc::new(Outcome { stdout: vec![b'x'; MIB], ..Outcome::default() });
     world
 }

@@ -218,6 +218,9 @@ pub(crate) async fn run(
     Ok(Solved::new(trees, outcome))
 }
 
+/// Bytes of a command that a failure shows.
+const COMMAND_SHOWN: usize = 4096;
+
 /// Whether a process ended well.
 pub(crate) fn check_exit(exec: &ExecOp, code: i32) -> Result<(), Failure> {
     let good = match &exec.valid_exit_codes[..] {
@@ -227,7 +230,12 @@ pub(crate) fn check_exit(exec: &ExecOp, code: i32) -> Result<(), Failure> {
     if good {
         return Ok(());
     }
-    let command = exec.args.join(" ");
+    let mut command = exec.args.join(" ");
+    // A frontend may look at many results that fail with this.
+    if command.len() > COMMAND_SHOWN {
+        command.truncate(command.floor_char_boundary(COMMAND_SHOWN));
+        command.push('…');
+    }
     let message = format!("process {command:?} did not complete successfully: exit code: {code}");
     Err(Failure::new(FailureKind::ExecFailed, message).attr("exit-code", code.to_string()))
 }

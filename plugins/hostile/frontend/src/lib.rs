@@ -22,6 +22,8 @@
 //! wide-graph         one merge of 4,000,000 inputs                  answered (limit)
 //! big-file           a file of 512 MiB in pieces, within the graph  answered (limit)
 //! brim               has the host hold 60 MiB, then passes 23       host memory
+//! outcomes           holds opt("count") outcomes of an exec         host memory
+//! list               lists opt("count") entries                     host memory
 //! forged-output      uses output { node: 999, index: 0 }            answered
 //! forged-index       uses output { node: 0, index: 7 }              answered
 //! forged-span        reports a span outside of any source           survives, then ok
@@ -112,6 +114,10 @@ impl Guest for Hostile {
             }
             "big-file" => big_file()?,
             "brim" => brim()?,
+            "outcomes" => outcomes(count()?)?,
+            "list" => {
+                inspect::read_dir(good_file()?, "/", None, count()?, &[])?;
+            }
             "forged-output" => return image(Some(Output { node: 999, index: 0 })),
             "forged-index" => return image(Some(Output { index: 7, ..good_file()? })),
             "forged-span" => forged_spans()?,
@@ -237,6 +243,17 @@ fn brim() -> Result<(), Failure> {
     graph::annotate(good_file()?, &"x".repeat(23 * MIB), &[], &[])?;
     black_box((files, ballast));
     Ok(())
+}
+
+fn count() -> Result<u32, Failure> {
+    let count = request::opt("count").and_then(|text| text.parse().ok());
+    count.ok_or_else(|| failure("invalid", "the option count is no number"))
+}
+
+fn outcomes(count: u32) -> Result<(), Failure> {
+    let at = good_file()?;
+    let held: Result<Vec<_>, _> = (0..count).map(|_| inspect::outcome_of(at)).collect();
+    held.map(|held| drop(black_box(held)))
 }
 
 fn forged_spans() -> Result<(), Failure> {
