@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
+use support::versions::component;
 use support::*;
 use wbuild_api::describe::{Description, MethodInfo, Query};
 use wbuild_api::extension::{CacheBackend, Entry, Frontend, Outcome};
@@ -30,7 +31,7 @@ fn hostile(cpu: Duration) -> Arc<dyn Frontend> {
         limits.log_lines = 20;
         limits.log_line_bytes = 5;
     });
-    load(&host, "hostile-frontend").frontend_there().expect("a frontend")
+    component(&host, "hostile-frontend").frontend_there().expect("a frontend")
 }
 
 /// What a frontend is answered counts as what is held for it: as long as it is, or has a handle of it.
@@ -45,8 +46,9 @@ fn answers_have_a_bound_in_bytes() {
         ("list", 4097, Some("makes the host hold more than 16 MiB for it")),
     ];
     // Of a frontend that may have more: 24 MiB in one call.
-    let more = [("list", 6144, None), ("list", 6145, Some("asks for more than 24 MiB in one call"))];
-    let usual = load(&frontend_host(|limits| limits.cpu = PATIENT), "hostile-frontend");
+    let more =
+        [("list", 6144, None), ("list", 6145, Some("asks for more than 24 MiB in one call"))];
+    let usual = component(&frontend_host(|limits| limits.cpu = PATIENT), "hostile-frontend");
     let usual = usual.frontend_there().expect("a frontend");
     let small = hostile(PATIENT);
     let cases = cases.into_iter().map(|case| (&small, case));
@@ -369,7 +371,7 @@ fn a_wait_for_the_host_is_not_processor_time() {
 fn builds_that_are_given_up_leave_nothing_behind() {
     let host = host();
     let steps = load(&host, "steps").frontend_there().expect("a frontend");
-    let spinning = load(&host, "hostile-frontend").frontend_there().expect("a frontend");
+    let spinning = component(&host, "hostile-frontend").frontend_there().expect("a frontend");
     let text = "from a\nenv A=$(a)\nenv B=$(b)\nif x\nrun y\nend\nenv C=$(c)\n";
     run(async {
         let (mut dropped, mut done) = (0, 0);
@@ -401,7 +403,7 @@ fn a_hostile_runner_gets_no_plan_past_the_clamp() {
     // Busy machines take longer for that.
     options.runner_limits.wall = Some(PATIENT);
     let host = PluginHost::new(options);
-    let runner = load(&host, "hostile-runner").runner_there().expect("a runner");
+    let runner = component(&host, "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     run(async {
         for allowed in ["ok", "same", "ignore-refusal"] {
@@ -433,7 +435,7 @@ fn a_call_may_not_take_for_ever_on_the_wall() {
     options.runner_limits.cpu = Duration::from_secs(60);
     options.runner_limits.wall = Some(Duration::from_millis(150));
     let runner =
-        load(&PluginHost::new(options), "hostile-runner").runner_there().expect("a runner");
+        component(&PluginHost::new(options), "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     let failure = run(runner.make_plan(machine.host(), job("spin"))).expect_err("it spins");
     assert_eq!(failure.message, "the runner hostile-runner took longer than 150 ms for one call");
@@ -442,7 +444,7 @@ fn a_call_may_not_take_for_ever_on_the_wall() {
 
 async fn connected(host: &PluginHost, behaviour: &str) -> (Arc<Storage>, Arc<dyn CacheBackend>) {
     let storage = Arc::new(Storage::default());
-    let cache = load(host, "hostile-cache").cache_there().expect("a cache backend");
+    let cache = component(host, "hostile-cache").cache_there().expect("a cache backend");
     let backend = cache.connect(storage.host()).await.expect("an instance");
     let config = Attrs(vec![("x-behaviour".to_owned(), behaviour.to_owned())]);
     backend.open("read".to_owned(), config).await.expect("open");
@@ -540,6 +542,35 @@ fn components_that_ask_for_more_are_refused_before_they_run() {
     );
     let failure = load(&host, "native").frontend_there().err().expect("a runner");
     assert_eq!(failure.to_string(), "native is not a frontend: it is a runner");
+}
+
+/// A release of WIT without components of its own in this suite would be tried by nothing here.
+#[test]
+fn each_released_version_has_its_components() {
+    let frozen = versions::wit().join("frozen");
+    let entries = std::fs::read_dir(&frozen).expect("wit/frozen");
+    let mut released: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a version"))
+        .collect();
+    released.sort();
+    let mut tried: Vec<&str> = versions::VERSIONS.iter().map(|(version, _)| *version).collect();
+    tried.sort_unstable();
+    let todo = "host/isolate/tests/support/versions.rs says what a release needs";
+    assert_eq!(tried, released, "versions of the hostile suite, and of wit/frozen; {todo}");
+    let host = host();
+    versions::each(|| {
+        let version = versions::version();
+        for name in versions::COMPONENTS {
+            let plugin = component(&host, name);
+            let of_wbuild: Vec<&String> =
+                plugin.imports().iter().filter(|import| import.starts_with("wbuild:")).collect();
+            assert!(!of_wbuild.is_empty(), "{name} imports nothing");
+            for import in of_wbuild {
+                let (_, made_for) = import.split_once('@').unwrap_or_default();
+                assert_eq!(made_for, version, "{name} for {version} imports {import}; {todo}");
+            }
+        }
+    });
 }
 
 both!(

@@ -18,6 +18,7 @@ use std::time::Duration;
 use common::*;
 use gauge::{Cost, Gauge};
 use granted::{Callees, Granted};
+use support::versions::component;
 use support::*;
 use wbuild_api::describe::Query;
 use wbuild_api::extension::{CacheHost, Frontend, Outcome, Tool};
@@ -54,12 +55,14 @@ fn roomy_runner(limits: &mut Limits) {
 }
 
 fn frontend(change: Change) -> Arc<dyn Frontend> {
-    load(&frontend_host(change), "hostile-frontend").frontend_there().expect("a frontend")
+    component(&frontend_host(change), "hostile-frontend").frontend_there().expect("a frontend")
 }
 
 /// One guest.
 struct Row {
     name: String,
+    /// Of the WIT that it is made for.
+    version: &'static str,
     isolated: bool,
     /// What it may hold, in bytes, and compute.
     memory: usize,
@@ -76,10 +79,10 @@ impl Row {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Row { name, isolated, memory, cpu, cost, ended } = self;
+        let Row { name, version, isolated, memory, cpu, cost, ended } = self;
         write!(
             f,
-            "{:<9} {name:<46} {:>6.1} of {:>3} MiB {:>5} of {:>4} ms  {ended}",
+            "{version} {:<9} {name:<46} {:>6.1} of {:>3} MiB {:>5} of {:>4} ms  {ended}",
             if *isolated { "isolated" } else { "" },
             cost.memory as f64 / MIB as f64,
             memory / MIB,
@@ -113,6 +116,7 @@ impl Table {
             let cost = gauge.stop();
             Row {
                 name: name.to_owned(),
+                version: versions::version(),
                 isolated: isolated(),
                 memory: own + limits.buffered_bytes + BESIDES,
                 cpu: limits.cpu * 2 + start,
@@ -187,7 +191,7 @@ const NESTED_CALLS: [Call; 2] = [
 ];
 
 fn floods_of_nested(table: &mut Table) {
-    let plugin = load(&frontend_host(small), "hostile-nested");
+    let plugin = component(&frontend_host(small), "hostile-nested");
     let plugin = plugin.granted(Grants { nested: true, ..Grants::default() });
     let frontend = plugin.frontend_there().expect("a frontend");
     let build = |options: &[(&str, &str)]| {
@@ -221,7 +225,8 @@ const CACHE_CALLS: [Call; 2] = [
 fn floods_of_caches(table: &mut Table) {
     let mut options = PluginHostOptions::new(code_cache());
     small(&mut options.cache_limits);
-    let cache = load(&PluginHost::new(options), "hostile-http").cache_there().expect("a backend");
+    let cache =
+        component(&PluginHost::new(options), "hostile-http").cache_there().expect("a backend");
     let open = |config: &[(&str, &str)]| {
         let config = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let granted = Arc::new(Granted::default());
@@ -253,7 +258,7 @@ fn floods_of_caches(table: &mut Table) {
 fn floods_of_runners(table: &mut Table) {
     let mut options = PluginHostOptions::new(code_cache());
     small(&mut options.runner_limits);
-    let runner = load(&PluginHost::new(options), "hostile-runner").runner_there();
+    let runner = component(&PluginHost::new(options), "hostile-runner").runner_there();
     let runner = runner.expect("a runner");
     let digest = Digest::of(b"qemu");
     let tool = Tool { name: "qemu".to_owned(), digest, is_static: true, version: None };
@@ -332,7 +337,7 @@ fn behaviours_of_others(table: &mut Table) {
         roomy(limits);
     }
     let host = PluginHost::new(options);
-    let runner = load(&host, "hostile-runner").runner_there().expect("a runner");
+    let runner = component(&host, "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     run(runner.make_plan(machine.host(), job("ok"))).expect("it is compiled");
     for behaviour in ["huge", "deep", "spin"] {
@@ -340,7 +345,7 @@ fn behaviours_of_others(table: &mut Table) {
             run(runner.make_plan(machine.host(), job(behaviour)))
         });
     }
-    let cache = load(&host, "hostile-cache").cache_there().expect("a cache backend");
+    let cache = component(&host, "hostile-cache").cache_there().expect("a cache backend");
     let opened = async |behaviour: &str| {
         let backend = cache.connect(Arc::new(Storage::default()).host()).await?;
         let config = Attrs(vec![("x-behaviour".to_owned(), behaviour.to_owned())]);

@@ -67,10 +67,7 @@ impl inspect::Host for State {
             .collect();
         let inspect = self.caps()?.inspect.clone();
         let resolved = answers::resolve_sources(&*inspect, requests, &self.meter).await?;
-        Ok(answers_out(resolved, |info| inspect::SourceInfo {
-            pin: info.pin,
-            attrs: info.attrs.0,
-        }))
+        Ok(answers_out(resolved, |info| inspect::SourceInfo { pin: info.pin, attrs: info.attrs.0 }))
     }
 
     async fn read_file(
