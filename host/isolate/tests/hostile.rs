@@ -67,6 +67,27 @@ fn answers_have_a_bound_in_bytes() {
     }
 }
 
+/// An op is passed on at once, however it was collected. An isolated frontend has less room for one
+/// op, but what it says is no attack.
+fn large_ops_meet_a_limit() {
+    let host = frontend_host(|limits| limits.cpu = PATIENT);
+    let frontend = component(&host, "hostile-frontend").frontend_there().expect("a frontend");
+    let graph = "the graph has more than 1048576 bytes";
+    let held = "the frontend hostile-frontend makes the host hold more than 64 MiB for it";
+    for (behaviour, count, isolated_too) in [
+        ("pieces", "40", true),
+        ("pieces", "60", false),
+        ("crumbs", "50000", true),
+        ("crumbs", "120000", false),
+    ] {
+        let world = World::new("", &[("behaviour", behaviour), ("count", count)]);
+        let failure = run(frontend.build(world.host())).expect_err(behaviour);
+        let message = if isolated() && !isolated_too { held } else { graph };
+        assert_eq!(failure.message, message, "{count} {behaviour}: {failure:?}");
+        assert_eq!(failure.kind, FailureKind::Limit);
+    }
+}
+
 async fn build(frontend: &Arc<dyn Frontend>, behaviour: &str) -> (Arc<World>, Result<(), Failure>) {
     let world = World::new("", &[("behaviour", behaviour), ("kind", "gone")]);
     let result = frontend.build(world.host()).await;
@@ -580,6 +601,7 @@ both!(
     a_frontend_without_the_export_says_what_it_can_do,
     abuse_of_the_component_abi_ends_the_guest,
     answers_have_a_bound_in_bytes,
+    large_ops_meet_a_limit,
     a_flood_of_log_lines_is_cut_off_once_and_said_so,
     a_guest_that_computes_for_ever_does_not_hold_the_executor,
     a_wait_for_the_host_is_not_processor_time,

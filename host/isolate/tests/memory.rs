@@ -313,6 +313,14 @@ fn behaviours_of_frontends(table: &mut Table) {
     let name = "a host that is full, then a call of 24 MiB";
     let ended = table.measure(name, unhurried, || build(&patient, &[("behaviour", "brim")]));
     assert!(ended.contains("the host hold more than 64 MiB"), "{ended}");
+    // Ops that were collected by many calls, and answers.
+    for (behaviour, count) in
+        [("pieces", "60"), ("crumbs", "300000"), ("outcomes", "1000"), ("list", "10000")]
+    {
+        let name = format!("{count} {behaviour}");
+        let options = [("behaviour", behaviour), ("count", count)];
+        table.measure(&name, unhurried, || build(&patient, &options));
+    }
     for behaviour in ["spin", "huge-answer", "many-answers", "long-texts"] {
         for query in [
             Query::Check { target: None },

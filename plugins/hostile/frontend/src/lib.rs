@@ -24,6 +24,8 @@
 //! brim               has the host hold 60 MiB, then passes 23       host memory
 //! outcomes           holds opt("count") outcomes of an exec         host memory
 //! list               lists opt("count") entries                     host memory
+//! pieces             a file op of opt("count") files of 1 MiB        answered (limit)
+//! crumbs             a file op of opt("count") empty directories    answered (limit)
 //! forged-output      uses output { node: 999, index: 0 }            answered
 //! forged-index       uses output { node: 0, index: 7 }              answered
 //! forged-span        reports a span outside of any source           survives, then ok
@@ -118,6 +120,11 @@ impl Guest for Hostile {
             "list" => {
                 inspect::read_dir(good_file()?, "/", None, count()?, &[])?;
             }
+            "pieces" => {
+                let piece = vec![7u8; MIB];
+                file_of(|files, n| files.write(&format!("/{n}"), &piece, &[]))?;
+            }
+            "crumbs" => file_of(|files, n| files.mkdir(&format!("/{n}"), &[]))?,
             "forged-output" => return image(Some(Output { node: 999, index: 0 })),
             "forged-index" => return image(Some(Output { index: 7, ..good_file()? })),
             "forged-span" => forged_spans()?,
@@ -248,6 +255,12 @@ fn brim() -> Result<(), Failure> {
 fn count() -> Result<u32, Failure> {
     let count = request::opt("count").and_then(|text| text.parse().ok());
     count.ok_or_else(|| failure("invalid", "the option count is no number"))
+}
+
+fn file_of(add: impl Fn(&FileOp, u32)) -> Result<(), Failure> {
+    let files = FileOp::new(None);
+    (0..count()?).for_each(|n| add(&files, n));
+    graph::file(files).map(drop)
 }
 
 fn outcomes(count: u32) -> Result<(), Failure> {
