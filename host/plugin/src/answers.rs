@@ -185,3 +185,64 @@ pub fn failure_size(failure: &Failure) -> usize {
         + diagnostics.sum::<usize>()
         + pairs_size(attrs)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::PluginKind;
+    use crate::limits::Limits;
+
+    const MIB: usize = 1 << 20;
+
+    /// Frontends that yield an image of 1 MiB, or fail with as many words; counts the calls.
+    #[derive(Default)]
+    struct Callees(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl NestedCap for Callees {
+        async fn build(&self, requests: Vec<NestedBuild>) -> Answers<NestedResult> {
+            self.0.fetch_add(requests.len(), Ordering::Relaxed);
+            let words = |besides: usize| "x".repeat(MIB - besides);
+            let yielded = |request: NestedBuild| match &*request.frontend {
+                "fails" => Err(Failure::invalid(words(size_of::<Failure>() + size_of::<String>()))),
+                _ => {
+                    let (name, root) = (String::new(), None);
+                    let (platform, attrs) = (None, Attrs::default());
+                    let besides = size_of::<ImageResult>() + 2 * size_of::<String>();
+                    let config = words(besides);
+                    let image = ImageResult { name, platform, root, config, attrs };
+                    Ok(NestedResult { images: vec![image], files: Vec::new() })
+                }
+            };
+            requests.into_iter().map(yielded).collect()
+        }
+    }
+
+    async fn call(frontend: &str, count: usize, meter: &Meter) -> (usize, Result<usize, String>) {
+        let one = NestedBuild { frontend: frontend.to_owned(), ..NestedBuild::default() };
+        let callees = Callees::default();
+        let answers = nested(&callees, vec![one; count], meter).await;
+        let said = answers.map(|answers| answers.len()).map_err(|limit| limit.to_string());
+        (callees.0.into_inner(), said)
+    }
+
+    #[tokio::test]
+    async fn answers_are_counted_group_by_group() {
+        let mut meter = Meter::new(Limits::of(PluginKind::Frontend));
+        let more = |limit: &str| Err(limit.to_owned());
+        for frontend in ["yields", "fails"] {
+            assert_eq!(call(frontend, 24, &meter).await, (24, Ok(24)), "{frontend}");
+            let one_call = more("asks for more than 24 MiB in one call");
+            assert_eq!(call(frontend, 25, &meter).await, (25, one_call.clone()), "{frontend}");
+            // The third group is not called any more.
+            assert_eq!(call(frontend, 1000, &meter).await, (32, one_call), "{frontend}");
+        }
+        meter.charge(61 * MIB).expect("there is room for it");
+        assert_eq!(call("yields", 3, &meter).await, (3, Ok(3)));
+        let held = more("makes the host hold more than 64 MiB for it");
+        assert_eq!(call("yields", 4, &meter).await, (4, held.clone()));
+        assert_eq!(call("yields", 1000, &meter).await, (16, held));
+    }
+}
