@@ -633,3 +633,22 @@ fn open_path(path: &std::path::Path) -> Result<OwnedFd, Failure> {
     rustix::fs::open(path, flags, Mode::empty())
         .map_err(|error| Failure::internal(format!("cannot open {}", path.display())).cause(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_a_command_and_no_megabytes() {
+        let message = |arg: String| {
+            let exec = ExecOp::new(vec!["echo".to_owned(), arg]);
+            check_exit(&exec, 1).expect_err("it failed").message
+        };
+        let said = "process \"echo é\" did not complete successfully: exit code: 1";
+        assert_eq!(message("é".to_owned()), said);
+        let room = COMMAND_SHOWN - "echo ".len();
+        assert!(!message("x".repeat(room)).contains('…'));
+        assert!(message("x".repeat(room + 1)).contains("x…\""));
+        assert!(message("é".repeat(1 << 20)).len() < COMMAND_SHOWN + 100);
+    }
+}
