@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use wbuild_api::extension::{Entry, EntryKind, ReadDir};
-use wbuild_graph::{Attrs, Failure, decode};
+use wbuild_graph::{Attrs, Failure, FailureKind, decode};
 use wbuild_ignore::glob::Pattern;
 use wbuild_store::Lease;
 use wbuild_tree::TreeError;
@@ -20,6 +20,9 @@ use crate::blocking;
 
 /// The most entries one listing returns.
 const LIST_LIMIT: usize = 10_000;
+/// The most bytes that their paths, and what links among them say, have together: trees are made by
+/// others, and a path may be as long as they like.
+const LIST_BYTES: usize = 4 << 20;
 
 /// An open tree.
 pub(crate) struct Inspected {
@@ -90,6 +93,7 @@ impl Inspected {
             }
             // The first `limit` entries by path, whatever the size of the tree.
             let mut out = BTreeMap::new();
+            let mut bytes = 0;
             let mut stack = vec![(base, String::new())];
             // Depth first in name order, which is the order of the paths below the directory.
             while let Some((dir, prefix)) = stack.pop() {
@@ -108,18 +112,36 @@ impl Inspected {
                     let wanted =
                         patterns.is_empty() || patterns.iter().any(|p| p.matches(path.as_bytes()));
                     if wanted && query.after.as_deref().is_none_or(|after| path.as_str() > after) {
+                        bytes += path.len();
                         out.insert(path, (rel, stat));
                         if out.len() > limit {
-                            out.pop_last();
+                            bytes -= out.pop_last().map_or(0, |(path, _)| path.len());
                         }
+                        listed(&asked, bytes)?;
                     }
                 }
                 stack.extend(below.into_iter().rev());
             }
-            out.into_iter().map(|(path, (rel, stat))| entry(&root, &rel, path, &stat)).collect()
+            let entry = |(path, (rel, stat))| {
+                let entry = entry(&root, &rel, path, &stat)?;
+                bytes += entry.link.as_ref().map_or(0, String::len);
+                listed(&asked, bytes).map(|()| entry)
+            };
+            out.into_iter().map(entry).collect()
         })
         .await
     }
+}
+
+/// That a listing of so many bytes is not too large.
+fn listed(path: &RelPath, bytes: usize) -> Result<(), Failure> {
+    if bytes <= LIST_BYTES {
+        return Ok(());
+    }
+    let path = String::from_utf8_lossy(path.as_bytes()).into_owned();
+    let message = format!("the listing of /{path} has more than {} MiB", LIST_BYTES >> 20);
+    Err(Failure::new(FailureKind::Limit, message)
+        .hint("the frontend can ask for fewer entries at once, and for those that match a pattern"))
 }
 
 fn hidden(path: &RelPath) -> Failure {
@@ -148,4 +170,56 @@ fn entry(root: &Root, rel: &RelPath, path: String, stat: &Stat) -> Result<Entry,
         link,
         attrs: Attrs::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+
+    async fn list(dir: &Path, limit: u32) -> Result<Vec<Entry>, Failure> {
+        let fd = std::fs::File::open(dir).expect("a directory").into();
+        let opts = Attrs(vec![("recursive".to_owned(), "true".to_owned())]);
+        let query = ReadDir { path: "/".to_owned(), after: None, limit, opts };
+        Inspected::new(fd, "test", None).read_dir(query).await
+    }
+
+    fn refused(listed: Result<Vec<Entry>, Failure>) {
+        let failure = listed.expect_err("it is too large");
+        assert_eq!(failure.kind, FailureKind::Limit);
+        assert_eq!(failure.message, "the listing of / has more than 4 MiB");
+        assert!(failure.hints[0].contains("fewer entries at once"), "{:?}", failure.hints);
+    }
+
+    #[tokio::test]
+    async fn a_listing_has_a_bound_in_bytes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let deep = dir.path().join("d".repeat(255));
+        std::fs::create_dir(&deep).expect("a directory");
+        let file = |n: usize| std::fs::write(deep.join(format!("{n:0>255}")), "").expect("a file");
+        // The directory, and as many paths of 511 bytes as fit beside it.
+        let fits = (LIST_BYTES - 255) / 511;
+        (0..fits).for_each(file);
+        assert_eq!(list(dir.path(), 10_000).await.expect("it fits").len(), fits + 1);
+        file(fits);
+        refused(list(dir.path(), 10_000).await);
+        let asked = u32::try_from(fits + 1).expect("few");
+        assert_eq!(list(dir.path(), asked).await.expect("it fits").len(), fits + 1);
+    }
+
+    #[tokio::test]
+    async fn what_links_say_counts_as_much() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let link = |n: usize| {
+            let path = dir.path().join(format!("{n:0>5}"));
+            symlink("x".repeat(4000), path).expect("a link");
+        };
+        let fits = LIST_BYTES / 4005;
+        (0..fits).for_each(link);
+        assert_eq!(list(dir.path(), 10_000).await.expect("it fits").len(), fits);
+        link(fits);
+        refused(list(dir.path(), 10_000).await);
+    }
 }

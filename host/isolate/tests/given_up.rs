@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use gauge::{no_children, status, trim};
+use support::versions::component;
 use support::*;
 use wbuild_api::extension::{CachePlugin, Frontend, Runner};
 use wbuild_graph::{Attrs, CacheKey, Digest};
@@ -45,9 +46,9 @@ struct Guests {
 impl Guests {
     fn new() -> Guests {
         let host = host();
-        let there = |name: &str| load(&host, name);
+        let there = |name: &str| component(&host, name);
         Guests {
-            steps: there("steps").frontend_there().expect("a frontend"),
+            steps: load(&host, "steps").frontend_there().expect("a frontend"),
             hostile: there("hostile-frontend").frontend_there().expect("a frontend"),
             runner: there("hostile-runner").runner_there().expect("a runner"),
             cache: there("hostile-cache").cache_there().expect("a cache backend"),

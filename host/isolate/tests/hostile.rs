@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
+use support::versions::component;
 use support::*;
 use wbuild_api::describe::{Description, MethodInfo, Query};
-use wbuild_api::extension::{CacheBackend, Frontend};
+use wbuild_api::extension::{CacheBackend, Entry, Frontend, Outcome};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure, FailureKind};
 use wbuild_plugin::{PluginHost, PluginHostOptions};
 
@@ -30,7 +31,61 @@ fn hostile(cpu: Duration) -> Arc<dyn Frontend> {
         limits.log_lines = 20;
         limits.log_line_bytes = 5;
     });
-    load(&host, "hostile-frontend").frontend_there().expect("a frontend")
+    component(&host, "hostile-frontend").frontend_there().expect("a frontend")
+}
+
+/// What a frontend is answered counts as what is held for it: as long as it is, or has a handle of it.
+fn answers_have_a_bound_in_bytes() {
+    let outcome = Outcome { stdout: vec![b'x'; MIB - size_of::<Outcome>()], ..Outcome::default() };
+    let outcome = Arc::new(outcome);
+    let cases = [
+        // 16 MiB, in answers of 1 MiB and of 4 KiB.
+        ("outcomes", 16, None),
+        ("outcomes", 17, Some("makes the host hold more than 16 MiB for it")),
+        ("list", 4096, None),
+        ("list", 4097, Some("makes the host hold more than 16 MiB for it")),
+    ];
+    // Of a frontend that may have more: 24 MiB in one call.
+    let more =
+        [("list", 6144, None), ("list", 6145, Some("asks for more than 24 MiB in one call"))];
+    let usual = component(&frontend_host(|limits| limits.cpu = PATIENT), "hostile-frontend");
+    let usual = usual.frontend_there().expect("a frontend");
+    let small = hostile(PATIENT);
+    let cases = cases.into_iter().map(|case| (&small, case));
+    for (frontend, (behaviour, count, limit)) in
+        cases.chain(more.into_iter().map(|case| (&usual, case)))
+    {
+        let name = format!("{count} {behaviour}");
+        let count = count.to_string();
+        let mut world = World::new("", &[("behaviour", behaviour), ("count", &count)]);
+        let facts = Arc::get_mut(&mut world).expect("nobody else has it");
+        facts.outcome = Arc::clone(&outcome);
+        facts.listed = 4096 - size_of::<Entry>();
+        let ended = run(frontend.build(world.host())).map_err(|failure| failure.message);
+        let limit = limit.map(|words| format!("the frontend hostile-frontend {words}"));
+        assert_eq!(ended.err(), limit, "{name}");
+    }
+}
+
+/// An op is passed on at once, however it was collected. An isolated frontend has less room for one
+/// op, but what it says is no attack.
+fn large_ops_meet_a_limit() {
+    let host = frontend_host(|limits| limits.cpu = PATIENT);
+    let frontend = component(&host, "hostile-frontend").frontend_there().expect("a frontend");
+    let graph = "the graph has more than 1048576 bytes";
+    let held = "the frontend hostile-frontend makes the host hold more than 64 MiB for it";
+    for (behaviour, count, isolated_too) in [
+        ("pieces", "40", true),
+        ("pieces", "60", false),
+        ("crumbs", "50000", true),
+        ("crumbs", "120000", false),
+    ] {
+        let world = World::new("", &[("behaviour", behaviour), ("count", count)]);
+        let failure = run(frontend.build(world.host())).expect_err(behaviour);
+        let message = if isolated() && !isolated_too { held } else { graph };
+        assert_eq!(failure.message, message, "{count} {behaviour}: {failure:?}");
+        assert_eq!(failure.kind, FailureKind::Limit);
+    }
 }
 
 async fn build(frontend: &Arc<dyn Frontend>, behaviour: &str) -> (Arc<World>, Result<(), Failure>) {
@@ -337,7 +392,7 @@ fn a_wait_for_the_host_is_not_processor_time() {
 fn builds_that_are_given_up_leave_nothing_behind() {
     let host = host();
     let steps = load(&host, "steps").frontend_there().expect("a frontend");
-    let spinning = load(&host, "hostile-frontend").frontend_there().expect("a frontend");
+    let spinning = component(&host, "hostile-frontend").frontend_there().expect("a frontend");
     let text = "from a\nenv A=$(a)\nenv B=$(b)\nif x\nrun y\nend\nenv C=$(c)\n";
     run(async {
         let (mut dropped, mut done) = (0, 0);
@@ -369,7 +424,7 @@ fn a_hostile_runner_gets_no_plan_past_the_clamp() {
     // Busy machines take longer for that.
     options.runner_limits.wall = Some(PATIENT);
     let host = PluginHost::new(options);
-    let runner = load(&host, "hostile-runner").runner_there().expect("a runner");
+    let runner = component(&host, "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     run(async {
         for allowed in ["ok", "same", "ignore-refusal"] {
@@ -401,7 +456,7 @@ fn a_call_may_not_take_for_ever_on_the_wall() {
     options.runner_limits.cpu = Duration::from_secs(60);
     options.runner_limits.wall = Some(Duration::from_millis(150));
     let runner =
-        load(&PluginHost::new(options), "hostile-runner").runner_there().expect("a runner");
+        component(&PluginHost::new(options), "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     let failure = run(runner.make_plan(machine.host(), job("spin"))).expect_err("it spins");
     assert_eq!(failure.message, "the runner hostile-runner took longer than 150 ms for one call");
@@ -410,7 +465,7 @@ fn a_call_may_not_take_for_ever_on_the_wall() {
 
 async fn connected(host: &PluginHost, behaviour: &str) -> (Arc<Storage>, Arc<dyn CacheBackend>) {
     let storage = Arc::new(Storage::default());
-    let cache = load(host, "hostile-cache").cache_there().expect("a cache backend");
+    let cache = component(host, "hostile-cache").cache_there().expect("a cache backend");
     let backend = cache.connect(storage.host()).await.expect("an instance");
     let config = Attrs(vec![("x-behaviour".to_owned(), behaviour.to_owned())]);
     backend.open("read".to_owned(), config).await.expect("open");
@@ -510,12 +565,43 @@ fn components_that_ask_for_more_are_refused_before_they_run() {
     assert_eq!(failure.to_string(), "native is not a frontend: it is a runner");
 }
 
+/// A release of WIT without components of its own in this suite would be tried by nothing here.
+#[test]
+fn each_released_version_has_its_components() {
+    let frozen = versions::wit().join("frozen");
+    let entries = std::fs::read_dir(&frozen).expect("wit/frozen");
+    let mut released: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a version"))
+        .collect();
+    released.sort();
+    let mut tried: Vec<&str> = versions::VERSIONS.iter().map(|(version, _)| *version).collect();
+    tried.sort_unstable();
+    let todo = "host/isolate/tests/support/versions.rs says what a release needs";
+    assert_eq!(tried, released, "versions of the hostile suite, and of wit/frozen; {todo}");
+    let host = host();
+    versions::each(|| {
+        let version = versions::version();
+        for name in versions::COMPONENTS {
+            let plugin = component(&host, name);
+            let of_wbuild: Vec<&String> =
+                plugin.imports().iter().filter(|import| import.starts_with("wbuild:")).collect();
+            assert!(!of_wbuild.is_empty(), "{name} imports nothing");
+            for import in of_wbuild {
+                let (_, made_for) = import.split_once('@').unwrap_or_default();
+                assert_eq!(made_for, version, "{name} for {version} imports {import}; {todo}");
+            }
+        }
+    });
+}
+
 both!(
     a_hostile_frontend_ends_in_words_and_the_next_build_works,
     a_hostile_frontend_that_is_asked_ends_in_words,
     answers_of_a_frontend_are_kept_and_cut,
     a_frontend_without_the_export_says_what_it_can_do,
     abuse_of_the_component_abi_ends_the_guest,
+    answers_have_a_bound_in_bytes,
+    large_ops_meet_a_limit,
     a_flood_of_log_lines_is_cut_off_once_and_said_so,
     a_guest_that_computes_for_ever_does_not_hold_the_executor,
     a_wait_for_the_host_is_not_processor_time,

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use common::*;
 use gauge::{Cost, Gauge};
-use granted::Granted;
+use granted::{Callees, Granted};
+use support::versions::component;
 use support::*;
 use wbuild_api::describe::Query;
 use wbuild_api::extension::{CacheHost, Frontend, Outcome, Tool};
 use wbuild_graph::{Attrs, CacheKey, Digest, Failure};
-use wbuild_plugin::{Limits, PluginHost, PluginHostOptions, PluginKind};
+use wbuild_plugin::{Grants, Limits, PluginHost, PluginHostOptions, PluginKind};
 use wit::Function;
 
 const MIB: usize = 1 << 20;
@@ -54,12 +55,14 @@ fn roomy_runner(limits: &mut Limits) {
 }
 
 fn frontend(change: Change) -> Arc<dyn Frontend> {
-    load(&frontend_host(change), "hostile-frontend").frontend_there().expect("a frontend")
+    component(&frontend_host(change), "hostile-frontend").frontend_there().expect("a frontend")
 }
 
 /// One guest.
 struct Row {
     name: String,
+    /// Of the WIT that it is made for.
+    version: &'static str,
     isolated: bool,
     /// What it may hold, in bytes, and compute.
     memory: usize,
@@ -76,10 +79,10 @@ impl Row {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Row { name, isolated, memory, cpu, cost, ended } = self;
+        let Row { name, version, isolated, memory, cpu, cost, ended } = self;
         write!(
             f,
-            "{:<9} {name:<46} {:>6.1} of {:>3} MiB {:>5} of {:>4} ms  {ended}",
+            "{version} {:<9} {name:<46} {:>6.1} of {:>3} MiB {:>5} of {:>4} ms  {ended}",
             if *isolated { "isolated" } else { "" },
             cost.memory as f64 / MIB as f64,
             memory / MIB,
@@ -113,6 +116,7 @@ impl Table {
             let cost = gauge.stop();
             Row {
                 name: name.to_owned(),
+                version: versions::version(),
                 isolated: isolated(),
                 memory: own + limits.buffered_bytes + BESIDES,
                 cpu: limits.cpu * 2 + start,
@@ -133,6 +137,7 @@ fn world(options: &[(&str, &str)]) -> Arc<World> {
     let mut world = World::new(&"x".repeat(MIB), options);
     let facts = Arc::get_mut(&mut world).expect("nobody else has it");
     facts.config = format!(r#"{{"x":"{}"}}"#, "x".repeat(64 << 10));
+    facts.listed = 400;
     facts.outcome = Arc::new(Outcome { stdout: vec![b'x'; MIB], ..Outcome::default() });
     world
 }
@@ -179,6 +184,38 @@ fn floods(table: &mut Table) {
     }
 }
 
+/// How `nested.build` is called besides: what it answers is much more than what was asked.
+const NESTED_CALLS: [Call; 2] = [
+    ("kept", |_| true, &[("size", "16"), ("items", "10"), ("handles", "held")]),
+    ("failing", |_| true, &[("callee", "fails"), ("size", "16"), ("items", "4000")]),
+];
+
+fn floods_of_nested(table: &mut Table) {
+    let plugin = component(&frontend_host(small), "hostile-nested");
+    let plugin = plugin.granted(Grants { nested: true, ..Grants::default() });
+    let frontend = plugin.frontend_there().expect("a frontend");
+    let build = |options: &[(&str, &str)]| {
+        let mut host = world(options).host();
+        host.nested = Arc::new(Callees(256 << 10));
+        run(frontend.build(host))
+    };
+    let ended = build(&[("function", "none")]).expect_err("it is compiled").message;
+    assert_eq!(ended, "no function is called \"none\"");
+    let functions = wit::functions("frontend", &["nested"]);
+    assert!(functions.len() > 10, "{} functions", functions.len());
+    for function in &functions {
+        let fitting = CALLS.iter().filter(|(_, fits, _)| fits(function));
+        let besides = NESTED_CALLS.iter().filter(|_| function.name == "nested.build");
+        for (how, _, options) in fitting.chain(besides) {
+            let mut all = vec![("function", function.name.as_str())];
+            all.extend(*options);
+            let name = format!("{} ({how})", function.name);
+            let ended = table.measure(&name, small, || build(&all));
+            assert!(ended.starts_with("the frontend hostile-nested "), "{name}: {ended}");
+        }
+    }
+}
+
 /// How each function of a cache backend is called.
 const CACHE_CALLS: [Call; 2] = [
     ("large", |_| true, &[("x-handles", "held")]),
@@ -188,7 +225,8 @@ const CACHE_CALLS: [Call; 2] = [
 fn floods_of_caches(table: &mut Table) {
     let mut options = PluginHostOptions::new(code_cache());
     small(&mut options.cache_limits);
-    let cache = load(&PluginHost::new(options), "hostile-http").cache_there().expect("a backend");
+    let cache =
+        component(&PluginHost::new(options), "hostile-http").cache_there().expect("a backend");
     let open = |config: &[(&str, &str)]| {
         let config = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let granted = Arc::new(Granted::default());
@@ -220,7 +258,7 @@ fn floods_of_caches(table: &mut Table) {
 fn floods_of_runners(table: &mut Table) {
     let mut options = PluginHostOptions::new(code_cache());
     small(&mut options.runner_limits);
-    let runner = load(&PluginHost::new(options), "hostile-runner").runner_there();
+    let runner = component(&PluginHost::new(options), "hostile-runner").runner_there();
     let runner = runner.expect("a runner");
     let digest = Digest::of(b"qemu");
     let tool = Tool { name: "qemu".to_owned(), digest, is_static: true, version: None };
@@ -275,6 +313,14 @@ fn behaviours_of_frontends(table: &mut Table) {
     let name = "a host that is full, then a call of 24 MiB";
     let ended = table.measure(name, unhurried, || build(&patient, &[("behaviour", "brim")]));
     assert!(ended.contains("the host hold more than 64 MiB"), "{ended}");
+    // Ops that were collected by many calls, and answers.
+    for (behaviour, count) in
+        [("pieces", "60"), ("crumbs", "300000"), ("outcomes", "1000"), ("list", "10000")]
+    {
+        let name = format!("{count} {behaviour}");
+        let options = [("behaviour", behaviour), ("count", count)];
+        table.measure(&name, unhurried, || build(&patient, &options));
+    }
     for behaviour in ["spin", "huge-answer", "many-answers", "long-texts"] {
         for query in [
             Query::Check { target: None },
@@ -299,7 +345,7 @@ fn behaviours_of_others(table: &mut Table) {
         roomy(limits);
     }
     let host = PluginHost::new(options);
-    let runner = load(&host, "hostile-runner").runner_there().expect("a runner");
+    let runner = component(&host, "hostile-runner").runner_there().expect("a runner");
     let machine = Arc::new(Machine::default());
     run(runner.make_plan(machine.host(), job("ok"))).expect("it is compiled");
     for behaviour in ["huge", "deep", "spin"] {
@@ -307,7 +353,7 @@ fn behaviours_of_others(table: &mut Table) {
             run(runner.make_plan(machine.host(), job(behaviour)))
         });
     }
-    let cache = load(&host, "hostile-cache").cache_there().expect("a cache backend");
+    let cache = component(&host, "hostile-cache").cache_there().expect("a cache backend");
     let opened = async |behaviour: &str| {
         let backend = cache.connect(Arc::new(Storage::default()).host()).await?;
         let config = Attrs(vec![("x-behaviour".to_owned(), behaviour.to_owned())]);
@@ -336,6 +382,7 @@ fn no_guest_costs_more_than_it_may() {
             behaviours_of_frontends(&mut table);
             behaviours_of_others(&mut table);
             floods(&mut table);
+            floods_of_nested(&mut table);
             floods_of_caches(&mut table);
             floods_of_runners(&mut table);
         });

@@ -1,7 +1,7 @@
 //! What the words of a guest may be, once for every way they come by: the bindings of each WIT
 //! version, and a process that runs a guest for this one and may have been taken over by it.
 
-use wbuild_api::extension::{BlobInfo, ImageInfo, ImageRequest, InspectCap};
+use wbuild_api::extension::BlobInfo;
 use wbuild_graph::{Attrs, Diagnostic, Failure, FailureKind, quoted};
 
 use crate::limits::{SMALL_BLOB_READ, SMALL_BLOB_WRITE, clip, size};
@@ -12,8 +12,6 @@ pub const TEXT_BYTES: usize = 64 << 10;
 pub const TEXT_ITEMS: usize = 1000;
 /// Most targets, parameters or methods that a frontend may answer.
 pub const ANSWERS: usize = 10_000;
-/// Images that are resolved beside each other; more wait.
-const IMAGES: usize = 64;
 /// Longest media type.
 const MEDIA_TYPE_BYTES: usize = 255;
 /// Longest tag or digest.
@@ -58,27 +56,6 @@ pub fn failure(mut failure: Failure) -> Failure {
         attrs: attrs(failure.attrs),
         ..failure
     }
-}
-
-/// Resolves images, each of which may answer with a config of its own size, until what they answer is
-/// more than `room` bytes: none then.
-pub async fn resolve_images(
-    inspect: &dyn InspectCap,
-    requests: Vec<ImageRequest>,
-    room: usize,
-) -> Option<Vec<Result<ImageInfo, Failure>>> {
-    let mut answers = Vec::with_capacity(requests.len());
-    let mut left = room;
-    let mut requests = requests.into_iter().peekable();
-    while requests.peek().is_some() {
-        let some = requests.by_ref().take(IMAGES).collect();
-        for answer in inspect.resolve_images(some).await {
-            let bytes = answer.as_ref().map_or(0, |info| info.config.len());
-            left = left.checked_sub(bytes)?;
-            answers.push(answer);
-        }
-    }
-    Some(answers)
 }
 
 /// Bucket names become parts of the store's own names: plain ones only.

@@ -30,6 +30,7 @@
 //! Needs a tokio runtime with time enabled.
 
 mod adopt;
+pub mod answers;
 pub mod bounds;
 mod cache;
 mod code_cache;

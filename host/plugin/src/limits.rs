@@ -140,6 +140,9 @@ pub enum LimitReached {
     /// Arguments or the answer of a call.
     #[error("passes more than {} in one call", size(*.0))]
     Call(usize),
+    /// The answer of a call.
+    #[error("asks for more than {} in one call", size(*.0))]
+    Answer(usize),
     /// Handles.
     #[error("holds more than {0} handles at once")]
     Handles(usize),
@@ -182,6 +185,7 @@ impl LimitReached {
             LimitReached::Buffered(_) => Some("host-memory"),
             LimitReached::Handles(_) => Some("handles"),
             LimitReached::Call(_)
+            | LimitReached::Answer(_)
             | LimitReached::Tables(_)
             | LimitReached::Instances(_)
             | LimitReached::Messages(_)
@@ -279,9 +283,13 @@ impl Meter {
         self.buffered = self.buffered.saturating_sub(bytes);
     }
 
-    /// How much may be held, in bytes.
-    pub fn limit(&self) -> usize {
-        self.limits.buffered_bytes
+    /// A call is about to be answered with `bytes`, which are held until it has been.
+    pub fn answers(&self, bytes: usize) -> Result<(), LimitReached> {
+        let most = self.limits.call_bytes();
+        if bytes > self.left() {
+            return Err(LimitReached::Buffered(self.limits.buffered_bytes));
+        }
+        if bytes > most { Err(LimitReached::Answer(most)) } else { Ok(()) }
     }
 
     /// How much more may be held, in bytes.
@@ -388,6 +396,16 @@ mod tests {
         meter.release(10);
         assert_eq!(meter.charge(10), Ok(()));
         assert_eq!(meter.charge(usize::MAX), Err(LimitReached::Buffered(10)));
+    }
+
+    #[test]
+    fn an_answer_fits_beside_what_is_held_and_into_one_call() {
+        let mut meter = Meter::new(Limits::of(PluginKind::Frontend));
+        assert_eq!(meter.answers(CALL_BYTES), Ok(()));
+        assert_eq!(meter.answers(CALL_BYTES + 1), Err(LimitReached::Answer(CALL_BYTES)));
+        meter.charge(60 * MIB).expect("there is room for it");
+        assert_eq!(meter.answers(4 * MIB), Ok(()));
+        assert_eq!(meter.answers(4 * MIB + 1), Err(LimitReached::Buffered(64 * MIB)));
     }
 
     #[test]

@@ -218,6 +218,9 @@ pub(crate) async fn run(
     Ok(Solved::new(trees, outcome))
 }
 
+/// Bytes of a command that a failure shows.
+const COMMAND_SHOWN: usize = 4096;
+
 /// Whether a process ended well.
 pub(crate) fn check_exit(exec: &ExecOp, code: i32) -> Result<(), Failure> {
     let good = match &exec.valid_exit_codes[..] {
@@ -227,7 +230,12 @@ pub(crate) fn check_exit(exec: &ExecOp, code: i32) -> Result<(), Failure> {
     if good {
         return Ok(());
     }
-    let command = exec.args.join(" ");
+    let mut command = exec.args.join(" ");
+    // A frontend may look at many results that fail with this.
+    if command.len() > COMMAND_SHOWN {
+        command.truncate(command.floor_char_boundary(COMMAND_SHOWN));
+        command.push('…');
+    }
     let message = format!("process {command:?} did not complete successfully: exit code: {code}");
     Err(Failure::new(FailureKind::ExecFailed, message).attr("exit-code", code.to_string()))
 }
@@ -624,4 +632,23 @@ fn open_path(path: &std::path::Path) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .map_err(|error| Failure::internal(format!("cannot open {}", path.display())).cause(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_a_command_and_no_megabytes() {
+        let message = |arg: String| {
+            let exec = ExecOp::new(vec!["echo".to_owned(), arg]);
+            check_exit(&exec, 1).expect_err("it failed").message
+        };
+        let said = "process \"echo é\" did not complete successfully: exit code: 1";
+        assert_eq!(message("é".to_owned()), said);
+        let room = COMMAND_SHOWN - "echo ".len();
+        assert!(!message("x".repeat(room)).contains('…'));
+        assert!(message("x".repeat(room + 1)).contains("x…\""));
+        assert!(message("é".repeat(1 << 20)).len() < COMMAND_SHOWN + 100);
+    }
 }

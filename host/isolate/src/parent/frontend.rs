@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use wbuild_api::describe::{Description, Outline, Query};
-use wbuild_api::extension::{FilesResult, Frontend, FrontendHost, LogCap, PluginIdentity};
+use wbuild_api::extension::{Frontend, FrontendHost, LogCap, PluginIdentity};
 use wbuild_graph::{Attrs, Failure, Platform, decode};
-use wbuild_plugin::limits::{LIST_ITEMS, LimitReached, Meter, READ_BYTES, platform_size};
+use wbuild_plugin::answers::{self, files_size};
+use wbuild_plugin::limits::{Meter, READ_BYTES, platform_size};
 use wbuild_plugin::{Plugin, PluginKind, bounds};
 
 use super::process::Program;
@@ -141,11 +142,6 @@ fn platform(platform: &Option<Platform>) -> usize {
     platform.as_ref().map_or(0, platform_size)
 }
 
-fn files_size(files: &FilesResult) -> usize {
-    let FilesResult { name, platform: of, root: _, path, attrs } = files;
-    text(name) + platform(of) + text(path) + pairs(attrs)
-}
-
 impl Answers for FrontendAnswers {
     fn log(&self) -> &dyn LogCap {
         &*self.host.log
@@ -170,25 +166,18 @@ impl Answers for FrontendAnswers {
             FrontendCall::IgnoreCache(at) => answer(&host.graph.ignore_cache(at)),
             FrontendCall::SameWork(at, other) => answer(&host.graph.same_work(at, other)),
             FrontendCall::ResolveImages(requests) => {
-                meter.batch(requests.len())?;
-                let room = meter.left();
-                match bounds::resolve_images(&*host.inspect, requests, room).await {
-                    Some(resolved) => answer(&resolved),
-                    None => Err(LimitReached::Buffered(meter.limit()).into()),
-                }
+                answer(&answers::resolve_images(&*host.inspect, requests, meter).await?)
             }
             FrontendCall::ResolveSources(requests) => {
-                meter.batch(requests.len())?;
-                answer(&host.inspect.resolve_sources(requests).await)
+                answer(&answers::resolve_sources(&*host.inspect, requests, meter).await?)
             }
             FrontendCall::ReadFile(at, path, offset, length) => {
                 let length = length.min(READ_BYTES);
                 answer(&host.inspect.read_file(at, path, offset, length).await)
             }
             FrontendCall::Stat(at, path) => answer(&host.inspect.stat(at, path).await),
-            FrontendCall::ReadDir(at, mut query) => {
-                query.limit = query.limit.min(LIST_ITEMS);
-                answer(&host.inspect.read_dir(at, query).await)
+            FrontendCall::ReadDir(at, query) => {
+                answer(&answers::read_dir(&*host.inspect, at, query, meter).await?)
             }
             FrontendCall::StartSolving(at) => {
                 meter.batch(at.len())?;
@@ -196,16 +185,14 @@ impl Answers for FrontendAnswers {
                 answer(&())
             }
             FrontendCall::Evaluate(at) => {
-                meter.batch(at.len())?;
-                answer(&host.inspect.evaluate(at).await)
+                answer(&answers::evaluate(&*host.inspect, at, meter).await?)
             }
             FrontendCall::OutcomeOf(at) => answer(&host.inspect.outcome_of(at).await),
             FrontendCall::Nested(requests) => {
                 if !self.nested {
                     return claim("a call of another frontend, which it was not granted");
                 }
-                meter.batch(requests.len())?;
-                answer(&host.nested.build(requests).await)
+                answer(&answers::nested(&*host.nested, requests, meter).await?)
             }
             call => self.request_or_result(call, meter).await,
         }
@@ -232,11 +219,7 @@ impl FrontendAnswers {
                 answer(&diagnostics.map_sources(ranges))
             }
             FrontendCall::Report(diagnostic) => {
-                let labels: usize = diagnostic.labels.iter().map(|label| text(&label.text)).sum();
-                let texts = [&diagnostic.code, &diagnostic.help, &diagnostic.url];
-                let texts: usize = texts.into_iter().flatten().map(|one| text(one)).sum();
-                let rest = text(&diagnostic.message) + pairs(&diagnostic.attrs);
-                meter.message(labels + texts + rest)?;
+                meter.message(answers::diagnostic_size(&diagnostic))?;
                 let reported = diagnostics.report(bounds::diagnostic(diagnostic));
                 reported.map_err(Ended::Failure).and_then(|()| answer(&Ok::<(), Failure>(())))
             }

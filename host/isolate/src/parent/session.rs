@@ -25,6 +25,8 @@ const CALLS: u64 = 5_000_000;
 const BYTES: u64 = 4 << 30;
 /// Memory that a frame may take beside what a child may have this process hold, in bytes.
 const BESIDES: usize = 32 << 20;
+/// How much more a frame weighs than the guest is charged for what it says, if that is small things.
+const LIGHTEST: usize = 8;
 /// Processor time that waking up for a call takes, on both sides of where it can be measured.
 const WAKING: Duration = Duration::from_micros(15);
 /// Time that a frontend may think, on the wall: its processor time is limited by the kernel, and a
@@ -214,18 +216,24 @@ impl Session {
 
     /// What it says next; none = it has closed its socket.
     async fn hear(&mut self) -> Result<Option<FromChild>, Ended> {
-        // More than any child says that has its guest within limits.
-        let most = self.limits.call_bytes().saturating_mul(2);
+        // More than any child says that has its guest within limits: what it collected for this by many
+        // calls, and the last of them.
+        let most = self.limits.buffered_bytes.saturating_add(self.limits.call_bytes());
         // What there is room for, beside what is held: once for the frame and once for what it means.
         let room = self.meter.left().saturating_add(BESIDES) / 2;
-        let Some(body) = frame(&mut self.socket, most).await? else { return Ok(None) };
+        let limit = LimitReached::Buffered(self.limits.buffered_bytes);
+        let Some(length) = length(&mut self.socket, most).await? else { return Ok(None) };
+        if length > room {
+            return Err(limit.into());
+        }
+        let Some(body) = body(&mut self.socket, length).await else { return Ok(None) };
         self.calls += 1;
         self.bytes = self.bytes.saturating_add(body.len() as u64);
         if self.calls > CALLS || self.bytes > BYTES {
             return claim(format!("more than {CALLS} calls or {BYTES} bytes"));
         }
-        if wire::weigh(&body, most)? > room {
-            return Err(LimitReached::Buffered(self.limits.buffered_bytes).into());
+        if wire::weigh(&body, most.saturating_mul(LIGHTEST))? > room {
+            return Err(limit.into());
         }
         Ok(Some(wire::decode(&body)?))
     }
@@ -275,6 +283,14 @@ pub(super) async fn frame(
     socket: &mut UnixStream,
     limit: usize,
 ) -> Result<Option<Vec<u8>>, Malformed> {
+    match length(socket, limit).await? {
+        Some(length) => Ok(body(socket, length).await),
+        None => Ok(None),
+    }
+}
+
+/// Reads how long a frame is that has at most `limit` bytes; none = the end.
+async fn length(socket: &mut UnixStream, limit: usize) -> Result<Option<usize>, Malformed> {
     let mut head = [0; HEAD];
     match socket.read_exact(&mut head).await {
         Ok(_) => {}
@@ -282,15 +298,15 @@ pub(super) async fn frame(
         Err(_) => return Ok(None),
     }
     let length = usize::try_from(u32::from_le_bytes(head)).unwrap_or(usize::MAX);
-    if length > limit {
-        return Err(Malformed::Weight);
-    }
+    if length > limit { Err(Malformed::Weight) } else { Ok(Some(length)) }
+}
+
+/// Reads what follows the length; none = it ends before.
+async fn body(socket: &mut UnixStream, length: usize) -> Option<Vec<u8>> {
     // Grows with what comes: a length alone takes no memory.
     let mut body = Vec::new();
-    match socket.take(length as u64).read_to_end(&mut body).await {
-        Ok(read) if read == length => Ok(Some(body)),
-        _ => Ok(None),
-    }
+    let read = socket.take(length as u64).read_to_end(&mut body).await;
+    read.is_ok_and(|read| read == length).then_some(body)
 }
 
 /// What a user is told of a child that ended by itself.

@@ -1,6 +1,10 @@
-//! The same plugins in this process and in others: which, is a property of the test's thread.
+//! The same plugins in this process and in others, and made for each version of WIT: which, is a
+//! property of the test's thread.
 
 #![allow(dead_code, missing_docs)]
+
+#[path = "versions.rs"]
+pub mod versions;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -35,10 +39,10 @@ pub fn isolated() -> bool {
     ISOLATED.get()
 }
 
-/// Has a test run with its plugins in this process or in others.
-pub fn with(isolated: bool, test: impl FnOnce()) {
+/// Has a test run with its plugins in this process or in others, those of each version.
+pub fn with(isolated: bool, test: impl FnMut()) {
     ISOLATED.set(isolated);
-    test();
+    versions::each(test);
 }
 
 /// Gives up a future: after so many polls, or, since one that waits for another process is polled

@@ -1,7 +1,7 @@
 //! What a package of `wit/` has a component call, read from its text: so no list of it is kept here
 //! that could be forgotten.
 
-use std::path::Path;
+use crate::support::versions;
 
 /// A function that components import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +18,10 @@ pub struct Function {
     pub takes_platform: bool,
 }
 
-/// The functions of some interfaces of `wit/PACKAGE/PACKAGE.wit`, those of their resources included.
+/// The functions of some interfaces of `PACKAGE/PACKAGE.wit` of the version that is tried, those of
+/// their resources included.
 pub fn functions(package: &str, interfaces: &[&str]) -> Vec<Function> {
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
-    let path = wit.join(package).join(format!("{package}.wit"));
+    let path = versions::packages().join(package).join(format!("{package}.wit"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     read(&text, interfaces)
 }

@@ -165,7 +165,7 @@ pub(crate) fn answer<T>(result: Result<T, Failure>) -> wasmtime::Result<Result<T
 }
 
 /// Answers for a guest, one for each question.
-pub(crate) fn answers<T, U>(
+pub(crate) fn answers_out<T, U>(
     results: Vec<Result<T, Failure>>,
     convert: impl Fn(T) -> U,
 ) -> Vec<Result<U, wit::Failure>> {

@@ -137,6 +137,8 @@ pub struct World {
     pub config: String,
     /// What execs with `capture` print.
     pub outcome: Arc<Outcome>,
+    /// Bytes of each path of a listing, which has as many entries as were asked for; 0 = it is empty.
+    pub listed: usize,
     /// How often each question waits before it is answered.
     pub waits: usize,
 }
@@ -159,6 +161,7 @@ impl World {
             files: BTreeMap::new(),
             config: CONFIG.to_owned(),
             outcome: Arc::new(Outcome { stdout: b"1.2.3\n".to_vec(), ..Outcome::default() }),
+            listed: 0,
             waits,
         })
     }
@@ -281,7 +284,20 @@ impl InspectCap for World {
         self.wait().await;
         self.check(at)?;
         assert!(query.limit <= 10_000);
-        Ok(Vec::new())
+        if self.listed == 0 {
+            return Ok(Vec::new());
+        }
+        let entry = |n| Entry {
+            path: format!("{n:0>width$}", width = self.listed),
+            kind: EntryKind::File,
+            size: 0,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            link: None,
+            attrs: Attrs::default(),
+        };
+        Ok((0..query.limit).map(entry).collect())
     }
 
     fn start(&self, _at: Vec<Edge>) {}

@@ -22,6 +22,10 @@
 //! wide-graph         one merge of 4,000,000 inputs                  answered (limit)
 //! big-file           a file of 512 MiB in pieces, within the graph  answered (limit)
 //! brim               has the host hold 60 MiB, then passes 23       host memory
+//! outcomes           holds opt("count") outcomes of an exec         host memory
+//! list               lists opt("count") entries                     host memory
+//! pieces             a file op of opt("count") files of 1 MiB        answered (limit)
+//! crumbs             a file op of opt("count") empty directories    answered (limit)
 //! forged-output      uses output { node: 999, index: 0 }            answered
 //! forged-index       uses output { node: 0, index: 7 }              answered
 //! forged-span        reports a span outside of any source           survives, then ok
@@ -112,6 +116,15 @@ impl Guest for Hostile {
             }
             "big-file" => big_file()?,
             "brim" => brim()?,
+            "outcomes" => outcomes(count()?)?,
+            "list" => {
+                inspect::read_dir(good_file()?, "/", None, count()?, &[])?;
+            }
+            "pieces" => {
+                let piece = vec![7u8; MIB];
+                file_of(|files, n| files.write(&format!("/{n}"), &piece, &[]))?;
+            }
+            "crumbs" => file_of(|files, n| files.mkdir(&format!("/{n}"), &[]))?,
             "forged-output" => return image(Some(Output { node: 999, index: 0 })),
             "forged-index" => return image(Some(Output { index: 7, ..good_file()? })),
             "forged-span" => forged_spans()?,
@@ -237,6 +250,23 @@ fn brim() -> Result<(), Failure> {
     graph::annotate(good_file()?, &"x".repeat(23 * MIB), &[], &[])?;
     black_box((files, ballast));
     Ok(())
+}
+
+fn count() -> Result<u32, Failure> {
+    let count = request::opt("count").and_then(|text| text.parse().ok());
+    count.ok_or_else(|| failure("invalid", "the option count is no number"))
+}
+
+fn file_of(add: impl Fn(&FileOp, u32)) -> Result<(), Failure> {
+    let files = FileOp::new(None);
+    (0..count()?).for_each(|n| add(&files, n));
+    graph::file(files).map(drop)
+}
+
+fn outcomes(count: u32) -> Result<(), Failure> {
+    let at = good_file()?;
+    let held: Result<Vec<_>, _> = (0..count).map(|_| inspect::outcome_of(at)).collect();
+    held.map(|held| drop(black_box(held)))
 }
 
 fn forged_spans() -> Result<(), Failure> {

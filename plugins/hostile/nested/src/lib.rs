@@ -1,5 +1,9 @@
-//! A frontend that asks for `nested` and builds itself through it, without end: under the name in
-//! the option `self`, or the build argument of that name. Without a grant it must be refused; with one, at the host's depth limit.
+//! A frontend that asks for `nested` and, without a grant, must be refused. With one it builds itself
+//! through it, without end: under the name in the option `self`, or the build argument of that name;
+//! what ends it is the host's limit of depth. With the option `function` it calls that one function
+//! for ever instead, see [`flood`].
+
+mod flood;
 
 mod bindings {
     // Generated: the component ABI is made of raw pointers.
@@ -22,6 +26,9 @@ struct Hostile;
 
 impl build::Guest for Hostile {
     fn build() -> Result<(), Failure> {
+        if let Some(function) = request::opt("function") {
+            return flood::flood(&function);
+        }
         let name = request::opt("self").or_else(|| request::opt("build-arg:self"));
         let name = name.unwrap_or_else(|| "hostile-nested".to_owned());
         let deeper = NestedBuild::new(&name);
@@ -48,12 +55,16 @@ impl describe::Guest for Hostile {
     }
 
     fn call(method: String, _: Option<String>, _: Attrs) -> Result<String, Failure> {
-        Err(Failure {
-            kind: "unsupported".to_owned(),
-            message: format!("no method {method:?}"),
-            retryable: false,
-            diagnostics: Vec::new(),
-            attrs: Vec::new(),
-        })
+        Err(failure("unsupported", format!("no method {method:?}")))
+    }
+}
+
+fn failure(kind: &str, message: String) -> Failure {
+    Failure {
+        kind: kind.to_owned(),
+        message,
+        retryable: false,
+        diagnostics: Vec::new(),
+        attrs: Vec::new(),
     }
 }

@@ -6,9 +6,9 @@ use wbuild_graph::{Attrs, Failure, decode, quoted};
 
 use super::bindings::wbuild::frontend::{graph, inspect};
 use super::{OutcomeHandle, State, edge_in};
-use crate::bounds;
-use crate::limits::{LIST_ITEMS, LimitReached, Pairs, READ_BYTES};
-use crate::v0_1::types::{answer, answers, failure_out, platform_in, platform_out, wit};
+use crate::answers;
+use crate::limits::{Pairs, READ_BYTES};
+use crate::v0_1::types::{answer, answers_out, failure_out, platform_in, platform_out, wit};
 
 fn entry_out(entry: Entry) -> inspect::Entry {
     inspect::Entry {
@@ -33,7 +33,6 @@ impl inspect::Host for State {
         &mut self,
         requests: Vec<inspect::ImageRequest>,
     ) -> wasmtime::Result<Vec<Result<inspect::ImageInfo, wit::Failure>>> {
-        self.meter.batch(requests.len())?;
         let requests = requests
             .into_iter()
             .map(|request| ImageRequest {
@@ -41,11 +40,10 @@ impl inspect::Host for State {
                 platform: request.platform.map(platform_in),
                 attrs: Attrs(request.attrs),
             })
-            .collect::<Vec<_>>();
+            .collect();
         let inspect = self.caps()?.inspect.clone();
-        let resolved = bounds::resolve_images(&*inspect, requests, self.meter.left()).await;
-        let resolved = resolved.ok_or(LimitReached::Buffered(self.meter.limit()))?;
-        Ok(answers(resolved, |info| inspect::ImageInfo {
+        let resolved = answers::resolve_images(&*inspect, requests, &self.meter).await?;
+        Ok(answers_out(resolved, |info| inspect::ImageInfo {
             reference: info.reference,
             manifest: info.manifest.to_string(),
             platform: platform_out(info.platform),
@@ -58,7 +56,6 @@ impl inspect::Host for State {
         &mut self,
         requests: Vec<inspect::SourceRequest>,
     ) -> wasmtime::Result<Vec<Result<inspect::SourceInfo, wit::Failure>>> {
-        self.meter.batch(requests.len())?;
         let requests = requests
             .into_iter()
             .map(|request| SourceRequest {
@@ -69,10 +66,8 @@ impl inspect::Host for State {
             })
             .collect();
         let inspect = self.caps()?.inspect.clone();
-        Ok(answers(inspect.resolve_sources(requests).await, |info| inspect::SourceInfo {
-            pin: info.pin,
-            attrs: info.attrs.0,
-        }))
+        let resolved = answers::resolve_sources(&*inspect, requests, &self.meter).await?;
+        Ok(answers_out(resolved, |info| inspect::SourceInfo { pin: info.pin, attrs: info.attrs.0 }))
     }
 
     async fn read_file(
@@ -107,14 +102,14 @@ impl inspect::Host for State {
         limit: u32,
         opts: Pairs,
     ) -> wasmtime::Result<Result<Vec<inspect::Entry>, wit::Failure>> {
-        let query = ReadDir { path, after, limit: limit.min(LIST_ITEMS), opts: Attrs(opts) };
+        let query = ReadDir { path, after, limit, opts: Attrs(opts) };
         if let Err(failure) =
             decode::only_known(&query.opts, "inspect.read-dir", &["pattern", "recursive"])
         {
             return answer(Err(failure));
         }
         let inspect = self.caps()?.inspect.clone();
-        let entries = inspect.read_dir(edge_in(at), query).await;
+        let entries = answers::read_dir(&*inspect, edge_in(at), query, &self.meter).await?;
         answer(entries.map(|entries| entries.into_iter().map(entry_out).collect()))
     }
 
@@ -128,9 +123,9 @@ impl inspect::Host for State {
         &mut self,
         at: Vec<graph::Output>,
     ) -> wasmtime::Result<Vec<Result<(), wit::Failure>>> {
-        self.meter.batch(at.len())?;
+        let at = at.into_iter().map(edge_in).collect();
         let inspect = self.caps()?.inspect.clone();
-        Ok(answers(inspect.evaluate(at.into_iter().map(edge_in).collect()).await, |()| ()))
+        Ok(answers_out(answers::evaluate(&*inspect, at, &self.meter).await?, |()| ()))
     }
 
     async fn outcome_of(
@@ -139,7 +134,10 @@ impl inspect::Host for State {
     ) -> wasmtime::Result<Result<Resource<OutcomeHandle>, wit::Failure>> {
         let inspect = self.caps()?.inspect.clone();
         match inspect.outcome_of(edge_in(at)).await {
-            Ok(outcome) => Ok(Ok(self.push(outcome)?)),
+            Ok(outcome) => {
+                self.meter.charge(answers::outcome_size(&outcome))?;
+                Ok(Ok(self.push(outcome)?))
+            }
             Err(failure) => Ok(Err(failure_out(failure))),
         }
     }
@@ -200,6 +198,8 @@ impl inspect::HostOutcome for State {
     }
 
     fn drop(&mut self, this: Resource<OutcomeHandle>) -> wasmtime::Result<()> {
-        self.forget(this)
+        let outcome = self.table.delete(this)?;
+        self.meter.release(answers::outcome_size(&outcome));
+        Ok(())
     }
 }

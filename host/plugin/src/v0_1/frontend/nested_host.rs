@@ -6,6 +6,7 @@ use wbuild_graph::Failure;
 
 use super::bindings::wbuild::frontend::{graph, nested};
 use super::{NestedBuilder, NestedHandle, State, edge_in, edge_out};
+use crate::answers;
 use crate::limits::{Pairs, pairs_size, platform_size, texts_size};
 use crate::v0_1::types::{failure_out, platform_in, platform_out, span_in, wit};
 
@@ -13,21 +14,6 @@ use crate::v0_1::types::{failure_out, platform_in, platform_out, span_in, wit};
 pub struct Yielded {
     result: NestedResult,
     bytes: usize,
-}
-
-impl Yielded {
-    fn new(result: NestedResult) -> Yielded {
-        let images = result
-            .images
-            .iter()
-            .map(|image| texts_size([&image.name, &image.config]) + pairs_size(&image.attrs.0));
-        let files = result
-            .files
-            .iter()
-            .map(|files| texts_size([&files.name, &files.path]) + pairs_size(&files.attrs.0));
-        let bytes = images.chain(files).sum();
-        Yielded { result, bytes }
-    }
 }
 
 fn filled<T>(value: Option<T>) -> wasmtime::Result<T> {
@@ -40,7 +26,6 @@ impl nested::Host for State {
         &mut self,
         requests: Vec<Resource<NestedBuilder>>,
     ) -> wasmtime::Result<Vec<Result<Resource<NestedHandle>, wit::Failure>>> {
-        self.meter.batch(requests.len())?;
         // All are consumed, also if one of them is no request.
         let requests: Vec<NestedBuild> = requests
             .into_iter()
@@ -48,12 +33,12 @@ impl nested::Host for State {
             .collect::<wasmtime::Result<_>>()?;
         let nested = self.caps()?.nested.clone();
         let mut answers = Vec::new();
-        for answer in nested.build(requests).await {
+        for answer in answers::nested(&*nested, requests, &self.meter).await? {
             answers.push(match answer {
                 Ok(result) => {
-                    let yielded = Yielded::new(result);
-                    self.meter.charge(yielded.bytes)?;
-                    Ok(self.push(yielded)?)
+                    let bytes = answers::nested_size(&result);
+                    self.meter.charge(bytes)?;
+                    Ok(self.push(Yielded { result, bytes })?)
                 }
                 Err(failure) => Err(failure_out(failure)),
             });
