@@ -24,15 +24,18 @@
 //!
 //! A plugin is matched by what its versions have in common (`oci://REGISTRY/NAME` without a tag, the
 //! URL without the hash, the absolute path of a file, `builtin:NAME`) or by the digest of the component.
+//! Paths of both sides are the real ones: no link and no `..` makes another plugin of a file. A copy is
+//! one; what is not to run wherever it lies is named by its digest.
 //! An entry counts as a whole: what is not granted in it is asked for, if somebody can be asked.
 //!
 //! What a frontend calls, which `nested` is about, is a plugin like any other: an entry for it grants, and
 //! an entry for its caller grants it nothing.
 //!
 //! There is nothing here of the buckets in which cache backends keep values. Every backend has its own,
-//! by what it is matched by, or the real path of a file, so there is nothing to grant.
+//! by what it is matched by, so there is nothing to grant.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -42,7 +45,7 @@ use wbuild_ignore::Matcher;
 
 use crate::document::{ConfigFile, Problem, denied};
 use crate::limits::{LimitChanges, LimitsTable};
-use crate::reference::PluginRef;
+use crate::reference::{PluginRef, real_path};
 use crate::signature::PublicKeys;
 
 /// The name of the file.
@@ -350,6 +353,15 @@ fn named(text: &str) -> Result<Named, String> {
             return Err("leave out the tag: a version is matched by its digest".to_owned());
         }
     }
+    if text.starts_with('/') {
+        // As far as there is no wildcard.
+        let part = |part: &str| part.contains('*');
+        let parts: Vec<&str> = text.split('/').collect();
+        let plain = parts.iter().position(|text| part(text)).unwrap_or(parts.len());
+        let real = real_path(Path::new(&parts[..plain].join("/")));
+        let real = real.join(parts[plain..].join("/")).display().to_string();
+        return NamePattern::new(&real).map(Named::Pattern);
+    }
     NamePattern::new(text).map(Named::Pattern)
 }
 
@@ -416,6 +428,38 @@ mod tests {
         let lines = &failure.hints[0][failure.hints[0].find("[[").expect("lines")..];
         let with = format!("default = \"deny\"\n{lines}\n");
         assert!(read(&with).expect("it can be pasted").check_name(&source).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_matched_by_its_real_path() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let root = folder.path().canonicalize().expect("a path");
+        for name in ["in", "out"] {
+            std::fs::create_dir(root.join(name)).expect("a directory");
+            std::fs::write(root.join(name).join("p.wasm"), "").expect("a file");
+        }
+        std::os::unix::fs::symlink("in", root.join("link")).expect("a link");
+        std::os::unix::fs::symlink("../out/p.wasm", root.join("in/o.wasm")).expect("a link");
+        let shown = root.display();
+        let file = |text: &str| PluginRef::parse(text.as_ref(), &root.join("in")).expect(text);
+        // Also where the entry is written by the way of a link.
+        for way in ["in", "link", "out/../link"] {
+            let only = format!("default = \"deny\"\n[[plugin]]\nmatch = \"{shown}/{way}/**\"");
+            let never = format!("[[plugin]]\nmatch = \"{shown}/{way}/p.wasm\"\nallow = false");
+            let (only, never) = (read(&only).expect("read"), read(&never).expect("read"));
+            let digest = Digest::of(b"");
+            for text in ["p.wasm", "../in/p.wasm", "../link/./p.wasm", "../out/../in//p.wasm"] {
+                let source = file(text);
+                assert!(only.check_name(&source).is_ok(), "{way}: {text}");
+                assert!(only.rule(&source, &digest).is_ok(), "{way}: {text}");
+                assert!(never.check_name(&source).is_err(), "{way}: {text}");
+                assert!(never.rule(&source, &digest).is_err(), "{way}: {text}");
+            }
+            for text in ["../out/p.wasm", "o.wasm", "../in/../out/p.wasm", "../link/o.wasm"] {
+                assert!(only.check_name(&file(text)).is_err(), "{way}: {text}");
+                assert!(never.check_name(&file(text)).is_ok(), "{way}: {text}");
+            }
+        }
     }
 
     #[test]

@@ -32,11 +32,11 @@ pub enum PluginRef {
     Bundled(String),
     /// What the project calls so, else the bundled one.
     Named(String),
-    /// A component file; absolute.
+    /// A component file.
     File {
         /// As written.
         shown: String,
-        /// Where it is.
+        /// Where it is: the real path, whatever links and dots led to it.
         path: PathBuf,
     },
     /// An artifact in a registry.
@@ -76,7 +76,8 @@ impl PluginRef {
             return Ok(PluginRef::Bundled(name.to_owned()));
         }
         if shown.contains('/') || shown.ends_with(".wasm") {
-            return Ok(PluginRef::File { path: cwd.join(text), shown: shown.into_owned() });
+            let path = real_path(&cwd.join(text));
+            return Ok(PluginRef::File { path, shown: shown.into_owned() });
         }
         Ok(PluginRef::Named(shown.into_owned()))
     }
@@ -114,8 +115,7 @@ impl PluginRef {
         }
     }
 
-    /// An artifact of a registry, as images are named. A registry has to be named, since no two
-    /// programs agree on one that is not.
+    /// An artifact of a registry, as images are named: without a registry it is one of docker.io.
     ///
     /// # Errors
     ///
@@ -167,6 +167,21 @@ impl fmt::Display for PluginRef {
     }
 }
 
+/// The path that an absolute path really is, however it is written: policies go by it, and what they
+/// have decided about is what is opened. Of what is not there, as far as there is something.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
+    let mut rest = PathBuf::new();
+    for there in path.ancestors() {
+        match (std::fs::canonicalize(there), there.file_name()) {
+            (Ok(real), _) => return real.join(rest),
+            (Err(_), Some(name)) => rest = Path::new(name).join(rest),
+            // It ends in `..`, below what is not there: nothing can be opened so.
+            (Err(_), None) => return path.to_owned(),
+        }
+    }
+    path.to_owned()
+}
+
 /// What an alias and a bundled plugin may be called.
 pub(crate) fn is_name(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -215,11 +230,28 @@ mod tests {
         assert_eq!(parse("steps").expect("name"), PluginRef::Named("steps".into()));
         assert_eq!(parse("builtin:steps").expect("name"), PluginRef::Bundled("steps".into()));
         for (text, path) in
-            [("x.wasm", "/w/x.wasm"), ("./x", "/w/./x"), ("/abs/p.wasm", "/abs/p.wasm")]
+            [("x.wasm", "/w/x.wasm"), ("./x", "/w/x"), ("/abs/p.wasm", "/abs/p.wasm")]
         {
             let want = PluginRef::File { shown: text.into(), path: path.into() };
             assert_eq!(parse(text).expect(text), want);
         }
+    }
+
+    #[test]
+    fn a_file_has_one_path_however_it_is_written() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let root = folder.path().canonicalize().expect("a path");
+        std::fs::create_dir(root.join("a")).expect("a directory");
+        std::fs::write(root.join("a/p.wasm"), "").expect("a file");
+        std::os::unix::fs::symlink("a", root.join("link")).expect("a link");
+        std::os::unix::fs::symlink("a/p.wasm", root.join("p.wasm")).expect("a link");
+        let real = root.join("a/p.wasm").display().to_string();
+        for text in ["a/p.wasm", "./a//p.wasm", "a/../a/p.wasm", "link/p.wasm", "p.wasm"] {
+            let parsed = PluginRef::parse(OsStr::new(text), &root).expect(text);
+            assert_eq!((parsed.source(), parsed.to_string()), (real.clone(), text.to_owned()));
+        }
+        let absent = PluginRef::parse(OsStr::new("link/../link/x/y.wasm"), &root).expect("a name");
+        assert_eq!(absent.source(), root.join("a/x/y.wasm").display().to_string());
     }
 
     #[test]
