@@ -44,8 +44,9 @@ class Failure(Exception):
             failure.record = error.value
             return failure
         lines = traceback.format_exception_only(error)[-1].strip()
-        frames = traceback.extract_tb(error.__traceback__)
-        causes = [f"{frame.filename}:{frame.lineno}: {frame.name}" for frame in reversed(frames)]
+        # Not `extract_tb`: it looks for the sources, and there is no file to be asked for.
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        causes = [f"{code.co_filename}:{line}: {code.co_name}" for code, line in reversed(frames)]
         failure.record = types.Failure(
             "internal", f"the frontend failed: {lines}", False, [], [("cause", cause) for cause in causes[:8]]
         )
