@@ -1,8 +1,11 @@
 //! Noticing changes of files: by looking at them, often enough for a person.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use crate::project::Project;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_millis(300);
@@ -32,6 +35,20 @@ pub fn wait(places: &[&Path], results: &[PathBuf], before: &Seen) {
     }
     // An editor or a checkout may be in the middle of it.
     std::thread::sleep(EVERY);
+}
+
+/// A file of a project that has changed since its component was built, if there is one: also one that was
+/// moved or copied there with an old time. What takes no part in the component is left out.
+pub fn changed(project: &Project) -> Option<PathBuf> {
+    let built = std::fs::metadata(project.component()).ok()?;
+    let built = (built.ctime(), built.ctime_nsec());
+    let others = ["tests", "example"].map(|name| project.folder.join(name));
+    let Seen(files) = look(&[&project.folder], &others);
+    files.into_keys().find(|path| {
+        let is_prose = path.extension().is_some_and(|end| end == "md");
+        let file = std::fs::metadata(path);
+        !is_prose && file.is_ok_and(|file| (file.ctime(), file.ctime_nsec()) > built)
+    })
 }
 
 type Files = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;

@@ -21,6 +21,7 @@ use crate::explain::{self, Explain};
 use crate::foreign::Foreign;
 use crate::frontend_host::plugin_log;
 use crate::job::{Job, StopBackground};
+use crate::plan::yielded_nothing;
 use crate::room::Room;
 use crate::runners::Runners;
 use crate::source::git::Repositories;
@@ -225,7 +226,7 @@ impl Engine {
         stats.frontend_memo_hit = memo::plan(job, &frontend).await?.held;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if job.yielded().is_empty() {
-            return Err(Failure::invalid("the frontend yielded nothing"));
+            return Err(yielded_nothing());
         }
         export::settle(job)?;
         let images = export::export(job).await?;

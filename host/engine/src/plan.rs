@@ -35,6 +35,13 @@ pub struct PlanReport {
     pub calls: u64,
 }
 
+/// That a build makes nothing.
+pub(crate) fn yielded_nothing() -> Failure {
+    Failure::invalid("the frontend yielded nothing")
+        .hint("a frontend ends with an image or with files: results.image or results.files of its SDK")
+        .hint("what it only describes, and what fails without being looked at, comes to nothing")
+}
+
 impl Engine {
     /// Plans. Of the request all that concerns what is built counts; outputs are not written. Cancelling
     /// is as of [`Engine::build`].
@@ -72,7 +79,7 @@ impl Engine {
         stats.frontend_memo_hit = planned.held;
         stats.frontend_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if job.yielded().is_empty() {
-            return Err(Failure::invalid("the frontend yielded nothing"));
+            return Err(yielded_nothing());
         }
         let definition = job.definition().clone();
         let plan = job.plan(&definition, frontend.identity());

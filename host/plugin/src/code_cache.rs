@@ -133,6 +133,14 @@ impl CodeCache {
         }
     }
 
+    /// Whether there is an entry; what it is worth shows when it is read.
+    pub(crate) fn has(&self, key: &Digest) -> bool {
+        let has = |opened: &Opened| {
+            rustix::fs::statat(&opened.dir, entry_name(key), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        };
+        self.opened().is_ok_and(has)
+    }
+
     /// The file of an entry whose hash is right, open for reading: for a process that may read
     /// nothing else.
     pub(crate) fn open(&self, key: &Digest) -> Result<Option<File>, String> {

@@ -72,6 +72,14 @@ pub(crate) struct Compiled {
 }
 
 impl Plugin {
+    /// Whether the compiled code is kept; if not, the first use compiles for a while.
+    pub fn is_compiled(&self) -> bool {
+        let inner = &self.inner;
+        inner.shared().runtime().is_ok_and(|runtime| {
+            inner.shared().code_cache.has(&entry_key(runtime.engine(), &inner.digest()))
+        })
+    }
+
     /// The file of the code cache that holds the compiled code, open for reading; compiled before if
     /// it is not there. None = the code cache cannot be used here.
     ///

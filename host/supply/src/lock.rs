@@ -104,7 +104,12 @@ impl Lock {
     ///
     /// It says what is not understood; shows where.
     pub fn read(file: &ConfigFile) -> Result<Lock, Problem> {
-        let Document { version, plugin } = file.parse()?;
+        let Document { version, plugin } = file.parse().map_err(|mut problem| {
+            let hint = "wbuild writes this file: take it from where it was committed; or remove it, and \
+                        the next build pins anew";
+            problem.failure.hints.push(hint.to_owned());
+            problem
+        })?;
         if *version.get_ref() != VERSION {
             let hint = "update wbuild; or remove the file, and the next build makes a new one";
             let message = "a version of this file that is not known here";

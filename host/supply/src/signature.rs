@@ -70,7 +70,9 @@ impl PublicKeys {
             _ => "the signature of that key is not of this component: one of them was changed"
                 .to_owned(),
         });
-        Err(failure)
+        Err(failure
+            .hint("whoever has the key signs it: wbuild plugin publish --sign KEY, or minisign -S -m FILE")
+            .hint("what is not to be signed needs an entry of its own in the policy, before this one"))
     }
 }
 

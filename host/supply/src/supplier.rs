@@ -20,6 +20,9 @@ use crate::reference::PluginRef;
 use crate::signature::{SUFFIX, Signature};
 use crate::store::{Kept, PluginStore};
 
+/// From this size on a component takes so long to be compiled that people wonder, in bytes: a second or
+/// more.
+const SLOW_BYTES: usize = 3 << 20;
 /// The interface by which a frontend calls others.
 const NESTED: &str = "wbuild:frontend/nested";
 
@@ -229,7 +232,12 @@ impl Supplier {
         }
         let nested = decision.wants.iter().any(|(want, _)| *want == Want::Nested);
         let plugin = self.granted(kind, &source, obtained.plugin, &decision, nested);
-        Ok(Supplied { plugin, source, decision, notes: obtained.notes })
+        let mut notes = obtained.notes;
+        if plugin.bytes().len() >= SLOW_BYTES && !plugin.is_compiled() {
+            let size = plugin.bytes().len() / 1_000_000;
+            notes.push(format!("{name} ({size} MB) is compiled now, which takes a while; once"));
+        }
+        Ok(Supplied { plugin, source, decision, notes })
     }
 
     /// What would be decided of a plugin. Asks nobody, changes neither lock nor grants. One that is not
@@ -322,11 +330,6 @@ impl Supplier {
     ) -> Plugin {
         let origin = match source {
             PluginRef::Bundled(_) => Origin::Bundled,
-            // However it was written.
-            PluginRef::File { path, .. } => {
-                let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-                Origin::From(real.display().to_string())
-            }
             other => Origin::From(other.source()),
         };
         plugin.granted(Grants {
@@ -412,7 +415,12 @@ impl Supplier {
                 self.embedded(kind, name).map(here)
             }
             PluginRef::File { shown, path } => {
-                let mut obtained = here(self.load(shown, path.as_path().into()).await?);
+                let loaded = self.load(shown, path.as_path().into()).await;
+                let loaded = loaded.map_err(|failure| match looks_remote(shown, &failure) {
+                    true => failure.hint(format!("if a registry has it: oci://{shown}")),
+                    false => failure,
+                });
+                let mut obtained = here(loaded?);
                 let mut beside = path.clone().into_os_string();
                 beside.push(SUFFIX);
                 if let Ok(text) = read_file(beside.as_ref()) {
@@ -438,8 +446,18 @@ impl Supplier {
             _ => true,
         };
         if self.options.locked && locked.is_none() && !pinned {
-            return Err(denied(format!("the plugin {source} is not in wbuild.lock"))
-                .hint("build once without --locked, or run `wbuild plugin update`, and commit wbuild.lock"));
+            return Err(denied(format!("the plugin {source} is not in wbuild.lock")).hint(format!(
+                "build once without --locked, or run `wbuild plugin update {source}`, and commit \
+                 wbuild.lock"
+            )));
+        }
+        if self.options.offline && known.is_none() {
+            // What it is may well be here; only the registry says which one it is.
+            let message = format!(
+                "the plugin {source} is not in wbuild.lock, and --offline forbids to ask what it is"
+            );
+            return Err(Failure::new(FailureKind::Unavailable, message)
+                .hint(format!("while there is a network: wbuild plugin update {source}")));
         }
         if self.options.offline {
             let message =
@@ -629,6 +647,17 @@ fn locked(obtained: &Obtained, decision: &Decision) -> Option<Locked> {
         imports: obtained.plugin.imports().to_vec(),
         signer: decision.signer.clone(),
     })
+}
+
+/// Whether a file that is not there is named as something in a registry is.
+fn looks_remote(shown: &str, failure: &Failure) -> bool {
+    let host = shown.split('/').next().unwrap_or_default();
+    failure.kind == FailureKind::NotFound
+        && !host.is_empty()
+        && !host.starts_with('.')
+        && (host.contains(['.', ':']) || host == "localhost")
+        && shown.contains('/')
+        && PluginRef::image(shown).is_ok()
 }
 
 /// Whether a component imports an interface, of whatever version.

@@ -383,6 +383,7 @@ enum ContextFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(expecting = "a table with config, and if needed files, dir, platforms")]
 struct ImageFile {
     config: serde_json::Value,
     #[serde(default)]
@@ -395,6 +396,7 @@ struct ImageFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(expecting = "a table with pin, and if needed attrs, files")]
 struct SourceFile {
     pin: String,
     #[serde(default)]
@@ -405,6 +407,7 @@ struct SourceFile {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[serde(expecting = "a table of what a process does")]
 struct ExecFile {
     args: Option<Vec<String>>,
     contains: Option<String>,

@@ -8,7 +8,7 @@ use wbuild_graph::{Diagnostic, Failure, Severity, SourceMap};
 use super::{all, compact, location};
 use crate::report::Report;
 use crate::report::style::{Paint, Style};
-use crate::terminal;
+use crate::{terminal, units};
 
 /// The findings of a check.
 pub struct Findings<'a> {
@@ -139,7 +139,6 @@ fn nowhere() -> Value {
 fn count(warnings: usize) -> String {
     match warnings {
         0 => "no warnings found".to_owned(),
-        1 => "1 warning found".to_owned(),
-        more => format!("{more} warnings found"),
+        some => format!("{} found", units::count(some, "warning")),
     }
 }

@@ -269,7 +269,12 @@ fn no_credentials(registry: &str) -> Error {
     let status = StatusCode::UNAUTHORIZED;
     let message =
         format!("{registry} asks for credentials (its answer is {status}), and there are none");
-    Error::new(ErrorKind::Denied, message).hint(format!("log in with: docker login {registry}"))
+    Error::new(ErrorKind::Denied, message)
+        .hint(format!("log in with: docker login {registry}"))
+        .hint(
+            "without docker: any tool that writes config.json of DOCKER_CONFIG (~/.docker), for example \
+             skopeo login --compat-auth-file; or DOCKER_AUTH_CONFIG with its content",
+        )
 }
 
 pub(super) fn refused_credentials(registry: &str, status: StatusCode) -> Error {

@@ -17,7 +17,11 @@ use crate::plugins;
 
 /// Puts a component into a registry.
 pub fn publish(args: &PublishArgs, environment: &Environment) -> Result<Exit, Fault> {
-    let to = PluginRef::parse(&args.to, &environment.cwd).map_err(Fault::misnamed)?;
+    let shown = args.to.to_string_lossy();
+    let to = match shown.starts_with("oci://") {
+        true => PluginRef::parse(&args.to, &environment.cwd).map_err(Fault::misnamed)?,
+        false => PluginRef::Named(shown.into_owned()),
+    };
     let PluginRef::Registry(to) = to else {
         return Err(Fault::usage(format!("{to} is no place in a registry"))
             .hint("expected oci://REGISTRY/NAME:TAG"));
@@ -44,6 +48,7 @@ pub fn publish(args: &PublishArgs, environment: &Environment) -> Result<Exit, Fa
     let supplier = plugins::supplier(&Supply::default(), &lends, environment)?;
     let path = environment.absolute(&args.file);
     let plugin = supplier.host().load(&args.file.display().to_string(), path.as_path())?;
+    super::tell_changes(&path);
     let published: Published = plugins::now(async {
         let what = Publication {
             plugin: &plugin,
@@ -83,7 +88,10 @@ pub fn verify(args: &PluginNameArgs, environment: &Environment) -> Result<Exit, 
     }
     let mut text = format!("{}\ncomponent  {}\n", supplied.source, supplied.plugin.digest());
     if let Some(manifest) = decision.manifest {
-        text.push_str(&format!("manifest   {manifest}\n"));
+        let reference = supplied.source.to_string();
+        let pinned = named.supplier.locked().iter().any(|(source, _)| *source == reference);
+        let how = if pinned { ", as wbuild.lock pins it" } else { "" };
+        text.push_str(&format!("manifest   {manifest}{how}\n"));
     }
     text.push_str(&match &decision.signer {
         Some(signer) => format!("signed by  {signer}\n"),

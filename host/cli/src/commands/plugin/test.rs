@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use wbuild_author::Project;
 use wbuild_cli::args::trial::TestArgs;
 use wbuild_cli::environment::Environment;
 use wbuild_cli::exit::{Exit, Fault};
@@ -17,7 +16,7 @@ use wbuild_supply::PluginRef;
 use wbuild_testkit::cases::{self, Outcome};
 use wbuild_testkit::{backend, machine};
 
-use super::find;
+use super::{component, find, tell_changes};
 use crate::plugins;
 
 /// Where the cases of a project are.
@@ -42,15 +41,8 @@ fn check_named(args: &TestArgs, environment: &Environment) -> Result<(), Fault> 
 /// Runs the command.
 pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
     let given = environment.absolute(Path::new(&args.plugin));
-    let (name, beside) = if given.is_dir() {
-        let project = Project::read(&given)?;
-        let component = project.component();
-        if !component.is_file() {
-            let message = format!("{} is not built", given.display());
-            return Err(Fault::from(Failure::not_found(message))
-                .hint(format!("wbuild plugin build {}", given.display())));
-        }
-        (component.into_os_string(), Some(given.join(CASES)))
+    let (name, beside) = if let Some(project) = component(&args.plugin, environment)? {
+        (project.component().into_os_string(), Some(given.join(CASES)))
     } else {
         check_named(args, environment)?;
         // Of a project, or of a file that was put somewhere with its cases.
@@ -66,6 +58,7 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
                 .hint(format!("name their folder: --cases DIR, or put it into {CASES}")));
         }
     };
+    tell_changes(&environment.absolute(Path::new(&name)));
     let tested = Tested::new(&find(&name, environment)?)?;
     let folders = cases::folders(&folder)?;
     let mut rows: Vec<Value> = Vec::new();
@@ -94,7 +87,7 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
             (None, true) => "updated",
             (None, false) => "ok",
         };
-        let mut used = format!("{} calls", outcome.calls);
+        let mut used = units::count(outcome.calls, "call");
         if let Some(usage) = usage {
             let (micros, memory) = (usage.cpu.as_micros(), units::size(usage.memory_bytes as u64));
             let (ms, tenth) = (micros / 1000, micros % 1000 / 100);
@@ -109,10 +102,10 @@ pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
     if args.json {
         super::super::print_json(&Value::Array(rows))?;
     } else if failed > 0 {
-        terminal::eprint(&format!("{failed} of {} cases failed", folders.len()));
+        terminal::eprint(&format!("{failed} of {} failed", units::count(folders.len(), "case")));
         terminal::eprint("; --update writes anew what is expected\n");
     } else {
-        terminal::eprint(&format!("{} cases, all as expected\n", folders.len()));
+        terminal::eprint(&format!("{}, all as expected\n", units::count(folders.len(), "case")));
     }
     Ok(if failed > 0 { Exit::Failed } else { Exit::Success })
 }

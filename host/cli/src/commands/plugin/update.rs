@@ -30,6 +30,19 @@ pub fn update(args: &UpdateArgs, environment: &Environment) -> Result<Exit, Faul
             wanted.extend(PluginRef::remote(&source)?.map(|source| (PluginKind::Frontend, source)));
         }
     }
+    if args.names.is_empty() && wanted.is_empty() {
+        // What the project names and no build has used yet.
+        let aliases = supplier.project().into_iter().flat_map(|project| project.aliases());
+        let named = aliases.map(|alias| (alias.kind, alias.source.clone()));
+        wanted.extend(named.filter(|(_, source)| matches!(source, PluginRef::Registry(_))));
+        if wanted.is_empty() {
+            terminal::eprint(
+                "wbuild.lock pins no plugin; a build with one does, and so does \
+                 wbuild plugin update oci://REGISTRY/NAME:TAG\n",
+            );
+            return Ok(Exit::Success);
+        }
+    }
     for name in &args.names {
         let (kind, reference) = supply.any(name, environment)?;
         let (source, _) = supplier.resolve(kind, &reference)?;
