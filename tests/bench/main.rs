@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use wbuild_tests::container::Container;
 use wbuild_tests::disk::Disk;
 use wbuild_tests::kills;
 use wbuild_tests::peer::Docker;
@@ -101,8 +102,8 @@ fn main() -> Result<()> {
     println!("{}", wbuild_tests::wbuild_program()?.display());
     println!("{} runs each, scale {}, load {}", options.runs, options.scale, load());
     println!("{:<26} {:>9} {:>9} {:>9}   {:>7}  floor, ms", "ms", "min", "median", "max", "×floor");
-    let runtime = floors::Runtime::prepare()?;
-    let bench = Bench { options, contexts, sandbox, docker, runtime, aside: RefCell::new(0) };
+    let container = Container::prepare()?;
+    let bench = Bench { options, contexts, sandbox, docker, container, aside: RefCell::new(0) };
     bench.all()?;
     println!("load {}", load());
     let seed = u64::from(std::process::id());
@@ -171,7 +172,7 @@ struct Bench {
     contexts: PathBuf,
     sandbox: Sandbox,
     docker: Option<Docker>,
-    runtime: Option<floors::Runtime>,
+    container: Option<Container>,
     /// How many things were set aside.
     aside: RefCell<usize>,
 }
@@ -316,8 +317,8 @@ impl Bench {
 
     /// The floor of so many steps that do nothing.
     fn runtime(&self, count: u32) -> Result<Option<(&'static str, Duration)>> {
-        let Some(runtime) = &self.runtime else { return Ok(None) };
-        Ok(Some(("crun", self.median_of(|| runtime.times(count))?)))
+        let Some(container) = &self.container else { return Ok(None) };
+        Ok(Some(("crun", self.median_of(|| container.times(count))?)))
     }
 
     /// A build of a known definition.

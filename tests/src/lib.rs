@@ -16,10 +16,12 @@
 //! - [`wire`]: a bad connection between the two;
 //! - [`files`]: a web server that keeps what is PUT to it;
 //! - [`languages`]: compilers and interpreters for plugins in other languages;
+//! - [`container`]: the smallest container;
 //! - [`peer`], [`registry`], [`machine`]: other programs, and what is left of them on the machine.
 
 pub mod base;
 pub mod case;
+pub mod container;
 pub mod disk;
 pub mod files;
 pub mod git;

@@ -7,7 +7,8 @@
 //!
 //! measures the bundled `steps`, `native` and `cache-local`, and each frontend that is named with a
 //! definition for it (what `wbuild plugin build` makes of templates and their `example/definition`, say).
-//! What a frontend costs that is an image instead is the floor "crun, one at a time" of `wbuild-bench`.
+//! What a frontend costs that is an image instead stands beside them, where crun and the right to use it
+//! are: the start of the smallest container, and its end.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use wbuild_graph::{Attrs, CacheKey, Digest};
 use wbuild_plugin::{Plugin, PluginHost, PluginHostOptions};
+use wbuild_tests::container::Container;
 
 /// Instances of each component.
 const STARTS: usize = 10_000;
@@ -25,6 +27,8 @@ const STARTS: usize = 10_000;
 const LOADS: usize = 100;
 /// After which the code cache trusts the file of an entry that it has hashed, until the next boot.
 const RESTED: Duration = Duration::from_millis(3100);
+/// Containers.
+const CONTAINERS: usize = 30;
 /// Keys of one look-up.
 const KEYS: u64 = 1000;
 
@@ -124,7 +128,18 @@ fn cache(plugin: &Plugin) {
     println!("  {KEYS} keys      {finds}");
 }
 
+fn container() {
+    let Some(container) = Container::prepare().expect("a bundle") else {
+        return println!(
+            "container: not measured, there is no crun or busybox, or no right to use them"
+        );
+    };
+    let starts = Times::of(CONTAINERS, || container.times(1).expect("it runs"));
+    println!("container\n  start          {starts}");
+}
+
 fn main() {
+    container();
     frontend(&common_costs("steps", &dist("steps")), "from base\nrun true\n");
     runner(&common_costs("native", &dist("native")));
     cache(&common_costs("cache-local", &dist("cache-local")));
