@@ -53,7 +53,8 @@ export class ImageConfig {
   }
 
   label(values) {
-    return this.set('Labels', { ...this.json.config.Labels, ...Object.fromEntries(pairs(values)) });
+    const all = { ...this.json.config.Labels, ...Object.fromEntries(pairs(values)) };
+    return this.set('Labels', Object.keys(all).length ? all : undefined);
   }
 
   /** A port ("80", "53/udp") or several. */

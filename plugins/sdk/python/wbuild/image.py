@@ -53,7 +53,7 @@ class ImageConfig:
         return self.set("Env", [f"{name}={value}" for name, value in replaced(self.variables, variables)])
 
     def label(self, values: Pairs) -> "ImageConfig":
-        return self.set("Labels", {**(self.json["config"].get("Labels") or {}), **dict(pairs(values))})
+        return self.set("Labels", {**(self.json["config"].get("Labels") or {}), **dict(pairs(values))} or None)
 
     def expose(self, *ports: str | int) -> "ImageConfig":
         """Ports: "80", "53/udp"."""
