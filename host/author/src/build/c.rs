@@ -55,12 +55,21 @@ pub(super) fn build(project: &Project) -> Result<Vec<u8>, Failure> {
         .arg("-I")
         .arg(&project.folder)
         .arg(format!("-fuse-ld={}", linker.display()))
-        .args(["-Wl,--no-entry", "-Wl,--gc-sections", "-Wl,--strip-all"])
+        // The names of functions stay: they are what is shown of a crash.
+        .args(["-Wl,--no-entry", "-Wl,--gc-sections", "-Wl,--strip-debug"])
         .arg("-o")
         .arg(&module)
         .args(&sources)
         .current_dir(&project.folder);
-    tool::run(&mut command, "clang")?;
+    tool::run(&mut command, "clang").map_err(|failure| {
+        match failure.causes.iter().any(|line| line.contains("undefined symbol")) {
+            true => failure.hint(
+                "there is no C library but what wbuild/libc declares; wbuild/wbuild.h has what \
+                 frontends need besides",
+            ),
+            false => failure,
+        }
+    })?;
     read(&module)
 }
 

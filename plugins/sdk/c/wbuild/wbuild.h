@@ -14,7 +14,8 @@
 // Errors: the first failure is kept, whoever makes it; after it every function does nothing and
 // answers something empty, and the build ends with it. Ask wb_failed() in loops that would not end.
 //
-// Memory is never given back: an instance lives for one build.
+// Memory is never given back: an instance lives for one build. Pointers may be NULL only where that is
+// said. There is no C library but what libc/ declares: texts are joined with wb_join and said with wb_warn.
 
 #pragma once
 #include <stdbool.h>
