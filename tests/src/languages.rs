@@ -159,6 +159,16 @@ pub fn python_image(sandbox: &Sandbox) -> Result<PathBuf> {
     for part in ["bin", "lib"] {
         copy(&prefix.join(part), &root.join(prefix.strip_prefix("/")?).join(part))?;
     }
+    // What this machine has installed besides is hundreds of megabytes, and Python's own tests as many.
+    let library = root.join(prefix.strip_prefix("/")?).join("lib");
+    for entry in std::fs::read_dir(library)? {
+        let path = entry?.path();
+        for part in ["site-packages", "test"].map(|part| path.join(part)) {
+            if part.is_dir() {
+                std::fs::remove_dir_all(part)?;
+            }
+        }
+    }
     std::fs::create_dir_all(root.join("usr/bin"))?;
     std::os::unix::fs::symlink(prefix.join("bin/python3"), root.join("usr/bin/python3"))?;
     libraries(programs, &root)?;
