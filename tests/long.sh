@@ -26,7 +26,9 @@
 #          tests/fuzz/wild.txt, which it fetches. What is refused is shown, to be judged by a reader.
 # network: cuts, resets, stalls and flips 500 of each kind between the registry client and a registry.
 # races:   paths that change while they are copied or written to, a minute for each kind.
-# languages: plugins in Python, from nothing to a build with them; their compiler comes from PyPI.
+# languages: plugins in every language, from nothing to a build with them. Besides those that CI tries:
+#          Python, with and without WASI (its compiler comes from PyPI); the larger engine for
+#          JavaScript (from npm, 390 MB); Rust with all of std (the target wasm32-wasip2, from rustup).
 # simulation: a million SEEDS of the solver's simulation, from the FIRST on.
 # hostile: builds, plans and caches, honest and hostile ones, given up at 1,000 MOMENTS in process and as
 #          many in processes of their own; counts what is left of them.

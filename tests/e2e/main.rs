@@ -31,6 +31,7 @@ mod plugins;
 mod pushing;
 mod registries;
 mod rootless;
+mod runtimes;
 mod secrets;
 mod state;
 mod supply;
@@ -98,7 +99,7 @@ fn main() {
     }
     // What only `tests/long.sh` runs.
     if std::env::var_os("WBUILD_LONG").is_some_and(|value| value == "1") {
-        for (name, test) in plugin_languages::LONG {
+        for (name, test) in plugin_languages::LONG.iter().chain(runtimes::LONG) {
             trials.push(trial(format!("plugin_languages::{name}"), *test));
         }
     }

@@ -5,13 +5,17 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::run::Run;
+use crate::run::{Run, Running};
 use crate::sandbox::Sandbox;
 use crate::skip;
+
+/// For hundreds of megabytes.
+const INSTALLING: Duration = Duration::from_secs(600);
 
 /// What a project in JavaScript is compiled with: a `node_modules` of the versions that
 /// `frontends/package-json` locks. Skips where npm cannot install it.
@@ -40,6 +44,45 @@ pub fn node_modules() -> Result<PathBuf> {
     }
     std::fs::write(folder.join("installed"), wanted)?;
     Ok(modules)
+}
+
+/// What the README of the SDK in JavaScript has installed for the larger engine. (The second is a
+/// dependency that the first does not name; a newer one finds no folder of WIT.)
+const LARGER_ENGINE: [&str; 2] =
+    ["@bytecodealliance/componentize-js@0.23.0", "@bytecodealliance/preview2-shim@0.25.0"];
+
+/// A folder with a `package.json` and its `node_modules`, with the larger engine's compiler. Skips where
+/// npm cannot install it.
+pub fn node_modules_of_the_larger_engine() -> Result<PathBuf> {
+    let npm = skip::need_program("npm")?;
+    let folder = crate::scratch()?.join("npm-larger");
+    std::fs::create_dir_all(&folder)?;
+    let lock = File::create(folder.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    let wanted = LARGER_ENGINE.join("\n");
+    if std::fs::read_to_string(folder.join("installed")).is_ok_and(|installed| installed == wanted)
+    {
+        return Ok(folder);
+    }
+    std::fs::write(folder.join("package.json"), "{ \"private\": true, \"type\": \"module\" }\n")?;
+    let mut command = Command::new(npm);
+    command
+        .args([
+            "install",
+            "--save-dev",
+            "--save-exact",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+        ])
+        .args(LARGER_ENGINE)
+        .current_dir(&folder);
+    let run = Running::start(&mut command)?.wait(INSTALLING)?;
+    if run.code != 0 {
+        return skip::skip(format!("npm cannot install the compiler: {}", run.stderr));
+    }
+    std::fs::write(folder.join("installed"), wanted)?;
+    Ok(folder)
 }
 
 /// Skips where there is no compiler from C to WebAssembly. (Which names it may have is the program's
@@ -115,6 +158,16 @@ pub fn python_image(sandbox: &Sandbox) -> Result<PathBuf> {
     }
     for part in ["bin", "lib"] {
         copy(&prefix.join(part), &root.join(prefix.strip_prefix("/")?).join(part))?;
+    }
+    // What this machine has installed besides is hundreds of megabytes, and Python's own tests as many.
+    let library = root.join(prefix.strip_prefix("/")?).join("lib");
+    for entry in std::fs::read_dir(library)? {
+        let path = entry?.path();
+        for part in ["site-packages", "test"].map(|part| path.join(part)) {
+            if part.is_dir() {
+                std::fs::remove_dir_all(part)?;
+            }
+        }
     }
     std::fs::create_dir_all(root.join("usr/bin"))?;
     std::os::unix::fs::symlink(prefix.join("bin/python3"), root.join("usr/bin/python3"))?;

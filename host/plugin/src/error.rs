@@ -12,6 +12,12 @@ use crate::limits::{LimitReached, Limits, size};
 #[error("{0}")]
 pub(crate) struct HostRefusal(pub(crate) Failure);
 
+/// Something that a guest does and that ends it: the failure's message goes on where "the frontend x"
+/// ends.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin {0}")]
+pub(crate) struct GuestDid(pub(crate) Failure);
+
 /// Frames of a guest's stack that are shown.
 const FRAMES: usize = 10;
 
@@ -29,6 +35,11 @@ impl Subject<'_> {
         let Subject { kind, name, .. } = self;
         if let Some(HostRefusal(failure)) = error.downcast_ref() {
             return failure.clone().attr("plugin", *name);
+        }
+        if let Some(GuestDid(failure)) = error.downcast_ref() {
+            let mut failure = failure.clone().attr("plugin", *name);
+            failure.message = format!("the {kind} {name} {}", failure.message);
+            return failure;
         }
         let limit = self.limit(&error);
         if let Some(limit) = limit {
@@ -52,6 +63,7 @@ impl Subject<'_> {
     pub(crate) fn not_made(&self, error: wasmtime::Error) -> Failure {
         let ran = error.downcast_ref::<Trap>().is_some()
             || error.downcast_ref::<HostRefusal>().is_some()
+            || error.downcast_ref::<GuestDid>().is_some()
             || error.downcast_ref::<WasmBacktrace>().is_some()
             || self.limit(&error).is_some();
         if ran { self.ended(error) } else { self.link(error) }

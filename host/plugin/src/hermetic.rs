@@ -4,10 +4,14 @@
 //! Invariants:
 //!
 //! - Nothing of the system is behind it. There are no files (the list of preopened directories is
-//!   empty), no environment, no arguments, no sockets; standard input is at its end; what is written
-//!   goes to the plugin's log, within its limits.
+//!   empty), no environment, no arguments; standard input is at its end; what is written goes to the
+//!   plugin's log, within its limits. Making a socket and looking up a name are denied by an answer,
+//!   as programs ask for both only to see whether they can.
 //! - Two runs over the same input see the same: the time of day is SOURCE_DATE_EPOCH, or 0; the
-//!   monotonic clock counts how often it was asked; random bytes follow from the definition.
+//!   monotonic clock counts how often it was asked, and waiting moves it on; random bytes follow from
+//!   the definition.
+//! - Waiting takes no time: when nothing is due the clock is moved to what is due first. So timers end
+//!   in their order, and a loop that waits for a time of the clock ends.
 //! - Any other function of `wasi:*` can be linked and not called: it ends the guest with its name.
 //!
 //! Functions are defined by name, for whichever 0.2 version a component imports: their types are
@@ -19,7 +23,8 @@ use wasmtime::component::{Component, Linker, Resource, ResourceType, Val};
 use wasmtime::{Engine, StoreContextMut};
 use wbuild_graph::{Failure, FailureKind, Severity};
 
-use crate::state::{Capabilities, GuestState, refuse};
+use crate::error::GuestDid;
+use crate::state::{Capabilities, GuestState};
 
 /// Bytes that one write may bring.
 const WRITE_BYTES: u64 = 64 << 10;
@@ -37,17 +42,56 @@ struct Handle;
 const STDIN: u32 = 0;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
+/// Of a stream: always ready.
 const POLLABLE: u32 = 3;
+const NETWORK: u32 = 4;
+/// The first pollable of a time; the number says its place in the list of them.
+const TIMER: u32 = 16;
 
 /// What one instance has seen of the profile.
 #[derive(Default)]
 pub(crate) struct Hermetic {
-    /// How often the monotonic clock was asked.
-    asked: u64,
+    /// What the monotonic clock says, in nanoseconds.
+    clock: u64,
+    /// The times that are waited for; None for a handle that is gone. No more than there can be handles.
+    timers: Vec<Option<u64>>,
     /// How many blocks of random bytes were made.
     blocks: u64,
     /// Lines that are not ended yet, of standard output and of standard error.
     lines: [Vec<u8>; 2],
+}
+
+impl Hermetic {
+    fn timer(&mut self, at: u64) -> u32 {
+        let free = self.timers.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.timers.len());
+        match free {
+            Some(place) => self.timers[place] = Some(at),
+            None => self.timers.push(Some(at)),
+        }
+        u32::try_from(place).map_or(POLLABLE, |place| TIMER.saturating_add(place))
+    }
+
+    /// The time that a pollable waits for; 0 for those that wait for none.
+    fn time_of(&self, pollable: u32) -> u64 {
+        let place = pollable.checked_sub(TIMER).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| *self.timers.get(place)?).unwrap_or(0)
+    }
+
+    fn forget(&mut self, handle: u32) {
+        let place = handle.checked_sub(TIMER).and_then(|place| usize::try_from(place).ok());
+        if let Some(timer) = place.and_then(|place| self.timers.get_mut(place)) {
+            *timer = None;
+        }
+    }
+
+    /// Waits until one is ready; answers the places of those that are.
+    fn wait(&mut self, pollables: &[u32]) -> Vec<u32> {
+        let first = pollables.iter().map(|one| self.time_of(*one)).min().unwrap_or(0);
+        self.clock = self.clock.max(first);
+        let ready = |(place, one): (u32, &u32)| (self.time_of(*one) <= self.clock).then_some(place);
+        (0..).zip(pollables).filter_map(ready).collect()
+    }
 }
 
 impl<C: Capabilities> GuestState<C> {
@@ -114,7 +158,10 @@ pub(crate) fn link<C: Capabilities>(
             match item.ty {
                 ComponentItem::Resource(_) => {
                     let ty = ResourceType::host::<Handle>();
-                    definitions.resource(name, ty, |_, _| Ok(()))?;
+                    definitions.resource(name, ty, |mut store, handle| {
+                        store.data_mut().hermetic.forget(handle);
+                        Ok(())
+                    })?;
                 }
                 ComponentItem::ComponentFunc(_) => {
                     let (path, function) = (path.clone(), name.to_owned());
@@ -158,9 +205,16 @@ fn call<C: Capabilities>(
         | ("cli/terminal-stdin" | "cli/terminal-stdout" | "cli/terminal-stderr", _)
         | ("filesystem/types", "filesystem-error-code") => Some(Val::Option(None)),
         ("cli/exit", _) => {
-            let said = "the plugin ended its program instead of answering";
+            let status = match arguments.first() {
+                Some(Val::U8(code)) => format!(" with status {code}"),
+                Some(Val::Result(Ok(_))) => " with success".to_owned(),
+                _ => String::new(),
+            };
             store.data_mut().flush();
-            return Err(refuse(Failure::new(FailureKind::Internal, said)));
+            let message = format!("ended its program{status} instead of answering");
+            return Err(did(Failure::new(FailureKind::Internal, message).hint(
+                "a plugin answers, with what it made or with a failure; what it wrote before is in its log",
+            )));
         }
         ("cli/stdin", "get-stdin") => Some(handle(&mut store, STDIN)?),
         ("cli/stdout", "get-stdout") => Some(handle(&mut store, STDOUT)?),
@@ -172,16 +226,30 @@ fn call<C: Capabilities>(
         ("clocks/wall-clock", "resolution") => Some(time(1, 0)),
         ("clocks/monotonic-clock", "now") => {
             let hermetic = &mut store.data_mut().hermetic;
-            hermetic.asked += 1;
-            Some(Val::U64(hermetic.asked))
+            hermetic.clock = hermetic.clock.saturating_add(1);
+            Some(Val::U64(hermetic.clock))
         }
         ("clocks/monotonic-clock", "resolution") => Some(Val::U64(1)),
-        ("clocks/monotonic-clock", _) => Some(handle(&mut store, POLLABLE)?),
-        ("io/poll", "ready") => Some(Val::Bool(true)),
-        ("io/poll", "block") => None,
+        ("clocks/monotonic-clock", "subscribe-instant" | "subscribe-duration") => {
+            let hermetic = &mut store.data_mut().hermetic;
+            let from = if method == "subscribe-instant" { 0 } else { hermetic.clock };
+            let Some(Val::U64(time)) = arguments.first() else {
+                return Err(absent(path, function));
+            };
+            let timer = hermetic.timer(from.saturating_add(*time));
+            Some(handle(&mut store, timer)?)
+        }
+        ("io/poll", "ready") => {
+            let hermetic = &store.data().hermetic;
+            Some(Val::Bool(hermetic.time_of(stream) <= hermetic.clock))
+        }
+        ("io/poll", "block") => {
+            store.data_mut().hermetic.wait(&numbers);
+            None
+        }
         ("io/poll", "poll") => {
-            let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
-            Some(Val::List((0..count).map(Val::U32).collect()))
+            let ready = store.data_mut().hermetic.wait(&numbers);
+            Some(Val::List(ready.into_iter().map(Val::U32).collect()))
         }
         ("io/error", "to-debug-string") => Some(Val::String("the stream is closed".to_owned())),
         ("io/streams", "subscribe") => Some(handle(&mut store, POLLABLE)?),
@@ -208,8 +276,9 @@ fn call<C: Capabilities>(
             let wanted = match arguments.first() {
                 Some(Val::U64(wanted)) if *wanted <= RANDOM_BYTES => *wanted,
                 _ => {
-                    let message = format!("more than {RANDOM_BYTES} random bytes at once");
-                    return Err(refuse(Failure::new(FailureKind::Limit, message)));
+                    let message =
+                        format!("asked for more than {RANDOM_BYTES} random bytes at once");
+                    return Err(did(Failure::new(FailureKind::Limit, message)));
                 }
             };
             let bytes = store.data_mut().random(usize::try_from(wanted).unwrap_or(0));
@@ -219,17 +288,32 @@ fn call<C: Capabilities>(
             let state = store.data_mut();
             Some(Val::Tuple(vec![Val::U64(state.random_word()), Val::U64(state.random_word())]))
         }
-        _ => {
-            let message = format!("{path} {function} is not there for plugins");
-            return Err(refuse(Failure::new(FailureKind::Denied, message).hint(
-                "plugins run in the hermetic WASI profile: no files, no network, no time of day",
-            )));
+        ("sockets/instance-network", "instance-network") => Some(handle(&mut store, NETWORK)?),
+        ("sockets/tcp-create-socket", "create-tcp-socket")
+        | ("sockets/udp-create-socket", "create-udp-socket")
+        | ("sockets/ip-name-lookup", "resolve-addresses") => {
+            let denied = Val::Enum("access-denied".to_owned());
+            Some(Val::Result(Err(Some(Box::new(denied)))))
         }
+        _ => return Err(absent(path, function)),
     };
     if let (Some(place), Some(answer)) = (results.first_mut(), answer) {
         *place = answer;
     }
     Ok(())
+}
+
+/// Ends the guest, for what it did.
+fn did(failure: Failure) -> wasmtime::Error {
+    wasmtime::Error::new(GuestDid(failure))
+}
+
+/// Ends the guest, for a call of what the profile has not.
+fn absent(path: &str, function: &str) -> wasmtime::Error {
+    let message = format!("called {function} of {path}, which is not there for plugins");
+    did(Failure::new(FailureKind::Denied, message).hint(
+        "plugins run in the hermetic WASI profile: no files, no network, nothing of the machine",
+    ))
 }
 
 fn handle_of(value: &Val) -> Option<wasmtime::component::ResourceAny> {

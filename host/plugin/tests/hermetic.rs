@@ -34,6 +34,8 @@ fn component(body: &str) -> Vec<u8> {
         (import "wasi_snapshot_preview1" "fd_prestat_get"
             (func $prestat (param i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (import "wasi_snapshot_preview1" "poll_oneoff"
+            (func $poll (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
         (func $line (param $address i32) (param $length i32)
             (i32.store (i32.const 1024) (local.get $address))
@@ -142,6 +144,64 @@ fn there_are_no_files_and_no_input() {
     assert_eq!(said, [format!("ai{}{}", "aa".repeat(3), "aa".repeat(8))]);
 }
 
+/// A wait for one of two times, of which the second comes first; then for the other.
+#[test]
+fn waiting_moves_the_clock_to_what_is_due_first() {
+    let subscription = |at: u32, name: u32, nanoseconds: u32| {
+        format!(
+            "(i64.store (i32.const {at}) (i64.const {name}))
+            (i32.store (i32.const {}) (i32.const 1))
+            (i64.store (i32.const {}) (i64.const {nanoseconds}))",
+            at + 16,
+            at + 24,
+        )
+    };
+    let body = format!(
+        "{}{}
+        (drop (call $poll (i32.const 256) (i32.const 512) (i32.const 2) (i32.const 0)))
+        (i32.store (i32.const 4) (i32.load (i32.const 512)))
+        (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 8)))
+        (call $say (i32.const 0) (i32.const 10))
+        (drop (call $poll (i32.const 256) (i32.const 512) (i32.const 1) (i32.const 0)))
+        (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 8)))
+        (call $say (i32.const 8) (i32.const 2))",
+        subscription(256, 1, 0x4000),
+        subscription(304, 2, 0x1000),
+    );
+    let (result, said) = said(&component(&body), &World::new("", &[]));
+    result.expect("it builds");
+    // One event, the second's, after its time and the question; then the whole time of the other.
+    assert_eq!(said, [format!("ab{}ac{}abba", "aa".repeat(3), "aa".repeat(3)), "acfa".to_owned()]);
+}
+
+#[test]
+fn a_socket_is_denied_by_an_answer() {
+    let text = wat_frontend(
+        r#"(import "wasi:sockets/tcp-create-socket@0.2.3" (instance $tcp
+            (export "tcp-socket" (type $socket (sub resource)))
+            (type $code' (enum "unknown" "access-denied" "not-supported"))
+            (export "error-code" (type $code (eq $code')))
+            (export "create-tcp-socket" (func (result (result (own $socket) (error $code)))))))
+        (core module $memory (memory (export "mem") 1))
+        (core instance $memory (instantiate $memory))
+        (core func $create
+            (canon lower (func $tcp "create-tcp-socket") (memory (core memory $memory "mem"))))
+        (core instance $host
+            (export "create" (func $create)) (export "mem" (memory $memory "mem")))"#,
+        r#"(import "h" "create" (func $create (param i32)))
+        (import "h" "mem" (memory 1))
+        (export "mem" (memory 0))
+        (func (export "build") (result i32)
+            (call $create (i32.const 64))
+            (if (i32.ne (i32.load8_u (i32.const 64)) (i32.const 1)) (then unreachable))
+            (if (i32.ne (i32.load8_u (i32.const 68)) (i32.const 1)) (then unreachable))
+            i32.const 0)"#,
+        r#"(with "h" (instance $host))"#,
+    );
+    let (result, _) = said(&wat(&text), &World::new("", &[]));
+    result.expect("it goes on");
+}
+
 #[test]
 fn a_program_that_ends_itself_is_a_failure() {
     let (result, said) = said(
@@ -154,7 +214,8 @@ fn a_program_that_ends_itself_is_a_failure() {
     );
     let failure = result.expect_err("it ended");
     assert_eq!(failure.kind, FailureKind::Internal);
-    assert_eq!(failure.message, "the plugin ended its program instead of answering");
+    // The adapter knows only whether it is 0.
+    assert_eq!(failure.message, "the frontend x ended its program instead of answering");
     // What it said last has no end of line, and is said all the same.
     assert_eq!(said, ["hci"]);
 }
@@ -176,7 +237,7 @@ fn what_is_not_of_the_profile_is_named_when_it_is_called() {
     let failure = result.expect_err("there is no such thing");
     assert_eq!(
         failure.message,
-        "wasi:sockets/instance-network open-the-door is not there for plugins"
+        "the frontend x called open-the-door of wasi:sockets/instance-network, which is not there for plugins"
     );
     assert_eq!(failure.kind, FailureKind::Denied);
 }

@@ -1,43 +1,104 @@
-//! JavaScript: the component is QuickJS with the modules of the project inside.
+//! JavaScript: the component is an engine with the modules of the project inside. Which engine is what
+//! `package.json` names the compiler of: QuickJS, or the larger and faster StarlingMonkey.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use wbuild_graph::Failure;
 
 use super::{read, tool, work};
 use crate::project::Project;
 
-/// The compiler, as npm installs it.
-const COMPILER: &str = "node_modules/.bin/componentize-qjs";
+/// A compiler from npm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compiler {
+    /// QuickJS.
+    Qjs,
+    /// StarlingMonkey. Its component imports WASI: without, the time and the seed of this machine would
+    /// be part of it.
+    Js,
+}
+
+impl Compiler {
+    /// The one that a project names; QuickJS if it names none. (What is installed says less: the larger
+    /// one brings the other along.)
+    fn of(package: &Value) -> Compiler {
+        let names = |compiler: Compiler| {
+            let lists = ["devDependencies", "dependencies"];
+            lists.iter().any(|list| package[list].get(compiler.package()).is_some())
+        };
+        match names(Compiler::Js) && !names(Compiler::Qjs) {
+            true => Compiler::Js,
+            false => Compiler::Qjs,
+        }
+    }
+
+    fn package(self) -> &'static str {
+        match self {
+            Compiler::Qjs => "componentize-qjs",
+            Compiler::Js => "@bytecodealliance/componentize-js",
+        }
+    }
+
+    /// As npm installs it.
+    fn program(self, project: &Project) -> PathBuf {
+        let name = match self {
+            Compiler::Qjs => "componentize-qjs",
+            Compiler::Js => "componentize-js",
+        };
+        project.folder.join("node_modules/.bin").join(name)
+    }
+
+    /// The call that makes `out` of the modules in `sources`.
+    fn command(self, project: &Project, wit: &Path, sources: &Path, out: &Path) -> Command {
+        let mut command = Command::new(self.program(project));
+        command.arg("--wit").arg(wit);
+        match self {
+            Compiler::Qjs => command
+                .args(["--world", &project.world, "--stub-wasi", "--sync", "--opt-size"])
+                .arg("--module-root")
+                .arg(sources)
+                .arg("--js")
+                .arg(sources.join(&project.main))
+                .arg("--output")
+                .arg(out)
+                .current_dir(&project.folder),
+            // Modules are found from where it runs, and not above.
+            Compiler::Js => command
+                .args(["--world-name", &project.world, "--out"])
+                .arg(out)
+                .arg(&project.main)
+                .current_dir(sources),
+        };
+        command
+    }
+}
 
 pub(super) fn build(
     project: &Project,
     wit: &Path,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<u8>, Failure> {
-    install(project, say)?;
+    let package = std::fs::read(project.folder.join("package.json")).unwrap_or_default();
+    // What is wrong with it npm says.
+    let compiler = Compiler::of(&serde_json::from_slice(&package).unwrap_or_default());
+    install(project, compiler, say)?;
     let sources = stage(project)?;
-    let out = work(project)?.join("quickjs.wasm");
-    let mut command = Command::new(project.folder.join(COMPILER));
-    command
-        .arg("--wit")
-        .arg(wit)
-        .args(["--world", &project.world, "--stub-wasi", "--sync", "--opt-size"])
-        .arg("--module-root")
-        .arg(&sources)
-        .arg("--js")
-        .arg(sources.join(&project.main))
-        .arg("--output")
-        .arg(&out)
-        .current_dir(&project.folder);
-    tool::run(&mut command, "componentize-qjs")?;
+    let out = work(project)?.join("javascript.wasm");
+    let mut command = compiler.command(project, wit, &sources, &out);
+    tool::run(&mut command, compiler.package())?;
     read(&out)
 }
 
 /// Installs what package.json names, if nothing is installed.
-fn install(project: &Project, say: &mut dyn FnMut(&str)) -> Result<(), Failure> {
-    if project.folder.join(COMPILER).exists() {
+fn install(
+    project: &Project,
+    compiler: Compiler,
+    say: &mut dyn FnMut(&str),
+) -> Result<(), Failure> {
+    let program = compiler.program(project);
+    if program.exists() {
         return Ok(());
     }
     let npm = tool::find(&["npm"]).ok_or_else(|| {
@@ -56,15 +117,16 @@ fn install(project: &Project, say: &mut dyn FnMut(&str)) -> Result<(), Failure> 
         .args([subcommand, "--ignore-scripts", "--no-audit", "--no-fund"])
         .current_dir(&project.folder);
     tool::run(&mut command, "npm")?;
-    match project.folder.join(COMPILER).exists() {
+    let package = compiler.package();
+    match program.exists() {
         true => Ok(()),
-        false => Err(Failure::not_found("the project does not install componentize-qjs")
-            .hint("npm install --save-dev componentize-qjs")),
+        false => Err(Failure::not_found(format!("the project does not install {package}"))
+            .hint(format!("npm install --save-dev {package}"))),
     }
 }
 
 /// A copy of the modules, without links: the compiler sees one folder and nothing outside of it.
-fn stage(project: &Project) -> Result<std::path::PathBuf, Failure> {
+fn stage(project: &Project) -> Result<PathBuf, Failure> {
     let folder = work(project)?.join("js");
     if folder.exists() {
         std::fs::remove_dir_all(&folder)
@@ -73,4 +135,27 @@ fn stage(project: &Project) -> Result<std::path::PathBuf, Failure> {
     let skipped = ["node_modules", "build", "wit", "tests", ".git"];
     super::copy_sources(&project.folder, &folder, &skipped, &["js", "mjs", "json"])?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn package_json_names_the_compiler() {
+        let (qjs, js) = ("componentize-qjs", "@bytecodealliance/componentize-js");
+        for (package, compiler) in [
+            (json!({ "devDependencies": { qjs: "0.4.5" } }), Compiler::Qjs),
+            (json!({ "devDependencies": { js: "0.23.0" } }), Compiler::Js),
+            (json!({ "dependencies": { js: "0.23.0" } }), Compiler::Js),
+            // The one that needs no WASI.
+            (json!({ "devDependencies": { js: "0.23.0", qjs: "0.4.5" } }), Compiler::Qjs),
+            (json!({ "devDependencies": { "esbuild": "1" } }), Compiler::Qjs),
+            (Value::Null, Compiler::Qjs),
+        ] {
+            assert_eq!(Compiler::of(&package), compiler, "{package}");
+        }
+    }
 }

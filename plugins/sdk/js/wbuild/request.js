@@ -39,7 +39,11 @@ export const platformName = ({ os, architecture, variant }) => [os, architecture
 export const hasSecret = (id) => request.hasSecret(id);
 
 /** SOURCE_DATE_EPOCH, seconds since 1970, if it is pinned. */
-export const epoch = () => request.epoch() ?? undefined;
+export function epoch() {
+  const seconds = request.epoch() ?? undefined;
+  // A BigInt in some engines.
+  return seconds === undefined ? undefined : Number(seconds);
+}
 
 /**
  * A context that the caller gave by name: `{ kind, identifier, attrs, state, config }`, or

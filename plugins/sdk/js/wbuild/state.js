@@ -131,7 +131,8 @@ export class State {
 
   /** What is at a path: `{ path, kind, size, mode, uid, gid, link }`, or undefined. */
   stat(path) {
-    return (this.output && inspect.stat(this.output, path, [])) ?? undefined;
+    const found = this.output && inspect.stat(this.output, path, []);
+    return found ? entry(found) : undefined;
   }
 
   /** All entries of a directory, sorted. Options: pattern (one or several), recursive. */
@@ -139,7 +140,7 @@ export class State {
     const entries = [];
     for (let after; ; after = entries[entries.length - 1].path) {
       const more = inspect.readDir(this.#root('read-dir'), path, after, 10000, attrs(options));
-      entries.push(...more);
+      entries.push(...more.map(entry));
       if (more.length < 10000) return entries;
     }
   }
@@ -287,6 +288,11 @@ export function join(dir, path) {
 
 function annotate(output, name, at, group) {
   graph.annotate(output, name, at ? [at] : [], group ? attrs({ group, groupName: group }) : []);
+}
+
+/** An entry whose size is a number: 64 bits are a BigInt in some engines. */
+function entry(found) {
+  return { ...found, size: Number(found.size) };
 }
 
 function emptyDirectory() {
