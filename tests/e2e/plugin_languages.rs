@@ -71,7 +71,9 @@ fn build_plugin(sandbox: &Sandbox, project: &Path) -> Result<Value> {
 /// [`build_plugin`] without its cases.
 fn build_untried(sandbox: &Sandbox, project: &Path) -> Result<Value> {
     let said = build_project(sandbox, project)?;
-    ensure!(!said["imports"].to_string().contains("wasi"), "{said}");
+    // CPython needs it, and only that.
+    let wasi = said["imports"].to_string().contains("wasi");
+    ensure!(wasi == (said["language"] == "python"), "{said}");
     Ok(said)
 }
 

@@ -17,7 +17,7 @@ use crate::plugin_languages::{build_project, builds, new, sandbox_for};
 /// Takes minutes, and installs what few machines have.
 pub const LONG: &[Test] = &[
     ("std_of_rust", std_of_rust),
-    ("python_with_wasi", python_with_wasi),
+    ("python", python),
     ("javascript_in_the_larger_engine", javascript_in_the_larger_engine),
 ];
 
@@ -157,19 +157,16 @@ fn std_frontend() -> Result<PathBuf> {
     Ok(folder.join(target).join("release/std_frontend.wasm"))
 }
 
-/// As componentize-py is called by those who know nothing of wbuild.
-fn python_with_wasi() -> Result<()> {
+fn python() -> Result<()> {
     let sandbox = sandbox_for("python-wasi")?;
     let project = new(&sandbox, "python", "frontend")?;
-    componentize_py(&project)?;
-    in_the_profile(&sandbox, "project/app.wasm")?;
-    builds(&sandbox, "project/app.wasm")?;
-
     std::fs::copy(sources().join("app.py"), project.join("app.py"))?;
-    componentize_py(&project)?;
+    let said = build_project(&sandbox, &project)?;
+    let component = said["path"].as_str().context("a path")?;
+    in_the_profile(&sandbox, component)?;
     let definition = "time\ndeadline\nenv\nread /etc/hostname\nlist .\nstdin\nsocket\nthread\nprogram x\n\
         stderr said\n";
-    let seen = asked(&sandbox, "project/app.wasm", definition, &[])?;
+    let seen = asked(&sandbox, component, definition, &[])?;
     let expected = [
         "time: (0.0, '1970-01-01T00:00:00')",
         "deadline: 60",
@@ -184,20 +181,12 @@ fn python_with_wasi() -> Result<()> {
         "stderr: None",
     ];
     ensure!(seen == expected, "{seen:#?}");
-    random_follows_from_input(&sandbox, "project/app.wasm")?;
-    ended(&sandbox, "project/app.wasm", "exit\n", BUG)?
-        .says("ended its program instead of answering")?;
-    Ok(())
-}
-
-/// Makes `app.wasm` of `app.py`, with the project as the only path.
-fn componentize_py(project: &Path) -> Result<()> {
-    let mut command = Command::new(project.join(".venv/bin/componentize-py"));
-    command
-        .args(["--wit-path", "wit", "--world", "frontend", "componentize", "app"])
-        .args(["--output", "app.wasm"])
-        .current_dir(project);
-    Running::start(&mut command)?.wait(COMPILING)?.success()?;
+    random_follows_from_input(&sandbox, component)?;
+    ended(&sandbox, component, "exit\n", BUG)?.says("ended its program instead of answering")?;
+    let run = ended(&sandbox, component, "bug\n", BUG)?;
+    run.says("the frontend failed: ZeroDivisionError")?;
+    run.says("app.py:")?;
+    ended(&sandbox, component, "late\n", BUG)?.says("ModuleNotFoundError")?;
     Ok(())
 }
 

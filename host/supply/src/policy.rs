@@ -35,7 +35,7 @@
 //! by what it is matched by, so there is nothing to grant.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -359,8 +359,9 @@ fn named(text: &str) -> Result<Named, String> {
         let parts: Vec<&str> = text.split('/').collect();
         let plain = parts.iter().position(|text| part(text)).unwrap_or(parts.len());
         let real = real_path(Path::new(&parts[..plain].join("/")));
-        let real = real.join(parts[plain..].join("/")).display().to_string();
-        return NamePattern::new(&real).map(Named::Pattern);
+        let rest = PathBuf::from(parts[plain..].join("/"));
+        let whole: PathBuf = real.components().chain(rest.components()).collect();
+        return NamePattern::new(&whole.display().to_string()).map(Named::Pattern);
     }
     NamePattern::new(text).map(Named::Pattern)
 }

@@ -173,7 +173,8 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
     let mut rest = PathBuf::new();
     for there in path.ancestors() {
         match (std::fs::canonicalize(there), there.file_name()) {
-            (Ok(real), _) => return real.join(rest),
+            // Not `join`: of nothing it makes a slash at the end.
+            (Ok(real), _) => return real.components().chain(rest.components()).collect(),
             (Err(_), Some(name)) => rest = Path::new(name).join(rest),
             // It ends in `..`, below what is not there: nothing can be opened so.
             (Err(_), None) => return path.to_owned(),

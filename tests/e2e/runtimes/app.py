@@ -48,6 +48,10 @@ def ask(word, rest):
 def Build():
     for line in definition("asks").lines():
         word, _, rest = line.text.partition(" ")
+        if word == "bug":
+            1 / 0
+        if word == "late":
+            import wave  # noqa: F401
         if word:
             try:
                 print(f"{word}: {ask(word, rest)!r}")

@@ -29,7 +29,9 @@ pub(super) fn build(
     command
         .arg("--wit-path")
         .arg(wit)
-        .args(["--world", &project.world, "componentize", "--stub-wasi", "--python-path"])
+        // With WASI, which is hermetic here: what asks for a file or a module that is not there gets an
+        // exception with the lines of the frontend, and not the end of the component.
+        .args(["--world", &project.world, "componentize", "--python-path"])
         .arg(&folder)
         .arg("--output")
         .arg(&out)
