@@ -1,8 +1,7 @@
 //! Other frontends, which do a part of the work.
 //!
 //! Calling them is what a user has to grant. A component asks for it by having the import, and it has
-//! the import only if something here is used: keep calls behind no option that is always compiled in
-//! but never taken.
+//! the import only if [`Call`] is used in it, whether or not a build comes there.
 
 use wbuild_api::extension::{NestedBuild, NestedContext, NestedResult};
 use wbuild_graph::{Attrs, FailureKind, Platform, Span};
@@ -40,7 +39,7 @@ impl Call {
         self.named_context(MAIN, state, None)
     }
 
-    /// A context of a name, with its config if it is an image: what it says in `FROM name`, for
+    /// A context of a name, with its config if it is an image: what `FROM name` means there, for
     /// instance. A second of a name takes the place of the first.
     pub fn named_context(
         mut self,
