@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::Deserialize;
 use wbuild_api::extension::{
-    FilesResult, GraphCap as _, ImageResult, NestedBuild, NestedCap, NestedResult,
+    DiagnosticsCap as _, FilesResult, GraphCap as _, ImageResult, NestedBuild, NestedCap,
+    NestedResult,
 };
 use wbuild_api::yielded::check_config;
 use wbuild_graph::op::SourceOp;
-use wbuild_graph::{Attrs, Edge, Failure, NodeMeta, Op, Platform};
+use wbuild_graph::{Attrs, Edge, Failure, NodeMeta, Op, Platform, SourceFile};
 
 use crate::bench::lock;
 use crate::staged::Staged;
@@ -109,6 +110,11 @@ impl Staged {
         }
         if let Some(message) = &called.fails {
             return Err(Failure::invalid(message));
+        }
+        if let Some((name, data)) = &request.definition {
+            // As all do; what is registered after it is numbered so.
+            let (name, language, text) = (name.clone(), String::new(), data.as_slice().into());
+            self.bench.add_source(SourceFile { name, language, text })?;
         }
         let platforms = match &request.platforms[..] {
             [] => &self.case.platforms,
