@@ -174,7 +174,7 @@ fn a_frontend_that_calls_another() -> Result<()> {
     let mut titles = Vec::new();
     for manifest in index["manifests"].as_array().context("manifests")? {
         let digest = manifest["digest"].as_str().context("a digest")?.replace(':', "/");
-        let manifest = std::fs::read(sandbox.path(&format!("all/blobs/{digest}")))?;
+        let manifest = std::fs::read(sandbox.path(format!("all/blobs/{digest}")))?;
         let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
         titles.push(manifest["annotations"]["org.opencontainers.image.title"].clone());
     }
