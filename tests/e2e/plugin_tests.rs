@@ -15,16 +15,18 @@ pub const TESTS: &[Test] = &[
     ("the_engine_makes_the_graph_of_the_case", the_engine_makes_the_graph_of_the_case),
     ("a_trace_is_answered_again", a_trace_is_answered_again),
     ("a_dockerfile_with_includes", a_dockerfile_with_includes),
+    ("a_frontend_that_calls_another", a_frontend_that_calls_another),
 ];
 
 fn cases(frontend: &str) -> PathBuf {
-    wbuild_tests::workspace().join("frontends").join(frontend).join("tests/cases")
+    let folder = if frontend == "many" { "plugins/examples" } else { "frontends" };
+    wbuild_tests::workspace().join(folder).join(frontend).join("tests/cases")
 }
 
 /// The same cases that run natively.
 fn cases_of_components() -> Result<()> {
     let sandbox = Sandbox::new("cases")?;
-    for frontend in ["steps", "include"] {
+    for frontend in ["steps", "include", "many"] {
         let (component, cases) = (component(frontend)?, cases(frontend));
         let (component, cases) = (component.display().to_string(), cases.display().to_string());
         let run = sandbox.run(["plugin", "test", &component, "--cases", &cases])?.success()?;
@@ -136,5 +138,63 @@ fn a_dockerfile_with_includes() -> Result<()> {
     sandbox.build(&[&frontend])?.expect(1)?.says("parts/tools:3")?;
     sandbox.write("parts/env", "ENV\n")?;
     sandbox.build(&[&frontend])?.expect(1)?.says("parts/env:1")?;
+    Ok(())
+}
+
+/// With the words of the SDK, and with its grant.
+fn a_frontend_that_calls_another() -> Result<()> {
+    let sandbox = Sandbox::with(
+        "many",
+        &[
+            ("images", "# shared\napi api/Dockerfile VERSION=2\nweb web/Dockerfile\n"),
+            (
+                "api/Dockerfile",
+                "FROM base\nARG VERSION\nRUN echo \"$VERSION\" > /version\nCOPY data /\n",
+            ),
+            ("web/Dockerfile", "FROM scratch\nCOPY data /web\n"),
+            ("data", "x\n"),
+        ],
+    )?;
+    let many = component("many")?.display().to_string();
+    let frontend = format!("--frontend={many}");
+    sandbox.build(&[&frontend, "-f", "context/images"])?.expect(1)?.says("nested = true")?;
+    let policy = sandbox.path("home/.config/wbuild");
+    std::fs::create_dir_all(&policy)?;
+    let entry = format!("[[plugin]]\nmatch = \"{many}\"\nnested = true\n");
+    std::fs::write(policy.join("policy.toml"), entry)?;
+    let args = [&*frontend, "-f", "context/images"];
+    let (_, image) = sandbox.image("api", &[&args[..], &["--target=api"]].concat())?;
+    let version = &image.tree.get("/version")?.node;
+    ensure!(matches!(version, Node::File { size: 2, .. }), "/version is {version:?}");
+    image.tree.get("/data")?;
+    // All of them, with what they are called in the manifests.
+    sandbox.build(&[&args[..], &["-o", "type=oci,tar=false,dest=all"]].concat())?.success()?;
+    let index = std::fs::read(sandbox.path("all/index.json"))?;
+    let index: serde_json::Value = serde_json::from_slice(&index)?;
+    let mut titles = Vec::new();
+    for manifest in index["manifests"].as_array().context("manifests")? {
+        let digest = manifest["digest"].as_str().context("a digest")?.replace(':', "/");
+        let manifest = std::fs::read(sandbox.path(format!("all/blobs/{digest}")))?;
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest)?;
+        titles.push(manifest["annotations"]["org.opencontainers.image.title"].clone());
+    }
+    ensure!(titles == ["api", "web"], "{titles:?}");
+
+    // What the called one made is not in a trace, and what comes after is numbered as it was.
+    let context = sandbox.path("context").display().to_string();
+    let definition = sandbox.path("context/images").display().to_string();
+    let trace = sandbox.path("trace.json").display().to_string();
+    let layout = wbuild_tests::base::layout()?;
+    let base = format!("--build-context=base=oci-layout://{}", layout.display());
+    let record = ["plugin", "trace", "-o", &trace, &many, "-f", &definition, &base, &context];
+    sandbox.run(record)?.success()?;
+    let replay = ["plugin", "trace", "--replay", &trace, &many];
+    sandbox.run(replay)?.success()?.says("as in the trace")?;
+
+    // A step that fails is shown in both files.
+    sandbox.write("api/Dockerfile", "FROM base\nRUN exit 3\n")?;
+    let run = sandbox.build(&args)?.expect(1)?;
+    run.says("api/Dockerfile:2")?;
+    run.says("images:2")?;
     Ok(())
 }

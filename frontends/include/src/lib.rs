@@ -5,8 +5,9 @@
 //! with it, is shown in that file.
 //!
 //! The language itself is the library `wbuild-dockerfile`, so that nothing has to be granted: calling
-//! the bundled frontend by `nested` would be less code here, and only frontends that come with wbuild
-//! may do it. [`expand`] does the work and calls no host; the rest is how the parts are joined.
+//! the bundled frontend by `nested` would be less code here, and something that users are asked about
+//! (`plugins/examples/many` does it). [`expand`] does the work and calls no host; the rest is how the
+//! parts are joined.
 
 #[path = "../../dockerfile/component/src/bridge.rs"]
 mod bridge;

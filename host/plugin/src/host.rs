@@ -346,6 +346,14 @@ impl Plugin {
         Plugin { grants, ..self }
     }
 
+    /// The same plugin, which may also call frontends: for a host with none that are real, as that of
+    /// a test.
+    #[must_use]
+    pub fn calling(mut self) -> Plugin {
+        self.grants.nested = true;
+        self
+    }
+
     /// The component.
     pub fn bytes(&self) -> &[u8] {
         self.inner.bytes.get()

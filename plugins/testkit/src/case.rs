@@ -7,6 +7,7 @@ use serde::Deserialize;
 use wbuild_api::request::{DefaultNetwork, Entitlement};
 use wbuild_graph::{Attrs, Failure, GraphLimits, Platform};
 
+use crate::frontends::{FakeFrontend, FrontendFile};
 use crate::tree::{Node, Tree};
 
 /// One build. Made by a test, or read from a folder.
@@ -21,6 +22,7 @@ pub struct Case {
     pub(crate) contexts: BTreeMap<String, Context>,
     pub(crate) images: BTreeMap<String, FakeImage>,
     pub(crate) sources: BTreeMap<String, FakeSource>,
+    pub(crate) frontends: BTreeMap<String, FakeFrontend>,
     pub(crate) execs: Vec<FakeExec>,
     pub(crate) secrets: BTreeSet<String>,
     pub(crate) ssh: BTreeSet<String>,
@@ -128,6 +130,7 @@ impl Case {
             contexts: BTreeMap::from([("context".to_owned(), Context::Files(Tree::new()))]),
             images: BTreeMap::new(),
             sources: BTreeMap::new(),
+            frontends: BTreeMap::new(),
             execs: Vec::new(),
             secrets: BTreeSet::new(),
             ssh: BTreeSet::new(),
@@ -206,6 +209,13 @@ impl Case {
     #[must_use]
     pub fn source(mut self, url: &str, source: FakeSource) -> Self {
         self.sources.insert(url.to_owned(), source);
+        self
+    }
+
+    /// Another frontend, by the name that it is called by.
+    #[must_use]
+    pub fn frontend(mut self, name: &str, frontend: FakeFrontend) -> Self {
+        self.frontends.insert(name.to_owned(), frontend);
         self
     }
 
@@ -297,6 +307,8 @@ impl Case {
             let attrs = Attrs(source.attrs.into_iter().collect());
             case.sources.insert(url, FakeSource { pin: source.pin, attrs, files });
         }
+        let frontends = file.frontends.into_iter();
+        case.frontends = frontends.map(|(name, file)| (name, file.frontend())).collect();
         case.execs = file
             .exec
             .into_iter()
@@ -364,6 +376,7 @@ struct CaseFile {
     contexts: BTreeMap<String, ContextFile>,
     images: BTreeMap<String, ImageFile>,
     sources: BTreeMap<String, SourceFile>,
+    frontends: BTreeMap<String, FrontendFile>,
     exec: Vec<ExecFile>,
     secrets: BTreeSet<String>,
     ssh: BTreeSet<String>,

@@ -38,6 +38,12 @@
 //! images."alpine".files."/etc/os-release" = "ID=alpine\n"
 //! contexts.lib.dir = "lib"
 //! sources."https://example.com/a.tar".pin = "sha256:…"
+//!
+//! # A frontend that is called: an image for each platform, or without a `config` files. It does not run;
+//! # the graph shows what it was asked. `fails = "…"` makes it fail.
+//! frontends.dockerfile.config = { config = { Env = ["PATH=/bin"] } }
+//! frontends.dockerfile.files."/bin/tool" = "made"
+//!
 //! limits.nodes = 100
 //!
 //! [[exec]] # what a process does instead of running; the first that matches counts. One that none
@@ -78,6 +84,7 @@ pub mod backend;
 mod bench;
 mod case;
 pub mod cases;
+mod frontends;
 pub mod machine;
 pub mod promises;
 mod record;
@@ -89,6 +96,7 @@ mod trace;
 mod tree;
 
 pub use case::{Case, FakeExec, FakeImage, FakeSource};
+pub use frontends::FakeFrontend;
 pub use machine::Machine;
 pub use record::Traced;
 pub use run::{Replay, Run, replay};

@@ -12,7 +12,7 @@ use wbuild_api::extension::{
 use wbuild_graph::{Attrs, Edge, Failure, GraphLimits, Platform};
 
 use crate::bench::{Bench, lock};
-use crate::trace::{Call, Trace};
+use crate::trace::{Call, Trace, fill, fill_sources, next_node, next_source};
 
 /// A host that answers from a trace. The graph, the results and the messages are made anew, by the
 /// rules of every host; questions are answered as they were.
@@ -56,13 +56,18 @@ impl Replayed {
     /// The recorded answer: of the first such question that was not asked again yet, or else of the
     /// last.
     fn answer<T: DeserializeOwned>(&self, call: &str, args: Json) -> Option<T> {
+        Some(self.answer_at(call, args)?.0)
+    }
+
+    /// The same, and where in the trace.
+    fn answer_at<T: DeserializeOwned>(&self, call: &str, args: Json) -> Option<(T, usize)> {
         let same = |known: &Call| known.call == call && known.args == args;
         let mut used = lock(&self.used);
         let places = || (0..self.calls.len()).filter(|at| same(&self.calls[*at]));
         let place = places().find(|at| !used[*at]).or_else(|| places().next_back());
         if let Some(answer) = place.and_then(|at| {
             used[at] = true;
-            serde_json::from_value(self.calls[at].answer.clone()).ok()
+            Some((serde_json::from_value(self.calls[at].answer.clone()).ok()?, at))
         }) {
             return Some(answer);
         }
@@ -197,6 +202,16 @@ impl RequestCap for Replayed {
 #[async_trait]
 impl NestedCap for Replayed {
     async fn build(&self, requests: Vec<NestedBuild>) -> Vec<Result<NestedResult, Failure>> {
-        self.results("nested.build", json!([requests]), requests.len())
+        let call = "nested.build";
+        let Some((answers, at)) = self.answer_at(call, json!([requests])) else {
+            return requests.iter().map(|_| Err(no_answer(call))).collect();
+        };
+        // What is numbered after them is numbered as it was.
+        let nodes = fill(&mut lock(&self.bench.definition), next_node(&self.calls, at));
+        let sources = fill_sources(&mut lock(&self.bench.texts), next_source(&self.calls, at));
+        match nodes.and(sources) {
+            Ok(()) => answers,
+            Err(failure) => requests.iter().map(|_| Err(failure.clone())).collect(),
+        }
     }
 }

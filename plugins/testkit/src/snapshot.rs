@@ -97,7 +97,8 @@ fn section(out: &mut String, name: &str, text: &str) {
     }
 }
 
-fn edge(at: Edge) -> String {
+/// An output, as graphs name it.
+pub(crate) fn edge(at: Edge) -> String {
     match at.index {
         0 => format!("#{}", at.node.0),
         index => format!("#{}.{index}", at.node.0),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use wbuild_api::extension::{
     DefinitionFile, Entry, FrontendHost, ImageInfo, ImageRequest, InspectCap, NamedContext,
-    NestedBuild, NestedCap, NestedResult, Outcome, ReadDir, RequestCap, SourceInfo, SourceRequest,
+    Outcome, ReadDir, RequestCap, SourceInfo, SourceRequest,
 };
 use wbuild_api::texts::options_of;
 use wbuild_graph::op::{ExecOp, FileActionKind, FileOp, SourceOp, Unpack};
@@ -26,7 +26,7 @@ const READ_BYTES: u32 = 1 << 20;
 
 /// A run of a case.
 pub(crate) struct Staged {
-    case: Arc<Case>,
+    pub(crate) case: Arc<Case>,
     pub(crate) bench: Arc<Bench>,
     /// What has been solved.
     solved: Mutex<HashMap<NodeId, Result<Arc<Solved>, Failure>>>,
@@ -175,7 +175,10 @@ impl Staged {
                 tree.seen_through(local)
             }
             SourceOp::Git { url, .. } | SourceOp::Http { url, .. } => known(url),
-            SourceOp::Other { identifier, .. } => known(identifier),
+            SourceOp::Other { identifier, .. } => match self.yielded_by(identifier) {
+                Some(files) => Ok(files),
+                None => known(identifier),
+            },
         }
     }
 
@@ -435,16 +438,5 @@ impl RequestCap for Staged {
     fn supports(&self, _feature: String) -> bool {
         // As of the packages' first release.
         false
-    }
-}
-
-#[async_trait]
-impl NestedCap for Staged {
-    async fn build(&self, requests: Vec<NestedBuild>) -> Vec<Result<NestedResult, Failure>> {
-        let none = |request: NestedBuild| {
-            let message = format!("a case has no other frontends, so not {}", request.frontend);
-            Err(Failure::unsupported(message))
-        };
-        requests.into_iter().map(none).collect()
     }
 }

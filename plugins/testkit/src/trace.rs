@@ -7,9 +7,11 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use wbuild_api::extension::PluginIdentity;
+use wbuild_api::extension::{NestedResult, PluginIdentity};
 use wbuild_api::nodes;
-use wbuild_graph::{Definition, Edge, Failure, GraphLimits, NodeMeta, Op};
+use wbuild_api::texts::Texts;
+use wbuild_graph::op::SourceOp;
+use wbuild_graph::{Attrs, Definition, Edge, Failure, GraphLimits, NodeMeta, Op, SourceFile};
 
 /// Version of the format.
 pub(crate) const VERSION: u32 = 1;
@@ -75,8 +77,12 @@ impl Trace {
     /// When the calls make none.
     pub fn graph(&self) -> Result<Definition, Failure> {
         let mut graph = Definition::new("trace", GraphLimits::default());
-        for call in &self.calls {
+        for (at, call) in self.calls.iter().enumerate() {
             let done = match call.call.as_str() {
+                "nested.build" => {
+                    fill(&mut graph, next_node(&self.calls, at))?;
+                    continue;
+                }
                 "graph.insert" => {
                     let (op, inputs): (Op, Vec<Edge>) = args(call)?;
                     nodes::insert(&mut graph, op, inputs).map(drop)
@@ -126,6 +132,59 @@ impl Call {
         };
         format!("{}{} -> {}", self.call, cut(&self.args), cut(&self.answer))
     }
+}
+
+/// How many nodes there are after a call of other frontends. Those that they made are not in the trace,
+/// but what comes after is numbered with them: as the next node that was made says, or else what the
+/// call yielded.
+pub(crate) fn next_node(calls: &[Call], at: usize) -> usize {
+    let made = |call: &Call| {
+        let is_one = call.call == "graph.insert";
+        let outputs = is_one.then(|| call.answer.get("Ok").cloned()).flatten()?;
+        let outputs: Vec<Edge> = serde_json::from_value(outputs).ok()?;
+        Some(outputs.first()?.node.0 as usize)
+    };
+    if let Some(next) = calls[at + 1..].iter().find_map(made) {
+        return next;
+    }
+    let results: Vec<Result<NestedResult, Failure>> =
+        serde_json::from_value(calls[at].answer.clone()).unwrap_or_default();
+    let roots = results.iter().flatten().flat_map(|result| {
+        let images = result.images.iter().filter_map(|image| image.root);
+        images.chain(result.files.iter().map(|files| files.root))
+    });
+    roots.map(|root| root.node.0 as usize + 1).max().unwrap_or_default()
+}
+
+/// How many sources there are after a call of other frontends, in the same way.
+pub(crate) fn next_source(calls: &[Call], at: usize) -> usize {
+    let added = |call: &Call| {
+        let is_one = call.call == "diagnostics.add-source";
+        is_one.then(|| call.answer.get("Ok")?.as_u64()).flatten()
+    };
+    let next = calls[at + 1..].iter().find_map(added).unwrap_or_default();
+    usize::try_from(next).unwrap_or_default()
+}
+
+/// Adds sources in place of those that called frontends registered.
+pub(crate) fn fill_sources(texts: &mut Texts, sources: usize) -> Result<(), Failure> {
+    while texts.sources().len() < sources {
+        let name = format!("source {} of a called frontend", texts.sources().len());
+        texts.add(SourceFile { name, language: String::new(), text: b""[..].into() })?;
+    }
+    Ok(())
+}
+
+/// Adds nodes in place of those that called frontends made.
+pub(crate) fn fill(graph: &mut Definition, nodes: usize) -> Result<(), Failure> {
+    while graph.len() < nodes {
+        // Each is work of its own.
+        let identifier = format!("frontend:///{}", graph.len());
+        let (platform, attrs) = (None, Attrs::default());
+        let op = Op::Source(SourceOp::Other { identifier, platform, attrs });
+        nodes::insert(graph, op, Vec::new())?;
+    }
+    Ok(())
 }
 
 fn args<T: DeserializeOwned>(call: &Call) -> Result<T, Failure> {

@@ -31,10 +31,11 @@ const TRACE_BYTES: u64 = 256 << 20;
 
 /// Runs the command.
 pub fn run(args: &TraceArgs, environment: &Environment) -> Result<Exit, Fault> {
-    let frontend = find(&args.plugin, environment)?.frontend()?;
+    let plugin = find(&args.plugin, environment)?;
     match &args.replay {
-        Some(file) => again(&environment.absolute(file), frontend),
-        None => record(args, frontend, environment),
+        // Others that it called are in the trace.
+        Some(file) => again(&environment.absolute(file), plugin.calling().frontend()?),
+        None => record(args, plugin.frontend()?, environment),
     }
 }
 

@@ -373,7 +373,7 @@ enum Found {
     Asked(usize),
 }
 
-fn base_of(state: State, config: ImageConfig, platform: &Platform) -> Base {
+pub(crate) fn base_of(state: State, config: ImageConfig, platform: &Platform) -> Base {
     let state = state.platform(platform).dir(config.get_dir()).user(config.get_user());
     let state =
         config.get_env().into_iter().fold(state, |state, (name, value)| state.env(name, value));

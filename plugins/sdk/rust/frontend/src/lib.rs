@@ -25,6 +25,8 @@
 //! - [`State`] is a file system at some point, and what is run on it.
 //! - [`Source`] is a text of the user's; its places go into nodes (`at`), errors and warnings, so that
 //!   the host can show the line also when a step fails long after the frontend has returned.
+//! - [`Call`] has another frontend do a part of the work; it is the one thing here that users are asked
+//!   about.
 //! - [`Error`] is made of any other error by `?`, and of a panic something that names its place.
 //! - [`sys`] is the plugin interface itself, call by call, for what there is no word for here.
 
@@ -39,6 +41,7 @@ mod describe;
 mod files;
 #[cfg(not(target_family = "wasm"))]
 mod native;
+mod nested;
 mod path;
 mod run;
 mod source;
@@ -52,6 +55,7 @@ pub use describe::Describe;
 pub use files::{Copy, Files};
 #[cfg(not(target_family = "wasm"))]
 pub use native::Native;
+pub use nested::{Call, Called, CalledFiles, CalledImage};
 pub use path::join;
 pub use run::{Mount, Outcome, Run, sh};
 pub use source::{Line, Source, Warning};

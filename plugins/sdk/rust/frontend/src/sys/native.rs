@@ -2,9 +2,12 @@
 //! into a program: a test, or an engine that embeds it. What a call decides (keys, values, limits of
 //! one op) is decided by `wbuild_graph::draft`, as for components.
 
+mod nested;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
+pub use nested::nested_build;
 use wbuild_api::extension::{
     DefinitionFile, Entry, FilesResult, FrontendHost, ImageInfo, ImageRequest, ImageResult,
     NamedContext, Outcome, ReadDir, SourceInfo, SourceRequest,

@@ -1,7 +1,10 @@
 //! The imports of a component.
 
+mod nested;
+
 use std::sync::Arc;
 
+pub use nested::nested_build;
 use wbuild_api::extension::{
     DefinitionFile, Entry, EntryKind, ImageInfo, ImageRequest, ImageResult, NamedContext, Outcome,
     ReadDir, SourceInfo, SourceRequest,
