@@ -8,6 +8,8 @@ use crate::build::package;
 use crate::files::{SDK, TEMPLATES, VENDORED, below, failed, write, write_wit};
 use crate::project::{Kind, Language, check_name};
 
+/// The manual of the cases that are in every template.
+const CASES: &[u8] = include_bytes!("../../../plugins/docs/cases.md");
 /// Where a template has the name of the project.
 const NAME: &str = "@NAME@";
 
@@ -42,6 +44,7 @@ pub fn write_project(
         };
         write(&folder.join(path), &content)?;
     }
+    write(&folder.join("tests/cases.md"), CASES)?;
     let layer = format!("{language}/wbuild");
     for (path, bytes) in below(SDK, &layer) {
         if wanted(path, kind, language) {

@@ -451,3 +451,15 @@ pub fn check(folder: impl AsRef<Path>, plugin: impl CachePlugin + 'static) {
     let plugin: Arc<dyn CachePlugin> = Arc::new(plugin);
     check_all(folder.as_ref(), async |folder, update| run(folder, &plugin, update).await);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_is_right() {
+        let manual = crate::tests::manual("## A cache backend\n");
+        let file: CaseFile = toml::from_str(manual).expect("the keys are known");
+        assert!(file.shared && file.options.len() == 1);
+    }
+}

@@ -449,3 +449,28 @@ pub(crate) fn platforms<'de, D: serde::Deserializer<'de>>(
 fn platform<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Platform>, D::Error> {
     String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_all_keys() {
+        let manual = crate::tests::manual("## A frontend\n");
+        let file: CaseFile = toml::from_str(manual).expect("the keys are known");
+        assert!(file.contexts.len() == 4 && file.exec.len() == 2 && file.frontends.len() == 2);
+        // None is left out: serde names those that it knows.
+        let told = toml::from_str::<CaseFile>("unheard-of = 1").err().expect("unknown").to_string();
+        let (_, known) = told.split_once("expected one of ").expect("a list");
+        let keys: Vec<&str> = known.lines().next().expect("a line").split(", ").collect();
+        assert_eq!(keys.len(), 16, "{known}");
+        for key in keys {
+            let key = key.trim_matches('`');
+            let is_key = |line: &str| {
+                line.strip_prefix(key).is_some_and(|rest| rest.starts_with([' ', '.']))
+            };
+            let there = manual.contains(&format!("[[{key}]]")) || manual.lines().any(is_key);
+            assert!(there, "plugins/docs/cases.md lacks {key}");
+        }
+    }
+}

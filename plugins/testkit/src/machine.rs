@@ -432,3 +432,15 @@ pub fn check(folder: impl AsRef<Path>, runner: impl Runner + 'static) {
         run(folder, &runner, &clamp, update).await
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_is_right() {
+        let manual = crate::tests::manual("## A runner\n");
+        let file: CaseFile = toml::from_str(manual).expect("the keys are known");
+        assert!(file.platforms.len() == 2 && file.machine.tools.len() == 1);
+    }
+}
