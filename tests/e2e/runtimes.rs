@@ -2,7 +2,7 @@
 //!
 //! The sources of those that ask for everything are in `runtimes/`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
