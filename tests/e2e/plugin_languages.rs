@@ -358,6 +358,37 @@ fn mistakes_are_shown() -> Result<()> {
     let run = Run::of(nowhere.env("PATH", sandbox.path("empty")))?.expect(1)?;
     run.says("clang is not on this machine")?;
     run.says("apt-get install clang lld")?;
+
+    // What is tested is what was built.
+    sandbox.run(["plugin", "build", "project"])?.success()?;
+    let test = |more: &[&str]| sandbox.run([&["plugin", "test", "project"], more].concat());
+    let run = test(&[])?.success()?;
+    ensure!(!run.stderr.contains("has changed"), "{}", run.stderr);
+    let crashing =
+        main.replace("wb_pull(text, platform);", "(__builtin_trap(), wb_pull(text, platform));");
+    std::fs::write(project.join("main.c"), crashing)?;
+    test(&[])?.success()?.says("main.c has changed since")?;
+    sandbox.run(["plugin", "build", "project"])?.success()?;
+    // A crash has names, and is not what anybody expects.
+    let expected = project.join("tests/cases/hello/expected");
+    let before = std::fs::read_to_string(&expected)?;
+    let run = test(&["--update"])?.expect(1)?;
+    for part in ["it crashed, which is not kept", "crashed", "build_build`"] {
+        ensure!(run.text()?.contains(part), "no {part:?} in:\n{}", run.text()?);
+    }
+    ensure!(std::fs::read_to_string(&expected)? == before, "it was kept");
+    std::fs::write(
+        project.join("main.c"),
+        format!(
+            "int printf(const char *, ...);\n{}",
+            main.replace("wb_pull(text, platform);", "(printf(\"x\"), wb_pull(text, platform));")
+        ),
+    )?;
+    let run = sandbox.run(["plugin", "build", "project"])?.expect(1)?;
+    run.says("undefined symbol: printf")?;
+    run.says("there is no C library but")?;
+    // The folder is as good a name as the component.
+    sandbox.run(["plugin", "inspect", "project"])?.success()?;
     Ok(())
 }
 

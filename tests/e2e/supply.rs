@@ -171,6 +171,9 @@ fn a_tag_that_moved() -> Result<()> {
     run.says("it wants to call other frontends")?;
     ensure!(place.lock()? != before);
     update(&["--yes"])?.success()?.says("up to date")?;
+    let mut verify = place.sandbox.wbuild(["plugin", "verify", name.as_str()])?;
+    let run = Run::of(verify.current_dir(&context))?.success()?;
+    ensure!(run.text()?.contains("as wbuild.lock pins it"), "{}", run.text()?);
     place.build("a", &[])?.expect(1)?.says("is not granted what it wants")?;
     Ok(())
 }

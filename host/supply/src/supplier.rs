@@ -454,7 +454,7 @@ impl Supplier {
         if self.options.offline && known.is_none() {
             // What it is may well be here; only the registry says which one it is.
             let message = format!(
-                "the plugin {source} is not in wbuild.lock, and --offline forbids to ask what it is"
+                "the plugin {source} is not pinned, and --offline forbids to ask what it is"
             );
             return Err(Failure::new(FailureKind::Unavailable, message)
                 .hint(format!("while there is a network: wbuild plugin update {source}")));

@@ -206,7 +206,7 @@ fn references(process: &Process, dir: &Path) {
         assert!(error.contains(says), "{error}");
     };
     let other = "oci://plugins.example/team/other:1";
-    says(build(other), "is not here");
+    says(build(other), "is not pinned, and --offline forbids");
     says(build(other).project(dir.join("src")).locked(), "is not in wbuild.lock");
     says(build("https://plugins.example/steps.wasm"), "which file");
     says(build("./own.wasm"), "is the path of a component");
