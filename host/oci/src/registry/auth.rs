@@ -269,12 +269,11 @@ fn no_credentials(registry: &str) -> Error {
     let status = StatusCode::UNAUTHORIZED;
     let message =
         format!("{registry} asks for credentials (its answer is {status}), and there are none");
-    Error::new(ErrorKind::Denied, message)
-        .hint(format!("log in with: docker login {registry}"))
-        .hint(
-            "without docker: any tool that writes config.json of DOCKER_CONFIG (~/.docker), for example \
-             skopeo login --compat-auth-file; or DOCKER_AUTH_CONFIG with its content",
-        )
+    Error::new(ErrorKind::Denied, message).hint(format!(
+        "log in with: docker login {registry}, or without docker with any tool that writes the same \
+         config.json (skopeo login --compat-auth-file ~/.docker/config.json {registry}); or put its \
+         content into DOCKER_AUTH_CONFIG"
+    ))
 }
 
 pub(super) fn refused_credentials(registry: &str, status: StatusCode) -> Error {
