@@ -208,6 +208,7 @@ impl Engine {
             unsaved: Mutex::default(),
             made: OnceLock::new(),
             room: Arc::clone(room),
+            captured: Default::default(),
             store,
         }
     }

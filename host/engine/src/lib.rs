@@ -17,6 +17,7 @@
 mod build;
 mod cache;
 mod cancel;
+mod captured;
 pub mod check;
 pub mod explain;
 mod export;

@@ -17,6 +17,7 @@ use wbuild_store::{Lease, Record, Store};
 
 use crate::cache::CacheLine;
 use crate::cache::imports::Imports;
+use crate::captured::Captured;
 use crate::explain::{self, Explain};
 use crate::foreign::Foreign;
 use crate::inspect::Inspected;
@@ -66,6 +67,7 @@ pub(crate) struct BuildWorker {
     /// Hears of each result that is made, if somebody wants to.
     pub(crate) made: OnceLock<UnboundedSender<Arc<Solved>>>,
     pub(crate) room: Arc<Room>,
+    pub(crate) captured: Captured,
 }
 
 /// What of the request concerns single ops without changing their results. (What does change them
@@ -208,18 +210,11 @@ impl Worker for BuildWorker {
         vertex: &SolveVertex,
         key: CacheKey,
     ) -> Result<Option<Arc<Solved>>, Failure> {
-        if let Op::Source(SourceOp::Image { reference, platform, attrs }) = vertex.op() {
-            return self.images.stored(reference, platform, attrs).await;
+        let found = self.look_here(vertex, key).await?;
+        if let Some(found) = &found {
+            self.captured.hold(found.outcome.as_deref())?;
         }
-        if let Some(held) = self.store.get_record(&key)? {
-            let (record, lease) = held.into_parts();
-            return Ok(Some(Solved::from_record(record, lease)));
-        }
-        if let Some(found) = self.caches.find(key).await? {
-            self.explain.backend(vertex.digest);
-            return Ok(Some(found));
-        }
-        Box::pin(self.look_elsewhere(vertex, key)).await
+        Ok(found)
     }
 
     async fn alias(&self, outputs: &Arc<Solved>, key: CacheKey) -> Result<(), Failure> {
@@ -266,7 +261,11 @@ impl Worker for BuildWorker {
                     return self.check_inputs(&inputs).and(Err(failure));
                 }
                 Err(failure) if self.room.make(&failure, attempt).await? => attempt += 1,
-                result => return result,
+                result => {
+                    let made = result?;
+                    self.captured.hold(made.outcome.as_deref())?;
+                    return Ok(made);
+                }
             }
         }
     }
@@ -375,6 +374,26 @@ impl BuildWorker {
             Op::Merge => ops::merge::run(inputs),
             Op::Diff { lower, upper } => ops::merge::diff(*lower, *upper, inputs),
         }
+    }
+
+    /// A result by key, from wherever there is one.
+    async fn look_here(
+        &self,
+        vertex: &SolveVertex,
+        key: CacheKey,
+    ) -> Result<Option<Arc<Solved>>, Failure> {
+        if let Op::Source(SourceOp::Image { reference, platform, attrs }) = vertex.op() {
+            return self.images.stored(reference, platform, attrs).await;
+        }
+        if let Some(held) = self.store.get_record(&key)? {
+            let (record, lease) = held.into_parts();
+            return Ok(Some(Solved::from_record(record, lease)));
+        }
+        if let Some(found) = self.caches.find(key).await? {
+            self.explain.backend(vertex.digest);
+            return Ok(Some(found));
+        }
+        Box::pin(self.look_elsewhere(vertex, key)).await
     }
 
     /// A result by key from the caches elsewhere. It is stored like one that was made here: the next
