@@ -71,9 +71,9 @@ fn build_plugin(sandbox: &Sandbox, project: &Path) -> Result<Value> {
 /// [`build_plugin`] without its cases.
 fn build_untried(sandbox: &Sandbox, project: &Path) -> Result<Value> {
     let said = build_project(sandbox, project)?;
-    // CPython needs it, and only that.
+    // Runtimes of languages ask for it, and what is compiled does not.
     let wasi = said["imports"].to_string().contains("wasi");
-    ensure!(wasi == (said["language"] == "python"), "{said}");
+    ensure!(wasi == (said["language"] == "python" || said["language"] == "js"), "{said}");
     Ok(said)
 }
 

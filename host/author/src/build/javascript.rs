@@ -56,7 +56,9 @@ impl Compiler {
         command.arg("--wit").arg(wit);
         match self {
             Compiler::Qjs => command
-                .args(["--world", &project.world, "--stub-wasi", "--sync", "--opt-size"])
+                // With WASI, which is hermetic here: modules that stand in for it are linked at every
+                // start, and what calls them ends the component.
+                .args(["--world", &project.world, "--sync", "--opt-size"])
                 .arg("--module-root")
                 .arg(sources)
                 .arg("--js")
