@@ -181,14 +181,6 @@ fn deserialize(engine: &Engine, entry: &Trusted) -> wasmtime::Result<Component> 
     unsafe { Component::deserialize_file(engine, path) }
 }
 
-/// Makes code of what was compiled just now.
-#[allow(unsafe_code)]
-pub(crate) fn deserialize_bytes(engine: &Engine, code: &Fresh) -> wasmtime::Result<Component> {
-    // SAFETY: `deserialize` demands bytes that wasmtime's compiler made, as those of a `Fresh` are:
-    // by this process, or by the compiler process that this one has started.
-    unsafe { Component::deserialize(engine, &code.0) }
-}
-
 /// Makes code of a file that another process of this program has checked and handed over.
 #[allow(unsafe_code)]
 pub(crate) fn deserialize_inherited(engine: &Engine, code: &File) -> wasmtime::Result<Component> {

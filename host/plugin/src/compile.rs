@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use wasmtime::Engine;
 use wasmtime::component::Component;
 use wbuild_graph::{Digest, Failure};
 
 use crate::PluginKind;
-use crate::code_cache::{Found, deserialize_bytes, entry_key};
+use crate::code_cache::{Found, entry_key};
 use crate::engine::Runtime;
 use crate::error::Subject;
 use crate::host::{Bytes, Inner, Plugin};
@@ -173,6 +174,14 @@ impl Inner {
             Found::Nothing | Found::Rejected(_) => None,
         })
     }
+}
+
+/// Makes code of what was compiled just now.
+#[allow(unsafe_code)]
+fn deserialize_bytes(engine: &Engine, code: &Fresh) -> wasmtime::Result<Component> {
+    // SAFETY: `deserialize` demands bytes that wasmtime's compiler made, as those of a `Fresh` are:
+    // by this process, or by the compiler process that this one has started.
+    unsafe { Component::deserialize(engine, &code.0) }
 }
 
 /// Code that was compiled just now.

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use wasmtime::{Config, Engine, EngineWeak, OptLevel, UpdateDeadline, WasmBacktraceDetails};
 
 use crate::limits::{FIBER_STACK, LimitReached, WASM_STACK};
-use crate::stack::Stacks;
 
 /// Names the settings below in the keys of the code cache.
+#[cfg(target_os = "linux")]
 pub(crate) const PROFILE: &str = "wbuild.profile.v1";
 
 /// How often guest code looks at the clock and lets other tasks run.
@@ -44,13 +44,15 @@ fn config() -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
-        .with_host_stack(Arc::new(Stacks::default()))
         // Names of functions come from the name section; neither line tables nor the map from
         // native to Wasm addresses is needed for them.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .generate_address_map(false)
-        .native_unwind_info(false)
+        // Windows looks at it for every fault.
+        .native_unwind_info(cfg!(windows))
         .parallel_compilation(true);
+    #[cfg(target_os = "linux")]
+    config.with_host_stack(Arc::new(crate::stack::Stacks::default()));
     config
 }
 
@@ -62,6 +64,7 @@ impl Runtime {
     }
 
     /// Starts the ticker's thread now.
+    #[cfg(target_os = "linux")]
     pub(crate) fn start(&self) -> std::io::Result<()> {
         self.ticker.run().map(drop)
     }
@@ -178,10 +181,19 @@ struct ClockState {
     entered: AtomicU64,
 }
 
+/// Nanoseconds since some moment that are the present thread's.
+#[cfg(target_os = "linux")]
 fn thread_time() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
         + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// There is no common clock of threads: all the time that passes.
+#[cfg(not(target_os = "linux"))]
+fn thread_time() -> u64 {
+    static BEGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    u64::try_from(BEGIN.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl ClockState {

@@ -27,12 +27,19 @@
 //! - A guest never holds a worker thread for longer than a tick: it yields to the executor.
 //! - The host never calls into a guest while that guest waits for the host.
 //!
-//! Needs a tokio runtime with time enabled.
+//! Needs a tokio runtime with time enabled. wbuild itself needs Linux; this crate is also for the test kit
+//! on other systems, where compiled code is not kept, stacks are made anew, and the time of a guest is
+//! what passes while it runs.
 
+#[cfg(target_os = "linux")]
 mod adopt;
 pub mod answers;
 pub mod bounds;
 mod cache;
+#[cfg(target_os = "linux")]
+mod code_cache;
+#[cfg(not(target_os = "linux"))]
+#[path = "code_cache/elsewhere.rs"]
 mod code_cache;
 mod compile;
 mod engine;
@@ -45,12 +52,14 @@ mod inspect;
 pub mod limits;
 mod load;
 mod runner;
+#[cfg(target_os = "linux")]
 mod stack;
 mod state;
 mod v0_1;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(target_os = "linux")]
 pub use adopt::{Adopter, Known};
 pub use cache::WasmCache;
 pub use compile::{Compile, Compiler};
