@@ -8,6 +8,7 @@
 #          sh tests/long.sh network
 #          sh tests/long.sh races
 #          sh tests/long.sh languages
+#          sh tests/long.sh systems
 #          sh tests/long.sh simulation [SEEDS [FIRST]]
 #          sh tests/long.sh hostile [MOMENTS]
 #          sh tests/long.sh crash [NAME=NUMBER...]
@@ -29,6 +30,8 @@
 # languages: plugins in every language, from nothing to a build with them. Besides those that CI tries:
 #          Python, with and without WASI (its compiler comes from PyPI); the larger engine for
 #          JavaScript (from npm, 390 MB); Rust with all of std (the target wasm32-wasip2, from rustup).
+# systems: the test kit elsewhere: the cases of two frontends, as components, on Windows (by wine and
+#          the compiler of mingw-w64), and for macOS whether the test kit and the SDKs compile.
 # simulation: a million SEEDS of the solver's simulation, from the FIRST on.
 # hostile: builds, plans and caches, honest and hostile ones, given up at 1,000 MOMENTS in process and as
 #          many in processes of their own; counts what is left of them.
@@ -228,6 +231,34 @@ crash() {
     [ -z "$failed" ] || fail "failed:$failed"
 }
 
+systems() {
+    windows=x86_64-pc-windows-gnu macos=x86_64-apple-darwin
+    for program in rustup x86_64-w64-mingw32-gcc; do
+        have $program || fail "no $program: install rustup; apt-get install gcc-mingw-w64-x86-64 wine64"
+    done
+    wine=$(command -v wine64 || command -v wine || echo /usr/lib/wine/wine64)
+    [ -x "$wine" ] || fail "no wine: apt-get install wine64"
+    rustup target add $windows $macos
+    CARGO_TARGET_DIR=$root/target/systems
+    CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc
+    CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$wine
+    WINEPREFIX=$CARGO_TARGET_DIR/wine WINEDEBUG=-all
+    export CARGO_TARGET_DIR WINEPREFIX WINEDEBUG
+    export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER
+    step "the test kit and the SDKs for macOS"
+    nice cargo check --tests -p wbuild-testkit -p wbuild-frontend -p wbuild-runner -p wbuild-cache \
+        --target $macos
+    step "components in the test kit on Windows"
+    # What wine before 9 lacks, and the standard library of Rust asks for: random bytes.
+    mkdir -p "$CARGO_TARGET_DIR/$windows/debug/deps"
+    printf '%s\n' '__declspec(dllimport) unsigned char SystemFunction036(void *, unsigned long);' \
+        '__declspec(dllexport) int ProcessPrng(void *to, unsigned long long size)' \
+        '{ return SystemFunction036(to, size); }' |
+        x86_64-w64-mingw32-gcc -shared -x c - -ladvapi32 \
+            -o "$CARGO_TARGET_DIR/$windows/debug/deps/bcryptprimitives.dll"
+    nice cargo test -p wbuild-plugin --test testkit --target $windows
+}
+
 case ${1-} in
 mutants)
     shift
@@ -248,6 +279,7 @@ languages)
     nice cargo build -p wbuild-cli
     WBUILD_LONG=1 nice cargo test -p wbuild-tests --test e2e -- plugin_languages
     ;;
+systems) systems ;;
 simulation)
     SEEDS=${2-1000000} SEED=${3-0} nice cargo test -p wbuild-solver --test solver \
         simulation::simulation -- --nocapture
