@@ -64,6 +64,9 @@ fn a_case_that_is_not_as_expected() -> Result<()> {
     for line in ["-   mkdir \"/a\" parents", "+   mkdir \"/b\" parents"] {
         ensure!(run.text()?.contains(line), "no {line:?} in:\n{}", run.text()?);
     }
+    // It would never be run.
+    sandbox.write("tests/cases/two/x.steps", "from scratch\n")?;
+    test(&[])?.expect(1)?.says("two is no case")?;
     Ok(())
 }
 

@@ -42,7 +42,7 @@ pub fn wait(places: &[&Path], results: &[PathBuf], before: &Seen) {
 pub fn changed(project: &Project) -> Option<PathBuf> {
     let built = std::fs::metadata(project.component()).ok()?;
     let built = (built.ctime(), built.ctime_nsec());
-    let others = ["tests", "example"].map(|name| project.folder.join(name));
+    let others = ["tests", "example", "out"].map(|name| project.folder.join(name));
     let Seen(files) = look(&[&project.folder], &others);
     files.into_keys().find(|path| {
         let is_prose = path.extension().is_some_and(|end| end == "md");

@@ -225,7 +225,7 @@ impl Supplier {
         missing
             .extend(decision.wants.iter().filter(|(_, why)| why.is_none()).map(|(w, _)| w.clone()));
         if !missing.is_empty() && !self.asked(kind, &name, &digest, &missing, ask)? {
-            return Err(self.refused(kind, &name, &digest, &missing));
+            return Err(self.refused(kind, &source, &digest, &missing));
         }
         if obtained.new {
             self.pin(&source, &obtained, &decision);
@@ -561,7 +561,14 @@ impl Supplier {
         Ok(true)
     }
 
-    fn refused(&self, kind: PluginKind, name: &str, digest: &Digest, missing: &[Want]) -> Failure {
+    fn refused(
+        &self,
+        kind: PluginKind,
+        source: &PluginRef,
+        digest: &Digest,
+        missing: &[Want],
+    ) -> Failure {
+        let name = source.shown();
         let mut failure = denied(format!("the {kind} {name} is not granted what it wants"));
         failure.causes.extend(missing.iter().map(|want| format!("it wants to {}", want.words())));
         let lines: Vec<String> = missing.iter().filter_map(Want::line).collect();
@@ -570,6 +577,10 @@ impl Supplier {
                 "to grant it, put this before other entries of {}:\n{}",
                 self.options.policy_path,
                 policy::entry(&digest.to_string(), &lines)
+            ));
+            failure.hints.push(format!(
+                "or grant it to all that comes from there: match = {}",
+                toml::Value::from(policy::name_of(source))
             ));
         }
         if missing.iter().any(|want| *want != Want::Nested) {

@@ -40,6 +40,10 @@ pub fn folders(of: &Path) -> Result<Vec<PathBuf>, Failure> {
         let path = entry.map_err(unreadable)?.path();
         if is_case(&path) {
             found.push(path);
+        } else if path.is_dir() {
+            // A case that is never run is worse than none.
+            return Err(Failure::invalid(format!("{} is no case", path.display()))
+                .hint(format!("a case has a {CASE_FILE}, which may be empty")));
         }
     }
     found.sort();

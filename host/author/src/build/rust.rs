@@ -17,7 +17,7 @@ pub(super) fn build(project: &Project) -> Result<Vec<u8>, Failure> {
     })?;
     let mut command = Command::new(&cargo);
     command
-        .args(["build", "--release", "--target", TARGET])
+        .args(["build", "--quiet", "--release", "--target", TARGET])
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-component-ld")
         .current_dir(&project.folder);
     tool::run(&mut command, "cargo build").map_err(|failure| {

@@ -17,7 +17,8 @@ pub fn run(args: &PluginBuildArgs, environment: &Environment) -> Result<Exit, Fa
     let component = make(&project)?;
     let shown = args.dir.join(component.strip_prefix(&project.folder).unwrap_or(&component));
     let shown = shown.strip_prefix(".").unwrap_or(&shown).display().to_string();
-    let plugin = plugins::host(environment).load(&shown, component.as_path())?;
+    // What the user would have to grant is no mistake of the author's.
+    let plugin = plugins::host(environment).load(&shown, component.as_path())?.calling();
     let info = plugins::now(plugin.inspect())?;
     accept(&project, &shown, &info)?;
     if args.json {
@@ -41,6 +42,9 @@ pub fn run(args: &PluginBuildArgs, environment: &Environment) -> Result<Exit, Fa
     );
     for import in &info.imports {
         text.push_str(&format!("    {}\n", terminal::plain(import)));
+    }
+    if info.imports.iter().any(|import| import.starts_with("wbuild:frontend/nested@")) {
+        text.push_str("  it calls other frontends, which its users have to grant: nested = true\n");
     }
     terminal::print(text.as_bytes())?;
     Ok(Exit::Success)
