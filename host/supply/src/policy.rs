@@ -35,7 +35,7 @@
 //! by what it is matched by, so there is nothing to grant.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -354,14 +354,21 @@ fn named(text: &str) -> Result<Named, String> {
         }
     }
     if text.starts_with('/') {
-        // As far as there is no wildcard.
-        let part = |part: &str| part.contains('*');
+        // As far as nothing in it is special; what it really is may have such names, too.
+        let special = ['*', '?', '[', '\\'];
         let parts: Vec<&str> = text.split('/').collect();
-        let plain = parts.iter().position(|text| part(text)).unwrap_or(parts.len());
-        let real = real_path(Path::new(&parts[..plain].join("/")));
-        let rest = PathBuf::from(parts[plain..].join("/"));
-        let whole: PathBuf = real.components().chain(rest.components()).collect();
-        return NamePattern::new(&whole.display().to_string()).map(Named::Pattern);
+        let plain = parts.iter().position(|part| part.contains(special)).unwrap_or(parts.len());
+        let mut real = String::new();
+        for letter in real_path(Path::new(&parts[..plain].join("/"))).display().to_string().chars()
+        {
+            if special.contains(&letter) {
+                real.push('\\');
+            }
+            real.push(letter);
+        }
+        let rest = parts[plain..].iter().map(|part| format!("/{part}"));
+        let whole = format!("{}{}", real.trim_end_matches('/'), rest.collect::<String>());
+        return NamePattern::new(&whole).map(Named::Pattern);
     }
     NamePattern::new(text).map(Named::Pattern)
 }
@@ -435,6 +442,10 @@ mod tests {
     fn a_file_is_matched_by_its_real_path() {
         let folder = tempfile::tempdir().expect("a directory");
         let root = folder.path().canonicalize().expect("a path");
+        // A name that would be a pattern is what a link of a plain name leads to.
+        std::fs::create_dir(root.join("[x]*")).expect("a directory");
+        std::fs::write(root.join("[x]*/p.wasm"), "").expect("a file");
+        std::os::unix::fs::symlink("[x]*", root.join("plain")).expect("a link");
         for name in ["in", "out"] {
             std::fs::create_dir(root.join(name)).expect("a directory");
             std::fs::write(root.join(name).join("p.wasm"), "").expect("a file");
@@ -443,6 +454,10 @@ mod tests {
         std::os::unix::fs::symlink("../out/p.wasm", root.join("in/o.wasm")).expect("a link");
         let shown = root.display();
         let file = |text: &str| PluginRef::parse(text.as_ref(), &root.join("in")).expect(text);
+        let text = format!("[[plugin]]\nmatch = \"{shown}/plain/p.wasm\"\nallow = false");
+        let never = read(&text).expect("read");
+        assert!(never.check_name(&file("../[x]*/p.wasm")).is_err());
+        assert!(never.check_name(&file("../in/p.wasm")).is_ok());
         // Also where the entry is written by the way of a link.
         for way in ["in", "link", "out/../link"] {
             let only = format!("default = \"deny\"\n[[plugin]]\nmatch = \"{shown}/{way}/**\"");

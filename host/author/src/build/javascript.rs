@@ -152,7 +152,7 @@ mod tests {
             (json!({ "devDependencies": { qjs: "0.4.5" } }), Compiler::Qjs),
             (json!({ "devDependencies": { js: "0.23.0" } }), Compiler::Js),
             (json!({ "dependencies": { js: "0.23.0" } }), Compiler::Js),
-            // The one that needs no WASI.
+            // The smaller one.
             (json!({ "devDependencies": { js: "0.23.0", qjs: "0.4.5" } }), Compiler::Qjs),
             (json!({ "devDependencies": { "esbuild": "1" } }), Compiler::Qjs),
             (Value::Null, Compiler::Qjs),

@@ -326,11 +326,11 @@ pub struct WarmArgs {
 
 /// Look for newer versions of what wbuild.lock pins, and pin them
 ///
-/// Shows what changes and asks. Without PLUGIN, all of the lock. The project is that of the working
+/// Shows what changes and asks. Without PLUGIN, all of the lock and of wbuild.toml. The project is that of the working
 /// directory.
 #[derive(Args, Debug)]
 pub struct UpdateArgs {
-    /// Names of wbuild.toml, or references as they are in the lock
+    /// Names of wbuild.toml, or references
     #[arg(value_name = "PLUGIN")]
     pub names: Vec<OsString>,
     /// Do not ask
@@ -360,7 +360,7 @@ pub struct InspectArgs {
 /// A plugin by its name.
 #[derive(Args, Debug, Default)]
 pub struct PluginNameArgs {
-    /// As for --frontend: a name, a component file, oci://… or https://…
+    /// As for --frontend: a name, a component file, oci://… or https://…; or the folder of a project
     #[arg(value_name = "PLUGIN")]
     pub plugin: OsString,
     #[command(flatten)]

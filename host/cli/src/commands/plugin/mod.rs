@@ -37,13 +37,12 @@ struct Named {
     reference: PluginRef,
 }
 
-/// The component that a name of the command line means, and the project that it was built from: of the
-/// folder of a project its component.
+/// The project whose folder a name of the command line is: it means the component.
 ///
 /// # Errors
 ///
 /// The project is not built.
-fn component(name: &OsStr, environment: &Environment) -> Result<Option<Project>, Fault> {
+fn project_at(name: &OsStr, environment: &Environment) -> Result<Option<Project>, Fault> {
     let folder = environment.absolute(Path::new(name));
     if !folder.is_dir() {
         return Ok(None);
@@ -74,7 +73,7 @@ fn tell_changes(component: &Path) {
 
 impl Named {
     fn new(args: &PluginNameArgs, environment: &Environment) -> Result<Named, Fault> {
-        let project = component(&args.plugin, environment)?;
+        let project = project_at(&args.plugin, environment)?;
         let plugin = project.map_or(args.plugin.clone(), |of| of.component().into_os_string());
         let private = wbuild_cli::resolve::plugins::reaches_private(&args.allow);
         let supply = Supply::of(Some(&environment.cwd), &args.plugins, private)?;

@@ -16,7 +16,7 @@ use wbuild_supply::PluginRef;
 use wbuild_testkit::cases::{self, Outcome};
 use wbuild_testkit::{backend, machine};
 
-use super::{component, find, tell_changes};
+use super::{find, project_at, tell_changes};
 use crate::plugins;
 
 /// Where the cases of a project are.
@@ -41,7 +41,7 @@ fn check_named(args: &TestArgs, environment: &Environment) -> Result<(), Fault> 
 /// Runs the command.
 pub fn run(args: &TestArgs, environment: &Environment) -> Result<Exit, Fault> {
     let given = environment.absolute(Path::new(&args.plugin));
-    let (name, beside) = if let Some(project) = component(&args.plugin, environment)? {
+    let (name, beside) = if let Some(project) = project_at(&args.plugin, environment)? {
         (project.component().into_os_string(), Some(given.join(CASES)))
     } else {
         check_named(args, environment)?;

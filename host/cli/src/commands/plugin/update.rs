@@ -1,6 +1,6 @@
 //! `wbuild plugin update`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use wbuild_cli::args::UpdateArgs;
@@ -23,18 +23,16 @@ pub fn update(args: &UpdateArgs, environment: &Environment) -> Result<Exit, Faul
     let supply = Supply::of(Some(&environment.cwd), &options, false)?;
     let lends = Lends::to_registries(args.registry_config.as_deref(), environment)?;
     let supplier = plugins::supplier(&supply, &lends, environment)?;
-    let mut wanted: BTreeSet<(PluginKind, PluginRef)> = BTreeSet::new();
+    let mut wanted: BTreeMap<PluginRef, PluginKind> = BTreeMap::new();
     if args.names.is_empty() {
         for (source, _) in supplier.locked() {
             // What it is shows when it is fetched.
-            wanted.extend(PluginRef::remote(&source)?.map(|source| (PluginKind::Frontend, source)));
+            wanted.extend(PluginRef::remote(&source)?.map(|source| (source, PluginKind::Frontend)));
         }
-    }
-    if args.names.is_empty() && wanted.is_empty() {
-        // What the project names and no build has used yet.
+        // Also what the project names and no build has used yet.
         let aliases = supplier.project().into_iter().flat_map(|project| project.aliases());
-        let named = aliases.map(|alias| (alias.kind, alias.source.clone()));
-        wanted.extend(named.filter(|(_, source)| matches!(source, PluginRef::Registry(_))));
+        let aliases = aliases.map(|alias| (alias.source.clone(), alias.kind));
+        wanted.extend(aliases.filter(|(source, _)| matches!(source, PluginRef::Registry(_))));
         if wanted.is_empty() {
             terminal::eprint(
                 "wbuild.lock pins no plugin; a build with one does, and so does \
@@ -50,10 +48,10 @@ pub fn update(args: &UpdateArgs, environment: &Environment) -> Result<Exit, Faul
             return Err(Fault::input(format!("{source} is not pinned by a lock"))
                 .hint("only plugins of registries are"));
         }
-        wanted.insert((kind, source));
+        wanted.insert(source, kind);
     }
     let mut updates = Vec::new();
-    for (kind, source) in &wanted {
+    for (source, kind) in &wanted {
         updates.push(plugins::now(supplier.newest(*kind, source))?);
     }
     updates.retain(|update| update.before.as_ref() != Some(&update.after));
